@@ -1,0 +1,177 @@
+"""What is done is never done again: stages, their keys, and the directory where their results live.
+
+A stage is a frozen dataclass whose fields are everything its result depends on. The hash of those fields is its key,
+and `<store>/<stage>/<key>` is its directory, the same one after every restart: whatever a cut-off attempt left there
+is taken up again. `stage.json` is written last, by rename; without it the stage is not done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from aliquot.lease import Lease
+from aliquot.provenance import peak_memory_gb, provenance
+
+T = TypeVar("T")
+_RECORD = "stage.json"
+
+
+@dataclass(frozen=True)
+class Stage(Generic[T]):
+    """One unit of work with one result.
+
+    Fields marked `metadata={"key": False}` change how the result is made, not what it is, and stay out of the key.
+    """
+
+    name: ClassVar[str]
+    #: Raise it when the code changes what the same fields lead to.
+    version: ClassVar[int] = 1
+
+    def inputs(self) -> dict[str, object]:
+        """Return what the result depends on; the key is its hash."""
+        return _fields(self)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The identity of the result, 16 hexadecimal digits."""
+        text = json.dumps(canonical({"stage": self.name, "version": self.version, **self.inputs()}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def upstream(self) -> list[Stage[Any]]:
+        """Return the stages among the fields, whose results this one reads."""
+        values = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        return [value for value in values if isinstance(value, Stage)]
+
+    def title(self) -> str:
+        """Say in a few words what is done, and how much of it."""
+        return self.name
+
+    def check(self) -> None:
+        """Raise ValueError for what can be known to fail before any work is done."""
+
+    def settles(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether a result with this record answers this stage."""
+        return True
+
+    def notes(self) -> dict[str, Any]:
+        """Return what the record is to hold besides provenance, for `settles` to read."""
+        return {}
+
+    def build(self, store: Store, directory: Path) -> None:
+        """Compute the result into `directory`, taking up what an earlier attempt left there."""
+        raise NotImplementedError
+
+    def load(self, directory: Path) -> T:
+        """Read the result back."""
+        raise NotImplementedError
+
+
+def _fields(value: object) -> dict[str, object]:
+    kept = [f.name for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
+    return {name: getattr(value, name) for name in kept}
+
+
+def canonical(value: object) -> object:
+    """Reduce a value to JSON so that equal meanings give equal text: 1 and 1.0, tuples and lists.
+
+    A stage stands for itself by its key, an object with `identity()` by what that returns, any other dataclass by
+    its class name and fields.
+    """
+    if isinstance(value, Stage):
+        return {"stage": value.name, "key": value.key}
+    if hasattr(value, "identity"):
+        return canonical(cast(Any, value).identity())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__, **{k: canonical(v) for k, v in _fields(value).items()}}
+    if isinstance(value, Mapping):
+        return {str(k): canonical(v) for k, v in cast(Mapping[object, object], value).items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(v) for v in cast(list[object], value)]
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    assert value is None or isinstance(value, (bool, int, float, str)), f"{value!r} has no place in a key"
+    return value
+
+
+class Store:
+    """A directory of finished and half-finished stages, safe to share between processes and machines."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        #: Called with the values a stage logs while it runs, such as the loss.
+        self.on_metrics: Callable[[dict[str, Any]], None] = lambda values: None
+
+    def directory(self, stage: Stage[Any]) -> Path:
+        """Return where the stage's files live, whether it is done or not."""
+        return self.root / stage.name / stage.key
+
+    def record(self, stage: Stage[Any]) -> dict[str, Any] | None:
+        """Return the record of a finished stage, or None where there is work to do."""
+        try:
+            record: dict[str, Any] = json.loads((self.directory(stage) / _RECORD).read_text())
+        except FileNotFoundError:
+            return None
+        return record if stage.settles(record) else None
+
+    def get(self, stage: Stage[T]) -> T:
+        """Return the stage's result, building it, and whatever upstream its `build` asks for, if it is not done."""
+        self.ensure(stage)
+        return stage.load(self.directory(stage))
+
+    def ensure(self, stage: Stage[Any]) -> None:
+        """Build the stage unless it is done. One process builds; others wait for it."""
+        if self.record(stage) is not None:
+            return
+        directory = self.directory(stage)
+        directory.mkdir(parents=True, exist_ok=True)
+        with Lease(directory / "lease", what=f"{stage.name} {stage.key}"):
+            if self.record(stage) is not None:
+                return  # another process finished it while we waited
+            started = time.monotonic()
+            try:
+                stage.build(self, directory)
+            except Exception:
+                write_atomic(directory / "error.txt", traceback.format_exc())
+                raise
+            (directory / "error.txt").unlink(missing_ok=True)
+            seconds = time.monotonic() - started
+            write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
+
+    def check_writable(self) -> None:
+        """Raise OSError unless a file can be written below the root."""
+        write_atomic(self.root / ".writable", "")
+
+    def _record(self, stage: Stage[Any], seconds: float) -> dict[str, Any]:
+        return {
+            "stage": stage.name,
+            "key": stage.key,
+            "version": stage.version,
+            "fields": canonical(stage.inputs()),
+            "upstream": {up.name: up.key for up in stage.upstream()},
+            **stage.notes(),
+            "seconds": round(seconds, 2),
+            "peak_memory_gb": peak_memory_gb(),
+            **provenance(),
+        }
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file under another name and rename it, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""The values that flow from stage to stage. Read this file first.
+
+    Pool -> Score -> Scores -> Select -> Selection -> Annotate -> AnnotatedSet
+         -> Finetune -> Adapter -> Evaluate -> EvalResult
+
+Every array is numpy, every index is a row of the pool, and larger always means more uncertain.
+A `Pool` holds no responses: no strategy can look at one before annotation, because there is none to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The unlabelled prompts, one row each.
+
+    Args:
+        name: how messages call this pool.
+        ids: unique, stable when the source is reordered.
+        prompts: the text of each prompt.
+        tasks: the task label of each prompt, or None where the source has none.
+    """
+
+    name: str
+    ids: Sequence[str]
+    prompts: Sequence[str]
+    tasks: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.prompts), (len(self.ids), len(self.prompts))
+        assert self.tasks is None or len(self.tasks) == len(self.prompts)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """What the model thought of each token of its own greedy response y, ragged.
+
+    Prompt i owns the next `lengths[i]` entries of the flat arrays. The end-of-sequence token, where the model
+    produced one, is the last entry: ending is a decision too, and so no response is empty.
+
+    Args:
+        lengths: tokens of each response, T in the equations; at least 1.
+        entropy: H(p_t) in nats.
+        top1: the largest probability, that of the greedy token itself.
+        top2: the second largest probability.
+    """
+
+    lengths: Int64[np.ndarray, " n"]
+    entropy: Float32[np.ndarray, " t"]
+    top1: Float32[np.ndarray, " t"]
+    top2: Float32[np.ndarray, " t"]
+
+    @property
+    def starts(self) -> Int64[np.ndarray, " n"]:
+        """The flat position at which each prompt's tokens begin."""
+        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All signals of the one inference pass; arrays may be memory-mapped from disk.
+
+    Args:
+        features: one vector per prompt.
+        prompt_lengths: tokens of each prompt as the model read it.
+        tokens: statistics of the model's own response, or None where the scorer generates none.
+        token_features: reserved for information gain: projected vectors of single tokens.
+    """
+
+    features: Float32[np.ndarray, "n d"]
+    prompt_lengths: Int64[np.ndarray, " n"]
+    tokens: TokenStats | None = None
+    token_features: Float32[np.ndarray, "t r"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of the pool in the order picked: `indices[:b]` is the choice at budget b.
+
+    Args:
+        indices: distinct rows of the pool.
+        gains: what each pick added at its turn, in the units of its strategy.
+    """
+
+    indices: Int64[np.ndarray, " k"]
+    gains: Float64[np.ndarray, " k"]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def head(self, budget: int) -> Selection:
+        """Return the first `budget` picks, as a selection."""
+        assert budget <= len(self), (budget, len(self))
+        return Selection(self.indices[:budget], self.gains[:budget])
+
+
+@dataclass(frozen=True)
+class AnnotatedSet:
+    """Prompts with the responses an annotator gave them, in the order picked."""
+
+    ids: Sequence[str]
+    prompts: Sequence[str]
+    responses: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A finetuned LoRA adapter on disk.
+
+    Args:
+        path: peft directory (adapter_config.json, adapter_model.safetensors).
+        base: identity of the model it was trained on.
+        steps: optimiser steps taken.
+        loss: mean training loss over the last tenth of the steps, in nats per response token.
+    """
+
+    path: Path
+    base: str
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One benchmark score: a fraction in [0, 1] with its standard error over questions."""
+
+    name: str
+    value: float
+    stderr: float
+    num_questions: int
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Benchmark scores, and the correctness of every question for paired tests.
+
+    Args:
+        metrics: one per benchmark (a task group).
+        correct: task -> one float per question, 1.0 right and 0.0 wrong, in the order of the task's file.
+    """
+
+    metrics: Sequence[Metric]
+    correct: dict[str, list[float]]
