@@ -81,7 +81,7 @@ def test_bad_lines_are_named_by_file_and_line(tmp_path, rows, message):
 
 
 def test_a_missing_file_a_broken_gzip_and_other_encodings_are_told_apart(tmp_path):
-    with pytest.raises(ValueError, match="does not exist; set pool.path"):
+    with pytest.raises(ValueError, match=r"does not exist; set pool\.path"):
         JsonlPool(str(tmp_path / "none.jsonl")).load()
     (tmp_path / "a.jsonl.gz").write_bytes(b"not gzip")
     with pytest.raises(ValueError, match="save it as UTF-8"):

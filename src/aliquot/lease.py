@@ -83,7 +83,7 @@ class Lease:
             if modified != seen:
                 seen, quiet_since = modified, time.monotonic()
             if _is_dead(found) or time.monotonic() - quiet_since > STALE_SECONDS:
-                log.warning("process %s on %s died while building %s; taking over", found["pid"], found["host"], self.what)
+                log.warning("process %s on %s died building %s; taking over", found["pid"], found["host"], self.what)
                 self._bury(found)
                 return
             time.sleep(POLL_SECONDS if time.monotonic() - started < 60 else 4 * POLL_SECONDS)

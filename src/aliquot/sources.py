@@ -41,7 +41,7 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _file_hash(path: str, size: int, modified_ns: int) -> str:
     """Hash one file; asked again for the same size and time, answer from memory."""
     with open(path, "rb") as file:

@@ -8,6 +8,7 @@ is taken up again. `stage.json` is written last, by rename; without it the stage
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -149,8 +150,12 @@ class Store:
             write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
 
     def check_writable(self) -> None:
-        """Raise OSError unless a file can be written below the root."""
-        write_atomic(self.root / ".writable", "")
+        """Raise OSError where the store cannot be written to, without writing to it."""
+        folder = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a part of it is a file", str(self.root))
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "not permitted, or mounted read-only", str(self.root))
 
     def _record(self, stage: Stage[Any], seconds: float) -> dict[str, Any]:
         return {

@@ -1,0 +1,18 @@
+"""Run an experiment, or a sweep of them. `python run.py --help` teaches how."""
+
+import hydra
+from omegaconf import DictConfig
+
+from aliquot.cli import guarded
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """Compose the configuration from conf/ and the command line, and run it."""
+    from aliquot.pipeline import run
+
+    return run(cfg)
+
+
+if __name__ == "__main__":
+    guarded(main)

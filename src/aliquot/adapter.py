@@ -1,0 +1,102 @@
+"""LoRA adapters (Hu et al., 2021): put on a model, written to disk, read back. The only home of peft."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from aliquot.model import Model
+from aliquot.types import Adapter
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from aliquot.finetune import LoRA
+
+
+def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
+    """Load the model, freeze it and put a fresh, seeded adapter on its linear layers."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.rank,
+        lora_alpha=cast(Any, recipe.alpha),
+        lora_dropout=recipe.dropout,
+        target_modules=recipe.target_modules
+        if isinstance(recipe.target_modules, str)
+        else list(recipe.target_modules),
+    )
+    base = model.load()
+    torch.manual_seed(recipe.seed)
+    with _deprecations_ignored():
+        network = cast("PeftModel", get_peft_model(base, config))
+    config.base_model_name_or_path = _portable_name(model)
+    config.target_modules = cast(Any, sorted(cast(set[str], config.target_modules)))
+    return network
+
+
+def save_adapter(network: PeftModel, path: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, all or nothing."""
+    temporary = path.with_name(f".{path.name}")
+    for leftover in (temporary, path):
+        shutil.rmtree(leftover, ignore_errors=True)
+    # By default peft asks the hub whether the vocabulary was resized; here it never is.
+    network.save_pretrained(str(temporary), save_embedding_layers=False)
+    (temporary / "README.md").unlink(missing_ok=True)  # a model card without content
+    temporary.rename(path)
+
+
+def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
+    """Load the model with its adapter, and make sure that the adapter is in use.
+
+    In float32 the adapter is merged into the weights, which is faster. In 16 bits that would round the small change to
+    the precision of the large weights, so there it stays apart.
+
+    Raises:
+        ValueError: the adapter is of another base, or changes no logit although its weights are not zero.
+    """
+    from peft import PeftModel
+
+    base = str(model.identity()["weights"])
+    if adapter.base != base:
+        raise ValueError(
+            f"adapter {adapter.path} was trained on model {adapter.base[:12]}, and {model.path} is {base[:12]}; "
+            "evaluate it on its own base"
+        )
+    with _deprecations_ignored():
+        network = PeftModel.from_pretrained(model.load(), str(adapter.path)).eval()
+    probe = torch.arange(min(16, network.config.vocab_size))[None]
+    with torch.inference_mode():
+        finetuned = network(input_ids=probe).logits
+        with network.disable_adapter():
+            bare = network(input_ids=probe).logits
+    # B starts as zero: an adapter that took no step rightly changes nothing.
+    trained = any(bool(p.count_nonzero()) for name, p in network.named_parameters() if "lora_B" in name)
+    if trained and torch.equal(finetuned, bare):
+        raise ValueError(
+            f"adapter {adapter.path} changes no logit of {model.path}; its layers' names do not match"
+        )
+    merged = network.merge_and_unload() if model.dtype == "float32" else network
+    return cast("PreTrainedModel", merged)
+
+
+def _portable_name(model: Model) -> str:
+    """Name the base for peft's config as the user did, but a directory of this machine by its last part only."""
+    local = model.directory()
+    return model.path if local is None or model.path.startswith("pkg://") else local.name
+
+
+@contextmanager
+def _deprecations_ignored() -> Iterator[None]:
+    """Hide that peft reads an attribute which transformers has renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        yield

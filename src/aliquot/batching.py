@@ -1,0 +1,105 @@
+"""Prompts as tokens, and which of them are read together.
+
+Rows of like length share a batch, so hardly any padding is computed, and a batch is as many rows as fit a budget of
+tokens, so memory is bounded whatever the lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from aliquot.model import Model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROMPTS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """The tokens of all prompts, ragged: prompt i owns the next `lengths[i]` entries.
+
+    Args:
+        tokens: the tokens of all prompts, end to end.
+        lengths: tokens of each prompt; at least 1.
+        num_cut: how many prompts were too long and lost their beginning.
+    """
+
+    tokens: Int32[np.ndarray, " t"]
+    lengths: Int64[np.ndarray, " n"]
+    num_cut: int
+
+    def left_pad(
+        self, rows: Int64[np.ndarray, " b"], pad: int
+    ) -> tuple[Int64[np.ndarray, "b l"], Int64[np.ndarray, "b l"]]:
+        """Return tokens and mask (1 where a token is) of some prompts, aligned at their ends."""
+        lengths = self.lengths[rows]
+        width = int(lengths.max())
+        mask = np.arange(width) >= width - lengths[:, None]
+        tokens = np.full(mask.shape, pad, dtype=np.int64)
+        starts = np.cumsum(self.lengths) - self.lengths
+        tokens[mask] = self.tokens[spans(starts[rows], lengths)]
+        return tokens, mask.astype(np.int64)
+
+
+def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> EncodedPrompts:
+    """Tokenise a pool, some thousand prompts at a time: lists of Python integers are large.
+
+    Raises:
+        ValueError: a prompt has no tokens, so there is nothing the model could read.
+    """
+    one_more = replace(model, max_tokens=model.max_tokens + 1)  # which shows the prompts that are too long
+    parts: list[Int32[np.ndarray, " t"]] = []
+    lengths: list[int] = []
+    num_cut = 0
+    for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+        encoded = one_more.encode_prompts(tokenizer, prompts[start : start + _PROMPTS_AT_ONCE])
+        num_cut += sum(len(ids) > model.max_tokens for ids in encoded)
+        encoded = [ids[-model.max_tokens :] for ids in encoded]
+        lengths += map(len, encoded)
+        parts.append(np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded]))
+    if 0 in lengths:
+        raise ValueError(
+            f"prompt {prompts[lengths.index(0)]!r} has no tokens in the template {model.template!r}; drop it, or put "
+            "some text into model.template"
+        )
+    return EncodedPrompts(np.concatenate(parts), np.asarray(lengths, dtype=np.int64), num_cut)
+
+
+def plan_batches(
+    lengths: Int64[np.ndarray, " n"], num_new: int, tokens_per_batch: int
+) -> list[Int64[np.ndarray, " b"]]:
+    """Cut the rows, longest first, into batches of at most `tokens_per_batch` padded tokens.
+
+    The longest come first so that a batch too large for the memory fails at once and not after an hour.
+
+    Args:
+        lengths: tokens of each prompt.
+        num_new: tokens that may be generated after each.
+        tokens_per_batch: padding and generated tokens count; a batch holds one row at least.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[Int64[np.ndarray, " b"]] = []
+    start = 0
+    while start < len(order):
+        widest = int(lengths[order[start]]) + num_new
+        size = max(1, tokens_per_batch // widest)
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def spans(starts: Int64[np.ndarray, " n"], lengths: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " t"]:
+    """Return the concatenation of `range(start, start + length)` over all rows.
+
+    >>> spans(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))

@@ -1,0 +1,134 @@
+"""What stands around a run on the command line: the help that teaches, and errors without tracebacks.
+
+Imports nothing heavy: `python run.py --help` answers in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aliquot.config import GROUPS, ROOT
+
+_HELP = """\
+aliquot picks, in one inference pass, the prompts most worth annotating; has them annotated, finetunes, evaluates.
+
+  python run.py strategy=facility_location budget=45k      the whole experiment
+  python run.py strategy=min_margin budget=10% until=select   only choose; writes selected.jsonl
+  python run.py strategy=random budget=1k check=true       validate everything, print the plan, do nothing
+  python run.py -m strategy=random,k_center budget=1k,10k  a sweep, one run after the other
+  python run.py --cfg job                                  print the composed configuration
+
+One run passes through five stages: score -> select -> annotate -> finetune -> evaluate. Each is stored under what it
+depends on and never computed twice: another strategy reuses the scoring pass, another gamma only ranks again.
+
+Settings (NAME=VALUE)
+  budget     prompts to annotate: 45k, 1234, 50% or all
+  seed       of random selection and of finetuning
+  until      stop after: score, select, annotate, finetune, evaluate
+  check      true: validate, print the plan, do nothing
+  store      where results live (default: outputs/, or $ALIQUOT_STORE)
+
+Groups (GROUP=CHOICE; any field of a choice: GROUP.FIELD=VALUE, such as strategy.kernel.gamma=0.1); * is the default
+{groups}
+Results
+  outputs/runs/<id>/         selected.jsonl (what to annotate, in order), results.json, config.yaml, metrics.jsonl
+  outputs/<stage>/<key>/     what each stage made, with stage.json: its inputs, versions, seconds, memory
+  python -m aliquot report   all finished runs as a table (--csv for a file)
+
+Set ALIQUOT_DEBUG=1 for tracebacks.
+"""
+
+
+def guarded(main: Callable[[], Any]) -> None:
+    """Run a Hydra entry point: answer --help ourselves, and end a user's mistake with one message."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(), end="")
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us rather than printing half a traceback
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command goes on where this one stopped")
+    except Exception as error:
+        message = explain(error)
+        if message is None or os.environ.get("ALIQUOT_DEBUG"):
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def explain(error: Exception) -> str | None:
+    """Return the message for a mistake of the user or trouble with the machine; None for a defect of ours."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _explain_config(error)
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        return f"cannot write {error.filename}: {error.strerror}; set store=FOLDER to one you may write to"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left ({error.filename or 'while writing'}); free some and run again: what is done is kept"
+    if isinstance(error, ValueError) and _raised_by_aliquot(error):
+        return str(error)
+    return None
+
+
+def _raised_by_aliquot(error: Exception) -> bool:
+    """Tell our own checks from a ValueError deep inside a library, which deserves its traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
+def _explain_config(error: Exception) -> str:
+    """Put Hydra's and OmegaConf's words for a wrong choice or field into one line, with the valid names."""
+    from hydra.errors import MissingConfigException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = ", ".join(error.options or ()) or "none; `python run.py --help` lists the groups"
+        return f"{group}={choice}: no such choice; the choices are {options}"
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
+        where = str(cause.full_key).removesuffix(str(cause.key)).rstrip(".") or "the configuration"
+        names = ", ".join(str(key) for key in cause.parent_node if key != "_target_") or "none"
+        return f"{cause.full_key}: {where} has no such field; its fields are {names}"
+    lines = [line.strip() for part in dict.fromkeys((str(error), str(cause))) for line in part.splitlines()]
+    noise = ("full_key", "object_type", "reference_type")
+    return "; ".join(line for line in lines if line and not line.startswith(noise))
+
+
+def help_text() -> str:
+    """Return the help: every group with its choices, each described by the first line of its yaml."""
+    lines: list[str] = []
+    defaults = _defaults()
+    for group in (*GROUPS, "experiments", "sweeps"):
+        folder = (ROOT / "conf" / group) if group in GROUPS else ROOT / group
+        files = sorted(folder.rglob("*.yaml"))
+        if files:
+            lines.append(f"  {group}")
+        for file in files:
+            choice = file.relative_to(folder).with_suffix("").as_posix()
+            star = "*" if defaults.get(group) == choice else " "
+            lines.append(f"   {star}{choice:<20} {_first_comment(file)}")
+    return _HELP.format(groups="\n".join(lines) + "\n")
+
+
+def _defaults() -> dict[str, str]:
+    """Read the choice of each group from the defaults list, without a yaml parser: it is one line each."""
+    lines = (ROOT / "conf" / "config.yaml").read_text(encoding="utf-8").splitlines()
+    pairs = [line.strip()[2:].split(":") for line in lines if line.startswith("  - ") and ":" in line]
+    return {group.strip(): choice.split("#")[0].strip() for group, choice in pairs}
+
+
+def _first_comment(file: Path) -> str:
+    first, *rest = file.read_text(encoding="utf-8").splitlines()
+    if first.startswith("# @package") and rest:
+        first = rest[0]
+    return first.removeprefix("# ")

@@ -1,0 +1,154 @@
+"""The root of the configuration, typed; its leaves are the plain yaml files in `conf/`.
+
+Hydra composes, this module checks: unknown fields, wrong types and unknown choices end in one message that says what
+was asked, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+_HERE = Path(__file__).parent
+#: The folder that holds conf/, experiments/ and sweeps/: the checkout, or this package once installed from a wheel.
+ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parents[1]
+
+#: The config groups, in the order of the pipeline.
+GROUPS = ("model", "pool", "scorer", "strategy", "annotator", "finetune", "evaluate", "trainer", "tracker")
+
+
+class Until(enum.Enum):
+    """The stage after which a run stops."""
+
+    score = "score"
+    select = "select"
+    annotate = "annotate"
+    finetune = "finetune"
+    evaluate = "evaluate"
+
+
+@dataclass
+class Config:
+    """What `conf/config.yaml` may hold. The groups are instantiated into the classes their `_target_` names."""
+
+    budget: str = "45k"
+    seed: int = 0
+    until: Until = Until.evaluate
+    check: bool = False
+    store: str = "outputs"
+    model: Any = MISSING
+    pool: Any = MISSING
+    scorer: Any = MISSING
+    strategy: Any = MISSING
+    annotator: Any = MISSING
+    finetune: Any = MISSING
+    evaluate: Any = MISSING
+    trainer: Any = MISSING
+    tracker: Any = MISSING
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def parse_budget(text: str, num_prompts: int, pool: str) -> int:
+    """Turn `45k`, `1234`, `50%` or `all` into a number of prompts.
+
+    Raises:
+        ValueError: it is none of these, or outside 1..num_prompts.
+    """
+    try:
+        budget = _budget_number(text.strip().lower(), num_prompts)
+    except ValueError:
+        raise ValueError(f"budget={text} is no number of prompts; write 45k, 1234, 50% or all") from None
+    if budget < 1:
+        raise ValueError(f"budget={text} selects {budget} prompts; give 1 or more, such as 45k, 50% or all")
+    if budget > num_prompts:
+        raise ValueError(
+            f"budget {budget} exceeds the {num_prompts} prompts of pool '{pool}'; lower budget, or use budget=all"
+        )
+    return budget
+
+
+def _budget_number(text: str, num_prompts: int) -> int:
+    if text == "all":
+        return num_prompts
+    if text.endswith("%"):
+        return round(_finite(text[:-1]) / 100 * num_prompts)
+    number = _finite(text[:-1]) * 1000 if text.endswith("k") else _finite(text)
+    if number != int(number):
+        raise ValueError(text)
+    return int(number)
+
+
+def _finite(text: str) -> float:
+    if not text.replace(".", "", 1).removeprefix("-").isdigit():  # float() would also take nan, inf and 1_000
+        raise ValueError(text)
+    return round(float(text), 9)
+
+
+def create(cfg: DictConfig, group: str) -> Any:
+    """Instantiate one group of the config and check the types of its fields.
+
+    Only classes of this package are instantiated: a config file from elsewhere can name nothing else.
+
+    Raises:
+        ValueError: a target outside `aliquot.`, a missing, unknown, ill-typed or refused field.
+    """
+    from hydra.utils import instantiate
+
+    node = cfg[group]
+    plain = OmegaConf.to_container(node, resolve=True)
+    _check_targets(plain, group)
+    missing = sorted(str(key) for key in OmegaConf.missing_keys(node))
+    if missing:
+        raise ValueError(f"{group} needs {', '.join(f'{group}.{key}' for key in missing)}; set it on the command line")
+    try:
+        value = instantiate(plain, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        raise ValueError(f"{group}: {cause if cause is not None else error}") from error
+    check_types(value, group)
+    return value
+
+
+def _check_targets(node: object, where: str) -> None:
+    if isinstance(node, dict):
+        for key, value in cast(dict[str, object], node).items():
+            if key == "_target_" and not str(value).startswith("aliquot."):
+                raise ValueError(f"{where}._target_={value} is not part of aliquot; only aliquot.* is instantiated")
+            _check_targets(value, f"{where}.{key}")
+    elif isinstance(node, list):
+        for value in cast(list[object], node):
+            _check_targets(value, where)
+
+
+def check_types(value: object, where: str) -> None:
+    """Raise ValueError where a plain field (int, float, str, bool, None) of a dataclass holds another type."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return
+    hints = typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        found = getattr(value, field.name)
+        allowed = _plain_types(hints[field.name])
+        if allowed and type(found) not in allowed:
+            wanted = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
+            raise ValueError(f"{where}.{field.name}={found} is {type(found).__name__}; it must be {wanted}")
+        check_types(found, f"{where}.{field.name}")
+
+
+def _plain_types(hint: object) -> tuple[type, ...]:
+    """Return the plain types a hint allows, or none where it allows anything else."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = {int: (int,), float: (float, int), str: (str,), bool: (bool,), type(None): (type(None),)}
+    if not all(isinstance(option, type) and option in plain for option in options):
+        return ()
+    return tuple(dict.fromkeys(t for option in options for t in plain[cast(type, option)]))

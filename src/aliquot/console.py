@@ -1,0 +1,111 @@
+"""What a run says on the terminal: the plan before, one line a stage, the results after."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from aliquot.results import RunRecord
+from aliquot.store import Store
+from aliquot.types import Metric
+
+if TYPE_CHECKING:
+    from aliquot.pipeline import Experiment
+
+
+def set_up_logging() -> None:
+    """Send our log lines, and warnings of anybody, to stderr in the plainest form."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("aliquot").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+
+
+def say(text: str) -> None:
+    """Print one line of the story."""
+    _console().print(text, highlight=False, markup=False)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=110)
+
+
+def show_plan(experiment: Experiment, store: Store) -> None:
+    """Print what will be done and what is done already."""
+    say(
+        f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
+        f"'{experiment.pool}', seed {experiment.seed}"
+    )
+    table = Table("", "stage", "key", "", box=None, pad_edge=False, header_style="dim")
+    for number, stage in enumerate(experiment.stages, start=1):
+        record = store.record(stage)
+        state = "to do" if record is None else f"done ({record['seconds']:.0f} s, {record['finished'][:16]})"
+        table.add_row(str(number), stage.title(), stage.key, state)
+    _console().print(table)
+
+
+def show_results(run: RunRecord, directory: Path, computed: int) -> None:
+    """Print the scores, what they cost, where everything lies, and the next command worth typing."""
+    if not computed:
+        say("\nEverything was done already; nothing was computed.")
+    if run.finetuned:
+        _console().print()
+        _console().print(_scores(run))
+    seconds = ", ".join(f"{name} {seconds:.0f}" for name, _, seconds in run.stages)
+    say(f"\nAnnotations   {run.budget:,} of {run.num_prompts:,} prompts, chosen by {run.strategy}")
+    say(f"Seconds       {seconds}; {sum(s for _, _, s in run.stages):.0f} in all")
+    say(f"Results       {_shown(directory)}")
+    say(f"Next          {_next_command(run)}")
+
+
+def _scores(run: RunRecord) -> Table:
+    table = Table("accuracy, %", "base", "finetuned", "gain", "questions", box=None, pad_edge=False)
+    base = {metric.name: metric for metric in run.base}
+    for metric in run.finetuned:
+        before = base[metric.name]
+        gain = f"{100 * (metric.value - before.value):+.1f}"
+        table.add_row(metric.name, _percent(before), _percent(metric), gain, f"{metric.num_questions:,}")
+    return table
+
+
+def _percent(metric: Metric) -> str:
+    return f"{100 * metric.value:.1f} ± {100 * metric.stderr:.1f}"
+
+
+def _shown(path: Path) -> str:
+    """Print a path relative to here where it lies below."""
+    return f"{path.relative_to(Path.cwd())}/" if path.is_relative_to(Path.cwd()) else f"{path}/"
+
+
+def _next_command(run: RunRecord) -> str:
+    if not run.finetuned:
+        return "python run.py " + " ".join(o for o in run.overrides if not o.startswith(("until=", "check=")))
+    if run.strategy == "random":
+        return "python -m aliquot report"
+    kept = [o for o in run.overrides if not o.startswith("strategy")]
+    return f"python run.py {' '.join(['strategy=random', *kept])}   (the reference; reuses what it can)"
+
+
+def show_runs(runs: Sequence[RunRecord]) -> None:
+    """Print all runs as a table, one line each, one column a benchmark."""
+    benchmarks = sorted({metric.name for run in runs for metric in run.finetuned})
+    table = Table("strategy", "budget", "seed", "pool", *benchmarks, "seconds", "run", box=None, pad_edge=False)
+    for run in runs:
+        scores = {metric.name: _percent(metric) for metric in run.finetuned}
+        changes = [o.removeprefix("strategy.") for o in run.overrides if o.startswith(("strategy.", "strategy/"))]
+        seconds = f"{sum(s for _, _, s in run.stages):,.0f}"
+        table.add_row(
+            " ".join([run.strategy, *changes]),
+            f"{run.budget:,}",
+            str(run.seed),
+            run.pool,
+            *(scores.get(name, "-") for name in benchmarks),
+            seconds,
+            run.id,
+        )
+    _console().print(table)

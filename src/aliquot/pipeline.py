@@ -1,0 +1,160 @@
+"""From a configuration to an experiment, and from an experiment to its results.
+
+`build` turns the config into stages, checking all that can be checked before anything expensive starts.
+`run` shows the plan, does what is not done yet, and shows the results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from aliquot import console
+from aliquot.config import Until, create, parse_budget
+from aliquot.results import RunRecord, save_config, write_selection
+from aliquot.stages import Annotate, Evaluate, Finetune, Score, Select
+from aliquot.store import Stage, Store
+from aliquot.strategies.base import check_requirements
+from aliquot.tracker import NoTracker, Tracked, Tracker
+
+#: Rows of the selection that the tracker shows; selected.jsonl has them all.
+TABLE_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything one run is about: the stages in the order they are done, and what to call it.
+
+    Args:
+        stages: upstream first; the last one is the goal.
+        strategy: the name of the choice.
+        pool: the name of the pool.
+        num_prompts: its size.
+        budget: prompts to annotate.
+        seed: of this run.
+        overrides: what the command line changed, to suggest the next command.
+    """
+
+    stages: tuple[Stage[Any], ...]
+    strategy: str
+    pool: str
+    num_prompts: int
+    budget: int
+    seed: int
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The identity of the run: its goal's key and, since a ranking serves many, its budget."""
+        return f"{self.stages[-1].key}-{self.budget}"
+
+
+def build(cfg: DictConfig) -> Experiment:
+    """Turn a composed config into an experiment.
+
+    Raises:
+        ValueError: a field is wrong, the pool cannot be read, or the strategy needs what the scorer does not keep.
+    """
+    choice, overrides = _command_line(cfg)
+    parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
+    parts |= {group: create(cfg, group) for group in ("finetune", "evaluate", "trainer")}
+    model, spec, strategy, trainer = parts["model"], parts["pool"], parts["strategy"], parts["trainer"]
+    pool = spec.load()
+    budget = parse_budget(cfg.budget, len(pool), pool.name)
+    check_requirements(strategy, pool, parts["scorer"])
+
+    score = Score(model, spec, parts["scorer"], trainer)
+    needs_scores = bool(strategy.requires - {"tasks"})
+    select = Select(spec, strategy, score if needs_scores else None, budget)
+    annotate = Annotate(select, parts["annotator"], budget)
+    finetune = Finetune(model, annotate, parts["finetune"], trainer)
+    base = Evaluate(model, None, parts["evaluate"], trainer)
+    goal: Stage[Any] = {
+        Until.score: score,
+        Until.select: select,
+        Until.annotate: annotate,
+        Until.finetune: finetune,
+        Until.evaluate: Evaluate(model, finetune, parts["evaluate"], trainer),
+    }[cfg.until]
+    chain = [*_upstream_first(goal)]
+    if cfg.until == Until.evaluate:
+        chain.insert(-1, base)
+    return Experiment(
+        stages=tuple(chain),
+        strategy=choice,
+        pool=pool.name,
+        num_prompts=len(pool),
+        budget=budget,
+        seed=cfg.seed,
+        overrides=overrides,
+    )
+
+
+def _upstream_first(goal: Stage[Any]) -> Iterator[Stage[Any]]:
+    for stage in goal.upstream():
+        yield from _upstream_first(stage)
+    yield goal
+
+
+def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:
+    """Return the strategy's name and the overrides as typed; composed without a command line, by its module."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return str(cfg.strategy._target_).split(".")[-2], ()
+    hydra = HydraConfig.get()
+    return str(hydra.runtime.choices["strategy"]), tuple(hydra.overrides.task)
+
+
+def run(cfg: DictConfig) -> float:
+    """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any)."""
+    console.set_up_logging()
+    tracker: Tracker = create(cfg, "tracker")
+    experiment = build(cfg)
+    store = Store(Path(cfg.store))
+    todo = [stage for stage in experiment.stages if store.record(stage) is None]
+    console.show_plan(experiment, store)
+    store.check_writable()
+    for stage in todo:
+        stage.check()
+    if cfg.check:
+        console.say("Checked: everything is in order. Nothing was done.")
+        return math.nan
+    directory = store.root / "runs" / experiment.id
+    save_config(cfg, directory)
+    tracked = _track(cfg, tracker, experiment, directory) if todo else NoTracker().start("", {}, (), directory)
+    summary: dict[str, Any] = {"failed": True}
+    try:
+        store.on_metrics = tracked.log
+        record = _execute(experiment, store, directory, tracked)
+        summary = record.summary()
+    finally:
+        tracked.finish(summary)
+    console.show_results(record, directory, computed=len(todo))
+    return record.mean_score()
+
+
+def _track(cfg: DictConfig, tracker: Tracker, experiment: Experiment, directory: Path) -> Tracked:
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    config["stages"] = {f"{stage.name}": stage.key for stage in experiment.stages}
+    tags = (experiment.strategy, f"{experiment.budget}", experiment.pool, Path(cfg.model.path).name)
+    return tracker.start(experiment.id, config, tags, directory)
+
+
+def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
+    """Do what is not done yet, stage by stage, and record the run."""
+    for number, stage in enumerate(experiment.stages, start=1):
+        if store.record(stage) is None:
+            console.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
+            store.ensure(stage)
+        if isinstance(stage, Select):
+            rows = write_selection(stage, store.get(stage), directory / "selected.jsonl")
+            tracked.table("selection", rows[:TABLE_ROWS])
+    record = RunRecord.of(experiment, store)
+    record.write(directory)
+    return record

@@ -1,0 +1,90 @@
+"""One progress indication for every long loop: a bar on a terminal, a plain line every ten seconds in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Tell standard error how far a loop is, how fast it goes and how long it will take.
+
+    Args:
+        what: the name of the work, for example "finetune".
+        total: how many units the work has, those already done included.
+        unit: what is counted, in the singular: "prompt", "step", "question".
+        done: units finished earlier, by the run that this one resumes; they do not count as speed.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._done = self.first = done
+        self._fields: dict[str, object] = {}
+        self._started = self._spoke = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, initial=done, unit=unit, desc=what, file=sys.stderr, dynamic_ncols=True
+            )
+
+    def update(self, n: int = 1, **fields: object) -> None:
+        """Count `n` more units; `fields` are shown beside the count until replaced."""
+        self._done += n
+        self._fields.update(fields)
+        if self._bar is not None:
+            self._bar.set_postfix(self._fields, refresh=False)
+            self._bar.update(n)
+        elif time.monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
+            self._speak()
+
+    def close(self) -> None:
+        """End the bar, or write the last line."""
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._speak()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.update(self._total - self._done)  # some loops count fewer units than they finish
+        self.close()
+
+    def _speak(self) -> None:
+        self._spoke = time.monotonic()
+        seconds = max(self._spoke - self._started, 1e-9)
+        rate = (self._done - self.first) / seconds
+        left = (
+            f"{_clock((self._total - self._done) / rate)} left"
+            if 0 < self._done < self._total and rate
+            else ""
+        )
+        fields = [f"{name} {value}" for name, value in self._fields.items()]
+        parts = [
+            f"{self._done:,}/{self._total:,} {self._unit}s",
+            f"{rate:,.1f} {self._unit}s/s",
+            *fields,
+            left,
+        ]
+        print(
+            f"{self._what}: {_clock(seconds)}  " + ", ".join(filter(None, parts)), file=sys.stderr, flush=True
+        )
+
+
+def _clock(seconds: float) -> str:
+    """Write a duration as m:ss, or h:mm:ss from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

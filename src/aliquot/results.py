@@ -1,0 +1,146 @@
+"""What a run leaves for people: the chosen prompts, its numbers, and the table of all runs.
+
+`runs/<id>/` holds selected.jsonl, results.json, metrics.jsonl and config.yaml. Everything in them can be made again
+from the stages.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from aliquot.stages import Evaluate, Select
+from aliquot.store import Store, write_atomic
+from aliquot.types import Metric, Selection
+
+if TYPE_CHECKING:
+    from aliquot.pipeline import Experiment
+
+_RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The numbers of one finished run.
+
+    Args:
+        id: names its directory.
+        strategy: the choice; `overrides` says with which changes.
+        budget: prompts annotated, of the pool's `num_prompts`.
+        base: metrics of the model before finetuning; empty where the run stopped before evaluation.
+        finetuned: metrics after it.
+        stages: (name, key, seconds) upstream first; the seconds are those of the run that built the stage.
+        finished: when the last stage was finished.
+    """
+
+    id: str
+    strategy: str
+    pool: str
+    num_prompts: int
+    budget: int
+    seed: int
+    overrides: Sequence[str]
+    base: Sequence[Metric]
+    finetuned: Sequence[Metric]
+    stages: Sequence[tuple[str, str, float]]
+    finished: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, store: Store) -> RunRecord:
+        """Collect the numbers of a finished experiment from its stages."""
+        metrics: dict[bool, Sequence[Metric]] = {False: (), True: ()}
+        stages: list[tuple[str, str, float]] = []
+        finished = ""
+        for stage in experiment.stages:
+            record = store.record(stage)
+            assert record is not None, f"{stage.name} {stage.key} is not done"
+            name = stage.name
+            if isinstance(stage, Evaluate):
+                metrics[stage.finetune is not None] = store.get(stage).metrics
+                name += " finetuned" if stage.finetune else " base"
+            stages.append((name, stage.key, record["seconds"]))
+            finished = max(finished, record["finished"])
+        return cls(
+            id=experiment.id,
+            strategy=experiment.strategy,
+            pool=experiment.pool,
+            num_prompts=experiment.num_prompts,
+            budget=experiment.budget,
+            seed=experiment.seed,
+            overrides=experiment.overrides,
+            base=metrics[False],
+            finetuned=metrics[True],
+            stages=stages,
+            finished=finished,
+        )
+
+    def mean_score(self) -> float:
+        """Return the mean over benchmarks of the finetuned model, NaN where none was evaluated."""
+        values = [metric.value for metric in self.finetuned]
+        return sum(values) / len(values) if values else math.nan
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers flat, one name each, as trackers and metrics.jsonl want them."""
+        values: dict[str, Any] = {"budget": self.budget, "seed": self.seed}
+        for when, metrics in (("base", self.base), ("finetuned", self.finetuned)):
+            for metric in metrics:
+                values[f"{when}/{metric.name}"] = metric.value
+                values[f"{when}/{metric.name}_stderr"] = metric.stderr
+        return values | {f"seconds/{name.replace(' ', '_')}": seconds for name, _, seconds in self.stages}
+
+    def write(self, directory: Path) -> None:
+        """Write results.json and metrics.jsonl."""
+        write_atomic(directory / _RESULTS, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_atomic(directory / "metrics.jsonl", json.dumps(self.summary()) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> RunRecord:
+        """Read what `write` wrote."""
+        values: dict[str, Any] = json.loads((directory / _RESULTS).read_text(encoding="utf-8"))
+        for when in ("base", "finetuned"):
+            values[when] = [Metric(**metric) for metric in values[when]]
+        return cls(**values)
+
+
+def save_config(cfg: DictConfig, directory: Path) -> None:
+    """Write the resolved configuration of a run."""
+    resolved = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    write_atomic(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(cast(dict[str, Any], resolved))))
+
+
+def write_selection(select: Select, selection: Selection, path: Path) -> list[dict[str, Any]]:
+    """Write what to annotate, one JSON object a line in the order picked; return the rows."""
+    pool = select.pool.load()
+    rows: list[dict[str, Any]] = []
+    for rank, row in enumerate(selection.indices.tolist()):
+        task = pool.tasks[row] if pool.tasks else None
+        gain = float(selection.gains[rank])
+        rows.append({"rank": rank, "id": pool.ids[row], "task": task, "gain": gain, "prompt": pool.prompts[row]})
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return rows
+
+
+def read_runs(root: Path) -> list[RunRecord]:
+    """Return all finished runs of a store, oldest first."""
+    runs = [RunRecord.read(path.parent) for path in (root / "runs").glob(f"*/{_RESULTS}")]
+    return sorted(runs, key=lambda run: (run.finished, run.id))
+
+
+def write_csv(runs: Iterable[RunRecord], file: IO[str]) -> None:
+    """Write one line a run and benchmark: long form, as plotting libraries like it."""
+    writer = csv.writer(file)
+    head = ("id", "strategy", "pool", "num_prompts", "budget", "seed")
+    writer.writerow([*head, "benchmark", "base", "finetuned", "stderr", "num_questions", "overrides", "finished"])
+    for run in runs:
+        base = {metric.name: metric.value for metric in run.base}
+        for m in run.finetuned or [Metric("", math.nan, math.nan, 0)]:
+            scores = [m.name, base.get(m.name), m.value, m.stderr, m.num_questions]
+            writer.writerow([*(getattr(run, name) for name in head), *scores, " ".join(run.overrides), run.finished])

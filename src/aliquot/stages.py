@@ -1,0 +1,166 @@
+"""The five stages of an experiment. Read this file second, after `aliquot.types`.
+
+    Score -> Select -> Annotate -> Finetune -> Evaluate
+
+A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
+gamma, budget and seed never reach the key of Score; the finetuning recipe never reaches the key of Select.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from aliquot.annotate import Annotator, load_annotated, save_annotated
+from aliquot.evaluate import Benchmark, evaluate, load_result
+from aliquot.finetune import LoRA, finetune, load_adapter
+from aliquot.model import Model
+from aliquot.pool import PoolSpec
+from aliquot.scoring import Scorer, load_scores, score
+from aliquot.store import Stage, Store
+from aliquot.strategies.base import Strategy, rank
+from aliquot.trainer import TrainerSpec
+from aliquot.types import Adapter, AnnotatedSet, EvalResult, Scores, Selection
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Score(Stage[Scores]):
+    """Run the one inference pass over the whole pool."""
+
+    name: ClassVar[str] = "score"
+
+    model: Model
+    pool: PoolSpec
+    scorer: Scorer
+    trainer: TrainerSpec = field(metadata={"key": False})
+
+    def title(self) -> str:
+        return f"score: one pass over pool '{self.pool.name}', up to {self.scorer.max_new_tokens} new tokens a prompt"
+
+    def check(self) -> None:
+        self.model.check()
+
+    def build(self, store: Store, directory: Path) -> None:
+        score(self.model, self.pool.load(), self.scorer, self.trainer, directory)
+
+    def load(self, directory: Path) -> Scores:
+        return load_scores(directory)
+
+
+@dataclass(frozen=True)
+class Select(Stage[Selection]):
+    """Rank the pool to the depth of the budget.
+
+    One ranking serves every smaller budget where the strategy is nested: then the budget is no part of the key, and
+    a later, larger budget ranks again in the same directory.
+    """
+
+    name: ClassVar[str] = "select"
+
+    pool: PoolSpec
+    strategy: Strategy
+    score: Score | None
+    budget: int
+
+    def inputs(self) -> dict[str, object]:
+        return {**super().inputs(), "budget": None if self.strategy.nested else self.budget}
+
+    def title(self) -> str:
+        return f"select: rank {self.budget:,} prompts by {type(self.strategy).__name__}"
+
+    def settles(self, record: Mapping[str, Any]) -> bool:
+        return record["depth"] >= self.budget
+
+    def notes(self) -> dict[str, Any]:
+        return {"depth": self.budget}
+
+    def build(self, store: Store, directory: Path) -> None:
+        scores = store.get(self.score) if self.score else None
+        selection = rank(self.strategy, self.pool.load(), scores, self.budget)
+        temporary = directory / ".selection.npz"
+        np.savez(temporary, indices=selection.indices, gains=selection.gains)
+        temporary.replace(directory / "selection.npz")
+
+    def load(self, directory: Path) -> Selection:
+        with np.load(directory / "selection.npz", allow_pickle=False) as arrays:
+            return Selection(arrays["indices"], arrays["gains"]).head(self.budget)
+
+
+@dataclass(frozen=True)
+class Annotate(Stage[AnnotatedSet]):
+    """Buy the responses to the first `budget` prompts of a ranking."""
+
+    name: ClassVar[str] = "annotate"
+
+    select: Select
+    annotator: Annotator
+    budget: int
+
+    def title(self) -> str:
+        return f"annotate: {self.budget:,} responses from {type(self.annotator).__name__}"
+
+    def build(self, store: Store, directory: Path) -> None:
+        rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
+        pool = self.select.pool.load()
+        ids, prompts = [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
+        save_annotated(self.annotator.annotate(self.select.pool, ids, prompts), directory / "annotated.jsonl")
+
+    def load(self, directory: Path) -> AnnotatedSet:
+        return load_annotated(directory / "annotated.jsonl")
+
+
+@dataclass(frozen=True)
+class Finetune(Stage[Adapter]):
+    """Train a LoRA adapter on the annotated prompts."""
+
+    name: ClassVar[str] = "finetune"
+
+    model: Model
+    annotate: Annotate
+    recipe: LoRA
+    trainer: TrainerSpec = field(metadata={"key": False})
+
+    def title(self) -> str:
+        return f"finetune: LoRA rank {self.recipe.rank}, {self.recipe.epochs} x {self.annotate.budget:,} rows"
+
+    def check(self) -> None:
+        self.model.check()
+
+    def build(self, store: Store, directory: Path) -> None:
+        finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory)
+
+    def load(self, directory: Path) -> Adapter:
+        return load_adapter(directory)
+
+
+@dataclass(frozen=True)
+class Evaluate(Stage[EvalResult]):
+    """Score the benchmarks, with the adapter of `finetune` or, without one, the base model."""
+
+    name: ClassVar[str] = "evaluate"
+
+    model: Model
+    finetune: Finetune | None
+    benchmark: Benchmark
+    trainer: TrainerSpec = field(metadata={"key": False})
+
+    def title(self) -> str:
+        return f"evaluate: {'finetuned' if self.finetune else 'base'} model on {', '.join(self.benchmark.tasks)}"
+
+    def check(self) -> None:
+        self.model.check()
+        self.benchmark.check()
+
+    def build(self, store: Store, directory: Path) -> None:
+        adapter = store.get(self.finetune) if self.finetune else None
+        evaluate(self.model, adapter, self.benchmark, self.trainer, directory)
+
+    def load(self, directory: Path) -> EvalResult:
+        return load_result(directory)

@@ -1,0 +1,95 @@
+"""What a strategy is, and the one place where strategies are called and checked.
+
+A strategy is a frozen dataclass: its fields are its hyper-parameters, `select` orders rows. Everything that has to
+hold before and after (budgets, finite features, distinct rows) is checked in `rank`, once for all strategies.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool
+
+from aliquot.scoring import Scorer
+from aliquot.types import Pool, Scores, Selection
+
+#: What a strategy may ask of the scoring pass (or, for "tasks", of the pool).
+SIGNALS = ("features", "tokens", "token_features", "tasks")
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Orders the rows of a pool by how much they are worth annotating.
+
+    Attributes:
+        requires: the signals it reads, a subset of `SIGNALS`; empty means that no scoring pass is needed.
+        nested: True where `select(.., k)` starts with `select(.., j)` for every j < k, so that one ranking
+            serves every budget. False where quotas depend on the budget.
+    """
+
+    requires: ClassVar[frozenset[str]]
+    nested: ClassVar[bool]
+
+    def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
+        """Return k distinct rows in the order picked. The same inputs give the same rows, bit for bit."""
+        ...
+
+
+def rank(strategy: Strategy, pool: Pool, scores: Scores | None, k: int) -> Selection:
+    """Let `strategy` order the pool to depth `k`, checked before and after.
+
+    Raises:
+        ValueError: k is outside 1..n, a required signal is missing, or the signals hold NaN or infinity.
+    """
+    if not 1 <= k <= len(pool):
+        raise ValueError(
+            f"budget {k} is outside 1..{len(pool)}, the prompts of pool '{pool.name}'; lower it, or use budget=all"
+        )
+    check_signals(strategy, pool, scores)
+    selection = strategy.select(pool, scores, k)
+    assert selection.indices.shape == selection.gains.shape == (k,), (selection.indices.shape, k)
+    assert len(np.unique(selection.indices)) == k, f"{strategy!r} picked a row twice"
+    assert selection.indices.min() >= 0 and selection.indices.max() < len(pool), f"{strategy!r} left the pool"
+    return selection
+
+
+def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
+    """Raise ValueError, before the pass, where the strategy needs what the scorer or the pool will not have."""
+    if "tokens" in strategy.requires and scorer.max_new_tokens == 0:
+        raise ValueError(
+            f"{type(strategy).__name__} needs token statistics of the own response, and scorer.max_new_tokens=0 "
+            "generates none; set scorer.max_new_tokens=8 or more"
+        )
+    if "tasks" in strategy.requires and pool.tasks is None:
+        raise ValueError(
+            f"{type(strategy).__name__} needs task labels, and pool '{pool.name}' has none; choose another strategy"
+        )
+
+
+def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None:
+    """Raise ValueError unless every signal the strategy requires is there and finite."""
+    name = type(strategy).__name__
+    for signal in sorted(strategy.requires - {"tasks"}):
+        if scores is None or getattr(scores, signal) is None:
+            raise ValueError(f"{name} needs '{signal}', which these scores do not hold; keep it in the scorer")
+    if scores is None:
+        return
+    if len(scores) != len(pool):
+        raise ValueError(f"scores of {len(scores)} prompts do not belong to pool '{pool.name}' of {len(pool)}")
+    if "features" in strategy.requires:
+        _check_finite("features", np.asarray(np.isfinite(scores.features).all(axis=1)))
+    if "tokens" in strategy.requires and scores.tokens is not None:
+        stats = scores.tokens
+        finite = np.isfinite(stats.entropy) & np.isfinite(stats.top1) & np.isfinite(stats.top2)
+        _check_finite("token statistics", np.logical_and.reduceat(finite, stats.starts))
+
+
+def _check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:
+    bad = np.flatnonzero(~row_is_finite)
+    if len(bad):
+        rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise ValueError(
+            f"{what} of {len(bad)} of {len(row_is_finite)} prompts hold NaN or infinity (rows {rows}); "
+            "score again with model.dtype=float32, or leave those prompts out"
+        )

@@ -1,0 +1,1 @@
+"""Hydra finds plugins by this namespace. Import-light: every `python run.py` imports it."""

@@ -1,0 +1,40 @@
+"""Fixtures shared by all tests: the real data where there is some, and a way to run experiments in this process."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread each: tests run beside each other, and threads that wait for one another cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data that ALIQUOT_DATA names."""
+    folder = os.environ.get("ALIQUOT_DATA")
+    if not folder:
+        pytest.skip("ALIQUOT_DATA is not set: no real data to test on")
+    return Path(folder)
+
+
+@pytest.fixture
+def compose():
+    """Compose the configuration as the command line does."""
+    import hydra
+
+    from aliquot.config import ROOT
+
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield lambda *overrides: hydra.compose("config", overrides=list(overrides))
+
+
+@pytest.fixture
+def run(compose, tmp_path):
+    """Run an experiment on a corner of the demo world, in this process; returns its score."""
+    from aliquot import pipeline
+
+    small = ["pool.limit=300", "budget=40", "evaluate.limit=1", "tracker=none", f"store={tmp_path / 'store'}"]
+    return lambda *overrides: pipeline.run(compose(*small, *overrides))

@@ -1,0 +1,158 @@
+"""What every strategy owes, whatever it does: found by glob, so that a new yaml is tested as soon as it exists."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from aliquot.strategies.base import SIGNALS, Strategy, rank
+from aliquot.types import Pool, Scores, TokenStats
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUP = CONF / "strategy"
+CHOICES = sorted(path.stem for path in GROUP.glob("*.yaml"))
+KERNELS = sorted(path.stem for path in (GROUP / "kernel").glob("*.yaml"))
+SETUPS = [(f"+strategy={name}",) for name in CHOICES]
+SETUPS += [("+strategy=facility_location", f"strategy/kernel={name}") for name in KERNELS]
+
+
+@pytest.fixture(params=SETUPS, ids="-".join)
+def strategy(request: pytest.FixtureRequest) -> Strategy:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(overrides=["+seed=0", *request.param])
+    return instantiate(config.strategy, _convert_="all")
+
+
+def make_pool(n: int, seed: int = 0) -> tuple[Pool, Scores]:
+    """A pool of n prompts with every signal."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 6, size=n)
+    top1 = rng.uniform(0.3, 1.0, size=lengths.sum()).astype(np.float32)
+    tokens = TokenStats(lengths, rng.gamma(1.0, size=len(top1)).astype(np.float32), top1, top1 * np.float32(0.3))
+    prompts = ["word " * int(size) for size in rng.integers(1, 9, size=n)]
+    features = rng.normal(size=(n, 5)).astype(np.float32)
+    token_features = rng.normal(size=(len(top1), 4)).astype(np.float32)
+    tasks = [f"task {i}" for i in rng.integers(3, size=n)]
+    pool = Pool("test", [str(i) for i in range(n)], prompts, tasks)
+    return pool, Scores(features, np.array([len(p) for p in prompts]), tokens, token_features)
+
+
+def twice(pool: Pool, scores: Scores) -> tuple[Pool, Scores]:
+    """The pool followed by an exact copy of itself."""
+    tokens = scores.tokens
+    assert tokens is not None and pool.tasks is not None and scores.token_features is not None
+    doubled = TokenStats(*(np.tile(a, 2) for a in (tokens.lengths, tokens.entropy, tokens.top1, tokens.top2)))
+    ids = [*pool.ids, *(f"copy of {i}" for i in pool.ids)]
+    return (
+        Pool(pool.name, ids, [*pool.prompts] * 2, [*pool.tasks] * 2),
+        Scores(
+            np.tile(scores.features, (2, 1)),
+            np.tile(scores.prompt_lengths, 2),
+            doubled,
+            np.tile(scores.token_features, (2, 1)),
+        ),
+    )
+
+
+def test_every_yaml_opens_with_a_line_that_describes_the_choice() -> None:
+    for path in GROUP.rglob("*.yaml"):
+        first = path.read_text().splitlines()[0]
+        assert first.startswith("# ") and len(first) > 20, path
+
+
+def test_is_a_frozen_dataclass_that_says_what_it_needs(strategy: Strategy) -> None:
+    assert isinstance(strategy, Strategy)
+    assert dataclasses.is_dataclass(strategy)
+    assert type(strategy).__dataclass_params__.frozen  # pyright: ignore
+    assert strategy.requires <= frozenset(SIGNALS)
+    assert isinstance(strategy.nested, bool)
+    assert hash(strategy) == hash(dataclasses.replace(strategy))  # pyright: ignore
+
+
+@pytest.mark.parametrize("k", [1, 17, 40])
+def test_picks_k_distinct_rows_with_finite_gains(strategy: Strategy, k: int) -> None:
+    pool, scores = make_pool(40)
+    selection = rank(strategy, pool, scores, k)
+    assert len(set(selection.indices.tolist())) == k
+    assert selection.indices.dtype == np.int64 and selection.gains.dtype == np.float64
+    assert np.isfinite(selection.gains).all()
+
+
+def test_a_pool_of_one_prompt_works(strategy: Strategy) -> None:
+    assert rank(strategy, *make_pool(1), k=1).indices.tolist() == [0]
+
+
+def test_the_same_inputs_give_the_same_selection_bit_for_bit(strategy: Strategy) -> None:
+    pool, scores = make_pool(300)
+    one, two = (rank(strategy, pool, scores, 100) for _ in range(2))
+    np.testing.assert_array_equal(one.indices, two.indices)
+    np.testing.assert_array_equal(one.gains, two.gains)
+
+
+def test_nested_means_that_a_smaller_budget_is_a_prefix(strategy: Strategy) -> None:
+    if not strategy.nested:
+        pytest.skip("not nested")
+    pool, scores = make_pool(200)
+    whole = rank(strategy, pool, scores, 200)
+    for k in (1, 2, 63, 150):
+        np.testing.assert_array_equal(rank(strategy, pool, scores, k).indices, whole.indices[:k])
+
+
+def test_ties_go_to_the_lower_row(strategy: Strategy) -> None:
+    if not strategy.requires and "seed" in {f.name for f in dataclasses.fields(strategy)}:  # pyright: ignore
+        pytest.skip("looks at nothing that could tie")
+    n = 150
+    pool, scores = twice(*make_pool(n))
+    order = rank(strategy, pool, scores, 2 * n).indices
+    position = np.argsort(order)
+    assert (position[:n] < position[n:]).all()
+
+
+def test_equal_rows_only_are_taken_in_order(strategy: Strategy) -> None:
+    if not strategy.requires:
+        pytest.skip("needs no signal")
+    n = 30
+    pool, one = make_pool(1)
+    tokens = one.tokens
+    assert tokens is not None and one.token_features is not None
+    same = TokenStats(*(np.tile(a, n) for a in (tokens.lengths, tokens.entropy, tokens.top1, tokens.top2)))
+    pool = Pool("same", [str(i) for i in range(n)], ["x"] * n, ["t"] * n)
+    scores = Scores(np.tile(one.features, (n, 1)), np.ones(n, np.int64), same, np.tile(one.token_features, (n, 1)))
+    with pytest.warns(UserWarning) if hasattr(strategy, "kernel") else nullcontext():  # all alike
+        order = rank(strategy, pool, scores, n).indices
+    rest = order[1:]  # the first of equal rows may be drawn
+    assert (np.diff(rest) > 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_signals_that_are_not_finite_are_refused_by_row(strategy: Strategy, bad: float) -> None:
+    pool, scores = make_pool(20)
+    assert scores.tokens is not None
+    if "features" in strategy.requires:
+        scores.features[[3, 7], 1] = bad
+    elif "tokens" in strategy.requires:
+        scores.tokens.entropy[scores.tokens.starts[[3, 7]]] = bad
+    else:
+        pytest.skip("needs no signal")
+    with pytest.raises(ValueError, match="rows 3, 7"):
+        rank(strategy, pool, scores, 5)
+
+
+def test_missing_signals_are_named(strategy: Strategy) -> None:
+    if not strategy.requires - {"tasks"}:
+        assert len(rank(strategy, make_pool(9)[0], None, 3)) == 3
+        return
+    with pytest.raises(ValueError, match="needs"):
+        rank(strategy, make_pool(9)[0], None, 3)
+
+
+@pytest.mark.parametrize("k", [0, 10])
+def test_a_budget_outside_the_pool_is_refused(strategy: Strategy, k: int) -> None:
+    with pytest.raises(ValueError, match=r"outside 1\.\.9"):
+        rank(strategy, *make_pool(9), k)

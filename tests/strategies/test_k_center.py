@@ -1,0 +1,109 @@
+"""Farthest-first against the loop that computes every distance anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aliquot.strategies import k_center
+from aliquot.strategies.base import rank
+from aliquot.strategies.k_center import KCenter, farthest_first
+from aliquot.types import Pool, Scores
+
+
+def brute_force(points: np.ndarray, first: int, k: int) -> tuple[list[int], list[float]]:
+    points = points.astype(np.float64)
+    chosen, gains = [first], [float(np.linalg.norm(points - points[first], axis=1).max())]
+    while len(chosen) < k:
+        nearest = np.linalg.norm(points[:, None] - points[chosen][None], axis=2).min(axis=1)
+        nearest[chosen] = -1
+        chosen.append(int(nearest.argmax()))
+        gains.append(float(nearest.max()))
+    return chosen, gains
+
+
+def select(strategy: KCenter, x: np.ndarray, k: int) -> tuple[list[int], np.ndarray]:
+    n = len(x)
+    pool = Pool("test", [str(i) for i in range(n)], ["x"] * n)
+    selection = rank(strategy, pool, Scores(x.astype(np.float32), np.ones(n, dtype=np.int64)), k)
+    return selection.indices.tolist(), selection.gains
+
+
+@pytest.mark.parametrize("front", [2, 7, 1024])
+@pytest.mark.parametrize("n", [2, 40, 130])
+def test_equals_brute_force(n: int, front: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(k_center, "_FRONT", front)
+    x = np.random.default_rng(n).normal(size=(n, 5))
+    chosen, gains = brute_force(x, 1, n)
+    found, found_gains = select(KCenter(first=1), x, n)
+    assert found == chosen
+    np.testing.assert_allclose(found_gains, gains, rtol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 40), seed=st.integers(0, 999))
+def test_equals_brute_force_on_a_grid_full_of_ties(n: int, seed: int) -> None:
+    x = np.random.default_rng(seed).integers(3, size=(n, 3)) - 1.0  # small integers: no rounding anywhere
+    indices, _ = farthest_first(x.astype(np.float32), 0, n)
+    assert indices.tolist() == brute_force(x, 0, n)[0]
+
+
+def test_rows_of_the_pool_are_not_confused_with_positions_among_the_rest() -> None:
+    """A well-known program picks 10.1 and then 10.0 here, where 5.0 is farther from all it has."""
+    x = np.array([[0.0], [10.0], [10.1], [5.0]])
+    assert select(KCenter(first=0), x, 3)[0] == [0, 2, 3]
+
+
+def test_gains_are_the_covering_radius_before_each_pick_and_never_rise() -> None:
+    x = np.random.default_rng(3).normal(size=(200, 4))
+    chosen, gains = select(KCenter(), x, 200)
+    assert (np.diff(gains) <= 1e-6).all()
+    nearest = np.linalg.norm(x[:, None] - x[chosen[:50]][None], axis=2).min(axis=1)
+    assert nearest.max() == pytest.approx(gains[50], rel=1e-4)
+
+
+def test_cosine_looks_at_directions_only() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 5))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    scaled = x * np.random.default_rng(1).uniform(0.1, 9, size=(60, 1))
+    chosen, gains = select(KCenter(metric="cosine", first=0), scaled, 60)
+    assert chosen == brute_force(unit, 0, 60)[0]
+    assert gains[1] == pytest.approx(1 - (unit @ unit[0]).min(), rel=1e-4)
+
+
+def test_a_zero_vector_is_at_cosine_distance_one_from_all_others() -> None:
+    x = np.array([[1.0, 0.0], [0.0, 0.0], [2.0, 0.1], [0.0, 0.0]])
+    chosen, gains = select(KCenter(metric="cosine", first=0), x, 4)
+    assert chosen[1] == 1
+    assert gains[1] == pytest.approx(1.0, rel=1e-5)
+    assert gains[3] == 0.0
+
+
+def test_duplicates_and_constant_features_work() -> None:
+    assert select(KCenter(first=0), np.full((5, 3), 2.5), 5)[0] == [0, 1, 2, 3, 4]
+    x = np.tile(np.random.default_rng(0).normal(size=(10, 3)), (3, 1))
+    chosen, gains = select(KCenter(), x, 30)
+    assert sorted(row % 10 for row in chosen[:10]) == list(range(10))
+    assert (gains[10:] == 0).all()
+
+
+def test_the_first_pick_is_what_was_asked_for() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    x[17] = x.mean(axis=0)
+    assert select(KCenter(first="medoid"), x, 1)[0] == [17]
+    assert select(KCenter(first=4), x, 1)[0] == [4]
+    drawn = {select(KCenter(first="random", seed=seed), x, 1)[0][0] for seed in range(20)}
+    assert len(drawn) > 5
+
+
+@pytest.mark.parametrize("bad", [{"metric": "manhattan"}, {"first": "last"}])
+def test_unknown_names_are_refused_with_the_valid_ones(bad: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="use euclidean|use medoid"):
+        KCenter(**bad)
+
+
+def test_a_first_row_outside_the_pool_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"outside 0\.\.2"):
+        select(KCenter(first=3), np.eye(3), 1)

@@ -1,0 +1,174 @@
+"""The command line as a user meets it: help, and one clear message for each mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aliquot.config import GROUPS, ROOT
+
+
+def call(*arguments, cwd=ROOT, module=False, **environment):
+    """Run `python run.py` (or `python -m aliquot`) and return its exit code, stdout and stderr."""
+    entry = ["-m", "aliquot"] if module else [str(ROOT / "run.py")]
+    done = subprocess.run(
+        [sys.executable, *entry, *map(str, arguments)],
+        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def refuse(*arguments, **kwargs):
+    """Return the error message of a command that must fail without a traceback."""
+    code, out, err = call(*arguments, **kwargs)
+    assert code in (1, 2), (code, out, err)
+    assert "Traceback" not in out + err
+    assert err.startswith("error: "), err
+    return err
+
+
+def test_help_answers_fast_imports_nothing_heavy_and_names_every_choice():
+    started = os.times()
+    code, out, err = call("--help")
+    ended = os.times()
+    cpu = ended.children_user + ended.children_system - started.children_user - started.children_system
+    assert (code, err) == (0, "")
+    assert cpu < 1.0
+    for group in GROUPS:
+        for file in (ROOT / "conf" / group).glob("*.yaml"):
+            assert file.stem in out
+    assert "budget=45k" in out
+
+
+def write_pool(path, *rows):
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    return ["pool=jsonl", f"pool.path={path}"]
+
+
+GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy=best"], "strategy=best: no such choice; the choices are facility_location, k_center"),
+        (["strategy.gama=1"], "strategy.gama: strategy has no such field; its fields are kernel"),
+        (["strategi=random"], "strategi: the configuration has no such field; its fields are"),
+        (["until=lunch"], "expected one of [score, select, annotate, finetune, evaluate]"),
+        (["seed=often"], "could not be converted to Integer"),
+        (["budget=100k"], "budget 100000 exceeds the 99000 prompts of pool 'demo'; lower budget, or use budget=all"),
+        (["budget=0"], "give 1 or more"),
+        (["budget=-3"], "give 1 or more"),
+        (["budget=plenty"], "write 45k, 1234, 50% or all"),
+        (["strategy=min_margin", "scorer.max_new_tokens=0"], "set scorer.max_new_tokens"),
+        (["strategy.kernel.gamma=0"], "gamma"),
+        (["pool=jsonl"], "pool needs pool.path"),
+        (["pool=jsonl", "pool.path=nowhere.jsonl"], "nowhere.jsonl does not exist"),
+        (["model=hf", "model.path=./nowhere"], "model.path=./nowhere is no directory"),
+        (["store=/dev/null/x"], "set store=FOLDER to one you may write to"),
+        (["strategy._target_=os.system"], "only aliquot.* is instantiated"),
+    ],
+)
+def test_a_mistake_gets_one_message_and_leaves_nothing_behind(tmp_path, overrides, message):
+    store = tmp_path / "store"
+    assert message in refuse(f"store={store}", "tracker=none", "until=select", *overrides)
+    assert not list(store.glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([GOOD[0], "{oops\n"], "pool.jsonl:2: not a JSON object"),
+        ([*GOOD, GOOD[2]], "pool.jsonl:6: id 'r2' was already used in line 3"),
+        ([GOOD[0], {"prompt": " "}], "pool.jsonl:2: the prompt is empty"),
+        ([], "holds no prompts"),
+    ],
+)
+def test_a_bad_pool_is_refused_by_file_and_line(tmp_path, rows, message):
+    pool = write_pool(tmp_path / "pool.jsonl", *rows)
+    assert message in refuse(f"store={tmp_path / 'store'}", "budget=1", "tracker=none", "until=select", *pool)
+
+
+def test_a_model_directory_without_weights_is_refused_before_anything_is_scored(tmp_path):
+    (tmp_path / "model").mkdir()
+    overrides = [f"store={tmp_path / 'store'}", "model=hf", f"model.path={tmp_path / 'model'}", "tracker=none"]
+    assert "has no config.json" in refuse(*overrides)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert "holds no weights (*.safetensors)" in refuse(*overrides)
+    assert not list((tmp_path / "store").glob("score/*"))
+
+
+def test_features_that_are_not_finite_are_counted_and_located(tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from aliquot.sources import locate
+
+    shutil.copytree(locate("pkg://aliquot.demo/model"), tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    next(tensor for name, tensor in weights.items() if "embed" in name)[:] = torch.nan
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    pool = write_pool(tmp_path / "pool.jsonl", *GOOD)
+    overrides = [f"store={tmp_path / 'store'}", "model=hf", f"model.path={tmp_path / 'model'}", "until=select"]
+    message = refuse(*overrides, *pool, "budget=2", "tracker=none")
+    assert "features of 5 of 5 prompts hold NaN or infinity (rows 0, 1, 2, 3, 4)" in message
+
+
+def full_disk(tmp_path):
+    """Mount a file system of 64 KiB, where one may."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    return folder
+
+
+def test_a_full_disk_ends_with_one_message_and_nothing_half_done(tmp_path):
+    folder = full_disk(tmp_path)
+    try:
+        message = refuse(f"store={folder}", "budget=2k", "strategy=random", "until=annotate", "tracker=none")
+        assert "no space left" in message
+        assert not list(folder.glob("annotate/*/stage.json"))
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_store_is_refused_before_any_work(tmp_path):
+    folder = full_disk(tmp_path)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        assert "set store=FOLDER" in refuse(f"store={folder}/store", "until=select", "tracker=none")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):
+    command = [sys.executable, ROOT / "run.py", f"store={tmp_path}", "pool.limit=2000", "budget=10"]
+    command += ["until=score", "tracker=none"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not list(tmp_path.glob("score/*/lease")):
+        time.sleep(0.02)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert first.wait(300) == 0
+    first.communicate()
+    assert second.returncode == 0, second.stderr
+    assert f"waiting for process {first.pid} on" in second.stderr
+    assert len(list(tmp_path.glob("score/*/stage.json"))) == 1
+
+
+def test_report_without_runs_says_where_it_looked(tmp_path):
+    message = refuse("report", "--store", tmp_path, module=True)
+    assert str(tmp_path) in message
+
+
+def test_run_works_from_any_directory(tmp_path):
+    code, out, err = call("until=select", "check=true", "tracker=none", "strategy=random", cwd=tmp_path)
+    assert code == 0, err
+    assert "Nothing was done" in out
+    assert not list(Path(tmp_path).glob("outputs/*"))

@@ -1,0 +1,85 @@
+"""The configuration: budgets, types, and what may be instantiated."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from aliquot.config import GROUPS, ROOT, create, parse_budget
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("45k", 45_000),
+        ("1.5K", 1500),
+        ("1234", 1234),
+        ("50%", 49_500),
+        ("0.1%", 99),
+        ("all", 99_000),
+        (" ALL ", 99_000),
+    ],
+)
+def test_a_budget_is_a_number_a_share_or_all(text, budget):
+    assert parse_budget(text, 99_000, "demo") == budget
+
+
+@pytest.mark.parametrize("text", ["many", "", "1.5", "45kk", "nan", "inf", "1_000", "%", "k", "1e3"])
+def test_an_unparsable_budget_says_what_may_be_written(text):
+    with pytest.raises(ValueError, match="write 45k, 1234, 50% or all"):
+        parse_budget(text, 100, "demo")
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "-1k", "0%", "0.1%"])
+def test_a_budget_below_one_is_refused(text):
+    with pytest.raises(ValueError, match="give 1 or more"):
+        parse_budget(text, 100, "demo")
+
+
+def test_a_budget_beyond_the_pool_names_both_numbers():
+    with pytest.raises(ValueError, match="budget 90000 exceeds the 45000 prompts of pool 'mine'"):
+        parse_budget("90k", 45_000, "mine")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group):
+    choices = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
+    assert choices
+    for choice in choices:
+        overrides = [f"{group}={choice}"]
+        if OmegaConf.missing_keys(compose(*overrides)[group]):
+            overrides += [f"{group}.path=somewhere"]
+        assert create(compose(*overrides), group) is not None
+
+
+def test_every_yaml_opens_with_a_line_for_the_help():
+    for path in [
+        *(ROOT / "conf").rglob("*.yaml"),
+        *(ROOT / "experiments").rglob("*.yaml"),
+        *(ROOT / "sweeps").rglob("*.yaml"),
+    ]:
+        assert path.read_text().startswith("# "), path
+
+
+def test_targets_outside_aliquot_are_refused(compose):
+    cfg = compose("strategy._target_=os.system")
+    with pytest.raises(ValueError, match=r"only aliquot\.\* is instantiated"):
+        create(cfg, "strategy")
+    with pytest.raises(ValueError, match=r"strategy\.kernel\._target_=os\.system"):
+        create(compose("strategy.kernel._target_=os.system"), "strategy")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("strategy.kernel.gamma=wide", "gamma"),
+        ("strategy.kernel.gamma=-1", "gamma"),
+        ("scorer.max_new_tokens=2.5", "scorer.max_new_tokens=2.5 is float; it must be int"),
+        ("scorer.max_new_tokens=-1", "max_new_tokens"),
+        ("scorer.position=middle", "position"),
+        ("finetune.rank=null", "finetune.rank"),
+        ("model.dtype=float8", "model.dtype=float8 is unknown"),
+        ("pool=jsonl", "pool needs pool.path"),
+    ],
+)
+def test_wrong_fields_are_named(compose, override, message):
+    with pytest.raises(ValueError, match=message):
+        create(compose(override), override.partition("=")[0].split(".")[0])

@@ -1,0 +1,121 @@
+"""Whole experiments on a corner of the demo world: what is computed, what is reused, what is left behind."""
+
+import json
+import math
+
+import pytest
+
+from aliquot.results import RunRecord, read_runs
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def done(tmp_path):
+    """Return stage -> number of finished directories."""
+    stages = ("score", "select", "annotate", "finetune", "evaluate")
+    return {stage: len(list((tmp_path / "store").glob(f"{stage}/*/stage.json"))) for stage in stages}
+
+
+def jsonl(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def only(paths):
+    (path,) = paths
+    return path
+
+
+def test_the_whole_path_runs_once_and_is_then_only_read(run, tmp_path, capsys):
+    score = run("strategy=facility_location")
+    first = capsys.readouterr().out
+    assert done(tmp_path) == {"score": 1, "select": 1, "annotate": 1, "finetune": 1, "evaluate": 2}
+    assert 0 <= score <= 1
+    for word in ("demo_mmlu", "demo_bbh", "±", "40 of 300", "Seconds", "Next"):
+        assert word in first
+    assert run("strategy=facility_location") == score
+    assert "nothing was computed" in capsys.readouterr().out
+
+
+def test_another_strategy_gamma_or_budget_reuses_what_it_can(run, tmp_path):
+    run("until=annotate")
+    run("until=annotate", "strategy.kernel.gamma=1")
+    assert done(tmp_path) | {"finetune": 0, "evaluate": 0} == done(tmp_path)
+    assert done(tmp_path)["score"] == 1
+    assert done(tmp_path)["select"] == 2
+    run("until=annotate", "budget=10")  # a ranking to 40 holds the one to 10
+    assert done(tmp_path)["select"] == 2
+    run("until=annotate", "strategy=random")
+    assert done(tmp_path) == {"score": 1, "select": 3, "annotate": 4, "finetune": 0, "evaluate": 0}
+
+
+def test_a_deeper_budget_ranks_again_in_place_and_agrees_with_the_shallower_one(run, tmp_path):
+    run("until=select", "budget=10")
+    run("until=select", "budget=60")
+    assert done(tmp_path)["select"] == 1
+    shallow, deep = sorted((tmp_path / "store" / "runs").glob("*/selected.jsonl"), key=lambda p: len(p.read_text()))
+    assert deep.read_text().startswith(shallow.read_text())
+
+
+def test_equivalent_commands_are_one_experiment(run, tmp_path):
+    run("until=select", "strategy.kernel.gamma=1", "budget=30")
+    run("until=select", "strategy.kernel.gamma=1.0", "budget=10%", "trainer.devices=1", "scorer.tokens_per_batch=900")
+    assert len(list((tmp_path / "store" / "runs").iterdir())) == 1
+
+
+def test_until_select_writes_the_prompts_to_annotate_in_order(run, tmp_path):
+    assert math.isnan(run("until=select", "strategy=k_center"))
+    rows = jsonl(only((tmp_path / "store").glob("runs/*/selected.jsonl")))
+    assert [row["rank"] for row in rows] == list(range(40))
+    assert set(rows[0]) == {"rank", "id", "task", "gain", "prompt"}
+    assert len({row["id"] for row in rows}) == 40
+    assert done(tmp_path) == {"score": 1, "select": 1, "annotate": 0, "finetune": 0, "evaluate": 0}
+
+
+def test_check_validates_and_plans_and_does_nothing(run, tmp_path, capsys):
+    run("check=true")
+    out = capsys.readouterr().out
+    assert "to do" in out
+    assert "Nothing was done" in out
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_strategy_without_signals_needs_no_scoring_pass(run, tmp_path):
+    run("until=select", "strategy=random")
+    run("until=select", "strategy=longest")
+    assert done(tmp_path)["score"] == 0
+
+
+def test_seeds_change_random_selection_but_not_rankings_or_scores(run, tmp_path):
+    for seed in (0, 1):
+        run("until=select", "strategy=random", f"seed={seed}")
+        run("until=select", "strategy=facility_location", f"seed={seed}")
+    assert done(tmp_path)["score"] == 1
+    assert done(tmp_path)["select"] == 3
+
+
+def test_results_are_kept_as_files_and_listed_by_the_report(run, tmp_path, capsys):
+    run("strategy=random")
+    directory = only((tmp_path / "store" / "runs").iterdir())
+    assert {path.name for path in directory.iterdir()} == {
+        "config.yaml", "metrics.jsonl", "results.json", "selected.jsonl",
+    }  # fmt: skip
+    record = RunRecord.read(directory)
+    assert read_runs(tmp_path / "store") == [record]
+    assert {metric.name for metric in record.base} == {"demo_mmlu", "demo_bbh"}
+    assert jsonl(directory / "metrics.jsonl")[-1]["finetuned/demo_mmlu"] == record.finetuned[0].value
+    losses = jsonl(only((tmp_path / "store").glob("finetune/*/metrics.jsonl")))
+    assert losses[0]["loss"] > 0
+
+
+def test_the_same_command_gives_the_same_picks_in_another_store(run, tmp_path):
+    for store in ("a", "b"):
+        run("until=select", f"store={tmp_path / store}", "strategy=facility_location")
+    a, b = (only((tmp_path / store).glob("runs/*/selected.jsonl")).read_bytes() for store in "ab")
+    assert a == b
+
+
+def test_the_real_pool_and_the_real_model_run_the_whole_path(run, tmp_path, real_data):
+    pool = ["pool=jsonl", f"pool.path={real_data / 'pools' / 'flan_style.jsonl.gz'}", "pool.limit=400"]
+    model = ["model=hf", f"model.path={real_data / 'models' / 'tinystories-656k-llama'}"]
+    run(*pool, *model, "budget=40", "scorer.max_new_tokens=4")
+    assert done(tmp_path) == {"score": 1, "select": 1, "annotate": 1, "finetune": 1, "evaluate": 2}

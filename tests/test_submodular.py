@@ -1,0 +1,126 @@
+"""The maximiser against greedy on the full float64 matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aliquot import submodular
+from aliquot.kernels import RBF, Cosine, Embedding
+from aliquot.submodular import facility_location
+
+
+def mixture(n: int, d: int = 8, seed: int = 0) -> np.ndarray:
+    """Clusters of uneven size, with some exact duplicates."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(max(2, n // 20), d))[(rng.pareto(1.0, size=n) * 3).astype(int) % max(2, n // 20)]
+    x += 0.4 * rng.normal(size=(n, d))
+    x[rng.integers(n, size=n // 20)] = x[rng.integers(n, size=n // 20)]
+    return x.astype(np.float32)
+
+
+def matrix(embedding: Embedding) -> np.ndarray:
+    rows, columns = (a.ravel() for a in np.indices((len(embedding), len(embedding))))
+    return embedding.similarity(rows, columns).reshape(len(embedding), len(embedding))
+
+
+def naive_greedy(w: np.ndarray, k: int) -> np.ndarray:
+    """Every gain anew at every pick."""
+    cover, chosen = np.zeros(len(w)), []
+    for _ in range(k):
+        gains = np.maximum(w - cover[:, None], 0).sum(axis=0)
+        gains[chosen] = -1
+        chosen.append(int(gains.argmax()))
+        cover = np.maximum(cover, w[:, chosen[-1]])
+    return np.array(chosen)
+
+
+def value(w: np.ndarray, chosen: np.ndarray) -> float:
+    return float(w[:, chosen].max(axis=1).sum())
+
+
+def greedy_gap(w: np.ndarray, chosen: np.ndarray) -> float:
+    """How much, relative to f, any pick was worse than the best at its turn."""
+    cover, gap = np.zeros(len(w)), 0.0
+    for row in chosen:
+        gains = np.maximum(w - cover[:, None], 0).sum(axis=0)
+        gap = max(gap, float(gains.max() - gains[row]))
+        cover = np.maximum(cover, w[:, row])
+    return gap / float(cover.sum())
+
+
+@pytest.mark.parametrize("kernel", [RBF(0.02), RBF(0.25), RBF(5.0), Cosine()], ids=str)
+@pytest.mark.parametrize("cache_entries", [None, 3000, 0])
+def test_equals_greedy_on_the_float64_matrix(kernel: RBF | Cosine, cache_entries: int | None) -> None:
+    embedding = kernel.embed(mixture(400))
+    w = matrix(embedding)
+    selection = facility_location(embedding, 200, cache_entries)
+    assert greedy_gap(w, selection.indices) < 1e-7
+    assert value(w, selection.indices) == pytest.approx(value(w, naive_greedy(w, 200)), rel=1e-6)
+    assert selection.gains.sum() == pytest.approx(value(w, selection.indices), rel=1e-5)
+    assert (np.diff(selection.gains) <= 0).all()
+
+
+@pytest.mark.parametrize("kernel", [RBF(0.25), Cosine()], ids=str)
+def test_picks_the_same_rows_as_greedy_where_nothing_ties(kernel: RBF | Cosine) -> None:
+    x = np.random.default_rng(1).normal(size=(150, 8)).astype(np.float32)
+    embedding = kernel.embed(x)
+    np.testing.assert_array_equal(facility_location(embedding, 40).indices, naive_greedy(matrix(embedding), 40))
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 60), seed=st.integers(0, 999), gamma=st.sampled_from([0.01, 0.3, 3.0]), cache=st.integers(0, 400))
+def test_is_greedy_on_any_small_pool(n: int, seed: int, gamma: float, cache: int) -> None:
+    embedding = RBF(gamma).embed(mixture(n, d=3, seed=seed))
+    selection = facility_location(embedding, n, cache)
+    assert sorted(selection.indices) == list(range(n))
+    assert greedy_gap(matrix(embedding), selection.indices) < 1e-6
+
+
+@pytest.mark.parametrize("n", [15, 16, 17, 31, 32, 33, 64, 65])
+def test_the_borders_of_tiles_and_units_change_nothing(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = RBF().embed(mixture(n, seed=n))
+    whole = facility_location(embedding, n)
+    monkeypatch.setattr(submodular, "_TILE", 16)
+    monkeypatch.setattr(submodular, "_UNIT", 4)
+    monkeypatch.setattr(submodular, "_TILE_ENTRIES", 64)
+    small = facility_location(embedding, n)
+    np.testing.assert_array_equal(small.indices, whole.indices)
+    np.testing.assert_array_equal(small.gains, whole.gains)
+
+
+@pytest.mark.parametrize("scratch", [1, 2000])
+def test_candidates_whose_list_overflows_are_refreshed_exactly(scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = RBF().embed(mixture(300))
+    expected = facility_location(embedding, 150)
+    monkeypatch.setattr(submodular, "_SCRATCH", scratch)
+    np.testing.assert_array_equal(facility_location(embedding, 150).indices, expected.indices)
+
+
+def test_the_memory_for_lists_changes_no_pick() -> None:
+    embedding = RBF().embed(mixture(700))
+    expected = facility_location(embedding, 350)
+    for cache_entries in (0, 1, 500, 5_000, 50_000):
+        selection = facility_location(embedding, 350, cache_entries)
+        np.testing.assert_array_equal(selection.indices, expected.indices)
+        np.testing.assert_array_equal(selection.gains, expected.gains)
+
+
+def test_the_number_of_threads_changes_no_pick(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = RBF().embed(mixture(1500))
+    runs = []
+    for cores in (1, 4):
+        monkeypatch.setattr(submodular, "_num_cores", lambda cores=cores: cores)
+        runs.append(facility_location(embedding, 700))
+    np.testing.assert_array_equal(runs[0].indices, runs[1].indices)
+    np.testing.assert_array_equal(runs[0].gains, runs[1].gains)
+
+
+@pytest.mark.parametrize("kernel", [RBF(), RBF(unit="absolute"), Cosine()], ids=str)
+@pytest.mark.parametrize("constant", [0.0, 3.0])
+def test_equal_features_are_taken_in_order(kernel: RBF | Cosine, constant: float) -> None:
+    selection = facility_location(kernel.embed(np.full((20, 4), constant, dtype=np.float32)), 20)
+    np.testing.assert_array_equal(selection.indices, np.arange(20))
+    np.testing.assert_array_equal(selection.gains, [20.0] + 19 * [0.0])
