@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from aliquot.cli import guarded
+from aliquot.cli import errors_explained, start
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -11,8 +11,9 @@ def main(cfg: DictConfig) -> float:
     """Compose the configuration from conf/ and the command line, and run it."""
     from aliquot.pipeline import run
 
-    return run(cfg)
+    with errors_explained():  # inside, or Hydra would add a line of its own
+        return run(cfg)
 
 
 if __name__ == "__main__":
-    guarded(main)
+    start(main)

@@ -28,8 +28,9 @@ def refuse(*arguments, **kwargs):
     code, out, err = call(*arguments, **kwargs)
     assert code in (1, 2), (code, out, err)
     assert "Traceback" not in out + err
-    assert err.startswith("error: "), err
-    return err
+    message = err.splitlines()[-1]
+    assert message.startswith("error: "), err
+    return message
 
 
 def test_help_answers_fast_imports_nothing_heavy_and_names_every_choice():

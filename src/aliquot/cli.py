@@ -9,7 +9,8 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +46,28 @@ Set ALIQUOT_DEBUG=1 for tracebacks.
 """
 
 
-def guarded(main: Callable[[], Any]) -> None:
-    """Run a Hydra entry point: answer --help ourselves, and end a user's mistake with one message."""
+def start(main: Callable[[], Any]) -> None:
+    """Call a Hydra entry point, but answer --help ourselves."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(), end="")
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us rather than printing half a traceback
-    try:
+    with errors_explained():
         main()
+
+
+@contextmanager
+def errors_explained() -> Generator[None]:
+    """End the process with one message where the user made a mistake or the machine is in trouble."""
+    try:
+        yield
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on where this one stopped")
     except Exception as error:
         message = explain(error)
         if message is None or os.environ.get("ALIQUOT_DEBUG"):
             raise
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {message}")
 
 
 def explain(error: Exception) -> str | None:

@@ -6,7 +6,6 @@ was asked, what was found and what to do.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import types
 import typing
@@ -96,7 +95,7 @@ def _finite(text: str) -> float:
 
 
 def create(cfg: DictConfig, group: str) -> Any:
-    """Instantiate one group of the config and check the types of its fields.
+    """Instantiate one group of the config.
 
     Only classes of this package are instantiated: a config file from elsewhere can name nothing else.
 
@@ -105,48 +104,44 @@ def create(cfg: DictConfig, group: str) -> Any:
     """
     from hydra.utils import instantiate
 
-    node = cfg[group]
-    plain = OmegaConf.to_container(node, resolve=True)
-    _check_targets(plain, group)
-    missing = sorted(str(key) for key in OmegaConf.missing_keys(node))
+    missing = sorted(OmegaConf.missing_keys(cfg[group]))
     if missing:
-        raise ValueError(f"{group} needs {', '.join(f'{group}.{key}' for key in missing)}; set it on the command line")
+        raise ValueError(f"{group} needs {', '.join(missing)}; set it on the command line")
+    node = OmegaConf.to_container(cfg[group], resolve=True)
+    _check(node, group)
     try:
-        value = instantiate(plain, _convert_="all")
+        return instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
-        raise ValueError(f"{group}: {cause if cause is not None else error}") from error
-    check_types(value, group)
-    return value
+        if cause is not None and not isinstance(cause, (ValueError, TypeError)):
+            raise
+        raise ValueError(f"{group}: {cause or error}") from error
 
 
-def _check_targets(node: object, where: str) -> None:
-    if isinstance(node, dict):
-        for key, value in cast(dict[str, object], node).items():
-            if key == "_target_" and not str(value).startswith("aliquot."):
-                raise ValueError(f"{where}._target_={value} is not part of aliquot; only aliquot.* is instantiated")
-            _check_targets(value, f"{where}.{key}")
-    elif isinstance(node, list):
+def _check(node: object, where: str) -> None:
+    """Refuse targets outside this package, and fields of another type than their class declares."""
+    from hydra.utils import get_class
+
+    if isinstance(node, list):
         for value in cast(list[object], node):
-            _check_targets(value, where)
-
-
-def check_types(value: object, where: str) -> None:
-    """Raise ValueError where a plain field (int, float, str, bool, None) of a dataclass holds another type."""
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+            _check(value, where)
+    if not isinstance(node, dict):
         return
-    hints = typing.get_type_hints(type(value))
-    for field in dataclasses.fields(value):
-        found = getattr(value, field.name)
-        allowed = _plain_types(hints[field.name])
-        if allowed and type(found) not in allowed:
+    fields = cast(dict[str, object], node)
+    target = str(fields.get("_target_", "aliquot."))
+    if not target.startswith("aliquot."):
+        raise ValueError(f"{where}._target_={target} is not part of aliquot; only aliquot.* is instantiated")
+    hints = typing.get_type_hints(get_class(target)) if "_target_" in fields else {}
+    for name, value in fields.items():
+        allowed = _plain_types(hints.get(name))
+        if allowed and type(value) not in allowed:
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
-            raise ValueError(f"{where}.{field.name}={found} is {type(found).__name__}; it must be {wanted}")
-        check_types(found, f"{where}.{field.name}")
+            raise ValueError(f"{where}.{name}={value} is {type(value).__name__}; it must be {wanted}")
+        _check(value, f"{where}.{name}")
 
 
 def _plain_types(hint: object) -> tuple[type, ...]:
-    """Return the plain types a hint allows, or none where it allows anything else."""
+    """Return the plain types that a hint allows, or none where it allows anything else."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     plain = {int: (int,), float: (float, int), str: (str,), bool: (bool,), type(None): (type(None),)}
     if not all(isinstance(option, type) and option in plain for option in options):

@@ -63,8 +63,8 @@ class WandB:
         return run
 
     def _init(self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path) -> Any:
-        # Table payloads are staged outside `dir` unless told otherwise.
-        os.environ.setdefault("WANDB_DATA_DIR", str(directory))
+        # Payloads of tables are staged in the user's home unless told otherwise.
+        os.environ.setdefault("WANDB_DATA_DIR", str(directory.parents[1] / "wandb"))
         import wandb
 
         online = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
