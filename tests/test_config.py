@@ -50,6 +50,16 @@ def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group
         assert create(compose(*overrides), group) is not None
 
 
+@pytest.mark.parametrize("group", ["experiments", "sweeps"])
+def test_every_experiment_and_sweep_composes_into_stages(compose, group):
+    from aliquot.pipeline import build
+
+    for path in (ROOT / group).rglob("*.yaml"):
+        name = path.relative_to(ROOT / group).with_suffix("").as_posix()
+        assert build(compose(f"{group}={name}")).stages
+        assert f"python run.py {group}={name}" in path.read_text()
+
+
 def test_every_yaml_opens_with_a_line_for_the_help():
     for path in [
         *(ROOT / "conf").rglob("*.yaml"),

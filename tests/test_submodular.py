@@ -27,12 +27,12 @@ def matrix(embedding: Embedding) -> np.ndarray:
 
 
 def naive_greedy(w: np.ndarray, k: int) -> np.ndarray:
-    """Every gain anew at every pick."""
+    """Every gain anew at every pick; of gains equal up to rounding, as of mutual nearest pairs, the lower row's."""
     cover, chosen = np.zeros(len(w)), []
     for _ in range(k):
         gains = np.maximum(w - cover[:, None], 0).sum(axis=0)
         gains[chosen] = -1
-        chosen.append(int(gains.argmax()))
+        chosen.append(int(np.argmax(gains >= gains.max() * (1 - 1e-9))))
         cover = np.maximum(cover, w[:, chosen[-1]])
     return np.array(chosen)
 
@@ -71,7 +71,9 @@ def test_picks_the_same_rows_as_greedy_where_nothing_ties(kernel: RBF | Cosine) 
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(1, 60), seed=st.integers(0, 999), gamma=st.sampled_from([0.01, 0.3, 3.0]), cache=st.integers(0, 400))
+@given(
+    n=st.integers(1, 60), seed=st.integers(0, 999), gamma=st.sampled_from([0.01, 0.3, 3.0]), cache=st.integers(0, 400)
+)
 def test_is_greedy_on_any_small_pool(n: int, seed: int, gamma: float, cache: int) -> None:
     embedding = RBF(gamma).embed(mixture(n, d=3, seed=seed))
     selection = facility_location(embedding, n, cache)
@@ -85,7 +87,7 @@ def test_the_borders_of_tiles_and_units_change_nothing(n: int, monkeypatch: pyte
     whole = facility_location(embedding, n)
     monkeypatch.setattr(submodular, "_TILE", 16)
     monkeypatch.setattr(submodular, "_UNIT", 4)
-    monkeypatch.setattr(submodular, "_TILE_ENTRIES", 64)
+    monkeypatch.setattr(submodular, "_WIDTH", 16)
     small = facility_location(embedding, n)
     np.testing.assert_array_equal(small.indices, whole.indices)
     np.testing.assert_array_equal(small.gains, whole.gains)

@@ -1,10 +1,13 @@
 """LoRA adapters (Hu et al., 2021): put on a model, written to disk, read back. The only home of peft."""
 
+# torch's annotations leave parameters out.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,9 +33,7 @@ def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
         r=recipe.rank,
         lora_alpha=cast(Any, recipe.alpha),
         lora_dropout=recipe.dropout,
-        target_modules=recipe.target_modules
-        if isinstance(recipe.target_modules, str)
-        else list(recipe.target_modules),
+        target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules),
     )
     base = model.load()
     torch.manual_seed(recipe.seed)
@@ -57,8 +58,8 @@ def save_adapter(network: PeftModel, path: Path) -> None:
 def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
     """Load the model with its adapter, and make sure that the adapter is in use.
 
-    In float32 the adapter is merged into the weights, which is faster. In 16 bits that would round the small change to
-    the precision of the large weights, so there it stays apart.
+    In float32 the adapter is merged into the weights, which is faster. In 16 bits that would round the small change
+    to the precision of the large weights, so there it stays apart.
 
     Raises:
         ValueError: the adapter is of another base, or changes no logit although its weights are not zero.
@@ -72,7 +73,12 @@ def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
             "evaluate it on its own base"
         )
     with _deprecations_ignored():
-        network = PeftModel.from_pretrained(model.load(), str(adapter.path)).eval()
+        # peft only warns where the weights fit no layer, and goes on with fresh ones.
+        warnings.filterwarnings("error", message="Found missing adapter keys", category=UserWarning)
+        try:
+            network = PeftModel.from_pretrained(model.load(), str(adapter.path)).eval()
+        except UserWarning as warning:
+            raise ValueError(f"adapter {adapter.path} does not fit the layers of {model.path}") from warning
     probe = torch.arange(min(16, network.config.vocab_size))[None]
     with torch.inference_mode():
         finetuned = network(input_ids=probe).logits
@@ -81,21 +87,19 @@ def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
     # B starts as zero: an adapter that took no step rightly changes nothing.
     trained = any(bool(p.count_nonzero()) for name, p in network.named_parameters() if "lora_B" in name)
     if trained and torch.equal(finetuned, bare):
-        raise ValueError(
-            f"adapter {adapter.path} changes no logit of {model.path}; its layers' names do not match"
-        )
+        raise ValueError(f"adapter {adapter.path} changes no logit of {model.path}; finetune again")
     merged = network.merge_and_unload() if model.dtype == "float32" else network
     return cast("PreTrainedModel", merged)
 
 
 def _portable_name(model: Model) -> str:
-    """Name the base for peft's config as the user did, but a directory of this machine by its last part only."""
+    """Name the base as the user did, but a directory of this machine by its last part only."""
     local = model.directory()
     return model.path if local is None or model.path.startswith("pkg://") else local.name
 
 
 @contextmanager
-def _deprecations_ignored() -> Iterator[None]:
+def _deprecations_ignored() -> Generator[None]:
     """Hide that peft reads an attribute which transformers has renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

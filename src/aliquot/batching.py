@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +44,12 @@ class EncodedPrompts:
         width = int(lengths.max())
         mask = np.arange(width) >= width - lengths[:, None]
         tokens = np.full(mask.shape, pad, dtype=np.int64)
-        starts = np.cumsum(self.lengths) - self.lengths
-        tokens[mask] = self.tokens[spans(starts[rows], lengths)]
+        tokens[mask] = self.tokens[spans(self._starts[rows], lengths)]
         return tokens, mask.astype(np.int64)
+
+    @cached_property
+    def _starts(self) -> Int64[np.ndarray, " n"]:
+        return np.cumsum(self.lengths) - self.lengths
 
 
 def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> EncodedPrompts:

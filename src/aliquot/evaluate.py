@@ -30,7 +30,7 @@ class Benchmark:
 
     Args:
         tasks: lm-eval groups or tasks; each becomes one `Metric`.
-        include: folder of task yamls (a path or `pkg://`), the only place looked in; None is lm-eval's own catalogue.
+        include: folder of task yamls (a path or `pkg://`), the only place looked in; None is lm-eval's catalogue.
         num_fewshot: worked examples before each question; None keeps each task's own number.
         limit: questions of each task, from the first on; None is all of them.
         batch_size: questions at once. Padding moves scores a little, so it is part of the result's identity.
@@ -44,9 +44,7 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         if isinstance(self.tasks, str) or not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(
-                f"evaluate.tasks={self.tasks} must be a list of distinct names, such as [demo_mmlu]"
-            )
+            raise ValueError(f"evaluate.tasks={self.tasks} must be a list of distinct names, such as [demo_mmlu]")
         for name, least in (("num_fewshot", 0), ("limit", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -63,19 +61,15 @@ class Benchmark:
         return None if self.include is None else locate(self.include)
 
     def check(self) -> None:
-        """Raise ValueError where the folder or one of its tasks is missing; the catalogue is not looked into."""
+        """Raise ValueError where the folder or a task in it is missing; the catalogue is not looked into."""
         folder = self.folder()
         if folder is None:
             return
         if not folder.is_dir():
-            raise ValueError(
-                f"evaluate.include={self.include}: {folder} is no folder; give one with lm-eval yamls"
-            )
+            raise ValueError(f"evaluate.include={self.include}: {folder} is no folder; give one with lm-eval yamls")
         texts = (path.read_text(encoding="utf-8") for path in folder.rglob("*.yaml"))
         names = {
-            name
-            for text in texts
-            for name in re.findall(r"^(?:task|group|tag): *['\"]?([^\s'\"\[]+)", text, re.M)
+            name for text in texts for name in re.findall(r"^(?:task|group|tag): *['\"]?([^\s'\"\[]+)", text, re.M)
         }
         check_tasks(self.tasks, sorted(names), str(self.include))
 
@@ -89,9 +83,7 @@ def check_tasks(asked: Sequence[str], found: Sequence[str], where: str) -> None:
         near = [name for task in unknown for name in difflib.get_close_matches(task, found, cutoff=0.3)]
         names = list(dict.fromkeys([*near, *found]))
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        raise ValueError(
-            f"unknown task '{unknown[0]}'; tasks in {where}: {', '.join(names[:_NAMES_SHOWN])}{more}"
-        )
+        raise ValueError(f"unknown task '{unknown[0]}'; tasks in {where}: {', '.join(names[:_NAMES_SHOWN])}{more}")
 
 
 def evaluate(
@@ -113,9 +105,7 @@ def evaluate(
     tokenizer = model.load_tokenizer()
     network = model.load() if adapter is None else load_finetuned(model, adapter)
     answers = answer_questions(network.to(_device(trainer)), tokenizer, benchmark)  # pyright: ignore[reportArgumentType]
-    metrics = [
-        _metric(name, [answers.correct[task] for task in tasks]) for name, tasks in answers.tasks.items()
-    ]
+    metrics = [_metric(name, [answers.correct[task] for task in tasks]) for name, tasks in answers.tasks.items()]
     record = {
         "metrics": [asdict(metric) for metric in metrics],
         "lm_eval": _lm_eval_version(),
@@ -132,9 +122,7 @@ def evaluate(
 def load_result(directory: Path) -> EvalResult:
     """Return the scores that `evaluate` left in `directory`."""
     metrics = json.loads((directory / _METRICS).read_text())["metrics"]
-    return EvalResult(
-        [Metric(**metric) for metric in metrics], json.loads((directory / _CORRECT).read_text())
-    )
+    return EvalResult([Metric(**metric) for metric in metrics], json.loads((directory / _CORRECT).read_text()))
 
 
 def _metric(name: str, tasks: Sequence[Sequence[float]]) -> Metric:
@@ -147,9 +135,7 @@ def _device(trainer: TrainerSpec) -> str:
     """Name the one device that lm-eval is to use; it knows no others."""
     import torch
 
-    if trainer.accelerator in ("gpu", "cuda") or (
-        trainer.accelerator == "auto" and torch.cuda.is_available()
-    ):
+    if trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available()):
         return "cuda"
     return "mps" if trainer.accelerator == "mps" else "cpu"
 

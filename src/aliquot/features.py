@@ -18,9 +18,7 @@ POSITIONS = ("last", "mean", "weighted")
 NORMALIZATIONS = ("raw", "centred", "unit")
 
 
-def pool_positions(
-    hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], position: str
-) -> Float32[Tensor, "b d"]:
+def pool_positions(hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], position: str) -> Float32[Tensor, "b d"]:
     """Reduce the hidden states of left-padded prompts to one float32 vector each.
 
     `last` takes the last token, `mean` all tokens alike, and `weighted` token j of L with weight j / (1 + .. + L): a

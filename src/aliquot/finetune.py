@@ -1,7 +1,7 @@
 """LoRA finetuning: from annotated prompts to an adapter on disk.
 
-Only response tokens are trained on, the end-of-sequence token among them. A run that was cut off goes on from its last
-checkpoint, in the middle of an epoch too, and ends in the same adapter.
+Only response tokens are trained on, the end-of-sequence token among them. A run that was cut off goes on from its
+last checkpoint, in the middle of an epoch too, and ends in the same adapter.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from pytorch_lightning import Trainer
 
     from aliquot.finetune_data import Examples, Plan
+    from aliquot.finetune_module import LoRAModule
 
 log = logging.getLogger(__name__)
 
@@ -81,18 +82,14 @@ class LoRA:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"finetune.{name}={getattr(self, name)} is outside [0, 1)")
         if self.weight_decay < 0 or self.seed < 0:
-            raise ValueError(
-                f"finetune.weight_decay={self.weight_decay} and seed={self.seed} must not be negative"
-            )
+            raise ValueError(f"finetune.weight_decay={self.weight_decay} and seed={self.seed} must not be negative")
         if self.schedule not in _SCHEDULES:
-            raise ValueError(
-                f"finetune.schedule={self.schedule} is unknown; choose one of {', '.join(_SCHEDULES)}"
-            )
+            raise ValueError(f"finetune.schedule={self.schedule} is unknown; choose one of {', '.join(_SCHEDULES)}")
         if any("lm_head" in name or "embed" in name for name in self.module_names()):
             # With tied weights an adapter on one of the two changes the other unseen (peft issue 2864).
             raise ValueError(
-                f"finetune.target_modules={self.target_modules} names the output layer or the embeddings; name linear "
-                "layers inside the blocks, or use all-linear"
+                f"finetune.target_modules={self.target_modules} names the output layer or the embeddings; "
+                "name linear layers inside the blocks, or use all-linear"
             )
 
     def module_names(self) -> list[str]:
@@ -100,13 +97,11 @@ class LoRA:
         return [self.target_modules] if isinstance(self.target_modules, str) else list(self.target_modules)
 
 
-def finetune(
-    model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: TrainerSpec, directory: Path
-) -> Adapter:
+def finetune(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: TrainerSpec, directory: Path) -> Adapter:
     """Train an adapter of `model` on annotated prompts and leave it, and what happened, in `directory`.
 
-    Writes adapter/ (peft's format), finetune.json (counts, loss) and metrics.jsonl (one line per percent); the
-    checkpoint lives beside them only as long as the training does.
+    Writes adapter/ (peft's format), finetune.json (counts, loss) and metrics.jsonl (a line per percent of the
+    steps); the checkpoint lies beside them only as long as the training lasts.
 
     Raises:
         ValueError: no example has a response token left, the dtype cannot be trained, or `directory` holds the
@@ -114,6 +109,8 @@ def finetune(
     """
     if model.dtype == "float16":
         raise ValueError("model.dtype=float16 has too narrow a range for gradients; use bfloat16 or float32")
+    if not len(annotated):
+        raise ValueError("there are 0 annotated prompts to finetune on; raise the budget")
     from aliquot.adapter import save_adapter
     from aliquot.finetune_data import encode_examples, plan_steps
 
@@ -123,13 +120,14 @@ def finetune(
     _report_cuts(examples, model)
     plan = plan_steps(examples, recipe.tokens_per_batch, recipe.accumulate, recipe.epochs, recipe.seed)
     assert isinstance(tokenizer.pad_token_id, int)
-    network, loss = _train(model, examples, plan, recipe, tokenizer.pad_token_id, trainer, directory)
-    if network is not None:
-        save_adapter(network, directory / _ADAPTER)
+    fit, module = _train(model, examples, plan, recipe, tokenizer.pad_token_id, trainer, directory)
+    if fit.is_global_zero:
+        save_adapter(module.network, directory / _ADAPTER)
+        last_tenth = max(1, math.ceil(len(plan) / 10))
         record = {
             "base": _base(model),
             "steps": len(plan),
-            "loss": loss,
+            "loss": module.mean_loss(len(plan) - last_tenth, len(plan)),
             "rows": len(examples.tokens),
             "rows_dropped": examples.num_dropped,
             "rows_truncated": examples.num_truncated,
@@ -138,6 +136,7 @@ def finetune(
         }
         write_atomic(directory / _RECORD, json.dumps(record, indent=2) + "\n")
         (directory / _CHECKPOINT).unlink(missing_ok=True)
+    fit.strategy.barrier()
     return load_adapter(directory)
 
 
@@ -155,8 +154,8 @@ def _train(
     pad: int,
     trainer: TrainerSpec,
     directory: Path,
-) -> tuple[PeftModel | None, float]:
-    """Run the plan; return the trained network (None on all but the first process) and its loss at the end."""
+) -> tuple[Trainer, LoRAModule]:
+    """Run the plan to its end, from the checkpoint where there is one."""
     import torch
 
     from aliquot.adapter import add_adapter
@@ -172,13 +171,12 @@ def _train(
             Checkpoints(checkpoint, recipe.checkpoint_every),
         ],
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
         network = add_adapter(model, recipe)
         module = LoRAModule(network, recipe, examples, plan, pad, _fingerprint(model, recipe, examples))
         module.train()  # transformers loads models in eval mode, and Lightning leaves them there: no dropout
         fit.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
-    last = max(1, math.ceil(len(plan) / 10))
-    return (network if fit.is_global_zero else None), module.mean_loss(len(plan) - last, len(plan))
+    return fit, module
 
 
 def _report_cuts(examples: Examples, model: Model) -> None:
@@ -186,10 +184,8 @@ def _report_cuts(examples: Examples, model: Model) -> None:
     total = len(examples.tokens) + examples.num_dropped
     if not examples.tokens:
         raise ValueError(
-            f"none of {total} annotated prompts can be trained on: model.max_tokens={model.max_tokens} cuts off every "
-            "response; raise it"
-            if total
-            else "there are no annotated prompts to finetune on"
+            f"none of {total} annotated prompts can be trained on: model.max_tokens={model.max_tokens} "
+            "cuts off every response; raise it"
         )
     if examples.num_dropped or examples.num_truncated:
         log.warning(
@@ -204,8 +200,8 @@ def _base(model: Model) -> str:
 
 def _fingerprint(model: Model, recipe: LoRA, examples: Examples) -> str:
     """Hash all that the training depends on."""
-    fields = {
-        f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.metadata.get("key", True)
-    }
-    parts = (model.identity(), fields, list(examples.tokens), examples.prompt_lengths.tolist())
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    fields = [(f.name, getattr(recipe, f.name)) for f in dataclasses.fields(recipe) if f.metadata.get("key", True)]
+    digest = hashlib.sha256(repr((model.identity(), fields)).encode())
+    for array in (examples.lengths, examples.prompt_lengths, *examples.tokens):
+        digest.update(array.tobytes())
+    return digest.hexdigest()

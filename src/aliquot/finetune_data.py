@@ -1,8 +1,11 @@
 """Examples for finetuning: from prompts and responses to the token batches of every optimiser step.
 
-The plan of all steps follows from the seed alone, before training starts. So a run that was cut off goes on with
-step s by asking for step s: nothing has to be remembered.
+The plan of all steps follows from the seed alone, before training starts. So a run that was cut off goes on
+with step s by asking for step s: nothing has to be remembered.
 """
+
+# torch's annotations leave parameters out.
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 
 from aliquot.model import Model
 from aliquot.types import AnnotatedSet
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 #: The target of a position whose next token is not trained on.
 IGNORE = -100
-#: Rows of one micro-batch differ in length by about this fraction: little padding, yet new neighbours every epoch.
+#: Rows of a micro-batch differ in length by about this fraction: little padding, yet new neighbours every epoch.
 _LENGTH_SPREAD = 0.1
 
 Rows = Int64[np.ndarray, " rows"]
@@ -39,7 +42,7 @@ class Examples:
         num_dropped: examples left out because their prompt fills `max_tokens` and no response token remains.
     """
 
-    tokens: Sequence[Sequence[int]]
+    tokens: Sequence[Int32[np.ndarray, " length"]]
     prompt_lengths: Int64[np.ndarray, " n"]
     num_truncated: int
     num_dropped: int
@@ -51,13 +54,13 @@ class Examples:
 
 
 def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated: AnnotatedSet) -> Examples:
-    """Tokenise annotated prompts in the model's template; examples longer than `max_tokens` lose their end."""
+    """Tokenise annotated prompts in the model's template; an example longer than `max_tokens` loses its end."""
     prompts = model.encode_prompts(tokenizer, annotated.prompts)
     responses = model.encode_responses(tokenizer, annotated.responses)
     pairs = list(zip(prompts, responses, strict=True))
     kept = [(p, r) for p, r in pairs if len(p) < model.max_tokens]
     return Examples(
-        tokens=[(p + r)[: model.max_tokens] for p, r in kept],
+        tokens=[np.array((p + r)[: model.max_tokens], dtype=np.int32) for p, r in kept],
         prompt_lengths=np.array([len(p) for p, _ in kept], dtype=np.int64),
         num_truncated=sum(len(p) + len(r) > model.max_tokens for p, r in kept),
         num_dropped=len(pairs) - len(kept),
@@ -97,12 +100,10 @@ def plan_steps(examples: Examples, tokens_per_batch: int, accumulate: int, epoch
     )
 
 
-def micro_batches(
-    lengths: Int64[np.ndarray, " n"], tokens_per_batch: int, rng: np.random.Generator
-) -> list[Rows]:
-    """Cut the rows into batches of similar length, each at most `tokens_per_batch` with padding, in random order.
+def micro_batches(lengths: Int64[np.ndarray, " n"], tokens_per_batch: int, rng: np.random.Generator) -> list[Rows]:
+    """Cut the rows into batches of similar length, in random order.
 
-    A row longer than `tokens_per_batch` is a batch of its own.
+    A batch has at most `tokens_per_batch` tokens, padding included; a longer row is a batch of its own.
     """
     order = np.argsort(lengths * (1 + _LENGTH_SPREAD * rng.random(len(lengths))), kind="stable")
     starts, longest = [0], 0
@@ -124,7 +125,7 @@ class MicroBatch(NamedTuple):
 
 
 class StepBatch(NamedTuple):
-    """All that one optimiser step trains on; `num_targets` counts the response tokens of all its micro-batches."""
+    """All that one optimiser step trains on; `num_targets` counts the response tokens of all micro-batches."""
 
     step: int
     micro_batches: list[MicroBatch]
@@ -161,9 +162,9 @@ class StepBatches:
 
     def _collate(self, rows: Rows) -> MicroBatch:
         mine = rows[self._rank :: self._world]
-        # A device without a row still has to take part in the backward pass: it gets one, with nothing to learn.
+        # A device without a row still takes part in the backward pass: it gets one, with nothing to learn.
         taken = mine if len(mine) else rows[:1]
-        examples = [self._examples.tokens[i] for i in taken]
+        examples = [self._examples.tokens[i] for i in taken.tolist()]
         shape = len(examples), max(len(ids) for ids in examples)
         input_ids = np.full(shape, self._pad, dtype=np.int64)
         targets = np.full(shape, IGNORE, dtype=np.int64)

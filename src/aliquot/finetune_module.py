@@ -1,13 +1,17 @@
 """The training loop of LoRA finetuning as Lightning sees it: one batch is one optimiser step.
 
-Learning rate, dropout and batches are functions of the step number, so a checkpoint is the adapter, the optimiser's
-moments and that number, and a resumed run ends in the same adapter as an uninterrupted one.
+Learning rate, dropout and batches are functions of the step number, so a checkpoint is the adapter, the
+optimiser's moments and that number, and a resumed run ends in the same adapter as an uninterrupted one.
 """
+
+# torch's annotations leave parameters out.
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from aliquot.finetune_data import IGNORE, Examples, MicroBatch, Plan, StepBatch, StepBatches
 from aliquot.progress import Progress
+from aliquot.store import write_atomic
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def learning_rate(recipe: LoRA, step: int, num_steps: int) -> float:
-    """Return the rate of a step: a linear rise over the warmup, then the schedule, which would end after the last."""
+    """Return the rate of a step: a linear rise over the warmup, then the schedule, at 0 after the last step."""
     warmup = math.ceil(recipe.warmup * num_steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
@@ -66,14 +71,12 @@ class LoRAModule(LightningModule):
         head.register_forward_pre_hook(self._keep_labelled)
 
     def _keep_labelled(self, head: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        """Hand the output layer only the positions that have a target: its products are the costliest of all."""
+        """Hand the output layer only the positions that have a target; it is the widest layer of all."""
         return (args[0][self._labelled],)
 
     def train_dataloader(self) -> StepBatches:
         """Return this device's share of every step."""
-        return StepBatches(
-            self._examples, self._plan, self._pad, self.trainer.global_rank, self.trainer.world_size
-        )
+        return StepBatches(self._examples, self._plan, self._pad, self.trainer.global_rank, self.trainer.world_size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the adapter, fused: it consists of many small tensors."""
@@ -89,7 +92,7 @@ class LoRAModule(LightningModule):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         total = torch.zeros((), device=self.device)
         for part in batch.micro_batches:
-            loss = self._loss_sum(part)
+            loss = self.loss_sum(part)
             # Devices average their gradients; the factor makes a sum of it.
             self.manual_backward(loss * (self.trainer.world_size / batch.num_targets))
             total += loss.detach()
@@ -98,12 +101,10 @@ class LoRAModule(LightningModule):
         optimizer.zero_grad()
         self.losses[batch.step] = self.trainer.strategy.reduce(total, reduce_op="sum")
 
-    def _loss_sum(self, part: MicroBatch) -> torch.Tensor:
-        """Sum the cross-entropy of the response tokens."""
+    def loss_sum(self, part: MicroBatch) -> torch.Tensor:
+        """Sum the cross-entropy of the response tokens, in nats."""
         self._labelled = part.targets != IGNORE
-        logits = self.network(
-            input_ids=part.input_ids, attention_mask=part.attention_mask, use_cache=False
-        ).logits
+        logits = self.network(input_ids=part.input_ids, attention_mask=part.attention_mask, use_cache=False).logits
         assert logits.ndim == 2, f"the output layer was bypassed: logits {tuple(logits.shape)}"
         return cross_entropy(logits.float(), part.targets[self._labelled], reduction="sum")
 
@@ -119,9 +120,7 @@ class LoRAModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of a training with another recipe, model or data."""
         if checkpoint["fingerprint"] != self._fingerprint:
-            raise ValueError(
-                "the checkpoint is of another recipe, model or data; remove it, or use another directory"
-            )
+            raise ValueError("the checkpoint is of another recipe, model or data; remove it, or use another directory")
 
     def mean_loss(self, start: int, stop: int) -> float:
         """Return the mean loss of steps start..stop-1 in nats per response token."""
@@ -129,67 +128,86 @@ class LoRAModule(LightningModule):
 
 
 class Checkpoints(Callback):
-    """Writes the checkpoint every `every` optimiser steps, whole or not at all."""
+    """Writes the checkpoint every `every` optimiser steps and when the process is told to end (SIGTERM)."""
 
     def __init__(self, path: Path, every: int) -> None:
         self._path, self._every = path, every
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.global_step % self._every:
-            return
-        # Lightning's own writing may end in a copy across file systems, which a kill can cut in half.
-        temporary = self._path.with_suffix(".partial")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self._path)
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+    ) -> None:
+        """Save, whole or not at all; Lightning itself would heed SIGTERM only after the last epoch."""
+        told_to_end = trainer.received_sigterm
+        if told_to_end or trainer.global_step % self._every == 0:
+            # Lightning's own writing may end in a copy across file systems, which a kill can cut in half.
+            temporary = self._path.with_suffix(".partial")
+            trainer.save_checkpoint(temporary, weights_only=False)
+            if trainer.is_global_zero:
+                temporary.replace(self._path)
+        if told_to_end:
+            raise SystemExit(128 + signal.SIGTERM)
 
 
 class Report(Callback):
-    """Shows progress, and appends to metrics.jsonl about a hundred times."""
+    """Shows progress, and appends a line to metrics.jsonl about a hundred times."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
-        self._path, self._plan = path, plan
+        self._path = path
+        self._num_steps = len(plan)
         self._every = max(1, len(plan) // 100)
-        self._tokens = np.cumsum(plan.num_tokens)
-        self._seconds_before = 0.0
-        self._started = time.monotonic()
+        #: Tokens of all steps before each step.
+        self._tokens = np.concatenate([[0], np.cumsum(plan.num_tokens)])
+        self._first_step, self._seconds_before, self._started = 0, 0.0, 0.0
         self._progress: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the metrics where the checkpoint was written; later ones will be written again."""
         if not trainer.is_global_zero:
             return
-        step = trainer.global_step
-        lines = self._path.read_text().splitlines() if step and self._path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        self._path.write_text("".join(f"{line}\n" for line in kept))
+        self._first_step = trainer.global_step
+        text = self._path.read_text() if self._first_step and self._path.exists() else ""
+        whole = text[: text.rfind("\n") + 1].splitlines()  # a crash may have cut the last line in half
+        kept = [line for line in whole if json.loads(line)["step"] <= self._first_step]
+        write_atomic(self._path, "".join(f"{line}\n" for line in kept))
         self._seconds_before = json.loads(kept[-1])["seconds"] if kept else 0.0
         self._started = time.monotonic()
-        self._progress = Progress("finetune", len(self._plan), "step", done=step)
+        self._progress = Progress("finetune", self._num_steps, "step", done=self._first_step)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+    ) -> None:
+        """Count the step and, now and then, log."""
         if self._progress is None:
             return
         step = trainer.global_step
-        if step % self._every and step != len(self._plan):
-            self._progress.update()
-            return
-        module = cast(LoRAModule, pl_module)
-        start = (step - 1) // self._every * self._every
-        loss = module.mean_loss(start, step)
+        self._progress.update()
+        if step % self._every == 0 or step == self._num_steps:
+            self._log(step, cast(LoRAModule, pl_module), self._progress)
+
+    def _log(self, step: int, module: LoRAModule, progress: Progress) -> None:
+        """Write the mean loss since the line before."""
+        loss = module.mean_loss((step - 1) // self._every * self._every, step)
+        if not math.isfinite(loss):
+            rate = module.recipe.learning_rate
+            raise ValueError(f"the loss is {loss} at step {step}; lower finetune.learning_rate (now {rate:g})")
         seconds = time.monotonic() - self._started
-        done = step - self._progress.first
-        speed = (self._tokens[step - 1] - (self._tokens[step - done - 1] if step > done else 0)) / seconds
-        self._progress.update(loss=f"{loss:.3f}", speed=f"{speed:,.0f} tokens/s")
+        speed = (self._tokens[step] - self._tokens[self._first_step]) / seconds
+        progress.update(0, loss=f"{loss:.3f}", speed=f"{speed:,.0f} tokens/s")
         line = {
             "step": step,
             "loss": round(loss, 5),
-            "learning_rate": learning_rate(module.recipe, step - 1, len(self._plan)),
-            "tokens": int(self._tokens[step - 1]),
+            "learning_rate": learning_rate(module.recipe, step - 1, self._num_steps),
+            "tokens": int(self._tokens[step]),
             "seconds": round(self._seconds_before + seconds, 2),
         }
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the bar."""
         if self._progress is not None:
             self._progress.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """End the bar where it stands."""
+        self.on_train_end(trainer, pl_module)

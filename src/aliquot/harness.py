@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -48,19 +48,18 @@ class Answers:
     num_fewshot: dict[str, int]
 
 
-def answer_questions(
-    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark
-) -> Answers:
+def answer_questions(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark) -> Answers:
     """Let the model answer every question of the benchmark."""
     with _quiet(), _states_kept(), torch.inference_mode():
         loaded, tasks = load_tasks(benchmark)
+        measures = {name: _measure(name, task) for name, task in loaded["tasks"].items()}
         lm = _ReportingLM(network, tokenizer, benchmark.batch_size)
         results = cast(
             dict[str, Any],
             evaluator.evaluate(lm, loaded, limit=benchmark.limit, bootstrap_iters=0, log_samples=True),
         )
     samples = cast(dict[str, list[dict[str, Any]]], results["samples"])
-    correct = {task: _correctness(task, samples[task]) for names in tasks.values() for task in names}
+    correct = {task: _correctness(measures[task], samples[task]) for names in tasks.values() for task in names}
     return Answers(
         correct,
         tasks,
@@ -91,19 +90,28 @@ def _task_names(name: str, groups: Mapping[str, Any], manager: TaskManager) -> l
     return sorted(manager.task_index[name].tags) if name in manager.all_tags else [name]
 
 
-def _correctness(task: str, samples: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return right or wrong for every question, in the order of the file, by the task's first filter."""
-    found = samples[0]["metrics"]
-    measure = next((name for name in _MEASURES if name in found), None)
+def _measure(name: str, task: Any) -> str:
+    """Return the measure of a task that says right or wrong."""
+    found = [metric["metric"] for metric in task.config.metric_list]
+    measure = next((measure for measure in _MEASURES if measure in found), None)
     if measure is None:
         raise ValueError(
-            f"task '{task}' measures {', '.join(found)}; right or wrong per question needs {' or '.join(_MEASURES)}"
+            f"task '{name}' measures {', '.join(found)}; right or wrong per question needs {' or '.join(_MEASURES)}"
         )
+    return measure
+
+
+def _correctness(measure: str, samples: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return right or wrong for every question, in the order of the file, by the task's first filter."""
     first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
     return [float(sample[measure]) for sample in sorted(first, key=lambda sample: sample["doc_id"])]
 
 
-class _ReportingLM(HFLM):
+# The decorator that registers HFLM hides its class from type checkers.
+_HFLM: Any = HFLM
+
+
+class _ReportingLM(_HFLM):
     """lm-eval's model with our progress indication in the place of its bars."""
 
     def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
@@ -131,7 +139,7 @@ class _ReportingLM(HFLM):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silence what lm-eval says at every run and nobody can act on; its other warnings still show."""
 
     def is_news(record: logging.LogRecord) -> bool:
@@ -158,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _states_kept() -> Iterator[None]:
+def _states_kept() -> Generator[None]:
     """Put the random states back: tasks may draw from them, lm-eval may seed them."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():

@@ -111,7 +111,7 @@ def unit_rows(features: Features) -> Features:
     """Scale every row to length 1; zero rows share one extra axis, at a right angle to all others."""
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
     zero = norms == 0
-    unit = (features / np.where(zero, 1.0, norms)[:, None]).astype(np.float32)
+    unit = np.asarray(features / np.where(zero, 1.0, norms)[:, None], dtype=np.float32)
     return np.column_stack([unit, zero.astype(np.float32)]) if zero.any() else unit
 
 

@@ -68,7 +68,7 @@ def build(cfg: DictConfig) -> Experiment:
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
 
-    score = Score(model, spec, parts["scorer"], trainer)
+    score = Score(model, spec, parts["scorer"], trainer, len(pool))
     needs_scores = bool(strategy.requires - {"tasks"})
     select = Select(spec, strategy, score if needs_scores else None, budget)
     annotate = Annotate(select, parts["annotator"], budget)

@@ -1,4 +1,4 @@
-"""One progress indication for every long loop: a bar on a terminal, a plain line every ten seconds in a log."""
+"""One progress indication for all long loops: a bar on a terminal, a line every ten seconds in a log."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._done = self.first = done
+        self._first = self._done = done
         self._fields: dict[str, object] = {}
         self._started = self._spoke = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total, initial=done, unit=unit, desc=what, file=sys.stderr, dynamic_ncols=True
-            )
+            self._bar = tqdm(total=total, initial=done, unit=unit, desc=what, file=sys.stderr, dynamic_ncols=True)
 
     def update(self, n: int = 1, **fields: object) -> None:
         """Count `n` more units; `fields` are shown beside the count until replaced."""
@@ -65,22 +63,12 @@ class Progress:
     def _speak(self) -> None:
         self._spoke = time.monotonic()
         seconds = max(self._spoke - self._started, 1e-9)
-        rate = (self._done - self.first) / seconds
-        left = (
-            f"{_clock((self._total - self._done) / rate)} left"
-            if 0 < self._done < self._total and rate
-            else ""
-        )
-        fields = [f"{name} {value}" for name, value in self._fields.items()]
-        parts = [
-            f"{self._done:,}/{self._total:,} {self._unit}s",
-            f"{rate:,.1f} {self._unit}s/s",
-            *fields,
-            left,
-        ]
-        print(
-            f"{self._what}: {_clock(seconds)}  " + ", ".join(filter(None, parts)), file=sys.stderr, flush=True
-        )
+        rate = (self._done - self._first) / seconds
+        parts = [f"{self._done:,}/{self._total:,} {self._unit}s", f"{rate:,.1f} {self._unit}s/s"]
+        parts += [f"{name} {value}" for name, value in self._fields.items()]
+        if rate and self._done < self._total:
+            parts.append(f"{_clock((self._total - self._done) / rate)} left")
+        print(f"{self._what}: {_clock(seconds)}  {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """The scoring pass: all signals of all prompts in one inference pass, resumed after an interruption.
 
-    prompts -> batches of like length -> ScoringModule (prefill, greedy decode) -> shards on disk -> arrays in pool order
+    prompts -> batches of like length -> ScoringModule (prefill, decode) -> shards on disk -> arrays in pool order
 
 A prompt's signals do not depend on what shares its batch, so neither batch size nor restarts belong to the result.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -88,6 +90,7 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
     missing = [rows[~done[rows]] for rows in batches if not done[rows].all()]
     if missing:
         _run_pass(model, scorer, trainer, encoded, missing, shards)
+    assert shards.finished_rows(len(pool)).all(), "the pass ended early, and without an error"
     merge(shards, encoded.lengths, scorer.normalize, directory)
     shards.remove()
 
@@ -105,14 +108,14 @@ def _run_pass(
 
     network, tokenizer = model.load(), model.load_tokenizer()
     check_fits(network, scorer, int(encoded.lengths.max()))
-    num_missing = sum(map(len, batches))
-    with Progress("score", len(encoded.lengths), "prompt", len(encoded.lengths) - num_missing) as progress:
+    loader = PromptBatches(encoded, batches, pad=cast(int, tokenizer.pad_token_id)).loader()
+    num_rows = len(encoded.lengths)
+    with (
+        closing(ScoringModule(network, scorer, end_tokens(network, tokenizer))) as module,
+        Progress("score", num_rows, "prompt", done=num_rows - sum(map(len, batches))) as progress,
+    ):
         trainer = spec.build(shards.directory.parent, callbacks=[ShardWriter(shards, scorer.shard_size, progress)])
-        trainer.predict(
-            ScoringModule(network, scorer, end_tokens(network, tokenizer)),
-            PromptBatches(encoded, batches, pad=int(tokenizer.pad_token_id)).loader(),
-            return_predictions=False,
-        )
+        trainer.predict(module, loader, return_predictions=False)
 
 
 class Shards:

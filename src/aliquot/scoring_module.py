@@ -6,19 +6,20 @@ which the model's own response is decoded. Per generated token three numbers lea
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import DynamicCache
 
 from aliquot.batching import EncodedPrompts
+from aliquot.decoding import Reader
 from aliquot.features import pool_positions
 from aliquot.progress import Progress
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from aliquot.scoring import Scorer, Shards
 
-#: Rows that ended are computed along until they are this share of the batch: dropping them copies the cache.
-_DROP_FROM = 0.125
+#: Parameters up to which threads work apart: those of a larger model do not stay in the cache of one core.
+_SMALL_MODEL = 20_000_000
 
 
 class Batch(NamedTuple):
@@ -67,78 +68,69 @@ class PromptBatches(Dataset[Batch]):
 class ScoringModule(LightningModule):
     """Reads batches of prompts and says what the model thought.
 
+    On a CPU, and for a small model, each thread reads a part of the batch on its own: the operators are too small to be
+    shared out between threads one by one.
+
     Args:
         network: any causal language model of transformers.
         scorer: which signals to keep.
         ends: the tokens that end a response.
     """
 
+    ends: Tensor
+
     def __init__(self, network: PreTrainedModel, scorer: Scorer, ends: Sequence[int]) -> None:
         super().__init__()
         self.network, self._scorer = network, scorer
-        self._num_layers = num_layers(network)
-        self.register_buffer("_ends", torch.tensor(list(ends)))
-        self._takes_positions = "position_ids" in inspect.signature(network.forward).parameters
-        self._last_states = torch.empty(0)
+        self._inner_layer = scorer.layer % num_layers(network) != num_layers(network) - 1
+        self.register_buffer("ends", torch.tensor(list(ends)))
+        self._last_states: dict[int, Tensor] = {}  # of each thread
         network.base_model.register_forward_hook(self._keep_last_states)
+        self._threads: ThreadPoolExecutor | None = None
+        self._num_threads = torch.get_num_threads()
 
     def _keep_last_states(self, backbone: torch.nn.Module, args: Any, output: Any) -> None:
         """Catch what the output layer reads: asking transformers for hidden states would keep those of all layers."""
-        self._last_states = output.last_hidden_state
+        self._last_states[get_ident()] = output.last_hidden_state
+
+    def on_predict_start(self) -> None:
+        """Start the threads, whose operators use no further ones."""
+        small = sum(weights.numel() for weights in self.parameters()) <= _SMALL_MODEL
+        if self.device.type == "cpu" and small and self._num_threads > 1:
+            self._threads = ThreadPoolExecutor(self._num_threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def close(self) -> None:
+        """End the threads and give torch's operators theirs back."""
+        if self._threads:
+            self._threads.shutdown(cancel_futures=True)
+            self._threads = None
+            torch.set_num_threads(self._num_threads)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the signals of a batch: `rows`, `features`, and the flat token statistics with `token_lengths`."""
-        num_new = self._scorer.max_new_tokens
-        room = batch.mask.new_ones(len(batch.mask), max(num_new - 1, 0))
-        mask = torch.cat([batch.mask, room], dim=1)
-        cache = DynamicCache(config=self.network.config)
-        inner = self._scorer.layer % self._num_layers != self._num_layers - 1
-        output = self._forward(batch.tokens, mask, cache, output_hidden_states=inner)
-        hidden = output.hidden_states[self._scorer.layer] if inner else self._last_states
+        if self._threads is None:
+            return self.signals(batch)
+        count = min(self._num_threads, len(batch.rows))
+        parts = [Batch(*(values.tensor_split(count)[i] for values in batch)) for i in range(count)]
+        answers = list(self._threads.map(self.signals, parts))
+        return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+
+    @torch.inference_mode()
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Run the model on a batch."""
+        reader, num_new = Reader(self.network, self.ends), self._scorer.max_new_tokens
+        room = max(num_new - 1, 0)  # the last generated token is not read
+        mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.mask), room)], dim=1)
+        cache = reader.new_cache(room)
+        output = reader.read(batch.tokens, mask, cache, output_hidden_states=self._inner_layer)
+        hidden = self._last_states.pop(get_ident())
+        if self._inner_layer:
+            hidden = output.hidden_states[self._scorer.layer]
         signals = {"rows": batch.rows, "features": pool_positions(hidden, batch.mask, self._scorer.position)}
         if num_new:
-            signals |= self._decode(output.logits[:, -1], mask, cache)
+            signals |= reader.respond(output.logits[:, -1], mask, cache, num_new)
+        self._last_states.pop(get_ident(), None)
         return {name: values.cpu() for name, values in signals.items()}
-
-    def _forward(self, tokens: Int64[Tensor, "b s"], mask: Int64[Tensor, "b l"], cache: Any, **options: Any) -> Any:
-        """Read `tokens` behind what the cache holds; logits of the last position only."""
-        seen = cache.get_seq_length() + tokens.shape[1]
-        mask = mask[:, :seen]
-        if self._takes_positions:  # padding takes no position, so a prompt's first token always has 0
-            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-            options["position_ids"] = positions[:, -tokens.shape[1] :]
-        return self.network(
-            input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **options
-        )
-
-    def _decode(self, logits: Float[Tensor, "b v"], mask: Int64[Tensor, "b l"], cache: Any) -> dict[str, Tensor]:
-        """Continue greedily to the end token, which counts, or to the limit; return the statistics flat."""
-        num_rows, num_new = len(logits), self._scorer.max_new_tokens
-        stats = torch.zeros(num_rows, num_new, 3, device=logits.device)
-        lengths = torch.zeros(num_rows, dtype=torch.int64, device=logits.device)
-        rows = torch.arange(num_rows, device=logits.device)  # row of the batch that each row of the cache belongs to
-        going = torch.ones_like(rows, dtype=torch.bool)
-        for step in range(num_new):
-            tokens, stats[rows, step] = describe(logits)
-            lengths[rows] += going
-            going &= ~torch.isin(tokens, self._ends)
-            num_going = int(going.sum())
-            if step == num_new - 1 or num_going == 0:
-                break
-            if num_going <= (1 - _DROP_FROM) * len(rows):
-                cache.batch_select_indices(going.nonzero().squeeze(1))
-                rows, mask, tokens, going = rows[going], mask[going], tokens[going], going[going]
-            logits = self._forward(tokens[:, None], mask, cache).logits[:, -1]
-        entropy, top1, top2 = stats[torch.arange(num_new, device=lengths.device) < lengths[:, None]].unbind(dim=1)
-        return {"token_lengths": lengths, "entropy": entropy, "top1": top1, "top2": top2}
-
-
-def describe(logits: Float[Tensor, "b v"]) -> tuple[Int64[Tensor, " b"], Float32[Tensor, "b 3"]]:
-    """Return the greedy token, and entropy in nats, largest and second largest probability, all in float32."""
-    logits = logits.float()
-    probabilities = logits.softmax(dim=1)
-    entropy = torch.special.entr(probabilities).sum(dim=1, keepdim=True)
-    return logits.argmax(dim=1), torch.cat([entropy, probabilities.topk(2, dim=1).values], dim=1)
 
 
 def num_layers(network: PreTrainedModel) -> int:
@@ -148,9 +140,10 @@ def num_layers(network: PreTrainedModel) -> int:
 
 def end_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return every token that ends a response: chat models name several."""
-    named = network.generation_config.eos_token_id if network.generation_config else None
+    named: int | list[int] | None = network.generation_config.eos_token_id if network.generation_config else None
     several = named if isinstance(named, list) else [named]
-    return sorted({int(token) for token in [*several, tokenizer.eos_token_id] if token is not None})
+    own = cast("int | None", tokenizer.eos_token_id)
+    return sorted({token for token in [*several, own] if token is not None})
 
 
 def check_fits(network: PreTrainedModel, scorer: Scorer, longest: int) -> None:
@@ -178,7 +171,13 @@ class ShardWriter(Callback):
         self._waiting: list[dict[str, Tensor]] = []
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the signals of a batch; save when there are enough."""
         self._waiting.append(outputs)

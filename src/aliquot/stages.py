@@ -40,9 +40,10 @@ class Score(Stage[Scores]):
     pool: PoolSpec
     scorer: Scorer
     trainer: TrainerSpec = field(metadata={"key": False})
+    num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
 
     def title(self) -> str:
-        return f"score: one pass over pool '{self.pool.name}', up to {self.scorer.max_new_tokens} new tokens a prompt"
+        return f"score: read {self.num_prompts:,} prompts, generate up to {self.scorer.max_new_tokens} tokens for each"
 
     def check(self) -> None:
         self.model.check()

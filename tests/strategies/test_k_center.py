@@ -100,7 +100,7 @@ def test_the_first_pick_is_what_was_asked_for() -> None:
 
 @pytest.mark.parametrize("bad", [{"metric": "manhattan"}, {"first": "last"}])
 def test_unknown_names_are_refused_with_the_valid_ones(bad: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="use euclidean|use medoid"):
+    with pytest.raises(ValueError, match=r"use (euclidean|medoid)"):
         KCenter(**bad)
 
 

@@ -31,5 +31,5 @@ class FacilityLocation:
 
         assert scores is not None
         embedding = self.kernel.embed(scores.features)
-        warn_if_degenerate(embedding, f"change the kernel, now {self.kernel}: sweep strategy.kernel.gamma")
+        warn_if_degenerate(embedding, f"try another strategy.kernel.gamma or strategy/kernel than {self.kernel}")
         return facility_location(embedding, k)

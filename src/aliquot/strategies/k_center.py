@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from aliquot.kernels import Features, unit_rows
+from aliquot.progress import Progress
 from aliquot.types import Pool, Scores, Selection
 
-_FRONT = 1024  # points one round looks at
+_FRONT = 2048  # points one round looks at
+_BLOCK, _TILE = 128, 1024  # points and centres of one product
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class KCenter:
             raise ValueError(f"metric '{self.metric}' is unknown; use euclidean or cosine")
         if isinstance(self.first, str) and self.first not in ("medoid", "random"):
             raise ValueError(f"first pick '{self.first}' is unknown; use medoid, random or a row of the pool")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
         assert scores is not None
@@ -73,8 +76,11 @@ def farthest_first(points: Features, first: int, k: int) -> tuple[np.ndarray, np
     state.pick(first, 0.0)
     state.refresh(np.arange(len(points)))
     state.squared[0] = state.bound.max(initial=0)
-    while state.picked < k:
-        state.round(min(_FRONT, len(points) - state.picked))
+    with Progress("k-center", k, "pick", done=1) as progress:
+        while state.picked < k:
+            before = state.picked
+            state.round(min(_FRONT, len(points) - before))
+            progress.update(state.picked - before)
     return state.indices, state.squared
 
 
@@ -107,37 +113,46 @@ class _Traversal:
         """Bring the bounds of `rows` up to date, those that missed about as many picks together."""
         rows = rows[self.seen[rows] < self.picked]
         rows = rows[np.argsort(self.seen[rows], kind="stable")]
-        for block in np.array_split(rows, math.ceil(len(rows) / 512)) if len(rows) else []:
-            missed = self.centres[int(self.seen[block[0]]) : self.picked]
-            for part in missed.split(4096):
-                nearest = (self.points[block] @ part.T).amin(dim=1).numpy() + self.norms[block]
-                # Closer than rounding is the same point: duplicates are at exactly 0.
-                nearest[nearest < self.rounding] = 0
-                self.bound[block] = np.minimum(self.bound[block], nearest)
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            # Always _BLOCK rows: products of another shape round differently, and equal points would not tie.
+            points, nearest = self.points[np.resize(block, _BLOCK)], self.bound[block]
+            for centres in self.centres[int(self.seen[block[0]]) : self.picked].split(_TILE):
+                squared = (points @ centres.T).amin(dim=1).numpy()[: len(block)] + self.norms[block]
+                np.minimum(nearest, self.snap(squared), out=nearest)
+            self.bound[block] = nearest
         self.seen[rows] = self.picked
 
     def round(self, size: int) -> None:
         """Bring the `size` points with the largest bounds up to date and pick among them while that is safe."""
         order = _order_of(self.bound, np.arange(len(self.bound)))
-        split = len(order) - size
-        partition = np.argpartition(order, split)
-        front, outside = np.sort(partition[split:]), partition[:split]
-        best_outside = order[outside].max(initial=-1)
+        partition = np.argpartition(order, len(order) - size)
+        front, outside = partition[len(order) - size :], partition[: len(order) - size]
         self.refresh(front)
-        between = self._squared_distances(front)
-        bound = self.bound[front]
-        while self.picked < len(self.indices):
+        best_outside = order[outside].max(initial=-1)
+        order = _order_of(self.bound[front], front)
+        # Who has fallen behind a point outside cannot be picked now, and is left to a later round.
+        live = np.sort(front[order > best_outside])
+        bound, between = self.bound[live], self.squared_distances(live)
+        while len(live) and self.picked < len(self.indices):
             p = int(bound.argmax())
-            if bound[p] < 0 or _order_of(bound[p], front[p]) < best_outside:
+            if bound[p] < 0 or _order_of(bound[p], live[p]) < best_outside:
                 break
-            self.pick(int(front[p]), float(bound[p]))
+            self.pick(int(live[p]), float(bound[p]))
             np.minimum(bound, between[p], out=bound)
             bound[p] = -1
-        self.bound[front], self.seen[front] = bound, self.picked
+        self.bound[live], self.seen[live] = bound, self.picked
 
-    def _squared_distances(self, rows: np.ndarray) -> np.ndarray:
+    def squared_distances(self, rows: np.ndarray) -> np.ndarray:
         points, norms = self.points[rows, 1:], self.norms[rows]
-        squared = norms[:, None] + norms - 2 * (points @ points.T).numpy()
+        squared = (points @ points.T).numpy()
+        squared *= -2
+        squared += norms
+        squared += norms[:, None]
+        return self.snap(squared)
+
+    def snap(self, squared: np.ndarray) -> np.ndarray:
+        """Closer than rounding is the same point: duplicates are at exactly 0."""
         squared[squared < self.rounding] = 0
         return squared
 

@@ -1,0 +1,59 @@
+"""Which prompts are read together, and as which tokens."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aliquot.batching import EncodedPrompts, encode, plan_batches, spans
+from aliquot.model import Model
+from tiny_model import save_tiny_model
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=200),
+    num_new=st.integers(0, 16),
+    budget=st.integers(1, 500),
+)
+def test_batches_hold_every_row_once_and_stay_within_the_budget(lengths, num_new, budget):
+    lengths = np.array(lengths)
+    batches = plan_batches(lengths, num_new, budget)
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) == 1 or len(rows) * (lengths[rows].max() + num_new) <= budget
+    shortest, longest = [lengths[rows].min() for rows in batches], [lengths[rows].max() for rows in batches]
+    assert all(low >= high for low, high in zip(shortest[:-1], longest[1:], strict=True))  # bucketed, longest first
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1, max_size=20))
+def test_spans_are_the_ranges_end_to_end(rows):
+    starts, lengths = np.array(rows).T
+    wanted = [i for start, length in rows for i in range(start, start + length)]
+    assert spans(starts, lengths).tolist() == wanted
+
+
+def test_left_padding_aligns_the_ends():
+    encoded = EncodedPrompts(np.array([5, 6, 7, 8, 9, 4], np.int32), np.array([2, 1, 3]), num_cut=0)
+    tokens, mask = encoded.left_pad(np.array([2, 0]), pad=0)
+    assert tokens.tolist() == [[8, 9, 4], [0, 5, 6]]
+    assert mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Model(str(save_tiny_model(tmp_path_factory.mktemp("model"))), template="{prompt}{response}", max_tokens=4)
+
+
+def test_long_prompts_keep_their_end_and_are_counted(model, monkeypatch):
+    monkeypatch.setattr("aliquot.batching._PROMPTS_AT_ONCE", 2)
+    prompts = ["the cat", "the cat sees the dog", "the cat sees one", "one two three four dog bird"]
+    tokenizer = model.load_tokenizer()
+    encoded = encode(model, tokenizer, prompts)
+    assert encoded.num_cut == 2
+    assert encoded.lengths.tolist() == [2, 4, 4, 4]
+    assert encoded.tokens.tolist() == [token for ids in model.encode_prompts(tokenizer, prompts) for token in ids]
+
+
+def test_a_prompt_without_tokens_is_an_error_that_names_it(model):
+    with pytest.raises(ValueError, match=r"prompt '' has no tokens in the template '\{prompt\}\{response\}'"):
+        encode(model, model.load_tokenizer(), ["the cat", ""])

@@ -1,0 +1,314 @@
+"""Evaluation: lm-eval's scores against plain transformers, one question at a time."""
+
+import json
+import logging
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aliquot.evaluate import Benchmark, evaluate, load_result
+from aliquot.finetune import LoRA, finetune
+from aliquot.model import Model
+from aliquot.trainer import TrainerSpec
+from aliquot.types import AnnotatedSet
+from tiny_model import WORDS, save_tiny_model
+
+CPU = TrainerSpec("cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft, called here
+RECIPE = LoRA(
+    rank=4,
+    alpha=8,
+    dropout=0.0,
+    target_modules="all-linear",
+    learning_rate=2e-2,
+    warmup=0.0,
+    schedule="constant",
+    weight_decay=0.0,
+    epochs=3,
+    tokens_per_batch=200,
+    accumulate=1,
+    max_grad_norm=1.0,
+    seed=0,
+    checkpoint_every=1000,
+)
+
+LOADER = """
+import json
+from pathlib import Path
+import datasets
+
+def load(file, **_):
+    lines = (Path(__file__).parent / file).read_text().splitlines()
+    return {"test": datasets.Dataset.from_list([json.loads(line) for line in lines])}
+"""
+
+TASK = """
+task: {name}
+custom_dataset: !function load.load
+dataset_kwargs:
+  file: {name}.jsonl
+test_split: test
+doc_to_text: "{{{{question}}}} Answer :"
+target_delimiter: " "
+metadata:
+  version: 3.0
+"""
+
+CHOICE = """
+output_type: multiple_choice
+doc_to_choice: "{{choices}}"
+doc_to_target: gold
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+EXACT = """
+output_type: generate_until
+doc_to_target: answer
+generation_kwargs:
+  until: ["."]
+  do_sample: false
+  max_gen_toks: 4
+filter_list:
+  - name: none
+    filter:
+      - function: remove_whitespace
+      - function: take_first
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Model(str(save_tiny_model(tmp_path_factory.mktemp("model"))), template="{prompt} Answer : {response}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model):
+    """Two multiple-choice tasks in a group, of different sizes, and one of exact answers."""
+    path = tmp_path_factory.mktemp("tasks")
+    draw = random.Random(0)
+    (path / "load.py").write_text(LOADER)
+    for name, num_questions in (("pick_a", 21), ("pick_b", 9)):
+        rows = [
+            {
+                "question": " ".join(draw.choices(WORDS[:16], k=draw.randint(2, 12))),
+                "choices": [" ".join(draw.choices(WORDS[:16], k=draw.randint(1, 3))) for _ in range(4)],
+                "gold": draw.randrange(4),
+            }
+            for _ in range(num_questions)
+        ]
+        write_task(path, name, CHOICE, rows)
+    (path / "pick.yaml").write_text("group: pick\ntask: [pick_a, pick_b]\n")
+    questions = [" ".join(draw.choices(WORDS[:16], k=draw.randint(2, 12))) for _ in range(15)]
+    # Every other answer is what the model says, so that right and wrong both occur.
+    rows = [{"question": q, "answer": generate(model, q) if i % 2 else "no"} for i, q in enumerate(questions)]
+    write_task(path, "say", EXACT, rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def benchmark_(folder):
+    return Benchmark(["pick", "say"], str(folder), batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def adapter(model, tmp_path_factory):
+    draw = random.Random(1)
+    prompts = [" ".join(draw.choices(WORDS[:16], k=draw.randint(3, 9))) for _ in range(60)]
+    rows = AnnotatedSet([str(i) for i in range(60)], prompts, [p.split()[0] for p in prompts])
+    return finetune(model, rows, RECIPE, CPU, tmp_path_factory.mktemp("adapter"))
+
+
+def write_task(path, name, kind, rows):
+    (path / f"{name}.yaml").write_text(TASK.format(name=name) + kind)
+    (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read(folder, name):
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def generate(model, question, network=None):
+    """Decode greedily by full forward passes, without cache or padding."""
+    import torch
+
+    tokenizer, network = model.load_tokenizer(), network or model.load()
+    ids = tokenizer(f"{question} Answer :")["input_ids"]
+    start, stop = len(ids), tokenizer.convert_tokens_to_ids(".")
+    for _ in range(4):
+        with torch.no_grad():
+            ids.append(int(network(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] in (tokenizer.eos_token_id, stop):
+            break
+    return tokenizer.decode(ids[start:], skip_special_tokens=True).split(".")[0].strip()
+
+
+def choose(model, network, question, choices):
+    """Pick the choice with the largest summed log-likelihood, each by its own forward pass."""
+    import torch
+
+    tokenizer, scores = model.load_tokenizer(), []
+    for choice in choices:
+        before = tokenizer(f"{question} Answer :")["input_ids"]
+        ids = tokenizer(f"{question} Answer : {choice}")["input_ids"]
+        with torch.no_grad():
+            log_probabilities = network(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        scores.append(sum(float(log_probabilities[t - 1, ids[t]]) for t in range(len(before), len(ids))))
+    return int(np.argmax(scores))
+
+
+def test_scores_are_those_of_plain_transformers_question_by_question(model, folder, benchmark_, adapter, tmp_path):
+    from peft import PeftModel
+
+    for network, given in ((model.load(), None), (PeftModel.from_pretrained(model.load(), adapter.path), adapter)):
+        found = evaluate(model, given, benchmark_, CPU, tmp_path)
+        for name in ("pick_a", "pick_b"):
+            rows = read(folder, name)
+            expected = [float(choose(model, network, row["question"], row["choices"]) == row["gold"]) for row in rows]
+            assert found.correct[name] == expected
+        said = [float(generate(model, row["question"], network) == row["answer"]) for row in read(folder, "say")]
+        assert found.correct["say"] == said
+        assert 0 < sum(found.correct["pick_a"]) < 21
+
+
+def test_a_group_counts_each_question_once(model, benchmark_, tmp_path):
+    result = evaluate(model, None, benchmark_, CPU, tmp_path)
+    pick, say = result.metrics
+    pooled = result.correct["pick_a"] + result.correct["pick_b"]
+    assert (pick.name, pick.num_questions, say.num_questions) == ("pick", 30, 15)
+    assert pick.value == pytest.approx(np.mean(pooled))
+    assert pick.stderr == pytest.approx(np.std(pooled, ddof=1) / np.sqrt(30))
+    assert load_result(tmp_path) == result
+    record = json.loads((tmp_path / "metrics.json").read_text())
+    assert record["task_versions"] == {"pick_a": 3.0, "pick_b": 3.0, "say": 3.0}
+    assert record["num_fewshot"] == {"pick_a": 0, "pick_b": 0, "say": 0}
+    assert (record["limit"], record["batch_size"]) == (None, 8)
+    assert record["lm_eval"].startswith("0.")
+
+
+def test_merged_and_separate_adapters_give_the_same_logits(model, adapter):
+    import torch
+    from peft import PeftModel
+
+    from aliquot.adapter import load_finetuned
+
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        merged = load_finetuned(model, adapter)(input_ids=ids).logits
+        separate = PeftModel.from_pretrained(model.load(), adapter.path)(input_ids=ids).logits
+        base = model.load()(input_ids=ids).logits
+    torch.testing.assert_close(merged, separate, atol=1e-4, rtol=1e-4)
+    assert (merged - base).abs().max() > 0.1
+
+
+def test_in_16_bits_the_adapter_stays_apart_and_in_use(model, adapter, benchmark_, tmp_path):
+    from peft import PeftModel
+
+    from aliquot.adapter import load_finetuned
+
+    half = replace(model, dtype="bfloat16")
+    base = str(half.identity()["weights"])
+    assert isinstance(load_finetuned(half, replace(adapter, base=base)), PeftModel)
+    found = evaluate(half, replace(adapter, base=base), benchmark_, CPU, tmp_path / "half").correct
+    full = evaluate(model, adapter, benchmark_, CPU, tmp_path / "full").correct
+    agree = [one == other for task in full for one, other in zip(found[task], full[task], strict=True)]
+    assert np.mean(agree) > 0.8
+
+
+def test_an_adapter_that_is_not_in_use_is_an_error(model, adapter, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from aliquot.adapter import load_finetuned
+
+    broken = replace(adapter, path=tmp_path)
+    (tmp_path / "adapter_config.json").write_text((adapter.path / "adapter_config.json").read_text())
+    tensors = load_file(adapter.path / "adapter_model.safetensors")
+    save_file({k: w * ("lora_B" in k) for k, w in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="changes no logit"):
+        load_finetuned(model, broken)
+    save_file({k: w * ("lora_A" in k) for k, w in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    load_finetuned(model, broken)  # B = 0: never trained, rightly without effect
+    save_file({f"other.{k}": w for k, w in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="does not fit the layers"):
+        load_finetuned(model, broken)
+    with pytest.raises(ValueError, match="was trained on model 0000"):
+        load_finetuned(model, replace(adapter, base="0000"))
+
+
+def test_limit_takes_the_first_questions(model, benchmark_, tmp_path):
+    whole = evaluate(model, None, benchmark_, CPU, tmp_path / "whole")
+    short = evaluate(model, None, replace(benchmark_, limit=4), CPU, tmp_path / "short")
+    assert short.correct == {task: correct[:4] for task, correct in whole.correct.items()}
+
+
+def test_fewshot_examples_change_the_prompt_reproducibly(model, folder, tmp_path):
+    yaml = (folder / "pick_a.yaml").read_text().replace("task: pick_a", "task: pick_few")
+    (tmp_path / "pick_few.yaml").write_text(yaml + "fewshot_split: test\n")
+    for name in ("load.py", "pick_a.jsonl"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    few = Benchmark(["pick_few"], str(tmp_path), num_fewshot=2)
+    one, other = (evaluate(model, None, few, CPU, tmp_path / name).correct for name in "ab")
+    assert one == other
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["num_fewshot"] == {"pick_few": 2}
+
+
+def test_evaluation_leaves_the_process_as_it_was(model, benchmark_, tmp_path, caplog, capfd):
+    import torch
+
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+
+    before = states()
+    with caplog.at_level(logging.WARNING):
+        evaluate(model, None, benchmark_, CPU, tmp_path)
+    assert states() == before
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert caplog.text == ""
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if "Loading weights" not in line] == [
+        line for line in lines if line.startswith("evaluate: ")
+    ]
+
+
+def test_unknown_tasks_and_folders_are_refused_with_what_there_is(benchmark_):
+    with pytest.raises(ValueError, match=r"unknown task 'pik'; tasks in .*: pick.*say"):
+        replace(benchmark_, tasks=["pik", "say"]).check()
+    with pytest.raises(ValueError, match=r"evaluate.include=/nowhere: /nowhere is no folder"):
+        replace(benchmark_, include="/nowhere").check()
+    with pytest.raises(ValueError, match="must be a list of distinct names"):
+        replace(benchmark_, tasks="pick")
+    with pytest.raises(ValueError, match=r"evaluate.limit=0 is too small; give at least 1"):
+        replace(benchmark_, limit=0)
+
+
+def test_a_task_without_right_or_wrong_is_refused(model, folder, tmp_path):
+    yaml = (folder / "say.yaml").read_text().replace("exact_match", "bleu")
+    (tmp_path / "say.yaml").write_text(yaml)
+    for name in ("load.py", "say.jsonl"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    with pytest.raises(ValueError, match=r"task 'say' measures bleu; .* needs acc or exact_match"):
+        evaluate(model, None, Benchmark(["say"], str(tmp_path)), CPU, tmp_path)
+
+
+def test_identity_follows_the_content_of_the_folder_not_its_place(benchmark_, folder, tmp_path):
+    for path in (path for path in folder.iterdir() if path.is_file()):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    moved = replace(benchmark_, include=str(tmp_path))
+    assert moved.identity() == benchmark_.identity()
+    (tmp_path / "say.jsonl").write_text("")
+    assert moved.identity() != benchmark_.identity()
+    assert replace(benchmark_, batch_size=9).identity() != benchmark_.identity()
+
+
+def test_real_model_scores_on_the_demo_tasks(real_data, tmp_path):
+    model = Model(str(real_data / "models" / "tinystories-656k-llama"))
+    demo = Benchmark(["demo_mmlu", "demo_bbh"], "pkg://aliquot.demo/tasks", limit=1)
+    mmlu, bbh = evaluate(model, None, demo, CPU, tmp_path).metrics
+    assert (mmlu.num_questions, bbh.num_questions) == (57, 27)
+    assert Path(tmp_path / "correct.json").exists()

@@ -1,0 +1,59 @@
+"""Pooling and normalisation, against loops over tokens and rows."""
+
+import numpy as np
+import pytest
+import torch
+
+from aliquot.features import NORMALIZATIONS, POSITIONS, normalize_in_place, pool_positions
+
+LENGTHS = (1, 4, 7)
+
+
+def left_padded(dtype=torch.float32):
+    """Return states of prompts of several lengths, NaN where padding is, and their mask."""
+    states = torch.randn(len(LENGTHS), max(LENGTHS), 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    mask = (torch.arange(max(LENGTHS)) >= max(LENGTHS) - torch.tensor(LENGTHS)[:, None]).long()
+    return states.masked_fill(mask[:, :, None] == 0, float("nan")), mask
+
+
+def pooled_one_by_one(states, mask, position):
+    rows = []
+    for row, keep in zip(states.float().numpy(), mask.numpy().astype(bool), strict=True):
+        tokens = row[keep]
+        weights = {
+            "last": np.eye(len(tokens))[-1],
+            "mean": np.ones(len(tokens)),
+            "weighted": np.arange(1, len(tokens) + 1),
+        }[position]
+        rows.append(np.average(tokens, axis=0, weights=weights))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_reads_the_tokens_and_never_the_padding(position, dtype):
+    states, mask = left_padded(dtype)
+    pooled = pool_positions(states, mask, position)
+    assert pooled.dtype == torch.float32
+    np.testing.assert_allclose(pooled.numpy(), pooled_one_by_one(states, mask, position), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", NORMALIZATIONS)
+def test_normalisation_in_blocks_is_normalisation_of_the_whole(how):
+    raw = np.random.default_rng(0).normal(3, 1, (23, 4)).astype(np.float32)
+    wanted = {
+        "raw": raw,
+        "centred": raw - raw.mean(axis=0),
+        "unit": raw / np.linalg.norm(raw, axis=1, keepdims=True),
+    }[how]
+    features = raw.copy()
+    normalize_in_place(features, how, block=5)
+    np.testing.assert_allclose(features, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_zero_vector_keeps_no_direction_and_nan_is_not_hidden():
+    features = np.array([[0, 0], [np.nan, 1], [3, 4]], dtype=np.float32)
+    normalize_in_place(features, "unit")
+    np.testing.assert_array_equal(features[0], 0)
+    assert np.isnan(features[1]).all()
+    np.testing.assert_allclose(features[2], [0.6, 0.8], rtol=1e-6)

@@ -1,0 +1,342 @@
+"""Finetuning: what is trained on, in which steps, and that an interruption changes nothing."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aliquot.finetune import LoRA, finetune, load_adapter
+from aliquot.model import Model
+from aliquot.trainer import TrainerSpec
+from aliquot.types import AnnotatedSet
+from tiny_model import WORDS, save_tiny_model
+
+RECIPE = LoRA(
+    rank=4,
+    alpha=8,
+    dropout=0.1,
+    target_modules="all-linear",
+    learning_rate=1e-2,
+    warmup=0.1,
+    schedule="linear",
+    weight_decay=0.0,
+    epochs=2,
+    tokens_per_batch=40,
+    accumulate=2,
+    max_grad_norm=1.0,
+    seed=0,
+    checkpoint_every=3,
+)
+CPU = TrainerSpec("cpu")
+
+
+def annotated(num_rows=40, seed=0):
+    draw = random.Random(seed)
+    prompts = [" ".join(draw.choices(WORDS[:16], k=draw.randint(3, 9))) for _ in range(num_rows)]
+    return AnnotatedSet([str(i) for i in range(num_rows)], prompts, [p.split()[0] for p in prompts])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Model(str(save_tiny_model(tmp_path_factory.mktemp("model"))), template="{prompt} Answer : {response}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(model, tmp_path_factory):
+    return finetune(model, annotated(), RECIPE, CPU, tmp_path_factory.mktemp("whole"))
+
+
+def encoded(model, rows, **changes):
+    from aliquot.finetune_data import encode_examples
+
+    return encode_examples(replace(model, **changes), model.load_tokenizer(), rows)
+
+
+def weights(adapter):
+    from safetensors.numpy import load_file
+
+    return load_file(adapter.path / "adapter_model.safetensors")
+
+
+def assert_same(one, other, tolerance=0.0):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def make_module(model, examples, plan, recipe=RECIPE):
+    from aliquot.adapter import add_adapter
+    from aliquot.finetune_module import LoRAModule
+
+    return LoRAModule(add_adapter(model, recipe), recipe, examples, plan, pad=0, fingerprint="")
+
+
+def one_step(examples, **changes):
+    from aliquot.finetune_data import plan_steps
+
+    return plan_steps(examples, **{"tokens_per_batch": 100, "accumulate": 99, "epochs": 1, "seed": 0} | changes)
+
+
+def test_only_the_response_and_its_end_are_trained_on(model):
+    from aliquot.finetune_data import IGNORE, StepBatches
+
+    examples = encoded(model, AnnotatedSet(["0", "1"], ["a cat sees one", "dog"], ["the bird", "two"]))
+    (batch,) = StepBatches(examples, one_step(examples), pad=0)
+    tokenizer = model.load_tokenizer()
+    trained = sorted(tokenizer.decode(row[row != IGNORE]) for part in batch.micro_batches for row in part.targets)
+    assert trained == ["the bird </s>", "two </s>"]
+    assert batch.num_targets == 5
+    for part in batch.micro_batches:
+        labelled = part.targets[:, :-1] != IGNORE
+        assert (part.targets[:, :-1][labelled] == part.input_ids[:, 1:][labelled]).all()
+        assert (part.attention_mask.sum(1) == (part.input_ids != 0).sum(1)).all()
+
+
+def test_every_epoch_holds_every_row_once_in_new_batches_within_the_token_budget():
+    from aliquot.finetune_data import micro_batches
+
+    lengths = np.random.default_rng(0).integers(3, 60, size=500)
+    epochs = [micro_batches(lengths, 256, np.random.default_rng([0, epoch])) for epoch in (0, 1, 0)]
+    for batches in epochs:
+        assert sorted(np.concatenate(batches)) == list(range(500))
+        assert all(len(rows) * lengths[rows].max() <= 256 for rows in batches)
+        padded = sum(len(rows) * lengths[rows].max() for rows in batches)
+        assert padded < 1.15 * lengths.sum()
+    as_text = [[rows.tolist() for rows in batches] for batches in epochs]
+    assert as_text[0] == as_text[2] != as_text[1]
+
+
+def test_a_row_longer_than_the_token_budget_is_a_batch_of_its_own():
+    from aliquot.finetune_data import micro_batches
+
+    batches = micro_batches(np.array([5, 5, 50, 60]), 10, np.random.default_rng(0))
+    assert sorted(sorted(rows.tolist()) for rows in batches) == [[0, 1], [2], [3]]
+
+
+def test_the_last_step_of_an_epoch_takes_the_batches_that_remain(model):
+    examples = encoded(model, annotated(11))
+    plan = one_step(examples, tokens_per_batch=1, accumulate=4, epochs=2)
+    assert [len(step) for step in plan.steps] == [4, 4, 3] * 2
+    assert plan.num_targets.sum() == 2 * sum(examples.lengths - examples.prompt_lengths)
+
+
+def test_cut_rows_are_dropped_counted_and_reported(model, tmp_path, caplog):
+    rows = AnnotatedSet(list("abc"), ["cat " * 9 + "dog", "cat " * 4 + "dog", "cat"], ["one two three"] * 3)
+    adapter = finetune(replace(model, max_tokens=9), rows, RECIPE, CPU, tmp_path)
+    record = json.loads((tmp_path / "finetune.json").read_text())
+    assert (record["rows"], record["rows_dropped"], record["rows_truncated"]) == (2, 1, 1)
+    assert "1 lost the end of their response and 1 all of it" in caplog.text
+    assert np.isfinite(adapter.loss)
+    with pytest.raises(ValueError, match=r"none of 3 .* model.max_tokens=2 .* raise it"):
+        finetune(replace(model, max_tokens=2), rows, RECIPE, CPU, tmp_path / "other")
+    with pytest.raises(ValueError, match="0 annotated prompts"):
+        finetune(model, AnnotatedSet([], [], []), RECIPE, CPU, tmp_path / "none")
+
+
+def test_loss_is_that_of_plain_transformers_one_row_at_a_time(model):
+    import torch
+
+    from aliquot.finetune_data import StepBatches
+
+    examples = encoded(model, annotated(12))
+    plan = one_step(examples)
+    module = make_module(model, examples, plan).eval()
+    (batch,) = StepBatches(examples, plan, pad=0)
+    network, expected = model.load(), 0.0
+    with torch.no_grad():
+        for ids, start in zip(examples.tokens, examples.prompt_lengths, strict=True):
+            log_probabilities = network(input_ids=torch.from_numpy(ids.astype("int64"))[None]).logits[0].log_softmax(-1)
+            expected -= sum(float(log_probabilities[t - 1, ids[t]]) for t in range(start, len(ids)))
+        found = sum(float(module.loss_sum(part)) for part in batch.micro_batches)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_devices_share_every_step(model):
+    import torch
+
+    from aliquot.finetune_data import StepBatches
+
+    examples = encoded(model, annotated(7))
+    plan = one_step(examples, tokens_per_batch=30)
+    module = make_module(model, examples, plan).eval()
+
+    def gradients(batches):
+        module.zero_grad()
+        for batch in batches:
+            for part in batch.micro_batches:
+                (module.loss_sum(part) / batch.num_targets).backward()
+        return [p.grad.clone() for p in module.parameters() if p.requires_grad]
+
+    whole = gradients(StepBatches(examples, plan, 0))
+    shares = gradients(batch for rank in range(3) for batch in StepBatches(examples, plan, 0, rank, world=3))
+    for one, other in zip(whole, shares, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_accumulating_equals_one_big_batch(model, tmp_path):
+    rows = annotated(24)
+    small = replace(RECIPE, dropout=0.0, tokens_per_batch=30, accumulate=1000)
+    big = replace(RECIPE, dropout=0.0, tokens_per_batch=100_000, accumulate=1)
+    one, other = (finetune(model, rows, r, CPU, tmp_path / str(r.accumulate)) for r in (small, big))
+    assert one.steps == other.steps == 2
+    assert_same(one, other, tolerance=2e-5)
+
+
+def test_rate_rises_over_the_warmup_then_follows_the_schedule():
+    from aliquot.finetune_module import learning_rate
+
+    def curve(schedule):
+        return [learning_rate(replace(RECIPE, schedule=schedule), step, 100) for step in range(100)]
+
+    rates = {schedule: curve(schedule) for schedule in ("linear", "cosine", "constant")}
+    for values in rates.values():
+        np.testing.assert_allclose(values[:10], np.linspace(1e-3, 1e-2, 10))
+    assert rates["linear"][55] == rates["cosine"][55] == pytest.approx(5e-3)
+    assert 0 < rates["linear"][-1] < 2e-4
+    assert 0 < rates["cosine"][-1] < 1e-5
+    assert rates["constant"][-1] == 1e-2
+
+
+def test_same_seed_same_adapter(model, uninterrupted, tmp_path):
+    assert_same(uninterrupted, finetune(model, annotated(), RECIPE, CPU, tmp_path / "same"))
+    other = finetune(model, annotated(), replace(RECIPE, seed=1), CPU, tmp_path / "other")
+    assert any((weights(uninterrupted)[name] != w).any() for name, w in weights(other).items())
+
+
+def test_training_learns_and_leaves_an_adapter_any_machine_can_read(model, tmp_path):
+    adapter = finetune(model, annotated(60), replace(RECIPE, epochs=12), CPU, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["loss"] > 2 * adapter.loss
+    assert lines[-1]["step"] == adapter.steps
+    assert set(lines[0]) == {"step", "loss", "learning_rate", "tokens", "seconds"}
+    config = json.loads((adapter.path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == Path(model.path).name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "finetune.json", "metrics.jsonl"]
+    assert load_adapter(tmp_path) == adapter
+    assert not any("lm_head" in name or "embed" in name for name in weights(adapter))
+
+
+@pytest.mark.parametrize("stop", [4, 8, 11])
+def test_resumed_mid_epoch_equals_uninterrupted(model, uninterrupted, tmp_path, monkeypatch, stop):
+    from aliquot.finetune_module import LoRAModule
+
+    assert uninterrupted.steps > 11
+    train = LoRAModule.training_step
+
+    def cut_off(self, batch, batch_idx):
+        if batch.step == stop:
+            raise KeyError("cut off")
+        return train(self, batch, batch_idx)
+
+    monkeypatch.setattr(LoRAModule, "training_step", cut_off)
+    with pytest.raises(KeyError):
+        finetune(model, annotated(), RECIPE, CPU, tmp_path)
+    monkeypatch.undo()
+    adapter = finetune(model, annotated(), RECIPE, CPU, tmp_path)
+    assert_same(adapter, uninterrupted)
+    assert adapter.loss == pytest.approx(uninterrupted.loss, rel=1e-6)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, adapter.steps + 1))
+    assert not (tmp_path / "checkpoint.ckpt").exists()
+
+
+def test_checkpoint_holds_the_adapter_only_and_is_refused_by_another_training(model, tmp_path, monkeypatch):
+    import torch
+
+    from aliquot import adapter as adapters
+
+    def full_disk(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(adapters, "save_adapter", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        finetune(model, annotated(), RECIPE, CPU, tmp_path)
+    checkpoint = torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)
+    names = set(checkpoint["state_dict"]) - {"losses"}
+    assert names
+    assert all(".lora_A." in name or ".lora_B." in name for name in names)
+    with pytest.raises(ValueError, match="another recipe, model or data"):
+        finetune(model, annotated(), replace(RECIPE, rank=2), CPU, tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_process_resumes_to_the_same_adapter(model, uninterrupted, tmp_path, how):
+    script = f"""
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from aliquot import finetune_module
+from test_finetune import *
+train = finetune_module.LoRAModule.training_step
+def slow(self, batch, batch_idx):
+    time.sleep({60 if how == signal.SIGKILL else 2} * (batch.step == 7))
+    return train(self, batch, batch_idx)
+finetune_module.LoRAModule.training_step = slow
+finetune(Model({model.path!r}, template={model.template!r}), annotated(), RECIPE, CPU, Path({str(tmp_path)!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) == 7):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(how)
+    assert process.wait() == (-signal.SIGKILL if how == signal.SIGKILL else 128 + signal.SIGTERM)
+    # Told to end, it saves at the next step's boundary; killed, it left the checkpoint of step 6.
+    assert checkpoint_step(tmp_path) == (6 if how == signal.SIGKILL else 8)
+    assert_same(finetune(model, annotated(), RECIPE, CPU, tmp_path), uninterrupted)
+
+
+def checkpoint_step(directory):
+    import torch
+
+    return torch.load(directory / "checkpoint.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank": 0}, r"finetune.rank=0 is too small"),
+        ({"dropout": 1.0}, r"finetune.dropout=1.0 is outside \[0, 1\)"),
+        ({"learning_rate": 0.0}, r"finetune.learning_rate=0.0 is not positive"),
+        ({"schedule": "linaer"}, r"linaer is unknown; choose one of linear, cosine, constant"),
+        ({"target_modules": ["q_proj", "lm_head"]}, r"names the output layer"),
+    ],
+)
+def test_bad_recipes_are_refused_with_the_remedy(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RECIPE, **change)
+
+
+def test_a_training_that_explodes_says_so(model, tmp_path):
+    with pytest.raises(ValueError, match=r"the loss is nan at step \d+; lower finetune.learning_rate \(now 1e\+30\)"):
+        finetune(model, annotated(), replace(RECIPE, learning_rate=1e30), CPU, tmp_path)
+
+
+def test_float16_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="use bfloat16 or float32"):
+        finetune(replace(model, dtype="float16"), annotated(), RECIPE, CPU, tmp_path)
+
+
+def test_bfloat16_trains_its_adapter_in_float32(model, tmp_path):
+    adapter = finetune(replace(model, dtype="bfloat16"), annotated(), RECIPE, CPU, tmp_path)
+    assert all(w.dtype == np.float32 for w in weights(adapter).values())
+    assert np.isfinite(adapter.loss)
+
+
+def test_importing_stays_light():
+    code = "import sys, aliquot.finetune, aliquot.evaluate; print([m for m in sys.modules if m in %r])"
+    heavy = ["torch", "transformers", "peft", "pytorch_lightning", "lm_eval", "datasets"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True, env=environment
+    )
+    assert found.stdout.strip() == "[]"
