@@ -41,19 +41,19 @@ def test_left_padding_aligns_the_ends():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return Model(str(save_tiny_model(tmp_path_factory.mktemp("model"))), template="{prompt}{response}", max_tokens=4)
+    return Model(str(save_tiny_model(tmp_path_factory.mktemp("model"))), template="{prompt}{response}")
 
 
 def test_long_prompts_keep_their_end_and_are_counted(model, monkeypatch):
     monkeypatch.setattr("aliquot.batching._PROMPTS_AT_ONCE", 2)
     prompts = ["the cat", "the cat sees the dog", "the cat sees one", "one two three four dog bird"]
     tokenizer = model.load_tokenizer()
-    encoded = encode(model, tokenizer, prompts)
+    encoded = encode(model, tokenizer, prompts, 4)
     assert encoded.num_cut == 2
     assert encoded.lengths.tolist() == [2, 4, 4, 4]
-    assert encoded.tokens.tolist() == [token for ids in model.encode_prompts(tokenizer, prompts) for token in ids]
+    assert encoded.tokens.tolist() == [token for ids in model.encode_prompts(tokenizer, prompts) for token in ids[-4:]]
 
 
 def test_a_prompt_without_tokens_is_an_error_that_names_it(model):
     with pytest.raises(ValueError, match=r"prompt '' has no tokens in the template '\{prompt\}\{response\}'"):
-        encode(model, model.load_tokenizer(), ["the cat", ""])
+        encode(model, model.load_tokenizer(), ["the cat", ""], 4)

@@ -129,17 +129,33 @@ def test_the_last_step_of_an_epoch_takes_the_batches_that_remain(model):
     assert plan.num_targets.sum() == 2 * sum(examples.lengths - examples.prompt_lengths)
 
 
-def test_cut_rows_are_dropped_counted_and_reported(model, tmp_path, caplog):
-    rows = AnnotatedSet(list("abc"), ["cat " * 9 + "dog", "cat " * 4 + "dog", "cat"], ["one two three"] * 3)
+def test_prompts_make_room_for_responses_and_what_was_cut_is_counted_and_reported(model, tmp_path, caplog):
+    rows = AnnotatedSet(list("abc"), ["cat " * 9 + "dog", "one", "cat"], ["one two three", "cat " * 20, "dog"])
     adapter = finetune(replace(model, max_tokens=9), rows, RECIPE, CPU, tmp_path)
     record = json.loads((tmp_path / "finetune.json").read_text())
-    assert (record["rows"], record["rows_dropped"], record["rows_truncated"]) == (2, 1, 1)
-    assert "1 lost the end of their response and 1 all of it" in caplog.text
+    assert (record["rows"], record["prompts_cut"], record["responses_cut"]) == (3, 1, 1)
+    assert "1 lost the beginning of the prompt and 1 the end of the response" in caplog.text
     assert np.isfinite(adapter.loss)
-    with pytest.raises(ValueError, match=r"none of 3 .* model.max_tokens=2 .* raise it"):
-        finetune(replace(model, max_tokens=2), rows, RECIPE, CPU, tmp_path / "other")
     with pytest.raises(ValueError, match="0 annotated prompts"):
         finetune(model, AnnotatedSet([], [], []), RECIPE, CPU, tmp_path / "none")
+
+
+@pytest.mark.parametrize("max_tokens", [2, 3, 8, 30])
+def test_every_example_keeps_the_end_of_its_prompt_and_the_beginning_of_its_response(model, max_tokens):
+    from aliquot.finetune_data import encode_examples
+
+    cut = replace(model, max_tokens=max_tokens)
+    tokenizer = model.load_tokenizer()
+    rows = AnnotatedSet(["a", "b"], ["cat " * 30 + "dog", "one"], ["two", "three " * 30])
+    examples = encode_examples(cut, tokenizer, rows)
+    prompts = model.encode_prompts(tokenizer, rows.prompts)
+    responses = model.encode_responses(tokenizer, rows.responses)
+    for tokens, start, prompt, response in zip(
+        examples.tokens, examples.prompt_lengths, prompts, responses, strict=True
+    ):
+        assert 1 <= start < len(tokens) <= max_tokens
+        assert tokens[:start].tolist() == prompt[-start:]
+        assert tokens[start:].tolist() == response[: len(tokens) - start]
 
 
 def test_loss_is_that_of_plain_transformers_one_row_at_a_time(model):

@@ -7,7 +7,7 @@ tokens, so memory is bounded whatever the lengths.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -52,20 +52,21 @@ class EncodedPrompts:
         return np.cumsum(self.lengths) - self.lengths
 
 
-def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> EncodedPrompts:
+def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int) -> EncodedPrompts:
     """Tokenise a pool, some thousand prompts at a time: lists of Python integers are large.
+
+    A prompt longer than `max_tokens` loses its beginning.
 
     Raises:
         ValueError: a prompt has no tokens, so there is nothing the model could read.
     """
-    one_more = replace(model, max_tokens=model.max_tokens + 1)  # which shows the prompts that are too long
     parts: list[Int32[np.ndarray, " t"]] = []
     lengths: list[int] = []
     num_cut = 0
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
-        encoded = one_more.encode_prompts(tokenizer, prompts[start : start + _PROMPTS_AT_ONCE])
-        num_cut += sum(len(ids) > model.max_tokens for ids in encoded)
-        encoded = [ids[-model.max_tokens :] for ids in encoded]
+        encoded = model.encode_prompts(tokenizer, prompts[start : start + _PROMPTS_AT_ONCE])
+        num_cut += sum(len(ids) > max_tokens for ids in encoded)
+        encoded = [ids[-max_tokens:] for ids in encoded]
         lengths += map(len, encoded)
         parts.append(np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded]))
     if 0 in lengths:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aliquot.model import Model
-from aliquot.store import write_atomic
+from aliquot.store import OnMetrics, ignore, write_atomic
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet
 
@@ -97,15 +97,22 @@ class LoRA:
         return [self.target_modules] if isinstance(self.target_modules, str) else list(self.target_modules)
 
 
-def finetune(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: TrainerSpec, directory: Path) -> Adapter:
+def finetune(
+    model: Model,
+    annotated: AnnotatedSet,
+    recipe: LoRA,
+    trainer: TrainerSpec,
+    directory: Path,
+    on_metrics: OnMetrics = ignore,
+) -> Adapter:
     """Train an adapter of `model` on annotated prompts and leave it, and what happened, in `directory`.
 
     Writes adapter/ (peft's format), finetune.json (counts, loss) and metrics.jsonl (a line per percent of the
-    steps); the checkpoint lies beside them only as long as the training lasts.
+    steps, each handed to `on_metrics` too); the checkpoint lies beside them only as long as the training lasts.
 
     Raises:
-        ValueError: no example has a response token left, the dtype cannot be trained, or `directory` holds the
-            checkpoint of another training.
+        ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, or `directory`
+            holds the checkpoint of another training.
     """
     if model.dtype == "float16":
         raise ValueError("model.dtype=float16 has too narrow a range for gradients; use bfloat16 or float32")
@@ -120,7 +127,7 @@ def finetune(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: Train
     _report_cuts(examples, model)
     plan = plan_steps(examples, recipe.tokens_per_batch, recipe.accumulate, recipe.epochs, recipe.seed)
     assert isinstance(tokenizer.pad_token_id, int)
-    fit, module = _train(model, examples, plan, recipe, tokenizer.pad_token_id, trainer, directory)
+    fit, module = _train(model, examples, plan, recipe, tokenizer.pad_token_id, trainer, directory, on_metrics)
     if fit.is_global_zero:
         save_adapter(module.network, directory / _ADAPTER)
         last_tenth = max(1, math.ceil(len(plan) / 10))
@@ -129,8 +136,8 @@ def finetune(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: Train
             "steps": len(plan),
             "loss": module.mean_loss(len(plan) - last_tenth, len(plan)),
             "rows": len(examples.tokens),
-            "rows_dropped": examples.num_dropped,
-            "rows_truncated": examples.num_truncated,
+            "prompts_cut": examples.num_cut_prompts,
+            "responses_cut": examples.num_cut_responses,
             "tokens": int(plan.num_tokens.sum()),
             "response_tokens": int(plan.num_targets.sum()),
         }
@@ -154,6 +161,7 @@ def _train(
     pad: int,
     trainer: TrainerSpec,
     directory: Path,
+    on_metrics: OnMetrics,
 ) -> tuple[Trainer, LoRAModule]:
     """Run the plan to its end, from the checkpoint where there is one."""
     import torch
@@ -167,7 +175,7 @@ def _train(
         max_epochs=1,  # the plan holds all epochs
         precision="bf16-mixed" if model.dtype == "bfloat16" else "32-true",
         callbacks=[
-            Report(directory / "metrics.jsonl", plan),
+            Report(directory / "metrics.jsonl", plan, on_metrics),
             Checkpoints(checkpoint, recipe.checkpoint_every),
         ],
     )
@@ -180,17 +188,11 @@ def _train(
 
 
 def _report_cuts(examples: Examples, model: Model) -> None:
-    """Say what `max_tokens` cost; raise where it cost everything."""
-    total = len(examples.tokens) + examples.num_dropped
-    if not examples.tokens:
-        raise ValueError(
-            f"none of {total} annotated prompts can be trained on: model.max_tokens={model.max_tokens} "
-            "cuts off every response; raise it"
-        )
-    if examples.num_dropped or examples.num_truncated:
+    """Say what `max_tokens` cost."""
+    if examples.num_cut_prompts or examples.num_cut_responses:
         log.warning(
-            "model.max_tokens=%d: of %d examples %d lost the end of their response and %d all of it (left out)",
-            *(model.max_tokens, total, examples.num_truncated, examples.num_dropped),
+            "model.max_tokens=%d: of %d examples, %d lost the beginning of the prompt and %d the end of the response",
+            *(model.max_tokens, len(examples.tokens), examples.num_cut_prompts, examples.num_cut_responses),
         )
 
 

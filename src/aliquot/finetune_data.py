@@ -38,14 +38,14 @@ class Examples:
     Args:
         tokens: token ids of each example.
         prompt_lengths: how many of them are the prompt's, which the loss leaves out.
-        num_truncated: examples kept that were longer than `max_tokens` and lost their end.
-        num_dropped: examples left out because their prompt fills `max_tokens` and no response token remains.
+        num_cut_prompts: how many lost the beginning of their prompt to `max_tokens`.
+        num_cut_responses: how many lost the end of their response to it.
     """
 
     tokens: Sequence[Int32[np.ndarray, " length"]]
     prompt_lengths: Int64[np.ndarray, " n"]
-    num_truncated: int
-    num_dropped: int
+    num_cut_prompts: int
+    num_cut_responses: int
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"]:
@@ -54,16 +54,20 @@ class Examples:
 
 
 def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated: AnnotatedSet) -> Examples:
-    """Tokenise annotated prompts in the model's template; an example longer than `max_tokens` loses its end."""
+    """Tokenise annotated prompts in the model's template, none longer than `max_tokens`.
+
+    A prompt makes room for its response by losing its beginning, down to half of `max_tokens`; then the response loses
+    its end. So every example keeps response tokens to train on.
+    """
     prompts = model.encode_prompts(tokenizer, annotated.prompts)
     responses = model.encode_responses(tokenizer, annotated.responses)
-    pairs = list(zip(prompts, responses, strict=True))
-    kept = [(p, r) for p, r in pairs if len(p) < model.max_tokens]
+    rooms = [max(model.max_tokens - len(response), model.max_tokens // 2) for response in responses]
+    pairs = [(p[-room:], r) for p, r, room in zip(prompts, responses, rooms, strict=True)]
     return Examples(
-        tokens=[np.array((p + r)[: model.max_tokens], dtype=np.int32) for p, r in kept],
-        prompt_lengths=np.array([len(p) for p, _ in kept], dtype=np.int64),
-        num_truncated=sum(len(p) + len(r) > model.max_tokens for p, r in kept),
-        num_dropped=len(pairs) - len(kept),
+        tokens=[np.array((p + r)[: model.max_tokens], dtype=np.int32) for p, r in pairs],
+        prompt_lengths=np.array([len(p) for p, _ in pairs], dtype=np.int64),
+        num_cut_prompts=sum(len(p) > room for p, room in zip(prompts, rooms, strict=True)),
+        num_cut_responses=sum(len(p) + len(r) > model.max_tokens for p, r in pairs),
     )
 
 

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from aliquot.finetune_data import IGNORE, Examples, MicroBatch, Plan, StepBatch, StepBatches
 from aliquot.progress import Progress
-from aliquot.store import write_atomic
+from aliquot.store import OnMetrics, write_atomic
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -149,10 +149,11 @@ class Checkpoints(Callback):
 
 
 class Report(Callback):
-    """Shows progress, and appends a line to metrics.jsonl about a hundred times."""
+    """Shows progress and, about a hundred times, appends a line to metrics.jsonl and hands it to `on_metrics`."""
 
-    def __init__(self, path: Path, plan: Plan) -> None:
+    def __init__(self, path: Path, plan: Plan, on_metrics: OnMetrics) -> None:
         self._path = path
+        self._on_metrics = on_metrics
         self._num_steps = len(plan)
         self._every = max(1, len(plan) // 100)
         #: Tokens of all steps before each step.
@@ -202,6 +203,7 @@ class Report(Callback):
         }
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        self._on_metrics(line)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the bar."""

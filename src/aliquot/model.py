@@ -27,7 +27,8 @@ class Model:
         revision: commit of the hub repository; belongs to the identity.
         dtype: of weights and arithmetic: float32, bfloat16 or float16.
         template: one example as the model sees it, with `{prompt}` and, last, `{response}`.
-        max_tokens: the longest example in tokens; longer prompts lose their beginning, longer examples their end.
+        max_tokens: the longest example in tokens, prompt and response. Where more is needed, the prompt loses its
+            beginning: what is asked usually stands at its end.
         trust_remote_code: let the hub repository run its own Python. Off unless asked for.
     """
 
@@ -102,13 +103,9 @@ class Model:
         return {"trust_remote_code": self.trust_remote_code, **hub}
 
     def encode_prompts(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-        """Tokenise prompts in the template up to where the response begins, special tokens included.
-
-        A prompt longer than `max_tokens` keeps its end: the question usually stands there.
-        """
+        """Tokenise prompts in the template up to where the response begins, special tokens included; none is cut."""
         texts = [self._before_response().replace("{prompt}", prompt) for prompt in prompts]
-        encoded = cast(list[list[int]], tokenizer(texts)["input_ids"])
-        return [ids[-self.max_tokens :] for ids in encoded]
+        return cast(list[list[int]], tokenizer(texts)["input_ids"])
 
     def encode_responses(self, tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:
         """Tokenise responses as they follow a prompt, each ended by the end-of-sequence token."""

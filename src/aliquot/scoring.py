@@ -77,14 +77,16 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
         shards.remove()
         return
     tokenizer = model.load_tokenizer()
-    encoded = encode(model, tokenizer, pool.prompts)
-    if encoded.num_cut:
-        log.info(
-            "%s of %s prompts are longer than %d tokens; their beginning was cut",
-            f"{encoded.num_cut:,}",
-            f"{len(pool):,}",
-            model.max_tokens,
+    room = model.max_tokens - scorer.max_new_tokens
+    if room < 1:
+        raise ValueError(
+            f"scorer.max_new_tokens={scorer.max_new_tokens} leaves no room for a prompt in model.max_tokens="
+            f"{model.max_tokens}; lower the one or raise the other"
         )
+    encoded = encode(model, tokenizer, pool.prompts, room)
+    if encoded.num_cut:
+        cut = f"{encoded.num_cut:,} of {len(pool):,} prompts are longer than {room} tokens; their beginning was cut"
+        log.info("%s (model.max_tokens=%d, with room to respond)", cut, model.max_tokens)
     done = shards.finished_rows(len(pool))
     batches = plan_batches(encoded.lengths, scorer.max_new_tokens, scorer.tokens_per_batch)
     missing = [rows[~done[rows]] for rows in batches if not done[rows].all()]

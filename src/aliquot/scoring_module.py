@@ -159,7 +159,7 @@ def check_fits(network: PreTrainedModel, scorer: Scorer, longest: int) -> None:
     if positions is not None and needed > positions:
         raise ValueError(
             f"a prompt of {longest} tokens and {scorer.max_new_tokens} new ones take {needed} positions, the model has "
-            f"{positions}; set model.max_tokens={positions - needed + longest} or generate fewer"
+            f"{positions}; set model.max_tokens={positions}"
         )
 
 

@@ -135,7 +135,7 @@ class Finetune(Stage[Adapter]):
         self.model.check()
 
     def build(self, store: Store, directory: Path) -> None:
-        finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory)
+        finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory, store.on_metrics)
 
     def load(self, directory: Path) -> Adapter:
         return load_adapter(directory)

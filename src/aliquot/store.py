@@ -25,6 +25,8 @@ from aliquot.lease import Lease
 from aliquot.provenance import peak_memory_gb, provenance
 
 T = TypeVar("T")
+#: Takes the values a stage logs while it runs, such as the loss.
+OnMetrics = Callable[[dict[str, Any]], None]
 _RECORD = "stage.json"
 
 
@@ -105,13 +107,16 @@ def canonical(value: object) -> object:
     return value
 
 
+def ignore(values: dict[str, Any]) -> None:
+    """Take logged values and do nothing."""
+
+
 class Store:
     """A directory of finished and half-finished stages, safe to share between processes and machines."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
-        #: Called with the values a stage logs while it runs, such as the loss.
-        self.on_metrics: Callable[[dict[str, Any]], None] = lambda values: None
+        self.on_metrics: OnMetrics = ignore
 
     def directory(self, stage: Stage[Any]) -> Path:
         """Return where the stage's files live, whether it is done or not."""

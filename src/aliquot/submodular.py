@@ -26,7 +26,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Int32, Int64
+from jaxtyping import Int64
 
 from aliquot import submodular_loops as loops
 from aliquot.kernels import Embedding
@@ -36,7 +36,7 @@ from aliquot.types import Selection
 _TILE = 1024  # rows and columns of a tile of the first pass
 _UNIT = 128  # candidates of one product of a refresh
 _WIDTH = 4096  # pool rows of one product of a refresh: 2 MB, the second-level cache
-_LARGEST_BATCH = 1024  # candidates refreshed together
+_LARGEST_BATCH = 512  # candidates refreshed together
 _SCRATCH = 1 << 24  # list entries one batch may find
 _ENTRIES_PER_ROW = 500  # default budget of kept list entries, per row of the pool
 
@@ -76,6 +76,7 @@ class _Greedy:
             rows=np.empty(cache_entries, dtype=np.int32),
             quanta=np.empty(cache_entries, dtype=np.int32),
         )
+        self.scratch = np.empty((2, max(_SCRATCH, n)), dtype=np.int32)  # rows and quanta of a batch's lists
         self.used = 0  # entries of the lists; those behind are free
         self.smallest_batch = self.batch_size = _UNIT * _num_cores()
 
@@ -156,12 +157,14 @@ class _Greedy:
     def _gains_of(
         self, batch: Int64[np.ndarray, " b"], capacity: int, workers: ThreadPoolExecutor
     ) -> tuple[Int64[np.ndarray, " b"], loops.Lists]:
-        """Return the gains of a batch and its lists, of at most `capacity` entries each (length -1: it has more)."""
+        """Return the gains of a batch and its lists, of at most `capacity` entries each (length -1: it has more).
+
+        The lists are in the scratch memory, until the next call.
+        """
         size = len(batch)
         capacity = min(capacity, len(self.bound))
         gains = np.zeros(size, dtype=np.int64)
-        entries: Int32[np.ndarray, "2 e"] = np.empty((2, size * capacity), dtype=np.int32)
-        found = loops.Lists(capacity * np.arange(size), np.zeros(size, dtype=np.int64), entries[0], entries[1])
+        found = loops.Lists(capacity * np.arange(size), np.zeros(size, dtype=np.int64), *self.scratch)
 
         def unit(first: int) -> None:
             part = batch[first : first + _UNIT]
