@@ -269,12 +269,14 @@ score(Model(path), Pool("words", prompts, prompts), scorer, TrainerSpec("cpu"), 
 """
 
 
-def test_a_killed_process_loses_one_shard_at_most(models, pool, tmp_path, rows_read):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_loses_one_shard_at_most(models, pool, tmp_path, rows_read, how):
     arguments = json.dumps([models().path, list(pool.prompts), str(tmp_path)])
-    with subprocess.Popen([sys.executable, "-c", SLOWLY, arguments], stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", SLOWLY, arguments], stderr=subprocess.DEVNULL) as process:
         while len(list(tmp_path.glob("shards/*.npz"))) < 2 and process.poll() is None:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(how)
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 128 + signal.SIGTERM)
     saved = np.concatenate([np.load(path)["rows"] for path in tmp_path.glob("shards/*.npz")])
     scores = scores_of(models(), pool, tmp_path, tokens_per_batch=100, shard_size=5)
     assert sorted([*rows_read, *saved]) == list(range(len(pool)))

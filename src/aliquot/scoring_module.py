@@ -6,6 +6,7 @@ which the model's own response is decoded. Per generated token three numbers lea
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import get_ident
@@ -179,11 +180,13 @@ class ShardWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the signals of a batch; save when there are enough."""
+        """Keep the signals of a batch; save when there are enough, or when told to end: Lightning would read on."""
         self._waiting.append(outputs)
         self._progress.update(len(outputs["rows"]))
-        if sum(len(signals["rows"]) for signals in self._waiting) >= self._shard_size:
+        if trainer.received_sigterm or sum(len(signals["rows"]) for signals in self._waiting) >= self._shard_size:
             self._save()
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the rest."""
