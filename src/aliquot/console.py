@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ def set_up_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("aliquot").setLevel(logging.INFO)
     logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, category, *_: f"warning: {message}"
 
 
 def say(text: str) -> None:

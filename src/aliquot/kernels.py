@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -50,6 +50,7 @@ class Embedding:
         return np.exp2(np.minimum(s, 0.0)) if self.exponential else np.clip(s, 0.0, 1.0)
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """A similarity between feature vectors: a frozen dataclass whose fields are its hyper-parameters."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from aliquot.strategies.base import SIGNALS, Strategy, rank
+from aliquot.strategies.random import Random
 from aliquot.types import Pool, Scores, TokenStats
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -22,11 +24,25 @@ SETUPS = [(f"+strategy={name}",) for name in CHOICES]
 SETUPS += [("+strategy=facility_location", f"strategy/kernel={name}") for name in KERNELS]
 
 
-@pytest.fixture(params=SETUPS, ids="-".join)
-def strategy(request: pytest.FixtureRequest) -> Strategy:
+def configured(*overrides: str) -> Strategy:
+    """Return the strategy as the command line would make it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(overrides=["+seed=0", *request.param])
+        config = compose(overrides=["+seed=0", *overrides])
     return instantiate(config.strategy, _convert_="all")
+
+
+STRATEGIES = {"-".join(setup): configured(*setup) for setup in SETUPS}
+
+
+def those(choice: Callable[[Strategy], bool]) -> pytest.MarkDecorator:
+    """Run a test for the strategies it is about, not for all."""
+    chosen = {name: strategy for name, strategy in STRATEGIES.items() if choice(strategy)}
+    return pytest.mark.parametrize("strategy", chosen.values(), ids=chosen.keys())
+
+
+@pytest.fixture(params=STRATEGIES.values(), ids=STRATEGIES.keys())
+def strategy(request: pytest.FixtureRequest) -> Strategy:
+    return request.param
 
 
 def make_pool(n: int, seed: int = 0) -> tuple[Pool, Scores]:
@@ -95,18 +111,16 @@ def test_the_same_inputs_give_the_same_selection_bit_for_bit(strategy: Strategy)
     np.testing.assert_array_equal(one.gains, two.gains)
 
 
+@those(lambda strategy: strategy.nested)
 def test_nested_means_that_a_smaller_budget_is_a_prefix(strategy: Strategy) -> None:
-    if not strategy.nested:
-        pytest.skip("not nested")
     pool, scores = make_pool(200)
     whole = rank(strategy, pool, scores, 200)
     for k in (1, 2, 63, 150):
         np.testing.assert_array_equal(rank(strategy, pool, scores, k).indices, whole.indices[:k])
 
 
+@those(lambda strategy: not isinstance(strategy, Random))  # which looks at nothing that could tie
 def test_ties_go_to_the_lower_row(strategy: Strategy) -> None:
-    if not strategy.requires and "seed" in {f.name for f in dataclasses.fields(strategy)}:  # pyright: ignore
-        pytest.skip("looks at nothing that could tie")
     n = 150
     pool, scores = twice(*make_pool(n))
     order = rank(strategy, pool, scores, 2 * n).indices
@@ -114,9 +128,8 @@ def test_ties_go_to_the_lower_row(strategy: Strategy) -> None:
     assert (position[:n] < position[n:]).all()
 
 
+@those(lambda strategy: bool(strategy.requires))
 def test_equal_rows_only_are_taken_in_order(strategy: Strategy) -> None:
-    if not strategy.requires:
-        pytest.skip("needs no signal")
     n = 30
     pool, one = make_pool(1)
     tokens = one.tokens
@@ -130,16 +143,15 @@ def test_equal_rows_only_are_taken_in_order(strategy: Strategy) -> None:
     assert (np.diff(rest) > 0).all()
 
 
+@those(lambda strategy: bool(strategy.requires & {"features", "tokens"}))
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_signals_that_are_not_finite_are_refused_by_row(strategy: Strategy, bad: float) -> None:
     pool, scores = make_pool(20)
     assert scores.tokens is not None
     if "features" in strategy.requires:
         scores.features[[3, 7], 1] = bad
-    elif "tokens" in strategy.requires:
-        scores.tokens.entropy[scores.tokens.starts[[3, 7]]] = bad
     else:
-        pytest.skip("needs no signal")
+        scores.tokens.entropy[scores.tokens.starts[[3, 7]]] = bad
     with pytest.raises(ValueError, match="rows 3, 7"):
         rank(strategy, pool, scores, 5)
 

@@ -157,7 +157,7 @@ class _Traversal:
         return squared
 
 
-def _order_of(bound: np.ndarray, row: np.ndarray | np.int64) -> np.ndarray:
+def _order_of(bound: np.ndarray | np.float32, row: np.ndarray | np.int64) -> np.ndarray:
     """One integer per point that orders by bound, then by lower row; picked points (-1) come last."""
     # The bits of a float32 that is not negative order like the float.
     return np.where(bound < 0, -1, (bound.view(np.int32).astype(np.int64) << 32) + (2**32 - 1 - row))
