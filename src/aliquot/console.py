@@ -59,7 +59,11 @@ def show_results(run: RunRecord, directory: Path, computed: int) -> None:
         _console().print()
         _console().print(_scores(run))
     seconds = ", ".join(f"{name} {seconds:.0f}" for name, _, seconds in run.stages)
-    say(f"\nAnnotations   {run.budget:,} of {run.num_prompts:,} prompts, chosen by {run.strategy}")
+    _console().print()
+    if (directory / "selected.jsonl").exists():
+        verb = "Annotated" if any(name == "annotate" for name, _, _ in run.stages) else "Chosen"
+        chosen = f"{run.budget:,} of {run.num_prompts:,} prompts by {run.strategy}"
+        say(f"{verb:<13} {chosen}: {_shown(directory)}selected.jsonl")
     say(f"Seconds       {seconds}; {sum(s for _, _, s in run.stages):.0f} in all")
     say(f"Results       {_shown(directory)}")
     say(f"Next          {_next_command(run)}")

@@ -43,7 +43,7 @@ class Score(Stage[Scores]):
     num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
 
     def title(self) -> str:
-        return f"score: read {self.num_prompts:,} prompts, generate up to {self.scorer.max_new_tokens} tokens for each"
+        return f"score: read {self.num_prompts:,} prompts, generate up to {self.scorer.max_new_tokens} tokens each"
 
     def check(self) -> None:
         self.model.check()

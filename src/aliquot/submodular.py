@@ -81,16 +81,18 @@ class _Greedy:
         self.smallest_batch = self.batch_size = _UNIT * _num_cores()
 
     def run(self, workers: ThreadPoolExecutor) -> Selection:
-        with Progress("facility location", len(self.indices), "pick") as progress:
-            self._first_gains(workers)
-            while self.picked < len(self.indices):
-                before = self.picked
+        # Picks come in a rush at the end, rows compared with the pool steadily: all of them once for their first gains,
+        # most of them once more for their lists.
+        budget = len(self.indices)
+        with Progress("facility location", 2 * len(self.bound), "row") as progress:
+            self._first_gains(workers, progress)
+            while self.picked < budget:
                 row = self._pick_from_lists()
                 if row is not None and self.stamp[row] == self.picked:
                     self._pick_without_list(row, workers)
                 elif row is not None:
-                    self._refresh_batch(workers)
-                progress.update(self.picked - before)
+                    progress.update(self._refresh_batch(workers), picked=f"{self.picked:,}/{budget:,}")
+            progress.update(0, picked=f"{budget:,}/{budget:,}")
         return Selection(self.indices, self.gains / float(loops.ONE))
 
     def _pick_from_lists(self) -> int | None:
@@ -109,7 +111,7 @@ class _Greedy:
         )
         return row if row >= 0 else None
 
-    def _first_gains(self, workers: ThreadPoolExecutor) -> None:
+    def _first_gains(self, workers: ThreadPoolExecutor, progress: Progress) -> None:
         """Sum the similarities of every column, computing each pair of tiles once."""
         n = len(self.bound)
 
@@ -126,9 +128,13 @@ class _Greedy:
         starts = range(0, n, _TILE)
         for first, sums in zip(starts, workers.map(strip, starts), strict=True):
             self.bound[first:] += sums
+            progress.update(min(_TILE, n - first))
 
-    def _refresh_batch(self, workers: ThreadPoolExecutor) -> None:
-        """Make the most promising candidates that have no list exact by a product, and keep what it finds."""
+    def _refresh_batch(self, workers: ThreadPoolExecutor) -> int:
+        """Make the most promising candidates that have no list exact by a product, and keep what it finds.
+
+        Returns how many these are.
+        """
         waiting = np.flatnonzero((self.lists.length < 0) & (self.stamp >= 0) & (self.stamp != self.picked))
         size = min(self.batch_size, len(waiting))
         batch = np.sort(waiting[np.argpartition(-self.bound[waiting], size - 1)[:size]])
@@ -145,6 +151,7 @@ class _Greedy:
         mean = np.where(found.length < 0, capacity, found.length).mean()
         fitting = int(_SCRATCH / max(2 * mean, 1)) // _UNIT * _UNIT
         self.batch_size = max(self.smallest_batch, min(fitting, _LARGEST_BATCH))
+        return size
 
     def _pick_without_list(self, row: int, workers: ThreadPoolExecutor) -> None:
         """Pick a row whose gain is exact but whose list was too long to keep."""
