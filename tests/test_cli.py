@@ -73,6 +73,10 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["model=hf", "model.path=./nowhere"], "model.path=./nowhere is no directory"),
         (["store=/dev/null/x"], "set store=FOLDER to one you may write to"),
         (["strategy._target_=os.system"], "only aliquot.* is instantiated"),
+        (["strategy._target_=aliquot.sources.Path"], "is no class of aliquot's own"),
+        (["strategy._target_=aliquot.nowhere.Strategy"], "cannot be imported"),
+        (["~strategy.kernel", "strategy._target_=aliquot.annotate.Oracle"], "is no strategy"),
+        (["tracker=wandb", "tracker.tags=mine"], "must be a list: tracker.tags=[mine]"),
     ],
 )
 def test_a_mistake_gets_one_message_and_leaves_nothing_behind(tmp_path, overrides, message):
@@ -161,6 +165,19 @@ def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):
     assert second.returncode == 0, second.stderr
     assert f"waiting for process {first.pid} on" in second.stderr
     assert len(list(tmp_path.glob("score/*/stage.json"))) == 1
+
+
+def test_a_pool_without_responses_is_told_so_before_anything_is_scored(tmp_path):
+    pool = write_pool(tmp_path / "pool.jsonl", *[{"prompt": row["prompt"]} for row in GOOD])
+    message = refuse(f"store={tmp_path / 'store'}", *pool, "budget=2", "tracker=none")
+    assert "no text in column 'response', so the oracle cannot annotate" in message
+    assert "until=select" in message
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_csv_that_cannot_be_written_is_one_message(tmp_path):
+    (tmp_path / "runs").mkdir()
+    assert "no finished runs" in refuse("report", "--store", tmp_path, "--csv", tmp_path / "no" / "x.csv", module=True)
 
 
 def test_report_without_runs_says_where_it_looked(tmp_path):

@@ -91,6 +91,16 @@ def test_a_missing_file_a_broken_gzip_and_other_encodings_are_told_apart(tmp_pat
         JsonlPool(str(tmp_path / "b.jsonl")).load()
 
 
+def test_a_truncated_gzip_and_half_characters_are_told_apart(tmp_path):
+    whole = gzip.compress(b"".join(b'{"prompt": "%d"}\n' % i for i in range(1000)), mtime=0)
+    for broken in (whole[:-40], whole[:12] + b"\xff" * 50):
+        (tmp_path / "a.jsonl.gz").write_bytes(broken)
+        with pytest.raises(ValueError, match="save it as UTF-8"):
+            JsonlPool(str(tmp_path / "a.jsonl.gz")).load()
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: .*lone surrogate"):
+        write(tmp_path / "a.jsonl", [{"id": "a", "prompt": "\ud800 x"}]).load()
+
+
 def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match=r"a\.jsonl:1: no text in column 'response'"):
         write(tmp_path / "a.jsonl", [{"id": "a", "prompt": "x"}]).read_responses(["a"])

@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -135,7 +136,7 @@ def test_the_lease_of_another_host_is_honoured_while_it_beats_and_taken_over_whe
     monkeypatch.setattr(lease, "STALE_SECONDS", 1.0)
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
     path = tmp_path / "lease"
-    holder = {"host": "elsewhere", "pid": 1, "born": "1", "job": "77", "token": "t"}
+    holder = {"host": "elsewhere", "machine": "elsewhere", "pid": 1, "born": "1", "job": "77", "token": "t"}
     path.write_text(json.dumps(holder))
     started = time.monotonic()
 
@@ -149,11 +150,87 @@ def test_the_lease_of_another_host_is_honoured_while_it_beats_and_taken_over_whe
         assert time.monotonic() - started > 2
 
 
+def test_a_stopped_process_of_this_machine_keeps_its_lease(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 1000)  # as silent as one stopped by Ctrl-Z
+    entered = threading.Event()
+
+    def wait():
+        with lease.Lease(tmp_path / "lease", "x"):
+            entered.set()
+
+    with lease.Lease(tmp_path / "lease", "x") as held:
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert not entered.wait(2)
+        held.check()
+    waiter.join()
+    assert entered.is_set()
+
+
+def test_who_lost_the_lease_does_not_mark_the_stage_done(tmp_path):
+    @dataclass(frozen=True)
+    class Robbed(Number):
+        name: ClassVar[str] = "robbed"
+
+        def build(self, store, directory):
+            super().build(store, directory)
+            (directory / "lease").write_text("{}")
+
+    with pytest.raises(RuntimeError, match="lost the lease"):
+        Store(tmp_path).get(Robbed(1))
+    assert Store(tmp_path).record(Robbed(1)) is None
+
+
+def test_a_full_disk_leaves_no_empty_lease(tmp_path, monkeypatch):
+    def full(holder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lease.json, "dumps", full)
+    with pytest.raises(OSError, match="No space"), lease.Lease(tmp_path / "lease", "x"):
+        pass
+    assert not (tmp_path / "lease").exists()
+
+
 def test_a_lease_without_content_delays_but_does_not_block(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "STALE_SECONDS", 0.2)
     (tmp_path / "lease").touch()
     with lease.Lease(tmp_path / "lease", "x"):
         pass
+
+
+def test_classes_of_one_name_and_versions_of_one_class_have_keys_of_their_own():
+    def make(module, **attributes):
+        cls = dataclass(frozen=True)(type("Same", (), {"__annotations__": {"seed": int}, "seed": 0, **attributes}))
+        cls.__module__ = module
+        return cls()
+
+    keys = [str(canonical(make("a"))), str(canonical(make("b"))), str(canonical(make("a", version=2)))]
+    assert len(set(keys)) == 3
+
+
+def test_an_input_that_changes_while_it_is_read_is_noticed(tmp_path):
+    @dataclass(frozen=True)
+    class Source:
+        path: str
+
+        def identity(self):
+            return Path(self.path).read_text()
+
+    @dataclass(frozen=True)
+    class Reading(Number):
+        name: ClassVar[str] = "reading"
+        source: Source = field(default_factory=lambda: Source(str(tmp_path / "file")))
+
+        def build(self, store, directory):
+            super().build(store, directory)
+            (tmp_path / "file").write_text("changed")
+
+    (tmp_path / "file").write_text("as it was")
+    stage = Reading(1)
+    with pytest.raises(ValueError, match="was changed while it ran"):
+        Store(tmp_path).get(stage)
+    assert Store(tmp_path).record(stage) is None
 
 
 def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path):

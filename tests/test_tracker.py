@@ -44,7 +44,7 @@ def test_whatever_wandb_raises_the_run_goes_on(tmp_path, monkeypatch, caplog, br
         def log(self, values):
             assert broken != "log", "no space left"
 
-        def finish(self):
+        def finish(self, exit_code):
             assert broken != "finish", "no network"
 
     def init(**settings):

@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from aliquot.cli import errors_explained
+
 
 def main() -> None:
     """Parse the command line and answer."""
@@ -15,13 +17,14 @@ def main() -> None:
     report = commands.add_parser("report", help="list all finished runs as a table")
     report.add_argument("--store", type=Path, default=Path(os.environ.get("ALIQUOT_STORE", "outputs")))
     report.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write a line a run and benchmark to FILE (- for stdout)"
+        "--csv", nargs="?", const="-", metavar="FILE", help="a line a run and benchmark, into FILE or printed"
     )
     arguments = parser.parse_args()
-    _report(arguments.store, arguments.csv)
+    with errors_explained():
+        _report(arguments.store, arguments.csv)
 
 
-def _report(root: Path, csv: Path | None) -> None:
+def _report(root: Path, csv: str | None) -> None:
     from aliquot.console import show_runs
     from aliquot.results import read_runs, write_csv
 
@@ -30,7 +33,7 @@ def _report(root: Path, csv: Path | None) -> None:
         sys.exit(f"error: no finished runs in {root}/; run one with `python run.py`, or name another with --store")
     if csv is None:
         show_runs(runs)
-    elif str(csv) == "-":
+    elif csv == "-":
         write_csv(runs, sys.stdout)
     else:
         with open(csv, "w", encoding="utf-8", newline="") as file:

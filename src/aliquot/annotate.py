@@ -15,6 +15,10 @@ from aliquot.types import AnnotatedSet
 class Annotator(Protocol):
     """Answers prompts, for a price."""
 
+    def check(self, source: PoolSpec) -> None:
+        """Raise ValueError for what can be known to fail before any prompt is chosen."""
+        ...
+
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str]) -> AnnotatedSet:
         """Return one response per id, in the order given."""
         ...
@@ -23,6 +27,10 @@ class Annotator(Protocol):
 @dataclass(frozen=True)
 class Oracle:
     """Reveals the responses that the pool's own source already holds: for research, where they exist."""
+
+    def check(self, source: PoolSpec) -> None:
+        """Raise ValueError where the source holds no responses."""
+        source.check_responses()
 
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str]) -> AnnotatedSet:
         """Look the responses up by id.

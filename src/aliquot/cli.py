@@ -77,8 +77,16 @@ def explain(error: Exception) -> str | None:
 
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _explain_config(error)
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-        return f"cannot write {error.filename}: {error.strerror}; set store=FOLDER to one you may write to"
+    if isinstance(error, OSError) and error.errno in (
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.ENOENT,
+    ):
+        return (
+            f"{error.filename}: {error.strerror}; give files you may read, and set store=FOLDER to one you may write to"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left ({error.filename or 'while writing'}); free some and run again: what is done is kept"
     if isinstance(error, ValueError) and _raised_by_aliquot(error):

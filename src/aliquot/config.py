@@ -7,8 +7,10 @@ was asked, what was found and what to do.
 from __future__ import annotations
 
 import enum
+import pkgutil
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -120,24 +122,35 @@ def create(cfg: DictConfig, group: str) -> Any:
 
 def _check(node: object, where: str) -> None:
     """Refuse targets outside this package, and fields of another type than their class declares."""
-    from hydra.utils import get_class
-
     if isinstance(node, list):
         for value in cast(list[object], node):
             _check(value, where)
     if not isinstance(node, dict):
         return
     fields = cast(dict[str, object], node)
-    target = str(fields.get("_target_", "aliquot."))
-    if not target.startswith("aliquot."):
-        raise ValueError(f"{where}._target_={target} is not part of aliquot; only aliquot.* is instantiated")
-    hints = typing.get_type_hints(get_class(target)) if "_target_" in fields else {}
+    hints = typing.get_type_hints(_target(str(fields["_target_"]), where)) if "_target_" in fields else {}
     for name, value in fields.items():
-        allowed = _plain_types(hints.get(name))
+        hint = hints.get(name)
+        allowed = _plain_types(hint)
         if allowed and type(value) not in allowed:
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
             raise ValueError(f"{where}.{name}={value} is {type(value).__name__}; it must be {wanted}")
+        if typing.get_origin(hint) is Sequence and isinstance(value, str):
+            raise ValueError(f"{where}.{name}={value} is one value; it must be a list: {where}.{name}=[{value}]")
         _check(value, f"{where}.{name}")
+
+
+def _target(name: str, where: str) -> type:
+    """Return the class of this package that a `_target_` names."""
+    if not name.startswith("aliquot."):
+        raise ValueError(f"{where}._target_={name} is not part of aliquot; only aliquot.* is instantiated")
+    try:
+        target = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{where}._target_={name} cannot be imported: {error}") from error
+    if not isinstance(target, type) or not target.__module__.startswith("aliquot."):
+        raise ValueError(f"{where}._target_={name} is no class of aliquot's own; name one")
+    return target
 
 
 def _plain_types(hint: object) -> tuple[type, ...]:

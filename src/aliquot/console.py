@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -89,12 +90,15 @@ def _shown(path: Path) -> str:
 
 
 def _next_command(run: RunRecord) -> str:
-    if not run.finetuned:
-        return "python run.py " + " ".join(o for o in run.overrides if not o.startswith(("until=", "check=")))
-    if run.strategy == "random":
-        return "python -m aliquot report"
-    kept = [o for o in run.overrides if not o.startswith("strategy")]
-    return f"python run.py {' '.join(['strategy=random', *kept])}   (the reference; reuses what it can)"
+    """Suggest the reference, or the whole experiment where this run stopped early, or the table of all runs."""
+    dropped = ("check=", "sweeps=", "experiments=") if run.finetuned else ("check=", "until=")
+    kept = [o for o in run.overrides if not o.startswith(dropped)]
+    if run.strategy == "random" and run.finetuned:
+        store = [o.removeprefix("store=") for o in kept if o.startswith("store=")]
+        return shlex.join(["python", "-m", "aliquot", "report", *(["--store", *store] if store else [])])
+    if run.finetuned:
+        kept = ["strategy=random", *(o for o in kept if not o.startswith("strategy"))]
+    return shlex.join(["python", "run.py", *kept]) + ("   (the reference; reuses what it can)" if run.finetuned else "")
 
 
 def show_runs(runs: Sequence[RunRecord]) -> None:

@@ -1,9 +1,9 @@
 """One builder at a time, across processes and machines that share a file system.
 
 A lease is a file made with O_EXCL, which works where flock does not. It names its holder, who touches it every few
-seconds. Whoever finds it taken waits, and takes it over once the holder is known to be dead: its process is gone
-from this host, or its file has not been touched for a minute *by the waiter's own clock* (the clocks of two machines
-need not agree).
+seconds. Whoever finds it taken waits, and removes it once the holder is known to be dead: a process of this machine
+that no longer runs, or one of another machine that has not touched the file for a minute *by the waiter's own clock* (the
+clocks of two machines need not agree).
 """
 
 from __future__ import annotations
@@ -50,12 +50,21 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
-        if (_read(self.path) or {}).get("token") == self._token:
+        if self._is_mine():
             self.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise RuntimeError where the lease was lost, say to a waiter that could not see this machine for a minute."""
+        if not self._is_mine():
+            raise RuntimeError(f"lost the lease {self.path} to another process, which now builds {self.what}")
+
+    def _is_mine(self) -> bool:
+        return (_read(self.path) or {}).get("token") == self._token
 
     def _try_acquire(self) -> bool:
         holder = {
             "host": socket.gethostname(),
+            "machine": _machine(),
             "pid": os.getpid(),
             "born": _process_start(os.getpid()),
             "job": os.environ.get("SLURM_JOB_ID"),
@@ -66,46 +75,53 @@ class Lease:
                 file.write(json.dumps(holder))
         except FileExistsError:
             return False
+        except OSError:  # a full disk: an empty lease would keep others waiting
+            self.path.unlink(missing_ok=True)
+            raise
         return True
 
     def _wait_for_holder(self) -> None:
         """Return when the lease is worth trying again: it is gone, or its holder is dead and it was removed."""
-        holder, started, seen, quiet_since = None, time.monotonic(), 0, time.monotonic()
+        holder, seen, quiet_since = None, -1, time.monotonic()
         while True:
-            found = _read(self.path)
+            found, modified = _read(self.path), _modified(self.path)
             if found is None:
                 return
-            modified = _modified(self.path)
             if found != holder:
                 holder = found
                 job = f", job {found['job']}" if found["job"] else ""
                 log.info("waiting for process %s on %s%s: %s", found["pid"], found["host"], job, self.what)
             if modified != seen:
                 seen, quiet_since = modified, time.monotonic()
-            if _is_dead(found) or time.monotonic() - quiet_since > STALE_SECONDS:
+            if _is_dead(found, time.monotonic() - quiet_since):
                 log.warning("process %s on %s died building %s; taking over", found["pid"], found["host"], self.what)
-                self._bury(found)
+                self._remove(found)
                 return
-            time.sleep(POLL_SECONDS if time.monotonic() - started < 60 else 4 * POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
-    def _bury(self, dead: dict[str, Any]) -> None:
-        """Move a dead holder's lease away. Of several who try, the rename lets one through."""
-        grave = self.path.with_name(f".lease.dead.{self._token}")
+    def _remove(self, dead: dict[str, Any]) -> None:
+        """Remove a dead holder's lease; a guard file lets in one waiter at a time, so that none removes a new lease."""
+        guard = self.path.with_name(f"{self.path.name}.takeover")
         try:
-            self.path.rename(grave)
-        except FileNotFoundError:
+            open(guard, "x").close()
+        except FileExistsError:
+            time.sleep(POLL_SECONDS)
+            if time.time() - _modified(guard) / 1e9 > 10 * STALE_SECONDS:  # its maker was killed in these three lines
+                guard.unlink(missing_ok=True)
             return
-        if _read(grave) != dead and not self.path.exists():
-            grave.rename(self.path)  # somebody was faster, and what we moved is the lease of the living
-        grave.unlink(missing_ok=True)
+        try:
+            if _read(self.path) == dead:
+                self.path.unlink(missing_ok=True)
+        finally:
+            guard.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
             try:
-                os.utime(self.path)
-            except OSError:
-                log.warning("lease %s is gone; was its file system interrupted?", self.path)
-                return
+                if self._is_mine():
+                    os.utime(self.path)
+            except OSError as error:  # a file system that comes back finds us alive
+                log.warning("cannot touch the lease %s: %s", self.path, error)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -115,7 +131,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except json.JSONDecodeError:
-        return {"host": None, "pid": "(unknown)", "born": None, "job": None, "token": None}
+        return {"host": None, "machine": None, "pid": "(unknown)", "born": None, "job": None, "token": None}
 
 
 def _modified(path: Path) -> int:
@@ -125,9 +141,18 @@ def _modified(path: Path) -> int:
         return -1
 
 
-def _is_dead(holder: dict[str, Any]) -> bool:
-    """Tell whether the holder ran on this host and no longer does; of another host nothing is known."""
-    return holder["host"] == socket.gethostname() and _process_start(holder["pid"]) != holder["born"]
+def _is_dead(holder: dict[str, Any], seconds_quiet: float) -> bool:
+    """Judge a process of this machine by whether it runs, one of another by how long it has been quiet."""
+    if holder["machine"] == _machine():
+        return _process_start(holder["pid"]) != holder["born"]
+    return seconds_quiet > STALE_SECONDS
+
+
+def _machine() -> str:
+    """Name the space that process ids belong to: host, boot and, in containers, the namespace."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    marks = [boot.read_text().strip() if boot.exists() else "", os.readlink(namespace) if namespace.exists() else ""]
+    return " ".join([socket.gethostname(), *marks])
 
 
 def _process_start(pid: int) -> str | None:

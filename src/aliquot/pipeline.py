@@ -19,7 +19,7 @@ from aliquot.config import Until, create, parse_budget
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import Annotate, Evaluate, Finetune, Score, Select
 from aliquot.store import Stage, Store
-from aliquot.strategies.base import check_requirements
+from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.tracker import NoTracker, Tracked, Tracker
 
 #: Rows of the selection that the tracker shows; selected.jsonl has them all.
@@ -51,7 +51,8 @@ class Experiment:
     @property
     def id(self) -> str:
         """The identity of the run: its goal's key and, since a ranking serves many, its budget."""
-        return f"{self.stages[-1].key}-{self.budget}"
+        goal = self.stages[-1]
+        return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
 
 
 def build(cfg: DictConfig) -> Experiment:
@@ -64,6 +65,10 @@ def build(cfg: DictConfig) -> Experiment:
     parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
     parts |= {group: create(cfg, group) for group in ("finetune", "evaluate", "trainer")}
     model, spec, strategy, trainer = parts["model"], parts["pool"], parts["strategy"], parts["trainer"]
+    if not isinstance(strategy, Strategy):
+        raise ValueError(
+            f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
+        )
     pool = spec.load()
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
@@ -128,7 +133,7 @@ def run(cfg: DictConfig) -> float:
     directory = store.root / "runs" / experiment.id
     save_config(cfg, directory)
     tracked = _track(cfg, tracker, experiment, directory) if todo else NoTracker().start("", {}, (), directory)
-    summary: dict[str, Any] = {"failed": True}
+    summary: dict[str, Any] | None = None
     try:
         store.on_metrics = tracked.log
         record = _execute(experiment, store, directory, tracked)
@@ -155,6 +160,7 @@ def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tra
         if isinstance(stage, Select):
             rows = write_selection(stage, store.get(stage), directory / "selected.jsonl")
             tracked.table("selection", rows[:TABLE_ROWS])
+    logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)
-    record.write(directory)
+    record.write(directory, losses="".join(path.read_text() for path in logged))
     return record

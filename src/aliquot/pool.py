@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class PoolSpec(Protocol):
     def name(self) -> str: ...
     def identity(self) -> dict[str, object]: ...
     def load(self) -> Pool: ...
+    def check_responses(self) -> None: ...
     def read_responses(self, ids: Collection[str]) -> dict[str, str]: ...
 
 
@@ -86,6 +88,15 @@ class JsonlPool:
             raise ValueError(f"{self._file()} holds no prompts; give one JSON object a line")
         return Pool(self.name, list(lines), prompts, tasks if len(tasks) == len(prompts) else None)
 
+    def check_responses(self) -> None:
+        """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""
+        number, row = next(self._rows())
+        if not isinstance(row.get(self.response), str):
+            raise ValueError(
+                f"{self._file()}:{number}: no text in column '{self.response}', so the oracle cannot annotate; "
+                "name the column with pool.response, or stop after choosing with until=select"
+            )
+
     def read_responses(self, ids: Collection[str]) -> dict[str, str]:
         """Return the responses the file itself holds for `ids`.
 
@@ -119,7 +130,7 @@ class JsonlPool:
                     if line.strip():
                         num_rows += 1
                         yield number, _parse(line, path, number)
-            except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+            except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(f"{path} is no UTF-8 text ({error}); save it as UTF-8 jsonl or jsonl.gz") from error
 
     def _row_id(self, row: dict[str, object], prompt: str) -> str:
@@ -131,6 +142,8 @@ class JsonlPool:
         if not isinstance(value, str):
             found = f"it is {json.dumps(value)}" if column in row else f"the columns are {', '.join(row)}"
             raise ValueError(f"{self._file()}:{number}: no text in column '{column}': {found}")
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise ValueError(f"{self._file()}:{number}: column '{column}' holds half a character (a lone surrogate)")
         return value
 
 

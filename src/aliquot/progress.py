@@ -17,12 +17,12 @@ class Progress:
 
     Args:
         what: the name of the work, for example "finetune".
-        total: how many units the work has, those already done included.
+        total: how many units the work has, those already done included; None where nobody can know.
         unit: what is counted, in the singular: "prompt", "step", "question".
         done: units finished earlier, by the run that this one resumes; they do not count as speed.
     """
 
-    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(self, what: str, total: int | None, unit: str, done: int = 0) -> None:
         self._what, self._total, self._unit = what, total, unit
         self._first = self._done = done
         self._fields: dict[str, object] = {}
@@ -56,7 +56,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None and self._total is not None:
             self.update(self._total - self._done)  # some loops count fewer units than they finish
         self.close()
 
@@ -64,9 +64,10 @@ class Progress:
         self._spoke = time.monotonic()
         seconds = max(self._spoke - self._started, 1e-9)
         rate = (self._done - self._first) / seconds
-        parts = [f"{self._done:,}/{self._total:,} {self._unit}s", f"{rate:,.1f} {self._unit}s/s"]
+        total = "" if self._total is None else f"/{self._total:,}"
+        parts = [f"{self._done:,}{total} {self._unit}s", f"{rate:,.1f} {self._unit}s/s"]
         parts += [f"{name} {value}" for name, value in self._fields.items()]
-        if rate and self._done < self._total:
+        if self._total is not None and rate and self._done < self._total:
             parts.append(f"{_clock((self._total - self._done) / rate)} left")
         print(f"{self._what}: {_clock(seconds)}  {', '.join(parts)}", file=sys.stderr, flush=True)
 

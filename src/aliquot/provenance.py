@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 import resource
@@ -27,9 +28,19 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def reset_peak_memory() -> None:
+    """Let `peak_memory_gb` count from now on, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_gb() -> float:
-    """Return the largest resident memory of this process so far, in GB (10^9 bytes)."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    """Return the largest resident memory of this process since the reset, in GB (10^9 bytes)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return round(int(peak.split()[1]) * 1024 / 1e9, 2)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kibibytes
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
@@ -40,9 +51,10 @@ def _versions() -> dict[str, str]:
 
 @functools.cache
 def _git() -> dict[str, Any]:
-    """Ask git about the folder this package was imported from; an installed wheel has no commit."""
+    """Ask git about the checkout this package was imported from; an installed wheel has no commit."""
     here = Path(__file__).parent
     try:
+        _run_git(here, "ls-files", "--error-unmatch", __file__)  # or it is a wheel inside somebody's checkout
         commit = _run_git(here, "rev-parse", "HEAD")
         dirty = bool(_run_git(here, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):

@@ -96,10 +96,10 @@ class RunRecord:
                 values[f"{when}/{metric.name}_stderr"] = metric.stderr
         return values | {f"seconds/{name.replace(' ', '_')}": seconds for name, _, seconds in self.stages}
 
-    def write(self, directory: Path) -> None:
-        """Write results.json and metrics.jsonl."""
+    def write(self, directory: Path, losses: str) -> None:
+        """Write results.json, and metrics.jsonl: the lines logged while finetuning, then one of the results."""
+        write_atomic(directory / "metrics.jsonl", f"{losses}{json.dumps(self.summary())}\n")
         write_atomic(directory / _RESULTS, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-        write_atomic(directory / "metrics.jsonl", json.dumps(self.summary()) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> RunRecord:

@@ -107,6 +107,9 @@ class Annotate(Stage[AnnotatedSet]):
     def title(self) -> str:
         return f"annotate: {self.budget:,} responses from {type(self.annotator).__name__}"
 
+    def check(self) -> None:
+        self.annotator.check(self.select.pool)
+
     def build(self, store: Store, directory: Path) -> None:
         rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
         pool = self.select.pool.load()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from aliquot.lease import Lease
-from aliquot.provenance import peak_memory_gb, provenance
+from aliquot.provenance import peak_memory_gb, provenance, reset_peak_memory
 
 T = TypeVar("T")
 #: Takes the values a stage logs while it runs, such as the loss.
@@ -89,14 +89,17 @@ def canonical(value: object) -> object:
     """Reduce a value to JSON so that equal meanings give equal text: 1 and 1.0, tuples and lists.
 
     A stage stands for itself by its key, an object with `identity()` by what that returns, any other dataclass by
-    its class name and fields.
+    its class, the class's `version` (1 where it has none) and its fields.
     """
     if isinstance(value, Stage):
         return {"stage": value.name, "key": value.key}
     if hasattr(value, "identity"):
         return canonical(cast(Any, value).identity())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **{k: canonical(v) for k, v in _fields(value).items()}}
+        kind = type(value)
+        version = getattr(kind, "version", 1)
+        named = {"type": f"{kind.__module__}.{kind.__qualname__}", "version": version}
+        return named | {k: canonical(v) for k, v in _fields(value).items()}
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in cast(Mapping[object, object], value).items()}
     if isinstance(value, (list, tuple)):
@@ -141,10 +144,11 @@ class Store:
             return
         directory = self.directory(stage)
         directory.mkdir(parents=True, exist_ok=True)
-        with Lease(directory / "lease", what=f"{stage.name} {stage.key}"):
+        with Lease(directory / "lease", what=f"{stage.name} {stage.key}") as lease:
             if self.record(stage) is not None:
                 return  # another process finished it while we waited
             started = time.monotonic()
+            reset_peak_memory()
             try:
                 stage.build(self, directory)
             except Exception:
@@ -152,6 +156,9 @@ class Store:
                 raise
             (directory / "error.txt").unlink(missing_ok=True)
             seconds = time.monotonic() - started
+            lease.check()
+            if dataclasses.replace(stage).key != stage.key:
+                raise ValueError(f"a file that {stage.name} reads was changed while it ran; run it again")
             write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
 
     def check_writable(self) -> None:

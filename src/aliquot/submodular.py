@@ -81,11 +81,11 @@ class _Greedy:
         self.smallest_batch = self.batch_size = _UNIT * _num_cores()
 
     def run(self, workers: ThreadPoolExecutor) -> Selection:
-        # Picks come in a rush at the end, rows compared with the pool steadily: all of them once for their first gains,
-        # most of them once more for their lists.
         budget = len(self.indices)
-        with Progress("facility location", 2 * len(self.bound), "row") as progress:
+        with Progress("facility location: first gains", len(self.bound), "prompt") as progress:
             self._first_gains(workers, progress)
+        # Picks come in a rush at the end. Before, prompts are compared with the pool, most of them one to three times.
+        with Progress("facility location", None, "comparison") as progress:
             while self.picked < budget:
                 row = self._pick_from_lists()
                 if row is not None and self.stamp[row] == self.picked:

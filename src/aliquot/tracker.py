@@ -23,7 +23,7 @@ class Tracked(Protocol):
 
     def log(self, values: dict[str, Any]) -> None: ...
     def table(self, name: str, rows: Sequence[dict[str, Any]]) -> None: ...
-    def finish(self, summary: dict[str, Any]) -> None: ...
+    def finish(self, summary: dict[str, Any] | None) -> None: ...
 
 
 class Tracker(Protocol):
@@ -75,7 +75,7 @@ class WandB:
             entity=self.entity,
             group=self.group or f"{tags[2]}-{tags[3]}",
             name=f"{tags[0]}-{tags[1]}",
-            tags=[*tags, *self.tags],
+            tags=[tag[:64] for tag in (*tags, *self.tags)],  # longer ones are refused
             config=config,
             dir=str(directory),
             mode=online,  # pyright: ignore[reportArgumentType]
@@ -102,9 +102,10 @@ class _Run:
     def table(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
         self.attempt(lambda: self._run and self._run.log({name: _table(rows)}))
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        self.attempt(lambda: self._run and self._run.summary.update(summary))
-        self.attempt(lambda: self._run and self._run.finish())
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """Close the run with its final numbers, or as failed where there are none."""
+        self.attempt(lambda: self._run and self._run.summary.update(summary or {}))
+        self.attempt(lambda: self._run and self._run.finish(exit_code=0 if summary else 1))
 
     def attempt(self, action: Callable[[], object]) -> None:
         """Do it; whatever W&B raises is logged, and tracking stops, but the run goes on."""

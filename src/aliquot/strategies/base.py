@@ -56,6 +56,12 @@ def rank(strategy: Strategy, pool: Pool, scores: Scores | None, k: int) -> Selec
 
 def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
     """Raise ValueError, before the pass, where the strategy needs what the scorer or the pool will not have."""
+    unknown = strategy.requires - {"features", "tokens", "tasks"}
+    if unknown:
+        raise ValueError(
+            f"{type(strategy).__name__} needs {', '.join(sorted(unknown))}, which the scorer does not keep; "
+            "it keeps features and tokens"
+        )
     if "tokens" in strategy.requires and scorer.max_new_tokens == 0:
         raise ValueError(
             f"{type(strategy).__name__} needs token statistics of the own response, and scorer.max_new_tokens=0 "

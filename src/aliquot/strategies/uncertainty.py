@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from aliquot import uncertainty
 from aliquot.types import Pool, Scores, Selection
+
+log = logging.getLogger(__name__)
 
 #: The measures without a parameter of their own, by name.
 MEASURES = {
@@ -38,7 +41,9 @@ class Uncertainty:
 
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
         assert scores is not None and scores.tokens is not None
-        return largest(MEASURES[self.measure](scores.tokens), k)
+        score = MEASURES[self.measure](scores.tokens)
+        _log_lengths(self.measure, score, scores)
+        return largest(score, k)
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,26 @@ class LeastConfidence:
 
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
         assert scores is not None and scores.tokens is not None
-        return largest(uncertainty.least_confidence(scores.tokens, self.normalize), k)
+        score = uncertainty.least_confidence(scores.tokens, self.normalize)
+        _log_lengths("least_confidence", score, scores)
+        return largest(score, k)
 
 
 def largest(score: uncertainty.Score, k: int) -> Selection:
     """Return the k rows of largest score, ties to the lower row; a pick's gain is its score."""
     indices = np.argsort(-score, kind="stable")[:k]
     return Selection(indices.astype(np.int64), score[indices].astype(np.float64))
+
+
+def _log_lengths(name: str, score: uncertainty.Score, scores: Scores) -> None:
+    """Say how far the measure is a matter of length: extremes over tokens grow with their number."""
+    assert scores.tokens is not None
+    of_response, of_prompt = (_correlation(score, n) for n in (scores.tokens.lengths, scores.prompt_lengths))
+    log.info("%s correlates %.2f with the length of the response, %.2f of the prompt", name, of_response, of_prompt)
+
+
+def _correlation(score: uncertainty.Score, lengths: np.ndarray) -> float:
+    """Return Pearson's correlation; 0 where one of the two is constant."""
+    if np.ptp(score) == 0 or np.ptp(lengths) == 0:
+        return 0.0
+    return float(np.corrcoef(score, lengths)[0, 1])
