@@ -91,7 +91,7 @@ def _shown(path: Path) -> str:
 
 def _next_command(run: RunRecord) -> str:
     """Suggest the reference, or the whole experiment where this run stopped early, or the table of all runs."""
-    dropped = ("check=", "sweeps=", "experiments=") if run.finetuned else ("check=", "until=")
+    dropped = ("sweeps=",) if run.finetuned else ("sweeps=", "until=")
     kept = [o for o in run.overrides if not o.startswith(dropped)]
     if run.strategy == "random" and run.finetuned:
         store = [o.removeprefix("store=") for o in kept if o.startswith("store=")]
