@@ -43,7 +43,7 @@ def run_aliquot(model: Model, pool: Pool, scorer: Scorer) -> None:
 @torch.inference_mode()
 def run_bare_loop(model: Model, pool: Pool, scorer: Scorer) -> None:
     network, tokenizer = model.load(), model.load_tokenizer()
-    encoded = encode(model, tokenizer, pool.prompts)
+    encoded = encode(model, tokenizer, pool.prompts, model.max_tokens - scorer.max_new_tokens)
     for rows in plan_batches(encoded.lengths, scorer.max_new_tokens, scorer.tokens_per_batch):
         tokens, mask = map(torch.from_numpy, encoded.left_pad(rows, tokenizer.pad_token_id))
         positions = (mask.cumsum(1) - 1).clamp(min=0)

@@ -1,6 +1,9 @@
 """Fixtures shared by all tests: the real data where there is some, and a way to run experiments in this process."""
 
 import os
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,19 @@ def real_data():
     if not folder:
         pytest.skip("ALIQUOT_DATA is not set: no real data to test on")
     return Path(folder)
+
+
+@pytest.fixture
+def small_disk():
+    """A file system of 64 KiB, where one may be mounted; not in a folder that pytest cleans up."""
+    folder = Path(tempfile.mkdtemp())
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        folder.rmdir()
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+    folder.rmdir()
 
 
 @pytest.fixture

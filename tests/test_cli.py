@@ -124,33 +124,15 @@ def test_features_that_are_not_finite_are_counted_and_located(tmp_path):
     assert "features of 5 of 5 prompts hold NaN or infinity (rows 0, 1, 2, 3, 4)" in message
 
 
-def full_disk(tmp_path):
-    """Mount a file system of 64 KiB, where one may."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    return folder
+def test_a_full_disk_ends_with_one_message_and_nothing_half_done(small_disk):
+    message = refuse(f"store={small_disk}", "budget=2k", "strategy=random", "until=annotate", "tracker=none")
+    assert "no space left" in message
+    assert not list(small_disk.glob("annotate/*/stage.json"))
 
 
-def test_a_full_disk_ends_with_one_message_and_nothing_half_done(tmp_path):
-    folder = full_disk(tmp_path)
-    try:
-        message = refuse(f"store={folder}", "budget=2k", "strategy=random", "until=annotate", "tracker=none")
-        assert "no space left" in message
-        assert not list(folder.glob("annotate/*/stage.json"))
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_read_only_store_is_refused_before_any_work(tmp_path):
-    folder = full_disk(tmp_path)
-    try:
-        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-        assert "set store=FOLDER" in refuse(f"store={folder}/store", "until=select", "tracker=none")
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+def test_a_read_only_store_is_refused_before_any_work(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert "set store=FOLDER" in refuse(f"store={small_disk}/store", "until=select", "tracker=none")
 
 
 def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):

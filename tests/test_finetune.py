@@ -148,8 +148,7 @@ def test_every_example_keeps_the_end_of_its_prompt_and_the_beginning_of_its_resp
     tokenizer = model.load_tokenizer()
     rows = AnnotatedSet(["a", "b"], ["cat " * 30 + "dog", "one"], ["two", "three " * 30])
     examples = encode_examples(cut, tokenizer, rows)
-    prompts = model.encode_prompts(tokenizer, rows.prompts)
-    responses = model.encode_responses(tokenizer, rows.responses)
+    prompts, responses = zip(*model.encode_pairs(tokenizer, rows.prompts, rows.responses), strict=True)
     for tokens, start, prompt, response in zip(
         examples.tokens, examples.prompt_lengths, prompts, responses, strict=True
     ):
@@ -284,7 +283,7 @@ def test_checkpoint_holds_the_adapter_only_and_is_refused_by_another_training(mo
         finetune(model, annotated(), replace(RECIPE, rank=2), CPU, tmp_path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_process_resumes_to_the_same_adapter(model, uninterrupted, tmp_path, how):
     script = f"""
 import sys, time
@@ -305,7 +304,8 @@ finetune(Model({model.path!r}, template={model.template!r}), annotated(), RECIPE
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(how)
-    assert process.wait() == (-signal.SIGKILL if how == signal.SIGKILL else 128 + signal.SIGTERM)
+    codes = {signal.SIGKILL: [-how], signal.SIGTERM: [128 + how], signal.SIGINT: [1, -how]}
+    assert process.wait() in codes[how]
     # Told to end, it saves at the next step's boundary; killed, it left the checkpoint of step 6.
     assert checkpoint_step(tmp_path) == (6 if how == signal.SIGKILL else 8)
     assert_same(finetune(model, annotated(), RECIPE, CPU, tmp_path), uninterrupted)
@@ -335,6 +335,27 @@ def test_bad_recipes_are_refused_with_the_remedy(change, message):
 def test_a_training_that_explodes_says_so(model, tmp_path):
     with pytest.raises(ValueError, match=r"the loss is nan at step \d+; lower finetune.learning_rate \(now 1e\+30\)"):
         finetune(model, annotated(), replace(RECIPE, learning_rate=1e30), CPU, tmp_path)
+
+
+def test_one_layer_may_be_named_and_names_that_match_none_are_refused(model):
+    from aliquot.adapter import add_adapter
+
+    network = add_adapter(model, replace(RECIPE, target_modules="q_proj"))
+    adapted = {name for name, _ in network.named_parameters() if "lora_A" in name}
+    assert len(adapted) == 2 and all(".q_proj." in name for name in adapted)
+    message = r"no linear layer of the model is named 'query'; its linear layers are down_proj, gate_proj, k_proj, "
+    with pytest.raises(ValueError, match=message):
+        add_adapter(model, replace(RECIPE, target_modules=["q_proj", "query"]))
+
+
+def test_a_full_disk_is_told_as_one(model, small_disk):
+    from aliquot.adapter import add_adapter, save_adapter
+
+    big = replace(RECIPE, rank=64)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_adapter(add_adapter(model, big), small_disk / "adapter")
+    with pytest.raises(OSError, match="No space left on device"):
+        finetune(model, annotated(), big, CPU, small_disk)
 
 
 def test_float16_is_refused(model, tmp_path):

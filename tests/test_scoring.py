@@ -1,5 +1,6 @@
 """The scoring pass against the model itself, one prompt at a time, and against interruptions."""
 
+import errno
 import json
 import logging
 import signal
@@ -21,7 +22,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from aliquot import scoring_module
+from aliquot import scoring, scoring_module
 from aliquot.decoding import describe
 from aliquot.features import POSITIONS
 from aliquot.model import Model
@@ -269,18 +270,28 @@ score(Model(path), Pool("words", prompts, prompts), scorer, TrainerSpec("cpu"), 
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_process_loses_one_shard_at_most(models, pool, tmp_path, rows_read, how):
     arguments = json.dumps([models().path, list(pool.prompts), str(tmp_path)])
-    with subprocess.Popen([sys.executable, "-c", SLOWLY, arguments], stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-c", SLOWLY, arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while len(list(tmp_path.glob("shards/*.npz"))) < 2 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(how)
-    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 128 + signal.SIGTERM)
+        error = process.stderr.read()
+    codes = {signal.SIGKILL: [-how], signal.SIGTERM: [128 + how], signal.SIGINT: [1, -how]}
+    assert process.returncode in codes[how]
+    assert error.rstrip().endswith("KeyboardInterrupt") == (how == signal.SIGINT)
     saved = np.concatenate([np.load(path)["rows"] for path in tmp_path.glob("shards/*.npz")])
     scores = scores_of(models(), pool, tmp_path, tokens_per_batch=100, shard_size=5)
     assert sorted([*rows_read, *saved]) == list(range(len(pool)))
     assert_same(scores, scores_of(models(), pool, tmp_path / "b", tokens_per_batch=100), rtol=1e-6, atol=1e-6)
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(small_disk):
+    with pytest.raises(OSError, match=r"No space left on device: .*features.partial") as caught:
+        scoring._reserve(small_disk / "features.partial", np.dtype(np.float32), (1000, 1000))
+    assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("layer", [3, -4])

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import warnings
 from collections.abc import Generator
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 
 from aliquot.model import Model
 from aliquot.types import Adapter
@@ -23,19 +26,25 @@ if TYPE_CHECKING:
 
     from aliquot.finetune import LoRA
 
+#: Bytes; torch does not say why it could not write, and what it wrote so far may be gone.
+_NEARLY_FULL = 1 << 20
+
 
 def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
     """Load the model, freeze it and put a fresh, seeded adapter on its linear layers."""
     from peft import LoraConfig, get_peft_model
 
+    names = recipe.module_names()
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.rank,
         lora_alpha=cast(Any, recipe.alpha),
         lora_dropout=recipe.dropout,
-        target_modules=recipe.target_modules if isinstance(recipe.target_modules, str) else list(recipe.target_modules),
+        # peft takes a string for a regular expression.
+        target_modules="all-linear" if names == ["all-linear"] else names,
     )
     base = model.load()
+    _check_names(base, names)
     torch.manual_seed(recipe.seed)
     with _deprecations_ignored():
         network = cast("PeftModel", get_peft_model(base, config))
@@ -44,15 +53,45 @@ def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
     return network
 
 
+def _check_names(network: PreTrainedModel, names: list[str]) -> None:
+    """Raise ValueError where a name is no linear layer's; peft goes on where only some are."""
+    head = network.get_output_embeddings()
+    layers = [
+        name
+        for name, layer in network.named_modules()
+        if (isinstance(layer, torch.nn.Linear) or type(layer).__name__ == "Conv1D") and layer is not head
+    ]
+    for target in names:
+        if target != "all-linear" and not any(f".{name}".endswith(f".{target}") for name in layers):
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
+            raise ValueError(
+                f"finetune.target_modules: no linear layer of the model is named '{target}'; its linear layers are "
+                f"{known}; name some of these, or use all-linear"
+            )
+
+
 def save_adapter(network: PeftModel, path: Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors, all or nothing."""
     temporary = path.with_name(f".{path.name}")
     for leftover in (temporary, path):
         shutil.rmtree(leftover, ignore_errors=True)
     # By default peft asks the hub whether the vocabulary was resized; here it never is.
-    network.save_pretrained(str(temporary), save_embedding_layers=False)
+    with full_disk_told(temporary):
+        network.save_pretrained(str(temporary), save_embedding_layers=False)
     (temporary / "README.md").unlink(missing_ok=True)  # a model card without content
     temporary.rename(path)
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Generator[None]:
+    """Raise OSError where safetensors and torch fail on a full disk with errors of their own."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        full = "No space left" in str(error) or shutil.disk_usage(path.parent).free < _NEARLY_FULL
+        if not full:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:

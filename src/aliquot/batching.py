@@ -55,18 +55,18 @@ class EncodedPrompts:
 def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int) -> EncodedPrompts:
     """Tokenise a pool, some thousand prompts at a time: lists of Python integers are large.
 
-    A prompt longer than `max_tokens` loses its beginning.
+    A prompt longer than `max_tokens` loses its beginning, but for the tokenizer's special tokens there.
 
     Raises:
         ValueError: a prompt has no tokens, so there is nothing the model could read.
     """
     parts: list[Int32[np.ndarray, " t"]] = []
     lengths: list[int] = []
-    num_cut = 0
+    num_cut, num_special = 0, model.num_leading(tokenizer)
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
         encoded = model.encode_prompts(tokenizer, prompts[start : start + _PROMPTS_AT_ONCE])
         num_cut += sum(len(ids) > max_tokens for ids in encoded)
-        encoded = [ids[-max_tokens:] for ids in encoded]
+        encoded = [keep_end(ids, max_tokens, num_special) for ids in encoded]
         lengths += map(len, encoded)
         parts.append(np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded]))
     if 0 in lengths:
@@ -77,12 +77,25 @@ def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
     return EncodedPrompts(np.concatenate(parts), np.asarray(lengths, dtype=np.int64), num_cut)
 
 
+def keep_end(ids: Sequence[int], room: int, num_special: int) -> Sequence[int]:
+    """Cut a prompt to its end, behind the special tokens it begins with: models read badly without theirs.
+
+    >>> keep_end([1, 5, 6, 7, 8], room=3, num_special=1)
+    [1, 7, 8]
+    """
+    if len(ids) <= room:
+        return ids
+    kept = num_special if num_special < room else 0
+    return [*ids[:kept], *ids[len(ids) - room + kept :]]
+
+
 def plan_batches(
     lengths: Int64[np.ndarray, " n"], num_new: int, tokens_per_batch: int
 ) -> list[Int64[np.ndarray, " b"]]:
-    """Cut the rows, longest first, into batches of at most `tokens_per_batch` padded tokens.
+    """Cut the rows into batches of like length, of at most `tokens_per_batch` padded tokens.
 
-    The longest come first so that a batch too large for the memory fails at once and not after an hour.
+    The longest rows come first, so that a batch too large for the memory fails at once and not after an hour. The
+    others come in a fixed random order: any part of the pass is like the whole, so the time left can be told.
 
     Args:
         lengths: tokens of each prompt.
@@ -97,7 +110,8 @@ def plan_batches(
         size = max(1, tokens_per_batch // widest)
         batches.append(order[start : start + size])
         start += size
-    return batches
+    shuffled = np.random.default_rng(0).permutation(range(1, len(batches)))
+    return [*batches[:1], *(batches[i] for i in shuffled)]
 
 
 def spans(starts: Int64[np.ndarray, " n"], lengths: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " t"]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from aliquot.model import Model
 from aliquot.store import OnMetrics, ignore, write_atomic
-from aliquot.trainer import TrainerSpec
+from aliquot.trainer import TrainerSpec, interruptible
 from aliquot.types import Adapter, AnnotatedSet
 
 if TYPE_CHECKING:
@@ -97,6 +97,12 @@ class LoRA:
         return [self.target_modules] if isinstance(self.target_modules, str) else list(self.target_modules)
 
 
+def check_trainable(model: Model) -> None:
+    """Raise ValueError where the model cannot be finetuned, before anything expensive starts."""
+    if model.dtype == "float16":
+        raise ValueError("model.dtype=float16 has too narrow a range for gradients; use bfloat16 or float32")
+
+
 def finetune(
     model: Model,
     annotated: AnnotatedSet,
@@ -114,8 +120,7 @@ def finetune(
         ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, or `directory`
             holds the checkpoint of another training.
     """
-    if model.dtype == "float16":
-        raise ValueError("model.dtype=float16 has too narrow a range for gradients; use bfloat16 or float32")
+    check_trainable(model)
     if not len(annotated):
         raise ValueError("there are 0 annotated prompts to finetune on; raise the budget")
     from aliquot.adapter import save_adapter
@@ -170,16 +175,16 @@ def _train(
     from aliquot.finetune_module import Checkpoints, LoRAModule, Report
 
     checkpoint = directory / _CHECKPOINT
-    fit = trainer.build(
-        directory,
-        max_epochs=1,  # the plan holds all epochs
-        precision="bf16-mixed" if model.dtype == "bfloat16" else "32-true",
-        callbacks=[
-            Report(directory / "metrics.jsonl", plan, on_metrics),
-            Checkpoints(checkpoint, recipe.checkpoint_every),
-        ],
-    )
-    with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
+    with torch.random.fork_rng(), interruptible() as interrupted:  # pyright: ignore[reportUnknownMemberType]
+        fit = trainer.build(
+            directory,
+            max_epochs=1,  # the plan holds all epochs
+            precision="bf16-mixed" if model.dtype == "bfloat16" else "32-true",
+            callbacks=[
+                Report(directory / "metrics.jsonl", plan, on_metrics),
+                Checkpoints(checkpoint, recipe.checkpoint_every, interrupted),
+            ],
+        )
         network = add_adapter(model, recipe)
         module = LoRAModule(network, recipe, examples, plan, pad, _fingerprint(model, recipe, examples))
         module.train()  # transformers loads models in eval mode, and Lightning leaves them there: no dropout

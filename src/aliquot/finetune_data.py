@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Int32, Int64
 
+from aliquot.batching import keep_end
 from aliquot.model import Model
 from aliquot.types import AnnotatedSet
 
@@ -59,14 +60,14 @@ def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated:
     A prompt makes room for its response by losing its beginning, down to half of `max_tokens`; then the response loses
     its end. So every example keeps response tokens to train on.
     """
-    prompts = model.encode_prompts(tokenizer, annotated.prompts)
-    responses = model.encode_responses(tokenizer, annotated.responses)
-    rooms = [max(model.max_tokens - len(response), model.max_tokens // 2) for response in responses]
-    pairs = [(p[-room:], r) for p, r, room in zip(prompts, responses, rooms, strict=True)]
+    encoded = model.encode_pairs(tokenizer, annotated.prompts, annotated.responses)
+    rooms = [max(model.max_tokens - len(response), model.max_tokens // 2) for _, response in encoded]
+    num_special = model.num_leading(tokenizer)
+    pairs = [(keep_end(p, room, num_special), r) for (p, r), room in zip(encoded, rooms, strict=True)]
     return Examples(
-        tokens=[np.array((p + r)[: model.max_tokens], dtype=np.int32) for p, r in pairs],
+        tokens=[np.array([*p, *r][: model.max_tokens], dtype=np.int32) for p, r in pairs],
         prompt_lengths=np.array([len(p) for p, _ in pairs], dtype=np.int64),
-        num_cut_prompts=sum(len(p) > room for p, room in zip(prompts, rooms, strict=True)),
+        num_cut_prompts=sum(len(p) > room for (p, _), room in zip(encoded, rooms, strict=True)),
         num_cut_responses=sum(len(p) + len(r) > model.max_tokens for p, r in pairs),
     )
 

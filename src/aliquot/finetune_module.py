@@ -14,6 +14,7 @@ import math
 import signal
 import time
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn.functional import cross_entropy
 
+from aliquot.adapter import full_disk_told
 from aliquot.finetune_data import IGNORE, Examples, MicroBatch, Plan, StepBatch, StepBatches
 from aliquot.progress import Progress
 from aliquot.store import OnMetrics, write_atomic
@@ -128,22 +130,25 @@ class LoRAModule(LightningModule):
 
 
 class Checkpoints(Callback):
-    """Writes the checkpoint every `every` optimiser steps and when the process is told to end (SIGTERM)."""
+    """Writes the checkpoint every `every` optimiser steps and when the process is told to end (SIGTERM, Ctrl-C)."""
 
-    def __init__(self, path: Path, every: int) -> None:
-        self._path, self._every = path, every
+    def __init__(self, path: Path, every: int, interrupted: Event) -> None:
+        self._path, self._every, self._interrupted = path, every, interrupted
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
         """Save, whole or not at all; Lightning itself would heed SIGTERM only after the last epoch."""
-        told_to_end = trainer.received_sigterm
+        told_to_end = trainer.received_sigterm or self._interrupted.is_set()
         if told_to_end or trainer.global_step % self._every == 0:
             # Lightning's own writing may end in a copy across file systems, which a kill can cut in half.
             temporary = self._path.with_suffix(".partial")
-            trainer.save_checkpoint(temporary, weights_only=False)
+            with full_disk_told(temporary):
+                trainer.save_checkpoint(temporary, weights_only=False)
             if trainer.is_global_zero:
                 temporary.replace(self._path)
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
         if told_to_end:
             raise SystemExit(128 + signal.SIGTERM)
 

@@ -2,7 +2,7 @@
 
 A lease is a file made with O_EXCL, which works where flock does not. It names its holder, who touches it every few
 seconds. Whoever finds it taken waits, and removes it once the holder is known to be dead: a process of this machine
-that no longer runs, or one of another machine that has not touched the file for a minute *by the waiter's own clock* (the
+no longer runs, or one of another machine that has not touched the file for a minute *by the waiter's own clock* (the
 clocks of two machines need not agree).
 """
 

@@ -7,7 +7,9 @@ A prompt's signals do not depend on what shares its batch, so neither batch size
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -23,7 +25,7 @@ from aliquot.batching import EncodedPrompts, encode, plan_batches, spans
 from aliquot.features import NORMALIZATIONS, POSITIONS, normalize_in_place
 from aliquot.model import Model
 from aliquot.progress import Progress
-from aliquot.trainer import TrainerSpec
+from aliquot.trainer import TrainerSpec, interruptible
 from aliquot.types import Pool, Scores, TokenStats
 
 log = logging.getLogger(__name__)
@@ -115,8 +117,10 @@ def _run_pass(
     with (
         closing(ScoringModule(network, scorer, end_tokens(network, tokenizer))) as module,
         Progress("score", num_rows, "prompt", done=num_rows - sum(map(len, batches))) as progress,
+        interruptible() as interrupted,
     ):
-        trainer = spec.build(shards.directory.parent, callbacks=[ShardWriter(shards, scorer.shard_size, progress)])
+        writer = ShardWriter(shards, scorer.shard_size, progress, interrupted)
+        trainer = spec.build(shards.directory.parent, callbacks=[writer])
         trainer.predict(module, loader, return_predictions=False)
 
 
@@ -164,11 +168,11 @@ def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], normalize: st
     """
     num_rows = len(prompt_lengths)
     width, has_tokens = next((shard["features"].shape[1], "entropy" in shard) for shard in shards)
-    np.save(directory / "prompt_lengths.npy", prompt_lengths)
+    _reserve(directory / "prompt_lengths.npy", np.dtype(np.int64), (num_rows,))[:] = prompt_lengths
     if has_tokens:
         _merge_tokens(shards, num_rows, directory)
     temporary = directory / "features.partial"
-    features = np.lib.format.open_memmap(temporary, "w+", np.dtype(np.float32), (num_rows, width))
+    features = _reserve(temporary, np.dtype(np.float32), (num_rows, width))
     for shard in shards:
         features[shard["rows"]] = shard["features"]
     normalize_in_place(features, normalize)
@@ -188,7 +192,21 @@ def _merge_tokens(shards: Shards, num_rows: int, directory: Path) -> None:
         for name, values in stats.items():
             values[entries] = shard[name]
     for name, values in {"token_lengths": lengths, **stats}.items():
-        np.save(directory / f"{name}.npy", values)
+        _reserve(directory / f"{name}.npy", values.dtype, values.shape)[:] = values
+
+
+def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """Map a new npy file whose space is taken at once: a disk that fills up later would end the process (SIGBUS)."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+            log.debug("%s: space cannot be taken in advance (%s)", path, error)  # this file system does without
+    return array
 
 
 def load_scores(directory: Path) -> Scores:

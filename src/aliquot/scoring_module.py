@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import get_ident
+from threading import Event, get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -131,7 +131,8 @@ class ScoringModule(LightningModule):
         if num_new:
             signals |= reader.respond(output.logits[:, -1], mask, cache, num_new)
         self._last_states.pop(get_ident(), None)
-        return {name: values.cpu() for name, values in signals.items()}
+        # Copies: a view, such as the last position, would keep the states of all positions until the next shard.
+        return {name: values.cpu().clone() for name, values in signals.items()}
 
 
 def num_layers(network: PreTrainedModel) -> int:
@@ -165,10 +166,10 @@ def check_fits(network: PreTrainedModel, scorer: Scorer, longest: int) -> None:
 
 
 class ShardWriter(Callback):
-    """Saves the predictions every `shard_size` prompts and tells how far the pass is."""
+    """Saves the predictions every `shard_size` prompts, or when told to end, and tells how far the pass is."""
 
-    def __init__(self, shards: Shards, shard_size: int, progress: Progress) -> None:
-        self._shards, self._shard_size, self._progress = shards, shard_size, progress
+    def __init__(self, shards: Shards, shard_size: int, progress: Progress, interrupted: Event) -> None:
+        self._shards, self._shard_size, self._progress, self._interrupted = shards, shard_size, progress, interrupted
         self._waiting: list[dict[str, Tensor]] = []
 
     def on_predict_batch_end(
@@ -183,8 +184,11 @@ class ShardWriter(Callback):
         """Keep the signals of a batch; save when there are enough, or when told to end: Lightning would read on."""
         self._waiting.append(outputs)
         self._progress.update(len(outputs["rows"]))
-        if trainer.received_sigterm or sum(len(signals["rows"]) for signals in self._waiting) >= self._shard_size:
+        told_to_end = trainer.received_sigterm or self._interrupted.is_set()
+        if told_to_end or sum(len(signals["rows"]) for signals in self._waiting) >= self._shard_size:
             self._save()
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
         if trainer.received_sigterm:
             raise SystemExit(128 + signal.SIGTERM)
 

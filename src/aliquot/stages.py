@@ -18,7 +18,7 @@ import numpy as np
 
 from aliquot.annotate import Annotator, load_annotated, save_annotated
 from aliquot.evaluate import Benchmark, evaluate, load_result
-from aliquot.finetune import LoRA, finetune, load_adapter
+from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter
 from aliquot.model import Model
 from aliquot.pool import PoolSpec
 from aliquot.scoring import Scorer, load_scores, score
@@ -47,6 +47,7 @@ class Score(Stage[Scores]):
 
     def check(self) -> None:
         self.model.check()
+        self.trainer.check()
 
     def build(self, store: Store, directory: Path) -> None:
         score(self.model, self.pool.load(), self.scorer, self.trainer, directory)
@@ -136,6 +137,8 @@ class Finetune(Stage[Adapter]):
 
     def check(self) -> None:
         self.model.check()
+        self.trainer.check()
+        check_trainable(self.model)
 
     def build(self, store: Store, directory: Path) -> None:
         finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory, store.on_metrics)
@@ -160,6 +163,7 @@ class Evaluate(Stage[EvalResult]):
 
     def check(self) -> None:
         self.model.check()
+        self.trainer.check()
         self.benchmark.check()
 
     def build(self, store: Store, directory: Path) -> None:

@@ -7,9 +7,14 @@ the store keeps the results, the tracker the numbers, and each stage draws its o
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, current_thread, main_thread
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,15 +27,23 @@ class TrainerSpec:
 
     Args:
         accelerator: auto, cpu, gpu or whatever else Lightning knows.
-        devices: how many of them.
+        devices: 1 for now; several experiments may run side by side instead.
     """
 
     accelerator: str = "auto"
     devices: int = 1
 
     def __post_init__(self) -> None:
-        if self.devices < 1:
-            raise ValueError(f"trainer.devices={self.devices} is too few; give at least 1")
+        if self.devices != 1:
+            raise ValueError(
+                f"trainer.devices={self.devices} is not supported yet, one device is; set trainer.devices=1, and run "
+                "several experiments side by side to use more"
+            )
+
+    def check(self) -> None:
+        """Raise ValueError where the accelerator is unknown or not on this machine."""
+        if self.accelerator not in ("auto", "cpu"):  # those are everywhere, and importing Lightning takes seconds
+            self.build(Path())
 
     def build(self, directory: Path, **kwargs: Any) -> Trainer:
         """Build a trainer that works below `directory`.
@@ -38,8 +51,12 @@ class TrainerSpec:
         Args:
             directory: where Lightning may write.
             kwargs: passed to Lightning's `Trainer`, over the settings made here.
+
+        Raises:
+            ValueError: this machine has no such accelerator.
         """
         _quieten()
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
         from pytorch_lightning import Trainer
 
         settings: dict[str, Any] = {
@@ -51,7 +68,42 @@ class TrainerSpec:
             "enable_model_summary": False,
             "enable_progress_bar": False,
         }
-        return Trainer(**settings | kwargs)
+        try:
+            return Trainer(**settings | kwargs)
+        except (MisconfigurationException, ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"trainer.accelerator={self.accelerator} cannot be used here: {reason}; "
+                "set trainer.accelerator=auto or cpu"
+            ) from error
+
+
+@contextmanager
+def interruptible() -> Generator[Event]:
+    """Let Ctrl-C wait for the end of the batch, and then end the block with KeyboardInterrupt.
+
+    The event that it yields says that Ctrl-C was pressed: whoever runs the loop saves and raises KeyboardInterrupt,
+    which Lightning would turn into a silent exit. Pressed again, it ends the block at once.
+    """
+    told, before = Event(), signal.getsignal(signal.SIGINT)
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        told.set()
+
+    # Only the main thread may handle signals; a job in the background ignores this one.
+    handles = current_thread() is main_thread() and callable(before)
+    try:
+        if handles:
+            signal.signal(signal.SIGINT, tell)
+        yield told
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if handles:
+            signal.signal(signal.SIGINT, before)
 
 
 def _quieten() -> None:
