@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from aliquot.model import Model
 from aliquot.store import OnMetrics, ignore, write_atomic
-from aliquot.trainer import TrainerSpec, interruptible
+from aliquot.trainer import TrainerSpec, interruptible, threads_for
 from aliquot.types import Adapter, AnnotatedSet
 
 if TYPE_CHECKING:
@@ -188,7 +188,8 @@ def _train(
         network = add_adapter(model, recipe)
         module = LoRAModule(network, recipe, examples, plan, pad, _fingerprint(model, recipe, examples))
         module.train()  # transformers loads models in eval mode, and Lightning leaves them there: no dropout
-        fit.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        with threads_for(network):
+            fit.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     return fit, module
 
 

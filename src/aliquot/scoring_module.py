@@ -23,14 +23,12 @@ from aliquot.batching import EncodedPrompts
 from aliquot.decoding import Reader
 from aliquot.features import pool_positions
 from aliquot.progress import Progress
+from aliquot.trainer import SMALL_MODEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from aliquot.scoring import Scorer, Shards
-
-#: Parameters up to which threads work apart: those of a larger model do not stay in the cache of one core.
-_SMALL_MODEL = 20_000_000
 
 
 class Batch(NamedTuple):
@@ -96,7 +94,7 @@ class ScoringModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Start the threads, whose operators use no further ones."""
-        small = sum(weights.numel() for weights in self.parameters()) <= _SMALL_MODEL
+        small = sum(weights.numel() for weights in self.parameters()) <= SMALL_MODEL
         if self.device.type == "cpu" and small and self._num_threads > 1:
             self._threads = ThreadPoolExecutor(self._num_threads, initializer=torch.set_num_threads, initargs=(1,))
 

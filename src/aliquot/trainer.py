@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,24 @@ class TrainerSpec:
                 f"trainer.accelerator={self.accelerator} cannot be used here: {reason}; "
                 "set trainer.accelerator=auto or cpu"
             ) from error
+
+
+#: Parameters up to which a model's operators are too small to be shared out between the cores of a CPU.
+SMALL_MODEL = 20_000_000
+
+
+@contextmanager
+def threads_for(network: Module) -> Generator[None]:
+    """Let torch use one thread inside the block if the model is small: more would wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    if sum(weights.numel() for weights in network.parameters()) <= SMALL_MODEL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
