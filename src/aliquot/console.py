@@ -26,7 +26,14 @@ def set_up_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("aliquot").setLevel(logging.INFO)
     logging.captureWarnings(True)
-    warnings.formatwarning = lambda message, category, *_: f"warning: {message}"
+    warnings.formatwarning = _one_line
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Leave out where in the code a warning was raised: it speaks to users."""
+    return f"warning: {message}"
 
 
 def say(text: str) -> None:

@@ -71,11 +71,8 @@ class Model:
             ValueError: a hub model is not pinned to a commit.
         """
         local = self.directory()
-        if local is None and not re.fullmatch("[0-9a-f]{7,40}", self.revision or ""):
-            raise ValueError(
-                f"model.revision={self.revision} is no commit, so what model.path={self.path} means may change; set "
-                f"model.revision to one of https://huggingface.co/{self.path}/commits/main"
-            )
+        if local is None:
+            self._check_hub_id()
         weights = _weights_hash(local) if local else f"{self.path}@{self.revision}"
         return {"weights": weights, "dtype": self.dtype, "template": self.template, "max_tokens": self.max_tokens}
 
@@ -88,22 +85,30 @@ class Model:
         """Raise ValueError unless the model can be loaded, before anything expensive starts."""
         local = self.directory()
         if local is None:
-            if self.path.startswith((".", "/", "~", "pkg://")) or self.path.count("/") != 1:
-                raise ValueError(f"model.path={self.path} is no directory; give one, or a hub id such as org/name")
-            self.identity()
+            self._check_hub_id()
             return
         if not (local / "config.json").is_file():
             raise ValueError(f"model directory {local} has no config.json; save one with save_pretrained")
-        if not any(path for pattern in _TOKENIZER for path in local.glob(pattern)):
-            raise ValueError(f"model directory {local} has no tokenizer; add it with the tokenizer's save_pretrained")
         if not any(local.glob("*.safetensors")):
             remedy = "convert the pickled weights with save_pretrained" if any(local.glob("*.bin")) else "add them"
             raise ValueError(f"model directory {local} holds no weights (*.safetensors); {remedy}")
+        if not any(path for pattern in _TOKENIZER for path in local.glob(pattern)):
+            raise ValueError(f"model directory {local} has no tokenizer; add it with the tokenizer's save_pretrained")
         missing = _missing_shards(local)
         if missing:
             raise ValueError(
                 f"model directory {local} lacks {len(missing)} of the files that {_SHARD_INDEX} names, {missing[0]} "
                 "first; copy them, or download the model again"
+            )
+
+    def _check_hub_id(self) -> None:
+        """Raise ValueError unless path and revision name one commit of a hub repository."""
+        if self.path.startswith((".", "/", "~", "pkg://")) or self.path.count("/") != 1:
+            raise ValueError(f"model.path={self.path} is no directory; give one, or a hub id such as org/name")
+        if not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                f"model.revision={self.revision} is no commit, so what model.path={self.path} means may change; set "
+                f"model.revision to one of https://huggingface.co/{self.path}/commits/main"
             )
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
