@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from aliquot import console
 from aliquot.config import Until, create, parse_budget
@@ -131,8 +131,8 @@ def run(cfg: DictConfig) -> float:
         console.say("Checked: everything is in order. Nothing was done.")
         return math.nan
     directory = store.root / "runs" / experiment.id
-    save_config(cfg, directory)
-    tracked = _track(cfg, tracker, experiment, directory) if todo else NoTracker().start("", {}, (), directory)
+    config = save_config(cfg, directory)
+    tracked = _track(config, tracker if todo else NoTracker(), experiment, directory)
     summary: dict[str, Any] | None = None
     try:
         store.on_metrics = tracked.log
@@ -144,11 +144,10 @@ def run(cfg: DictConfig) -> float:
     return record.mean_score()
 
 
-def _track(cfg: DictConfig, tracker: Tracker, experiment: Experiment, directory: Path) -> Tracked:
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
-    config["stages"] = {f"{stage.name}": stage.key for stage in experiment.stages}
-    tags = (experiment.strategy, f"{experiment.budget}", experiment.pool, Path(cfg.model.path).name)
-    return tracker.start(experiment.id, config, tags, directory)
+def _track(config: dict[str, Any], tracker: Tracker, experiment: Experiment, directory: Path) -> Tracked:
+    stages = {stage.name: stage.key for stage in experiment.stages}
+    tags = (experiment.strategy, f"{experiment.budget}", experiment.pool, Path(config["model"]["path"]).name)
+    return tracker.start(experiment.id, {**config, "stages": stages}, tags, directory)
 
 
 def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:

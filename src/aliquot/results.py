@@ -110,10 +110,11 @@ class RunRecord:
         return cls(**values)
 
 
-def save_config(cfg: DictConfig, directory: Path) -> None:
-    """Write the resolved configuration of a run."""
-    resolved = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    write_atomic(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(cast(dict[str, Any], resolved))))
+def save_config(cfg: DictConfig, directory: Path) -> dict[str, Any]:
+    """Write the configuration of a run with all references resolved, and return it."""
+    resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    write_atomic(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+    return resolved
 
 
 def write_selection(select: Select, selection: Selection, path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -27,6 +27,9 @@ from aliquot.model import Model
 from aliquot.progress import Progress
 from aliquot.trainer import TrainerSpec, interruptible
 from aliquot.types import Pool, Scores, TokenStats
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
     batches = plan_batches(encoded.lengths, scorer.max_new_tokens, scorer.tokens_per_batch)
     missing = [rows[~done[rows]] for rows in batches if not done[rows].all()]
     if missing:
-        _run_pass(model, scorer, trainer, encoded, missing, shards)
+        _run_pass(model, tokenizer, scorer, trainer, encoded, missing, shards)
     assert shards.finished_rows(len(pool)).all(), "the pass ended early, and without an error"
     merge(shards, encoded.lengths, scorer.normalize, directory)
     shards.remove()
@@ -101,6 +104,7 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
 
 def _run_pass(
     model: Model,
+    tokenizer: PreTrainedTokenizerBase,
     scorer: Scorer,
     spec: TrainerSpec,
     encoded: EncodedPrompts,
@@ -110,7 +114,7 @@ def _run_pass(
     """Send the batches through the model; their predictions end up in shards."""
     from aliquot.scoring_module import PromptBatches, ScoringModule, ShardWriter, check_fits, end_tokens
 
-    network, tokenizer = model.load(), model.load_tokenizer()
+    network = model.load()
     check_fits(network, scorer, int(encoded.lengths.max()))
     loader = PromptBatches(encoded, batches, pad=cast(int, tokenizer.pad_token_id)).loader()
     num_rows = len(encoded.lengths)

@@ -23,7 +23,7 @@ from aliquot.batching import EncodedPrompts
 from aliquot.decoding import Reader
 from aliquot.features import pool_positions
 from aliquot.progress import Progress
-from aliquot.trainer import SMALL_MODEL
+from aliquot.trainer import is_small
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,8 +94,7 @@ class ScoringModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Start the threads, whose operators use no further ones."""
-        small = sum(weights.numel() for weights in self.parameters()) <= SMALL_MODEL
-        if self.device.type == "cpu" and small and self._num_threads > 1:
+        if self.device.type == "cpu" and is_small(self) and self._num_threads > 1:
             self._threads = ThreadPoolExecutor(self._num_threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def close(self) -> None:

@@ -83,13 +83,18 @@ class TrainerSpec:
 SMALL_MODEL = 20_000_000
 
 
+def is_small(network: Module) -> bool:
+    """Tell whether the model has at most `SMALL_MODEL` parameters."""
+    return sum(weights.numel() for weights in network.parameters()) <= SMALL_MODEL
+
+
 @contextmanager
 def threads_for(network: Module) -> Generator[None]:
     """Let torch use one thread inside the block if the model is small: more would wait for each other."""
     import torch
 
     before = torch.get_num_threads()
-    if sum(weights.numel() for weights in network.parameters()) <= SMALL_MODEL:
+    if is_small(network):
         torch.set_num_threads(1)
     try:
         yield
