@@ -43,7 +43,7 @@ def make_pool(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 
 def run_ours(embedding: Embedding, k: int) -> np.ndarray:
-    from aliquot.submodular import facility_location
+    from aliquot.greedy.facility_location import facility_location
 
     return facility_location(embedding, k).indices
 

@@ -75,7 +75,7 @@ def build(cfg: DictConfig) -> Experiment:
 
     score = Score(model, spec, parts["scorer"], trainer, len(pool))
     needs_scores = bool(strategy.requires - {"tasks"})
-    select = Select(spec, strategy, score if needs_scores else None, budget)
+    select = Select(spec, strategy, score if needs_scores else None, budget, trainer)
     annotate = Annotate(select, parts["annotator"], budget)
     finetune = Finetune(model, annotate, parts["finetune"], trainer)
     base = Evaluate(model, None, parts["evaluate"], trainer)

@@ -9,6 +9,7 @@ gamma, budget and seed never reach the key of Score; the finetuning recipe never
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from aliquot.annotate import Annotator, load_annotated, save_annotated
 from aliquot.evaluate import Benchmark, evaluate, load_result
 from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter
+from aliquot.greedy.checkpoint import Workspace
 from aliquot.model import Model
 from aliquot.pool import PoolSpec
 from aliquot.scoring import Scorer, load_scores, score
@@ -28,6 +30,8 @@ from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet, EvalResult, Scores, Selection
 
 log = logging.getLogger(__name__)
+
+_SELECTION = "selection.npz"
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Select(Stage[Selection]):
     """Rank the pool to the depth of the budget.
 
     One ranking serves every smaller budget where the strategy is nested: then the budget is no part of the key, and
-    a later, larger budget ranks again in the same directory.
+    a later, larger budget goes on from it in the same directory.
     """
 
     name: ClassVar[str] = "select"
@@ -70,6 +74,7 @@ class Select(Stage[Selection]):
     strategy: Strategy
     score: Score | None
     budget: int
+    trainer: TrainerSpec = field(metadata={"key": False})
 
     def inputs(self) -> dict[str, object]:
         return {**super().inputs(), "budget": None if self.strategy.nested else self.budget}
@@ -85,14 +90,21 @@ class Select(Stage[Selection]):
 
     def build(self, store: Store, directory: Path) -> None:
         scores = store.get(self.score) if self.score else None
-        selection = rank(self.strategy, self.pool.load(), scores, self.budget)
+        start = _load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
+        workspace = Workspace(directory / "ranking", self.trainer.device())
+        selection = rank(self.strategy, self.pool.load(), scores, self.budget, start, workspace)
         temporary = directory / ".selection.npz"
         np.savez(temporary, indices=selection.indices, gains=selection.gains)
-        temporary.replace(directory / "selection.npz")
+        temporary.replace(directory / _SELECTION)
+        shutil.rmtree(directory / "ranking", ignore_errors=True)
 
     def load(self, directory: Path) -> Selection:
-        with np.load(directory / "selection.npz", allow_pickle=False) as arrays:
-            return Selection(arrays["indices"], arrays["gains"]).head(self.budget)
+        return _load_selection(directory).head(self.budget)
+
+
+def _load_selection(directory: Path) -> Selection:
+    with np.load(directory / _SELECTION, allow_pickle=False) as arrays:
+        return Selection(arrays["indices"], arrays["gains"])
 
 
 @dataclass(frozen=True)

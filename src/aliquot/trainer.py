@@ -46,6 +46,13 @@ class TrainerSpec:
         if self.accelerator not in ("auto", "cpu"):  # those are everywhere, and importing Lightning takes seconds
             self.build(Path())
 
+    def device(self) -> str:
+        """Return the torch device for work outside Lightning, such as selection."""
+        import torch
+
+        on_gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return "cuda" if on_gpu else "cpu"
+
     def build(self, directory: Path, **kwargs: Any) -> Trainer:
         """Build a trainer that works below `directory`.
 

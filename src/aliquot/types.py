@@ -67,6 +67,24 @@ class TokenStats:
 
 
 @dataclass(frozen=True)
+class TokenFeatures:
+    """Vectors of single tokens, ragged: prompt i owns the next `lengths[i]` rows of `vectors`.
+
+    Args:
+        lengths: tokens kept of each prompt; at least 1.
+        vectors: pre-logit states, projected to r dimensions; may be memory-mapped.
+    """
+
+    lengths: Int64[np.ndarray, " n"]
+    vectors: Float32[np.ndarray, "t r"]
+
+    @property
+    def starts(self) -> Int64[np.ndarray, " n"]:
+        """The row of `vectors` at which each prompt's tokens begin."""
+        return np.cumsum(self.lengths) - self.lengths
+
+
+@dataclass(frozen=True)
 class Scores:
     """All signals of the one inference pass; arrays may be memory-mapped from disk.
 
@@ -74,13 +92,13 @@ class Scores:
         features: one vector per prompt.
         prompt_lengths: tokens of each prompt as the model read it.
         tokens: statistics of the model's own response, or None where the scorer generates none.
-        token_features: reserved for information gain: projected vectors of single tokens.
+        token_features: projected vectors of single tokens, or None where the scorer keeps none.
     """
 
     features: Float32[np.ndarray, "n d"]
     prompt_lengths: Int64[np.ndarray, " n"]
     tokens: TokenStats | None = None
-    token_features: Float32[np.ndarray, "t r"] | None = None
+    token_features: TokenFeatures | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -100,6 +118,11 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @classmethod
+    def none(cls) -> Selection:
+        """Return the selection of no rows."""
+        return cls(np.empty(0, dtype=np.int64), np.empty(0))
 
     def head(self, budget: int) -> Selection:
         """Return the first `budget` picks, as a selection."""

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 
 from aliquot.strategies.base import SIGNALS, Strategy, rank
 from aliquot.strategies.random import Random
-from aliquot.types import Pool, Scores, TokenStats
+from aliquot.types import Pool, Scores, TokenFeatures, TokenStats
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUP = CONF / "strategy"
@@ -53,7 +53,7 @@ def make_pool(n: int, seed: int = 0) -> tuple[Pool, Scores]:
     tokens = TokenStats(lengths, rng.gamma(1.0, size=len(top1)).astype(np.float32), top1, top1 * np.float32(0.3))
     prompts = ["word " * int(size) for size in rng.integers(1, 9, size=n)]
     features = rng.normal(size=(n, 5)).astype(np.float32)
-    token_features = rng.normal(size=(len(top1), 4)).astype(np.float32)
+    token_features = TokenFeatures(lengths, rng.normal(size=(len(top1), 4)).astype(np.float32))
     tasks = [f"task {i}" for i in rng.integers(3, size=n)]
     pool = Pool("test", [str(i) for i in range(n)], prompts, tasks)
     return pool, Scores(features, np.array([len(p) for p in prompts]), tokens, token_features)
@@ -71,7 +71,7 @@ def twice(pool: Pool, scores: Scores) -> tuple[Pool, Scores]:
             np.tile(scores.features, (2, 1)),
             np.tile(scores.prompt_lengths, 2),
             doubled,
-            np.tile(scores.token_features, (2, 1)),
+            TokenFeatures(np.tile(tokens.lengths, 2), np.tile(scores.token_features.vectors, (2, 1))),
         ),
     )
 
@@ -136,7 +136,8 @@ def test_equal_rows_only_are_taken_in_order(strategy: Strategy) -> None:
     assert tokens is not None and one.token_features is not None
     same = TokenStats(*(np.tile(a, n) for a in (tokens.lengths, tokens.entropy, tokens.top1, tokens.top2)))
     pool = Pool("same", [str(i) for i in range(n)], ["x"] * n, ["t"] * n)
-    scores = Scores(np.tile(one.features, (n, 1)), np.ones(n, np.int64), same, np.tile(one.token_features, (n, 1)))
+    vectors = np.tile(one.token_features.vectors, (n, 1))
+    scores = Scores(np.tile(one.features, (n, 1)), np.ones(n, np.int64), same, TokenFeatures(same.lengths, vectors))
     with pytest.warns(UserWarning, match="degenerate") if hasattr(strategy, "kernel") else nullcontext():  # all alike
         order = rank(strategy, pool, scores, n).indices
     rest = order[1:]  # the first of equal rows may be drawn

@@ -6,11 +6,13 @@ hold before and after (budgets, finite features, distinct rows) is checked in `r
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 
+from aliquot.greedy.checkpoint import Workspace
 from aliquot.scoring import Scorer
 from aliquot.types import Pool, Scores, Selection
 
@@ -36,8 +38,40 @@ class Strategy(Protocol):
         ...
 
 
-def rank(strategy: Strategy, pool: Pool, scores: Scores | None, k: int) -> Selection:
+class Greedy(ABC):
+    """A strategy each of whose picks depends on those before, so that it can go on from prompts already chosen."""
+
+    def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
+        """Return k distinct rows, chosen from nothing."""
+        return self.extend(pool, scores, Selection.none(), k, Workspace())
+
+    @abstractmethod
+    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+        """Return k distinct rows that begin with `start`, whoever chose it, at least one more than it has.
+
+        Extending what the same strategy chose gives what it would have chosen at once. A ranking that was cut off
+        in the same workspace is taken up again.
+        """
+
+
+def rank(
+    strategy: Strategy,
+    pool: Pool,
+    scores: Scores | None,
+    k: int,
+    start: Selection | None = None,
+    workspace: Workspace | None = None,
+) -> Selection:
     """Let `strategy` order the pool to depth `k`, checked before and after.
+
+    Args:
+        strategy: orders the pool.
+        pool: the prompts.
+        scores: the signals; None for a strategy that requires none.
+        k: rows to choose, those of `start` included.
+        start: rows chosen earlier, which stay and come first. A `Greedy` strategy takes account of them, any other
+            leaves them out of its order.
+        workspace: where and on what a long ranking runs.
 
     Raises:
         ValueError: k is outside 1..n, a required signal is missing, or the signals hold NaN or infinity.
@@ -47,11 +81,26 @@ def rank(strategy: Strategy, pool: Pool, scores: Scores | None, k: int) -> Selec
             f"budget {k} is outside 1..{len(pool)}, the prompts of pool '{pool.name}'; lower it, or use budget=all"
         )
     check_signals(strategy, pool, scores)
-    selection = strategy.select(pool, scores, k)
+    selection = _extend(strategy, pool, scores, k, start or Selection.none(), workspace or Workspace())
     assert selection.indices.shape == selection.gains.shape == (k,), (selection.indices.shape, k)
     assert len(np.unique(selection.indices)) == k, f"{strategy!r} picked a row twice"
     assert selection.indices.min() >= 0 and selection.indices.max() < len(pool), f"{strategy!r} left the pool"
     return selection
+
+
+def _extend(
+    strategy: Strategy, pool: Pool, scores: Scores | None, k: int, start: Selection, workspace: Workspace
+) -> Selection:
+    if len(start) >= k:
+        return start.head(k)
+    if isinstance(strategy, Greedy):
+        return strategy.extend(pool, scores, start, k, workspace)
+    # At most len(start) of its first picks are chosen already.
+    order = strategy.select(pool, scores, min(k + len(start), len(pool)))
+    new = np.flatnonzero(~np.isin(order.indices, start.indices))[: k - len(start)]
+    return Selection(
+        np.concatenate([start.indices, order.indices[new]]), np.concatenate([start.gains, order.gains[new]])
+    )
 
 
 def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:

@@ -27,7 +27,7 @@ class FacilityLocation:
     kernel: Kernel = field(default_factory=RBF)
 
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
-        from aliquot.submodular import facility_location  # numba and torch: not for composing a config
+        from aliquot.greedy.facility_location import facility_location  # numba and torch: not for composing a config
 
         assert scores is not None
         embedding = self.kernel.embed(scores.features)

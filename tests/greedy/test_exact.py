@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aliquot import submodular
+from aliquot.greedy import facility_location as submodular
+from aliquot.greedy.facility_location import facility_location
 from aliquot.kernels import RBF, Cosine, Embedding
-from aliquot.submodular import facility_location
 
 
 def mixture(n: int, d: int = 8, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The inner loops of `submodular`, compiled by numba: tiles of similarities, lists of pairs, and the heap.
+"""The inner loops of `facility_location`, compiled by numba: tiles of similarities, lists of pairs, and the heap.
 
 A similarity is an int32 number of quanta of 2^-30, and `s` the value of a product with its biases (see `kernels`).
 """

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from aliquot import submodular_loops as loops
+from aliquot.greedy import loops
 from aliquot.kernels import Embedding
 from aliquot.progress import Progress
 from aliquot.types import Selection
