@@ -5,28 +5,39 @@
 
 Counted is the whole job from features to selection, imports included: the kernel (the peers need the dense n x n
 matrix, computed by blocks in float32), building their object, maximising. The first run of ours in a fresh environment
-compiles, so it is shown apart. `f` is evaluated here in the same way for all, and `recovered` is
-(f - f_random) / (f_ours - f_random). Peers are no dependency: pip install apricot-select submodlib-py.
+compiles, so it is shown apart. *Warm start* goes on to k from the first 4/9 of the picks, which are not counted.
+Contestants take turns; the table has their medians. `above` is peak memory beyond imports and features. `f` is
+evaluated in the same way for all, and `recovered` is (f - f_random) / (f_ours - f_random). `dense` is the rate of the
+products with the pool, all that is done with each included, and its share of what this machine reaches on one large
+product. Peers are no dependency: pip install apricot-select submodlib-py.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.util
 import json
 import os
+import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
 from aliquot.kernels import RBF, Embedding
+
+Run = Callable[[Embedding, int], np.ndarray]
+_FIGURES = ("wall_s", "cpu_s", "peak_gb", "f", "recovered", "above_gb", "gflops", "share")
+_COLUMNS = ("job", "contestant", "n", "k", "d", "gamma", "round", *_FIGURES[:5], "machine", *_FIGURES[5:])
 
 
 def make_pool(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -42,38 +53,56 @@ def make_pool(n: int, d: int, seed: int = 0) -> np.ndarray:
     return x.astype(np.float32)
 
 
-def run_ours(embedding: Embedding, k: int) -> np.ndarray:
+def load_ours() -> Run:
     from aliquot.greedy.facility_location import facility_location
 
-    return facility_location(embedding, k).indices
+    return lambda embedding, k: facility_location(embedding, k).indices
 
 
-def run_apricot(embedding: Embedding, k: int) -> np.ndarray:
+def load_warm_start() -> Run:
+    from aliquot.greedy.facility_location import facility_location
+
+    def run(embedding: Embedding, k: int) -> np.ndarray:
+        start = facility_location(embedding, k * 4 // 9)
+        restart_clocks()
+        return facility_location(embedding, k, start=start).indices
+
+    return run
+
+
+def load_apricot() -> Run:
     from apricot import FacilityLocationSelection
 
-    selector = FacilityLocationSelection(k, metric="precomputed", optimizer="lazy")
-    return np.asarray(selector.fit(dense(embedding)).ranking)
+    def run(embedding: Embedding, k: int) -> np.ndarray:
+        selector = FacilityLocationSelection(k, metric="precomputed", optimizer="lazy")
+        return np.asarray(selector.fit(dense(embedding)).ranking)
+
+    return run
 
 
-def run_submodlib(embedding: Embedding, k: int) -> np.ndarray:
+def load_submodlib() -> Run:
     from submodlib import FacilityLocationFunction
 
-    n = len(embedding)
-    function = FacilityLocationFunction(n=n, mode="dense", sijs=dense(embedding), separate_rep=False)
-    picks = function.maximize(k, optimizer="LazyGreedy", stopIfZeroGain=False, show_progress=False)
-    return np.array([row for row, _ in picks])
+    def run(embedding: Embedding, k: int) -> np.ndarray:
+        n = len(embedding)
+        function = FacilityLocationFunction(n=n, mode="dense", sijs=dense(embedding), separate_rep=False)
+        picks = function.maximize(k, optimizer="LazyGreedy", stopIfZeroGain=False, show_progress=False)
+        return np.array([row for row, _ in picks])
+
+    return run
 
 
-def run_random(embedding: Embedding, k: int) -> np.ndarray:
-    return np.random.default_rng(0).permutation(len(embedding))[:k]
+def load_random() -> Run:
+    return lambda embedding, k: np.random.default_rng(0).permutation(len(embedding))[:k]
 
 
-CONTESTANTS: dict[str, Callable[[Embedding, int], np.ndarray]] = {
-    "random": run_random,
-    "aliquot, first run": run_ours,
-    "aliquot": run_ours,
-    "apricot": run_apricot,
-    "submodlib": run_submodlib,
+LOADERS: dict[str, Callable[[], Run]] = {
+    "random": load_random,
+    "aliquot, first run": load_ours,
+    "aliquot": load_ours,
+    "aliquot, warm start": load_warm_start,
+    "apricot": load_apricot,
+    "submodlib": load_submodlib,
 }
 
 
@@ -93,23 +122,106 @@ def dense(embedding: Embedding) -> np.ndarray:
     return w
 
 
-def objective(embedding: Embedding, chosen: np.ndarray) -> float:
-    cover = np.zeros(len(embedding), dtype=np.float32)
-    for block in np.array_split(chosen, max(1, len(chosen) // 512)):
-        np.maximum(cover, similarities(embedding, block).max(axis=1), out=cover)
-    return float(cover.sum(dtype=np.float64))
+def resident_gb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e9
+
+
+clocks = [0.0, 0.0]
+
+
+def restart_clocks() -> None:
+    clocks[:] = time.perf_counter(), time.process_time()
+
+
+def count_products() -> list[float]:
+    """Let the passes of aliquot count; return [pairs multiplied, wall seconds], which grow as they run."""
+    from aliquot.greedy import products
+
+    counted = [0.0, 0.0]
+
+    def counting(method: Callable[..., object], pairs: Callable[..., float]) -> Callable[..., object]:
+        def run(self: products.HostPasses, *arguments: object) -> object:
+            started = time.perf_counter()
+            result = method(self, *arguments)
+            if isinstance(result, Iterator):
+                result = list(result)
+            counted[0] += pairs(len(self._bias), *arguments)
+            counted[1] += time.perf_counter() - started
+            return result
+
+        return run
+
+    def units(n: int, rows: np.ndarray, *_: object) -> float:
+        return n * products.UNIT * -(-len(rows) // products.UNIT)
+
+    passes = products.HostPasses
+    passes.sums = counting(passes.sums, lambda n, first, *_: (n - first) * (n - first + products.STRIP) / 2)
+    passes.scan, passes.cover_by = counting(passes.scan, units), counting(passes.cover_by, units)
+    return counted
+
+
+def product_gflops(d: int) -> float:
+    """What this machine reaches on one large product of such vectors, on all cores."""
+    left, right = np.ones((2, 4096, d), dtype=np.float32)
+    seconds: list[float] = []
+    for _ in range(5):
+        started = time.perf_counter()
+        left @ right.T
+        seconds.append(time.perf_counter() - started)
+    return 2e-9 * 4096 * 4096 * d / min(seconds)
 
 
 def run_one(name: str, n: int, k: int, d: int, gamma: float) -> None:
     """Run one contestant in this process and print its figures."""
     x = make_pool(n, d)
-    wall, cpu = time.perf_counter(), time.process_time()
+    restart_clocks()
+    run = LOADERS[name]()
+    counted = count_products() if "aliquot" in name else [0.0, 0.0]
+    before = resident_gb()
     embedding = RBF(gamma).embed(x)
-    chosen = CONTESTANTS[name](embedding, k)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    f = objective(embedding, chosen)
-    print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak, "f": f}))
+    chosen = run(embedding, k)
+    wall, cpu = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    figures = {"wall_s": wall, "cpu_s": cpu, "peak_gb": peak, "above_gb": peak - before, "gflops": 0.0, "share": 0.0}
+    if counted[1]:
+        figures["gflops"] = 2e-9 * d * counted[0] / counted[1]
+        figures["share"] = figures["gflops"] / product_gflops(d)
+    from aliquot.greedy.certificate import objective
+
+    print(json.dumps(figures | {"f": objective(embedding, chosen)}))
+
+
+def run_apart(name: str) -> dict[str, float]:
+    """Run one contestant in a process of its own, with the arguments of this one."""
+    command = [sys.executable, *sys.argv, "--only", name]
+    with tempfile.TemporaryDirectory() as empty:
+        environment = os.environ | ({"NUMBA_CACHE_DIR": empty} if name == "aliquot, first run" else {})
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def contestants(wanted: list[str] | None, n: int) -> list[str]:
+    """Return who takes part, random and ours first: the others are measured by them."""
+    names: list[str] = []
+    for name in LOADERS:
+        peer = name in ("apricot", "submodlib")
+        if wanted and name not in (*wanted, "random", "aliquot"):
+            continue
+        if peer and importlib.util.find_spec(name) is None:
+            print(f"{name:20}  not installed")
+        elif peer and n > 30_000:
+            print(f"{name:20}  left out: its matrix alone is {4e-9 * n**2:.0f} GB or more")
+        else:
+            names.append(name)
+    return sorted(names, key=lambda name: name not in ("random", "aliquot"))
+
+
+def machine() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
 
 
 def main() -> None:
@@ -118,30 +230,36 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10_000)
     parser.add_argument("--d", type=int, default=128)
     parser.add_argument("--gamma", type=float, default=0.25, help="kernel width, in median squared distances")
-    parser.add_argument("--only", choices=CONTESTANTS, help="run one contestant, in this process")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each contestant runs, taking turns")
+    parser.add_argument("--contestants", nargs="+", choices=LOADERS, help="beside random and aliquot; all if left out")
+    parser.add_argument("--csv", type=Path, help="append one row per run to this file")
+    parser.add_argument("--only", choices=LOADERS, help="run one contestant, in this process")
     args = parser.parse_args()
     if args.only:
         run_one(args.only, args.n, args.k, args.d, args.gamma)
         return
-    print(f"n={args.n} k={args.k} d={args.d} gamma={args.gamma}")
-    print(f"{'':20}{'wall s':>9}{'CPU s':>9}{'peak GB':>9}{'f':>12}{'recovered':>11}")
-    found: dict[str, dict[str, float]] = {}
-    for name in CONTESTANTS:
-        if name in ("apricot", "submodlib") and importlib.util.find_spec(name) is None:
-            print(f"{name:20}  not installed")
-            continue
-        if name in ("apricot", "submodlib") and args.n > 30_000:
-            print(f"{name:20}  left out: its matrix alone is {4e-9 * args.n**2:.0f} GB or more")
-            continue
-        command = [sys.executable, *sys.argv, "--only", name]
-        with tempfile.TemporaryDirectory() as empty:
-            environment = os.environ | ({"NUMBA_CACHE_DIR": empty} if name == "aliquot, first run" else {})
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-        found[name] = one = json.loads(output.splitlines()[-1])
-        gained = one["f"] - found["random"]["f"]
-        ours = found.get("aliquot, first run", one)["f"] - found["random"]["f"]
-        recovered = f"{gained / ours:11.6f}" if ours else f"{0:11.6f}"
-        print(f"{name:20}{one['wall']:9.2f}{one['cpu']:9.2f}{one['peak']:9.2f}{one['f']:12.2f}{recovered}")
+    job = {"job": "facility location", "n": args.n, "k": args.k, "d": args.d, "gamma": args.gamma}
+    print(f"n={args.n} k={args.k} d={args.d} gamma={args.gamma}, {machine()}")
+    rows: list[dict[str, object]] = []
+    for turn in range(args.rounds):
+        found: dict[str, dict[str, float]] = {}
+        for name in contestants(args.contestants, args.n):
+            found[name] = one = run_apart(name)
+            gained, ours = (found.get(who, one)["f"] - found["random"]["f"] for who in (name, "aliquot"))
+            one["recovered"] = gained / ours if ours else 0.0
+            rows.append(job | {"contestant": name, "round": turn, "machine": machine()} | one)
+    if args.csv:
+        is_new = not args.csv.exists()
+        with args.csv.open("a", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            if is_new:
+                writer.writeheader()
+            writer.writerows(rows)
+    print(f"{'':20}" + "".join(f"{figure:>12}" for figure in _FIGURES))
+    for name in dict.fromkeys(str(row["contestant"]) for row in rows):
+        own = [row for row in rows if row["contestant"] == name]
+        medians = (statistics.median(float(str(row[figure])) for row in own) for figure in _FIGURES)
+        print(f"{name:20}" + "".join(f"{median:12.3f}" for median in medians))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,12 @@ from transformers import (
     Qwen2Config,
 )
 
-from aliquot import scoring, scoring_module
+from aliquot import scoring_module
 from aliquot.decoding import describe
 from aliquot.features import POSITIONS
 from aliquot.model import Model
 from aliquot.scoring import Scorer, load_scores, score
+from aliquot.shards import reserve
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Pool
 from tiny_model import WORDS, save_tiny_model
@@ -290,7 +291,7 @@ def test_a_killed_process_loses_one_shard_at_most(models, pool, tmp_path, rows_r
 
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(small_disk):
     with pytest.raises(OSError, match=r"No space left on device: .*features.partial") as caught:
-        scoring._reserve(small_disk / "features.partial", np.dtype(np.float32), (1000, 1000))
+        reserve(small_disk / "features.partial", np.dtype(np.float32), (1000, 1000))
     assert caught.value.errno == errno.ENOSPC
 
 

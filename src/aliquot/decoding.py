@@ -7,6 +7,7 @@ and per token three numbers leave the device, never the vocabulary.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,7 +102,12 @@ class Reader:
         )
 
     def respond(
-        self, logits: Float[Tensor, "b v"], mask: Int64[Tensor, "b l"], cache: Any, num_new: int
+        self,
+        logits: Float[Tensor, "b v"],
+        mask: Int64[Tensor, "b l"],
+        cache: Any,
+        num_new: int,
+        pre_logits: Callable[[], Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Continue greedily from the logits of the last position.
 
@@ -110,17 +116,22 @@ class Reader:
             mask: as for `read`, with room for the response.
             cache: the prompts; used up.
             num_new: the longest response in tokens. An end token counts, and is the last.
+            pre_logits: returns what the last read made the logits of, (b, r), where that is to be kept.
 
         Returns:
-            `token_lengths` (b,) and, flat, `entropy`, `top1` and `top2`, all on the device.
+            `token_lengths` (b,) and, flat, `entropy`, `top1`, `top2` and `pre_logits`, all on the device.
         """
         device, num_rows = logits.device, len(logits)
         stats = torch.zeros(num_rows, num_new, 3, device=device)
         lengths = torch.zeros(num_rows, dtype=torch.int64, device=device)
         rows = torch.arange(num_rows, device=device)  # whose response each row of the cache is
         going = torch.ones(num_rows, dtype=torch.bool, device=device)
+        states: list[Tensor] = []
         for step in range(num_new):
             tokens, stats[rows, step] = describe(logits)
+            if pre_logits:
+                state = pre_logits()
+                states.append(state.new_zeros(num_rows, state.shape[1]).index_copy(0, rows, state))
             lengths[rows] += going
             going &= ~torch.isin(tokens, self._ends)
             if step == num_new - 1 or not going.any():
@@ -131,7 +142,8 @@ class Reader:
             logits = self.read(tokens[:, None], mask, cache).logits[:, -1]
         valid = torch.arange(num_new, device=device) < lengths[:, None]
         entropy, top1, top2 = stats[valid].unbind(dim=1)
-        return {"token_lengths": lengths, "entropy": entropy, "top1": top1, "top2": top2}
+        kept = {"pre_logits": torch.stack(states, dim=1)[valid[:, : len(states)]]} if pre_logits else {}
+        return {"token_lengths": lengths, "entropy": entropy, "top1": top1, "top2": top2, **kept}
 
 
 def _worth_dropping(going: Bool[Tensor, " b"]) -> bool:

@@ -1,4 +1,4 @@
-"""From the hidden states of a prompt's tokens to one vector per prompt.
+"""From the hidden states of a prompt's tokens to one vector per prompt, or to a few narrow ones.
 
 Pooling happens on the device, batch by batch; normalisation afterwards on the host, because centring needs the mean of
 the whole pool. Torch is used through the tensors passed in and is not imported here.
@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Float64, Int
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 POSITIONS = ("last", "mean", "weighted")
 NORMALIZATIONS = ("raw", "centred", "unit")
+_BLOCK = 8192  # rows held in memory at once
 
 
 def pool_positions(hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], position: str) -> Float32[Tensor, "b d"]:
@@ -37,13 +38,13 @@ def pool_positions(hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], pos
     return (weights[:, None] @ states).squeeze(1)
 
 
-def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: int = 8192) -> None:
+def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: int = _BLOCK) -> None:
     """Centre on the mean of the pool, or scale to unit Euclidean norm, a block of rows at a time.
 
     A zero vector has no direction and stays zero under `unit`.
 
     Args:
-        features: one row a prompt; may be memory-mapped.
+        features: one row a prompt or token; may be memory-mapped.
         how: one of `NORMALIZATIONS`.
         block: rows held in memory at once.
     """
@@ -56,3 +57,27 @@ def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: in
         for rows in blocks:
             norms = np.linalg.norm(features[rows], axis=1, keepdims=True)
             features[rows] /= np.where(norms == 0, 1, norms)
+
+
+def gaussian_projection(d: int, r: int, seed: int) -> Float32[np.ndarray, "d r"]:
+    """Draw entries from N(0, 1/r): x P has the inner products of x in expectation (Johnson, Lindenstrauss 1984)."""
+    return np.random.default_rng(seed).standard_normal((d, r), dtype=np.float32) / np.float32(np.sqrt(r))
+
+
+def project(features: Float32[np.ndarray, "n d"], projection: Float32[np.ndarray, "d r"]) -> Float32[np.ndarray, "n r"]:
+    """Project every row, a block of rows at a time; `features` may be memory-mapped."""
+    projected = np.empty((len(features), projection.shape[1]), dtype=np.float32)
+    for start in range(0, len(features), _BLOCK):
+        projected[start : start + _BLOCK] = features[start : start + _BLOCK] @ projection
+    return projected
+
+
+def squared_norms(vectors: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
+    """Return the squared length of every row, a block of rows at a time; `vectors` may be memory-mapped."""
+    blocks = (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
+    return np.concatenate([np.einsum("nd,nd->n", block, block, dtype=np.float64) for block in blocks])
+
+
+def root_mean_square_norm(vectors: Float32[np.ndarray, "n d"]) -> float:
+    """Return the typical length of a row."""
+    return float(np.sqrt(squared_norms(vectors).mean()))

@@ -7,26 +7,23 @@ A prompt's signals do not depend on what shares its batch, so neither batch size
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from jaxtyping import Bool, Int64
-from numpy.lib.npyio import NpzFile
+from jaxtyping import Int64
 
-from aliquot.batching import EncodedPrompts, encode, plan_batches, spans
+from aliquot.batching import EncodedPrompts, encode, plan_batches
 from aliquot.features import NORMALIZATIONS, POSITIONS, normalize_in_place
 from aliquot.model import Model
 from aliquot.progress import Progress
+from aliquot.shards import Shards, merge_ragged, reserve
 from aliquot.trainer import TrainerSpec, interruptible
-from aliquot.types import Pool, Scores, TokenStats
+from aliquot.types import Pool, Scores, TokenFeatures, TokenStats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +31,42 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TOKEN_STATS = ("entropy", "top1", "top2")
+TOKEN_SOURCES = ("prompt", "response")
+
+
+@dataclass(frozen=True)
+class TokenFeatureSpec:
+    """Says which vectors of single tokens the pass keeps: pre-logit states, what the output layer reads.
+
+    On disk they take prompts x tokens kept of each x dimensions x 4 bytes.
+
+    Args:
+        source: "prompt" for the states of the prompt's tokens, "response" for those from which the model predicted the
+            tokens of its own response (never of one in the data).
+        projection: states of more dimensions are projected to so many, by a Gaussian matrix with entries from
+            N(0, 1/projection); states of as many or fewer stay as they are.
+        projection_seed: of that matrix.
+        max_tokens: keeps the last so many tokens of each prompt or response.
+        normalize: raw, centred on the mean of all tokens of the pool, or unit norm.
+    """
+
+    source: str = "prompt"
+    projection: int = 256
+    projection_seed: int = 0
+    max_tokens: int = 32
+    normalize: str = "raw"
+
+    def __post_init__(self) -> None:
+        for name, valid in (("source", TOKEN_SOURCES), ("normalize", NORMALIZATIONS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(
+                    f"scorer.token_features.{name}={getattr(self, name)} is unknown; choose one of {', '.join(valid)}"
+                )
+        for name, least in (("projection", 1), ("max_tokens", 1), ("projection_seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"scorer.token_features.{name}={getattr(self, name)} is too small; give at least {least}"
+                )
 
 
 @dataclass(frozen=True)
@@ -47,6 +80,7 @@ class Scorer:
         normalize: raw, centred on the mean of the pool, or unit norm.
         tokens_per_batch: read and generated together, padding included. Changes memory and speed, no result.
         shard_size: prompts between two saves; as much work is lost at most when the pass is cut off.
+        token_features: which vectors of single tokens to keep; None keeps none.
     """
 
     max_new_tokens: int = 8
@@ -55,6 +89,7 @@ class Scorer:
     normalize: str = "raw"
     tokens_per_batch: int = field(default=16384, metadata={"key": False})
     shard_size: int = field(default=8192, metadata={"key": False})
+    token_features: TokenFeatureSpec | None = None
 
     def __post_init__(self) -> None:
         if self.position not in POSITIONS:
@@ -67,6 +102,11 @@ class Scorer:
         for name in ("tokens_per_batch", "shard_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"scorer.{name}={getattr(self, name)} is too small; give at least 1")
+        if self.token_features and self.token_features.source == "response" and self.max_new_tokens == 0:
+            raise ValueError(
+                "scorer.token_features.source=response needs a response, and scorer.max_new_tokens=0 generates none; "
+                "set scorer.max_new_tokens=8 or more, or source=prompt"
+            )
 
 
 def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path) -> None:
@@ -98,7 +138,7 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
     if missing:
         _run_pass(model, tokenizer, scorer, trainer, encoded, missing, shards)
     assert shards.finished_rows(len(pool)).all(), "the pass ended early, and without an error"
-    merge(shards, encoded.lengths, scorer.normalize, directory)
+    merge(shards, encoded.lengths, scorer, directory)
     shards.remove()
 
 
@@ -106,16 +146,22 @@ def _run_pass(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
     scorer: Scorer,
-    spec: TrainerSpec,
+    trainer_spec: TrainerSpec,
     encoded: EncodedPrompts,
     batches: Sequence[Int64[np.ndarray, " b"]],
     shards: Shards,
 ) -> None:
     """Send the batches through the model; their predictions end up in shards."""
-    from aliquot.scoring_module import PromptBatches, ScoringModule, ShardWriter, check_fits, end_tokens
+    from aliquot.scoring_module import PromptBatches, ScoringModule, ShardWriter, check_fits, end_tokens, state_width
 
     network = model.load()
     check_fits(network, scorer, int(encoded.lengths.max()))
+    if spec := scorer.token_features:
+        longest = encoded.lengths if spec.source == "prompt" else np.full_like(encoded.lengths, scorer.max_new_tokens)
+        count, width = int(np.minimum(longest, spec.max_tokens).sum()), min(state_width(network), spec.projection)
+        most = "" if spec.source == "prompt" else "up to "
+        size = f"{most}{count:,} token vectors of {width} dimensions, {most}{4e-9 * count * width:.2g} GB"
+        log.info("keeping %s in %s", size, shards.directory.parent)
     loader = PromptBatches(encoded, batches, pad=cast(int, tokenizer.pad_token_id)).loader()
     num_rows = len(encoded.lengths)
     with (
@@ -124,93 +170,31 @@ def _run_pass(
         interruptible() as interrupted,
     ):
         writer = ShardWriter(shards, scorer.shard_size, progress, interrupted)
-        trainer = spec.build(shards.directory.parent, callbacks=[writer])
+        trainer = trainer_spec.build(shards.directory.parent, callbacks=[writer])
         trainer.predict(module, loader, return_predictions=False)
 
 
-class Shards:
-    """Finished parts of a pass on disk, one npz each: `rows` and the signals of these rows.
-
-    A shard is written under another name and then renamed, so each is whole or absent. It is named after its smallest
-    row: shards are disjoint, so restarts and parallel writers need no common counter.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def __iter__(self) -> Iterator[NpzFile]:
-        """Open one shard after the other; an array is read when it is asked for."""
-        for path in sorted(self.directory.glob("*.npz")):
-            with np.load(path, allow_pickle=False) as arrays:
-                yield arrays
-
-    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Save one shard; `arrays` holds its `rows`, in the order of all the others."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"{arrays['rows'].min():08}.npz"
-        temporary = path.with_suffix(".partial")
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        temporary.replace(path)
-
-    def finished_rows(self, num_rows: int) -> Bool[np.ndarray, " n"]:
-        """Return which of `num_rows` rows are in some shard."""
-        done = np.zeros(num_rows, dtype=bool)
-        for shard in self:
-            done[shard["rows"]] = True
-        return done
-
-    def remove(self) -> None:
-        """Delete all shards."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], normalize: str, directory: Path) -> None:
+def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], scorer: Scorer, directory: Path) -> None:
     """Bring the rows of all shards into pool order, one array a file, holding one shard in memory at a time.
 
     `features.npy` is named last: where it is, everything is.
     """
     num_rows = len(prompt_lengths)
-    width, has_tokens = next((shard["features"].shape[1], "entropy" in shard) for shard in shards)
-    _reserve(directory / "prompt_lengths.npy", np.dtype(np.int64), (num_rows,))[:] = prompt_lengths
-    if has_tokens:
-        _merge_tokens(shards, num_rows, directory)
+    reserve(directory / "prompt_lengths.npy", np.dtype(np.int64), (num_rows,))[:] = prompt_lengths
+    if scorer.max_new_tokens:
+        merge_ragged(shards, num_rows, "token_lengths", _TOKEN_STATS, directory)
+    if scorer.token_features:
+        (vectors,) = merge_ragged(shards, num_rows, "token_vector_lengths", ("token_vectors",), directory)
+        normalize_in_place(vectors, scorer.token_features.normalize)
+        vectors.flush()
     temporary = directory / "features.partial"
-    features = _reserve(temporary, np.dtype(np.float32), (num_rows, width))
+    width = next(shard["features"].shape[1] for shard in shards)
+    features = reserve(temporary, np.dtype(np.float32), (num_rows, width))
     for shard in shards:
         features[shard["rows"]] = shard["features"]
-    normalize_in_place(features, normalize)
+    normalize_in_place(features, scorer.normalize)
     features.flush()
     temporary.replace(directory / "features.npy")
-
-
-def _merge_tokens(shards: Shards, num_rows: int, directory: Path) -> None:
-    """Write the ragged statistics: each shard's flat entries go where its rows' entries belong."""
-    lengths = np.zeros(num_rows, dtype=np.int64)
-    for shard in shards:
-        lengths[shard["rows"]] = shard["token_lengths"]
-    starts = np.cumsum(lengths) - lengths
-    stats = {name: np.empty(lengths.sum(), dtype=np.float32) for name in _TOKEN_STATS}
-    for shard in shards:
-        entries = spans(starts[shard["rows"]], shard["token_lengths"])
-        for name, values in stats.items():
-            values[entries] = shard[name]
-    for name, values in {"token_lengths": lengths, **stats}.items():
-        _reserve(directory / f"{name}.npy", values.dtype, values.shape)[:] = values
-
-
-def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """Map a new npy file whose space is taken at once: a disk that fills up later would end the process (SIGBUS)."""
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):
-        try:
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-            log.debug("%s: space cannot be taken in advance (%s)", path, error)  # this file system does without
-    return array
 
 
 def load_scores(directory: Path) -> Scores:
@@ -222,4 +206,7 @@ def load_scores(directory: Path) -> Scores:
     tokens = None
     if (directory / "entropy.npy").exists():
         tokens = TokenStats(array("token_lengths"), array("entropy"), array("top1"), array("top2"))
-    return Scores(array("features"), array("prompt_lengths"), tokens)
+    token_features = None
+    if (directory / "token_vectors.npy").exists():
+        token_features = TokenFeatures(array("token_vector_lengths"), array("token_vectors"))
+    return Scores(array("features"), array("prompt_lengths"), tokens, token_features)

@@ -21,14 +21,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from aliquot.batching import EncodedPrompts
 from aliquot.decoding import Reader
-from aliquot.features import pool_positions
+from aliquot.features import gaussian_projection, pool_positions
 from aliquot.progress import Progress
 from aliquot.trainer import is_small
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from aliquot.scoring import Scorer, Shards
+    from aliquot.scoring import Scorer, TokenFeatureSpec
+    from aliquot.shards import Shards
 
 
 class Batch(NamedTuple):
@@ -77,12 +78,14 @@ class ScoringModule(LightningModule):
     """
 
     ends: Tensor
+    projection: Tensor | None
 
     def __init__(self, network: PreTrainedModel, scorer: Scorer, ends: Sequence[int]) -> None:
         super().__init__()
         self.network, self._scorer = network, scorer
         self._inner_layer = scorer.layer % num_layers(network) != num_layers(network) - 1
         self.register_buffer("ends", torch.tensor(list(ends)))
+        self.register_buffer("projection", _projection(network, scorer.token_features))
         self._last_states: dict[int, Tensor] = {}  # of each thread
         network.base_model.register_forward_hook(self._keep_last_states)
         self._threads: ThreadPoolExecutor | None = None
@@ -105,7 +108,10 @@ class ScoringModule(LightningModule):
             torch.set_num_threads(self._num_threads)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the signals of a batch: `rows`, `features`, and the flat token statistics with `token_lengths`."""
+        """Return the signals of a batch: `rows`, `features`, and what belongs to single tokens, flat.
+
+        That are the token statistics with `token_lengths`, and `token_vectors` with `token_vector_lengths`.
+        """
         if self._threads is None:
             return self.signals(batch)
         count = min(self._num_threads, len(batch.rows))
@@ -121,15 +127,45 @@ class ScoringModule(LightningModule):
         mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.mask), room)], dim=1)
         cache = reader.new_cache(room)
         output = reader.read(batch.tokens, mask, cache, output_hidden_states=self._inner_layer)
-        hidden = self._last_states.pop(get_ident())
-        if self._inner_layer:
-            hidden = output.hidden_states[self._scorer.layer]
+        states = self._last_states[get_ident()]
+        hidden = output.hidden_states[self._scorer.layer] if self._inner_layer else states
         signals = {"rows": batch.rows, "features": pool_positions(hidden, batch.mask, self._scorer.position)}
+        spec = self._scorer.token_features
+        if spec and spec.source == "prompt":
+            kept = batch.mask[:, -spec.max_tokens :] == 1
+            vectors = self._project(states[:, -spec.max_tokens :][kept])
+            signals |= {"token_vector_lengths": kept.sum(dim=1), "token_vectors": vectors}
         if num_new:
-            signals |= reader.respond(output.logits[:, -1], mask, cache, num_new)
-        self._last_states.pop(get_ident(), None)
+            from_response = spec is not None and spec.source == "response"
+            pre_logits = (lambda: self._project(self._last_states[get_ident()][:, -1])) if from_response else None
+            signals |= reader.respond(output.logits[:, -1], mask, cache, num_new, pre_logits)
+        if "pre_logits" in signals and spec:
+            signals |= _last_tokens(signals["token_lengths"], signals.pop("pre_logits"), spec.max_tokens)
+        del self._last_states[get_ident()]
         # Copies: a view, such as the last position, would keep the states of all positions until the next shard.
         return {name: values.cpu().clone() for name, values in signals.items()}
+
+    def _project(self, states: Tensor) -> Tensor:
+        states = states.float()
+        return states if self.projection is None else states @ self.projection
+
+
+def state_width(network: PreTrainedModel) -> int:
+    """Return the dimensions of what the output layer reads."""
+    return cast(Any, network.get_output_embeddings()).weight.shape[1]
+
+
+def _projection(network: PreTrainedModel, spec: TokenFeatureSpec | None) -> Tensor | None:
+    """Draw the matrix that narrows token features, or None where they are narrow enough, or not kept."""
+    if spec is None or state_width(network) <= spec.projection:
+        return None
+    return torch.from_numpy(gaussian_projection(state_width(network), spec.projection, spec.projection_seed))
+
+
+def _last_tokens(lengths: Int64[Tensor, " b"], vectors: Tensor, most: int) -> dict[str, Tensor]:
+    """Keep the last `most` of each row's tokens."""
+    behind = lengths.cumsum(dim=0).repeat_interleave(lengths) - torch.arange(len(vectors), device=lengths.device)
+    return {"token_vector_lengths": lengths.clamp(max=most), "token_vectors": vectors[behind <= most]}
 
 
 def num_layers(network: PreTrainedModel) -> int:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,13 +25,14 @@ from aliquot.model import Model
 from aliquot.pool import PoolSpec
 from aliquot.scoring import Scorer, load_scores, score
 from aliquot.store import Stage, Store
-from aliquot.strategies.base import Strategy, rank
+from aliquot.strategies.base import Strategy, check_signals, rank
 from aliquot.trainer import TrainerSpec
-from aliquot.types import Adapter, AnnotatedSet, EvalResult, Scores, Selection
+from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
 
 log = logging.getLogger(__name__)
 
 _SELECTION = "selection.npz"
+_RANKING = "ranking"  # the folder of a ranking that is under way
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,48 @@ class Score(Stage[Scores]):
         return load_scores(directory)
 
 
+@runtime_checkable
+class Partitioned(Strategy, Protocol):
+    """A strategy of two rounds: the first goes over parts of the pool, one by one, the second over what they chose.
+
+    Attributes:
+        num_parts: 1 where there is no first round.
+    """
+
+    @property
+    def num_parts(self) -> int: ...
+
+    def select_part(self, pool: Pool, scores: Scores | None, part: int, k: int, workspace: Workspace) -> Selection:
+        """Return k rows of the pool out of one part, or all of a part that has fewer."""
+        ...
+
+
+@dataclass(frozen=True)
+class SelectPart(Stage[Selection]):
+    """Rank one part of the pool, for the second round of Select. Parts can be built side by side."""
+
+    name: ClassVar[str] = "select_part"
+
+    pool: PoolSpec
+    strategy: Partitioned
+    score: Score | None
+    budget: int
+    part: int
+    trainer: TrainerSpec = field(metadata={"key": False})
+
+    def title(self) -> str:
+        return f"select: part {self.part + 1} of {self.strategy.num_parts}, by {type(self.strategy).__name__}"
+
+    def build(self, store: Store, directory: Path) -> None:
+        pool, scores = self.pool.load(), store.get(self.score) if self.score else None
+        check_signals(self.strategy, pool, scores)
+        workspace = Workspace(directory / _RANKING, self.trainer.device())
+        _save_selection(self.strategy.select_part(pool, scores, self.part, self.budget, workspace), directory)
+
+    def load(self, directory: Path) -> Selection:
+        return _load_selection(directory)
+
+
 @dataclass(frozen=True)
 class Select(Stage[Selection]):
     """Rank the pool to the depth of the budget.
@@ -79,6 +122,17 @@ class Select(Stage[Selection]):
     def inputs(self) -> dict[str, object]:
         return {**super().inputs(), "budget": None if self.strategy.nested else self.budget}
 
+    def parts(self) -> list[SelectPart]:
+        """Return the stages of the first round; none for a strategy of one round."""
+        strategy = self.strategy
+        if not isinstance(strategy, Partitioned) or strategy.num_parts == 1:
+            return []
+        parts = range(strategy.num_parts)
+        return [SelectPart(self.pool, strategy, self.score, self.budget, part, self.trainer) for part in parts]
+
+    def upstream(self) -> list[Stage[Any]]:
+        return [*super().upstream(), *self.parts()]
+
     def title(self) -> str:
         return f"select: rank {self.budget:,} prompts by {type(self.strategy).__name__}"
 
@@ -91,15 +145,22 @@ class Select(Stage[Selection]):
     def build(self, store: Store, directory: Path) -> None:
         scores = store.get(self.score) if self.score else None
         start = _load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
-        workspace = Workspace(directory / "ranking", self.trainer.device())
-        selection = rank(self.strategy, self.pool.load(), scores, self.budget, start, workspace)
-        temporary = directory / ".selection.npz"
-        np.savez(temporary, indices=selection.indices, gains=selection.gains)
-        temporary.replace(directory / _SELECTION)
-        shutil.rmtree(directory / "ranking", ignore_errors=True)
+        workspace = Workspace(directory / _RANKING, self.trainer.device())
+        if parts := self.parts():
+            from aliquot.greedy.distributed import give_parts  # numba and torch: not for composing a config
+
+            give_parts([store.get(part) for part in parts], workspace)
+        _save_selection(rank(self.strategy, self.pool.load(), scores, self.budget, start, workspace), directory)
 
     def load(self, directory: Path) -> Selection:
         return _load_selection(directory).head(self.budget)
+
+
+def _save_selection(selection: Selection, directory: Path) -> None:
+    temporary = directory / ".selection.npz"
+    np.savez(temporary, indices=selection.indices, gains=selection.gains)
+    temporary.replace(directory / _SELECTION)
+    shutil.rmtree(directory / _RANKING, ignore_errors=True)
 
 
 def _load_selection(directory: Path) -> Selection:

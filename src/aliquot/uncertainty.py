@@ -1,64 +1,90 @@
 """How unsure the model was of its own greedy response: one float64 score per prompt, larger = more uncertain.
 
-Each token t of a response of T tokens has an entropy H(p_t) in nats and its two largest probabilities
-p1_t >= p2_t. A score is a measure of one token, reduced over the tokens of a prompt:
+Each token t of a response of T tokens has an entropy H(p_t) in nats and its two largest probabilities p1_t >= p2_t.
+A score is a measure of single tokens, reduced over the tokens of a prompt:
 
-    mean_entropy       mean_t H(p_t)
-    max_entropy        max_t H(p_t)
-    least_confidence   -(1/T) sum_t log p1_t, or 1 - prod_t p1_t where it is not normalised
-    mean_margin        -mean_t (p1_t - p2_t)
-    min_margin         -min_t (p1_t - p2_t)
+                 mean                 max                     mean, not normalised
+    entropy      mean_t H(p_t)        max_t H(p_t)            sum_t H(p_t)
+    confidence   -mean_t log p1_t     -min_t log p1_t         1 - prod_t p1_t
+    margin       -mean_t (p1 - p2)    -min_t (p1_t - p2_t)    -sum_t (p1_t - p2_t)
 
-The names are those of Bhatt et al. 2024 (arXiv 2401.06692). Extremes over tokens grow with T, means do not.
+Bhatt et al. 2024 (arXiv 2401.06692) name mean entropy, least (mean) confidence, mean margin, and as their own the
+smallest margin. Extremes and sums over tokens grow with T, means do not; `residualize` takes such growth out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float64
 
-from aliquot.types import TokenStats
+from aliquot.types import Scores, TokenStats
 
 Score = Float64[np.ndarray, " n"]
 
+#: Of each token, larger = more uncertain.
+MEASURES: dict[str, Callable[[TokenStats], Float64[np.ndarray, " t"]]] = {
+    "entropy": lambda tokens: tokens.entropy.astype(np.float64),
+    "confidence": lambda tokens: -np.log(tokens.top1.astype(np.float64)),
+    "margin": lambda tokens: tokens.top2 - tokens.top1.astype(np.float64),
+}
+REDUCTIONS = ("mean", "max")
+#: Which lengths `residualize` may take out.
+LENGTHS = {"none": (), "response": ("response",), "prompt": ("prompt",), "both": ("response", "prompt")}
 
-def mean_entropy(tokens: TokenStats) -> Score:
-    """Return the mean entropy of the tokens of each response, in nats."""
-    return _mean(tokens.entropy.astype(np.float64), tokens)
 
-
-def max_entropy(tokens: TokenStats) -> Score:
-    """Return the entropy of the most uncertain token of each response, in nats."""
-    return np.maximum.reduceat(tokens.entropy.astype(np.float64), tokens.starts)
-
-
-def least_confidence(tokens: TokenStats, normalize: bool = True) -> Score:
-    """Return how improbable each response is to the model that wrote it.
+@dataclass(frozen=True)
+class ResponseUncertainty:
+    """A score of the model's own responses; see the module docstring.
 
     Args:
-        tokens: token statistics.
-        normalize: True for the mean negative log-probability of a token, in nats; False for one minus the
-            probability of the whole response, which grows with its length.
+        measure: of a token: "entropy", "confidence" or "margin".
+        reduction: over the tokens of a response: "mean", or "max" for its most uncertain token.
+        normalize: of reduction="mean": False sums without dividing by T. Of confidence, False gives the improbability
+            1 - p(response) of the whole.
+        residualize: "none"; or "response", "prompt" or "both": a control that says what is left of the score beside
+            length. Over the pool, the score is regressed on a constant and the logarithm of the number of tokens of
+            the response, of the prompt, or both, by ordinary least squares; what the logarithms explain, about their
+            means, is subtracted, so that the mean stays. Lengths that are all the same explain nothing.
     """
-    log_top1 = np.log(tokens.top1.astype(np.float64))
-    if normalize:
-        return -_mean(log_top1, tokens)
-    return -np.expm1(np.add.reduceat(log_top1, tokens.starts))
+
+    measure: str = "entropy"
+    reduction: str = "mean"
+    normalize: bool = True
+    residualize: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("measure", MEASURES), ("reduction", REDUCTIONS), ("residualize", LENGTHS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; use one of {', '.join(allowed)}")
+        if self.reduction == "max" and not self.normalize:
+            raise ValueError("normalize=false sums over tokens and reduction=max does not; use reduction=mean with it")
+
+    def score(self, scores: Scores) -> Score:
+        """Return one number per prompt of the pool, larger = more uncertain."""
+        assert scores.tokens is not None
+        score = self._of(scores.tokens)
+        lengths = {"response": scores.tokens.lengths, "prompt": scores.prompt_lengths}
+        return residual(score, [np.log(lengths[name]) for name in LENGTHS[self.residualize]])
+
+    def _of(self, tokens: TokenStats) -> Score:
+        of_token = MEASURES[self.measure](tokens)
+        if self.reduction == "max":
+            return np.maximum.reduceat(of_token, tokens.starts)
+        total = np.add.reduceat(of_token, tokens.starts)
+        if self.normalize:
+            return total / tokens.lengths
+        return -np.expm1(-total) if self.measure == "confidence" else total
 
 
-def mean_margin(tokens: TokenStats) -> Score:
-    """Return minus the mean margin between the two most probable tokens, in [-1, 0]."""
-    return -_mean(_margin(tokens), tokens)
-
-
-def min_margin(tokens: TokenStats) -> Score:
-    """Return minus the narrowest margin between the two most probable tokens, in [-1, 0]."""
-    return -np.minimum.reduceat(_margin(tokens), tokens.starts)
-
-
-def _margin(tokens: TokenStats) -> Float64[np.ndarray, " t"]:
-    return tokens.top1.astype(np.float64) - tokens.top2
-
-
-def _mean(values: Float64[np.ndarray, " t"], tokens: TokenStats) -> Score:
-    return np.add.reduceat(values, tokens.starts) / tokens.lengths
+def residual(score: Score, explanations: list[Float64[np.ndarray, " n"]]) -> Score:
+    """Subtract from a score what a linear regression on the explanations, each about its mean, explains of it."""
+    columns = [values - values.mean() for values in explanations if np.ptp(values) > 0]
+    if not columns:
+        return score
+    slopes = np.linalg.lstsq(np.column_stack(columns), score - score.mean(), rcond=None)[0]
+    for slope, column in zip(slopes, columns, strict=True):
+        score = score - slope * column
+    return score

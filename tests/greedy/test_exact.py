@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aliquot.greedy import facility_location as submodular
+from aliquot.greedy import products
 from aliquot.greedy.facility_location import facility_location
 from aliquot.kernels import RBF, Cosine, Embedding
 
@@ -56,7 +57,7 @@ def greedy_gap(w: np.ndarray, chosen: np.ndarray) -> float:
 def test_equals_greedy_on_the_float64_matrix(kernel: RBF | Cosine, cache_entries: int | None) -> None:
     embedding = kernel.embed(mixture(400))
     w = matrix(embedding)
-    selection = facility_location(embedding, 200, cache_entries)
+    selection = facility_location(embedding, 200, cache_entries=cache_entries)
     assert greedy_gap(w, selection.indices) < 1e-7
     assert value(w, selection.indices) == pytest.approx(value(w, naive_greedy(w, 200)), rel=1e-6)
     assert selection.gains.sum() == pytest.approx(value(w, selection.indices), rel=1e-5)
@@ -76,7 +77,7 @@ def test_picks_the_same_rows_as_greedy_where_nothing_ties(kernel: RBF | Cosine) 
 )
 def test_is_greedy_on_any_small_pool(n: int, seed: int, gamma: float, cache: int) -> None:
     embedding = RBF(gamma).embed(mixture(n, d=3, seed=seed))
-    selection = facility_location(embedding, n, cache)
+    selection = facility_location(embedding, n, cache_entries=cache)
     assert sorted(selection.indices) == list(range(n))
     assert greedy_gap(matrix(embedding), selection.indices) < 1e-6
 
@@ -85,9 +86,10 @@ def test_is_greedy_on_any_small_pool(n: int, seed: int, gamma: float, cache: int
 def test_the_borders_of_tiles_and_units_change_nothing(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     embedding = RBF().embed(mixture(n, seed=n))
     whole = facility_location(embedding, n)
-    monkeypatch.setattr(submodular, "_TILE", 16)
-    monkeypatch.setattr(submodular, "_UNIT", 4)
-    monkeypatch.setattr(submodular, "_WIDTH", 16)
+    for name, size in {"STRIP": 16, "UNIT": 4, "WIDTH": 16, "_TASK": 2}.items():
+        monkeypatch.setattr(products, name, size)
+    monkeypatch.setattr(submodular, "STRIP", 16)
+    monkeypatch.setattr(submodular, "UNIT", 4)
     small = facility_location(embedding, n)
     np.testing.assert_array_equal(small.indices, whole.indices)
     np.testing.assert_array_equal(small.gains, whole.gains)
@@ -105,7 +107,7 @@ def test_the_memory_for_lists_changes_no_pick() -> None:
     embedding = RBF().embed(mixture(700))
     expected = facility_location(embedding, 350)
     for cache_entries in (0, 1, 500, 5_000, 50_000):
-        selection = facility_location(embedding, 350, cache_entries)
+        selection = facility_location(embedding, 350, cache_entries=cache_entries)
         np.testing.assert_array_equal(selection.indices, expected.indices)
         np.testing.assert_array_equal(selection.gains, expected.gains)
 
@@ -114,7 +116,7 @@ def test_the_number_of_threads_changes_no_pick(monkeypatch: pytest.MonkeyPatch) 
     embedding = RBF().embed(mixture(1500))
     runs = []
     for cores in (1, 4):
-        monkeypatch.setattr(submodular, "_num_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(products, "num_cores", lambda cores=cores: cores)
         runs.append(facility_location(embedding, 700))
     np.testing.assert_array_equal(runs[0].indices, runs[1].indices)
     np.testing.assert_array_equal(runs[0].gains, runs[1].gains)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,21 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from aliquot.strategies.base import SIGNALS, Strategy, rank
+from aliquot.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.greedy.modes import Stochastic
+from aliquot.strategies.base import SIGNALS, Greedy, Strategy, rank
 from aliquot.strategies.random import Random
-from aliquot.types import Pool, Scores, TokenFeatures, TokenStats
+from aliquot.types import Pool, Scores, Selection, TokenFeatures, TokenStats
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUP = CONF / "strategy"
 CHOICES = sorted(path.stem for path in GROUP.glob("*.yaml"))
-KERNELS = sorted(path.stem for path in (GROUP / "kernel").glob("*.yaml"))
 SETUPS = [(f"+strategy={name}",) for name in CHOICES]
-SETUPS += [("+strategy=facility_location", f"strategy/kernel={name}") for name in KERNELS]
+SETUPS += [
+    ("+strategy=facility_location", f"strategy/{part}={path.stem}")
+    for part in ("kernel", "mode")
+    for path in sorted((GROUP / part).glob("*.yaml"))
+]
 
 
 def configured(*overrides: str) -> Strategy:
@@ -38,6 +43,11 @@ def those(choice: Callable[[Strategy], bool]) -> pytest.MarkDecorator:
     """Run a test for the strategies it is about, not for all."""
     chosen = {name: strategy for name, strategy in STRATEGIES.items() if choice(strategy)}
     return pytest.mark.parametrize("strategy", chosen.values(), ids=chosen.keys())
+
+
+def draws(strategy: Strategy) -> bool:
+    """Whether what it looks at is drawn by lot, so that equal rows may come in any order."""
+    return isinstance(strategy, Random) or isinstance(getattr(strategy, "mode", None), Stochastic)
 
 
 @pytest.fixture(params=STRATEGIES.values(), ids=STRATEGIES.keys())
@@ -119,7 +129,52 @@ def test_nested_means_that_a_smaller_budget_is_a_prefix(strategy: Strategy) -> N
         np.testing.assert_array_equal(rank(strategy, pool, scores, k).indices, whole.indices[:k])
 
 
-@those(lambda strategy: not isinstance(strategy, Random))  # which looks at nothing that could tie
+@those(lambda strategy: strategy.nested)
+def test_going_on_from_a_shallower_ranking_gives_the_ranking_at_once(strategy: Strategy) -> None:
+    pool, scores = make_pool(300)
+    at_once = rank(strategy, pool, scores, 200)
+    for depth in (1, 60, 199):
+        extended = rank(strategy, pool, scores, 200, start=rank(strategy, pool, scores, depth))
+        np.testing.assert_array_equal(extended.indices, at_once.indices)
+        np.testing.assert_array_equal(extended.gains, at_once.gains)
+
+
+@pytest.mark.parametrize("k", [3, 4, 30, 60])
+def test_prompts_chosen_before_stay_and_come_first(strategy: Strategy, k: int) -> None:
+    pool, scores = make_pool(60)
+    chosen = Selection(np.array([50, 3, 21]), np.array([3.0, 2.0, 1.0]))
+    selection = rank(strategy, pool, scores, k, start=chosen)
+    np.testing.assert_array_equal(selection.indices[:3], chosen.indices)
+    np.testing.assert_array_equal(selection.gains[:3], chosen.gains)
+    assert len(set(selection.indices.tolist())) == k
+
+
+@those(lambda strategy: isinstance(strategy, Greedy))
+def test_goes_on_where_a_ranking_was_cut_off(
+    strategy: Strategy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, scores = make_pool(300)
+    expected = rank(strategy, pool, scores, 200)
+    saves = []
+
+    def save_and_be_killed(self: Checkpoint, arrays: Mapping[str, np.ndarray]) -> None:
+        save(self, arrays)
+        saves.append(arrays)
+        if len(saves) in (1, 2, 5):
+            raise KeyboardInterrupt
+
+    save = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", save_and_be_killed)
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    for _ in range(4):
+        with suppress(KeyboardInterrupt):
+            selection = rank(strategy, pool, scores, 200, workspace=Workspace(tmp_path))
+    assert saves, "it never saves itself"
+    np.testing.assert_array_equal(selection.indices, expected.indices)
+    np.testing.assert_array_equal(selection.gains, expected.gains)
+
+
+@those(lambda strategy: not draws(strategy))
 def test_ties_go_to_the_lower_row(strategy: Strategy) -> None:
     n = 150
     pool, scores = twice(*make_pool(n))
@@ -128,7 +183,7 @@ def test_ties_go_to_the_lower_row(strategy: Strategy) -> None:
     assert (position[:n] < position[n:]).all()
 
 
-@those(lambda strategy: bool(strategy.requires))
+@those(lambda strategy: bool(strategy.requires) and not draws(strategy))
 def test_equal_rows_only_are_taken_in_order(strategy: Strategy) -> None:
     n = 30
     pool, one = make_pool(1)

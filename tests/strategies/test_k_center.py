@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from aliquot.strategies import k_center
 from aliquot.strategies.base import rank
-from aliquot.strategies.k_center import KCenter, farthest_first
-from aliquot.types import Pool, Scores
+from aliquot.strategies.k_center import KCenter
+from aliquot.types import Pool, Scores, Selection
 
 
 def brute_force(points: np.ndarray, first: int, k: int) -> tuple[list[int], list[float]]:
@@ -24,30 +21,45 @@ def brute_force(points: np.ndarray, first: int, k: int) -> tuple[list[int], list
     return chosen, gains
 
 
-def select(strategy: KCenter, x: np.ndarray, k: int) -> tuple[list[int], np.ndarray]:
+def pool_of(x: np.ndarray) -> tuple[Pool, Scores]:
     n = len(x)
     pool = Pool("test", [str(i) for i in range(n)], ["x"] * n)
-    selection = rank(strategy, pool, Scores(x.astype(np.float32), np.ones(n, dtype=np.int64)), k)
+    return pool, Scores(x.astype(np.float32), np.ones(n, dtype=np.int64))
+
+
+def select(strategy: KCenter, x: np.ndarray, k: int) -> tuple[list[int], np.ndarray]:
+    selection = rank(strategy, *pool_of(x), k)
     return selection.indices.tolist(), selection.gains
 
 
-@pytest.mark.parametrize("front", [2, 7, 1024])
 @pytest.mark.parametrize("n", [2, 40, 130])
-def test_equals_brute_force(n: int, front: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(k_center, "_FRONT", front)
+def test_equals_brute_force(n: int) -> None:
     x = np.random.default_rng(n).normal(size=(n, 5))
-    chosen, gains = brute_force(x, 1, n)
+    chosen, gains = brute_force(x.astype(np.float32), 1, n)
     found, found_gains = select(KCenter(first=1), x, n)
     assert found == chosen
-    np.testing.assert_allclose(found_gains, gains, rtol=1e-4)
+    np.testing.assert_allclose(found_gains, gains, rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 40), seed=st.integers(0, 999))
-def test_equals_brute_force_on_a_grid_full_of_ties(n: int, seed: int) -> None:
-    x = np.random.default_rng(seed).integers(3, size=(n, 3)) - 1.0  # small integers: no rounding anywhere
-    indices, _ = farthest_first(x.astype(np.float32), 0, n)
-    assert indices.tolist() == brute_force(x, 0, n)[0]
+def test_goes_on_from_what_anybody_chose() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    pool, scores = pool_of(x)
+    start = Selection(np.array([9, 3, 50]), np.array([7.0, 8.0, 1.0]))
+    selection = rank(KCenter(), pool, scores, 20, start)
+    nearest = np.linalg.norm(x[:, None].astype(np.float64) - x[start.indices][None], axis=2).min(axis=1)
+    assert selection.indices[:3].tolist() == [9, 3, 50] and selection.gains[:3].tolist() == [7.0, 8.0, 1.0]
+    assert selection.indices[3] == nearest.argmax() and selection.gains[3] == pytest.approx(nearest.max(), rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_going_on_from_its_own_picks_gives_what_it_would_have_picked_at_once(metric: str) -> None:
+    pool, scores = pool_of(np.random.default_rng(0).normal(size=(300, 4)))
+    strategy = KCenter(metric, first="random", seed=3)
+    whole = rank(strategy, pool, scores, 200)
+    for done in (1, 90):
+        again = rank(strategy, pool, scores, 200, whole.head(done))
+        np.testing.assert_array_equal(again.indices, whole.indices)
+        np.testing.assert_array_equal(again.gains, whole.gains)
 
 
 def test_rows_of_the_pool_are_not_confused_with_positions_among_the_rest() -> None:

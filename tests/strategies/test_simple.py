@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
 from aliquot.strategies.base import rank
 from aliquot.strategies.longest import Longest
 from aliquot.strategies.random import Random
-from aliquot.strategies.uncertainty import LeastConfidence, Uncertainty
+from aliquot.strategies.uncertainty import Uncertainty
 from aliquot.types import Pool, Scores, TokenStats
 
 
@@ -40,7 +42,7 @@ def test_uncertainty_takes_the_largest_score_first_and_reports_it() -> None:
     half = np.full(4, 0.5, dtype=np.float32)
     tokens = TokenStats(np.array([1, 2, 1]), entropy, half, half / 2)
     scores = Scores(np.zeros((3, 1), dtype=np.float32), np.ones(3, dtype=np.int64), tokens)
-    selection = rank(Uncertainty("mean_entropy"), pool_of(["x"] * 3), scores, 3)
+    selection = rank(Uncertainty(), pool_of(["x"] * 3), scores, 3)
     assert selection.indices.tolist() == [1, 2, 0]
     assert selection.gains.tolist() == [2.5, 2.5, 1.0]
 
@@ -50,13 +52,19 @@ def test_least_confidence_favours_long_responses_only_where_it_is_not_normalised
     tokens = TokenStats(np.array([1, 5]), top1, top1, top1 / 8)
     scores = Scores(np.zeros((2, 1), dtype=np.float32), np.ones(2, dtype=np.int64), tokens)
     pool = pool_of(["x"] * 2)
-    assert rank(LeastConfidence(), pool, scores, 2).indices.tolist() == [0, 1]
-    assert rank(LeastConfidence(normalize=False), pool, scores, 2).indices.tolist() == [1, 0]
+    assert rank(Uncertainty("confidence"), pool, scores, 2).indices.tolist() == [0, 1]
+    assert rank(Uncertainty("confidence", normalize=False), pool, scores, 2).indices.tolist() == [1, 0]
 
 
-def test_an_unknown_measure_is_refused_with_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match="'entropy' is unknown; use one of mean_entropy"):
-        Uncertainty("entropy")
+def test_the_log_tells_how_far_uncertainty_is_a_matter_of_length(caplog: pytest.LogCaptureFixture) -> None:
+    entropy = np.array([1.0, 0.0, 2.0, 0.0, 0.0, 3.0], dtype=np.float32)
+    tokens = TokenStats(np.array([1, 2, 3]), entropy, entropy / 9 + 0.5, entropy / 9)
+    scores = Scores(np.zeros((3, 1), dtype=np.float32), np.array([5, 5, 5]), tokens)
+    with caplog.at_level(logging.INFO, "aliquot"):
+        rank(Uncertainty("entropy", "max"), pool_of(["x"] * 3), scores, 3)
+        rank(Uncertainty("entropy", "max", residualize="response"), pool_of(["x"] * 3), scores, 3)
+    assert "correlates 1.00 with the length of the response, 0.00 of the prompt" in caplog.messages[0]
+    assert "residualize='response'" in caplog.messages[1]
 
 
 def test_a_negative_seed_is_refused() -> None:

@@ -1,224 +1,315 @@
 """Greedy facility location, exact, at the cost of a few matrix products and without the n x n matrix.
 
-With similarities w_ij in [0, 1], the set function and the gain of a candidate j are
+With similarities w_ij in [0, 1] and weights a_i, the set function and the gain of a candidate j are
 
-    f(S) = sum_i max_{s in S} w_is        gain(j) = sum_i max(0, w_ij - cover_i),  cover_i = max_{s in S} w_is
+    f(S) = sum_i a_i max_{s in S} w_is     gain(j) = sum_i a_i max(0, w_ij - cover_i),  cover_i = max_{s in S} w_is
 
 Greedy reaches 1 - 1/e of the best f (Nemhauser, Wolsey, Fisher 1978). Covers only rise, so gains only fall and an old
 gain is an upper bound (lazy greedy, Minoux 1978). Three things make it fast:
 
-1. The first gains of all candidates come from one pass over the upper triangle of the tiles of Z Z^T.
+1. Bounds for all candidates at once come from one pass over the upper triangle of the tiles of Z Z^T. The first pick
+   often takes most of all gains, so the pass sums what is gained before it and after it, as guessed from a sample.
 2. Outdated candidates are refreshed in batches: one product with the pool, of which only the pairs that beat the
    cover (compared as exponents, a few per cent) are looked at.
 3. Those pairs are kept as the candidate's *list*. A pair once overtaken by the cover stays so: every later refresh
    walks the list, which only shrinks. A budget bounds the lists; who loses its list is refreshed by a product again.
 
-Similarities are counted in integer quanta of 2^-30, so that sums are exact in any order: the number of threads cannot
-change a pick, and equal candidates tie exactly. Ties go to the lower row.
+Similarities are counted in integer quanta of 2^-30 and weights in integers, so that sums are exact in any order: no
+number of threads, no budget and no interruption can change a pick, and equal candidates tie exactly. Ties go to the
+lower row.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import zlib
 
 import numpy as np
-import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
-from aliquot.greedy import loops
+from aliquot.greedy import loops, tiles
+from aliquot.greedy.certificate import certificate, objective, similarities
+from aliquot.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.greedy.products import STRIP, UNIT, Passes, host_workers, passes_on
+from aliquot.greedy.quanta import integer_weights, rounding
 from aliquot.kernels import Embedding
 from aliquot.progress import Progress
 from aliquot.types import Selection
 
-_TILE = 1024  # rows and columns of a tile of the first pass
-_UNIT = 128  # candidates of one product of a refresh
-_WIDTH = 4096  # pool rows of one product of a refresh: 2 MB, the second-level cache
-_LARGEST_BATCH = 512  # candidates refreshed together
+__all__ = ["certificate", "facility_location", "objective"]
+
 _SCRATCH = 1 << 24  # list entries one batch may find
 _ENTRIES_PER_ROW = 500  # default budget of kept list entries, per row of the pool
+_LOSS = 16  # bounds for all are made anew once one in so many rows has lost its list between two picks
+_OVERDUE = 10  # and one in so many would have to be refreshed for the next pick
+_PATIENCE = 1 << 27  # list entries read between two looks at the clock: under a second
+_COVERED = 4096  # rows of a start covered between two such looks
+_SAMPLE = 512  # rows of the pool by which the first pick is guessed
+_UNKNOWN = np.iinfo(np.int64).max
 
 
-def facility_location(embedding: Embedding, k: int, cache_entries: int | None = None) -> Selection:
+def facility_location(
+    embedding: Embedding,
+    k: int,
+    *,
+    start: Selection | None = None,
+    weights: Float32[np.ndarray, " n"] | None = None,
+    candidates: Int64[np.ndarray, " m"] | None = None,
+    workspace: Workspace | None = None,
+    cache_entries: int | None = None,
+) -> Selection:
     """Choose k rows by greedy maximisation of facility location.
 
     Args:
         embedding: the features as a kernel sees them.
-        k: rows to choose, 1..n.
+        k: rows to choose, those of `start` included.
+        start: rows chosen earlier, which stay and come first with the gains they have.
+        weights: a, how much each row of the pool counts, 0 or more; None for 1.
+        candidates: the rows that may be chosen, all of them if None. The whole pool is covered in any case.
+        workspace: where the ranking saves itself and what it runs on.
         cache_entries: budget of list entries (8 bytes each), 500 n if None. It changes the time, never the result.
 
     Returns:
         The rows in the order picked; gains are marginal gains, exact to about 1e-5, and sum to f of the whole set.
+
+    Raises:
+        ValueError: there are fewer candidates than picks, or weights are negative, not finite or all 0.
     """
-    greedy = _Greedy(embedding, k, _ENTRIES_PER_ROW * len(embedding) if cache_entries is None else cache_entries)
-    with _one_thread_per_product(), ThreadPoolExecutor(_num_cores()) as workers:
-        return greedy.run(workers)
+    start, workspace = start or Selection.none(), workspace or Workspace()
+    if len(start) >= k:
+        return start.head(k)
+    entries = _ENTRIES_PER_ROW * len(embedding) if cache_entries is None else cache_entries
+    with host_workers() as workers:
+        greedy = _Greedy(embedding, k, start, weights, candidates, entries)
+        if workspace.directory is not None:
+            greedy.identity = _identity(embedding, weights, candidates)
+        return greedy.run(passes_on(workspace.device, embedding, workers), Checkpoint(workspace.directory))
 
 
 class _Greedy:
-    """State of one maximisation. Bounds, covers and gains are in quanta; `picked` counts the picks made."""
+    """State of one maximisation. Bounds, covers and gains are in quanta; `picked` counts the picks made and covered."""
 
-    def __init__(self, embedding: Embedding, k: int, cache_entries: int) -> None:
+    def __init__(
+        self,
+        embedding: Embedding,
+        k: int,
+        start: Selection,
+        weights: np.ndarray | None,
+        candidates: np.ndarray | None,
+        cache_entries: int,
+    ) -> None:
         n = len(embedding)
-        self.z = torch.from_numpy(np.ascontiguousarray(embedding.vectors))
-        self.bias, self.exponential = embedding.bias, embedding.exponential
-        self.indices, self.gains = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.int64)
+        self.embedding, self.start = embedding, start
+        self.identity = 0  # of the task, where it is saved
+        self.weight, self.quantum = integer_weights(weights)
+        self.indices, self.gains = np.empty(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
+        self.indices[: len(start)] = start.indices
         self.picked = 0
-        self.bound = np.zeros(n, dtype=np.int64)
-        self.stamp = np.zeros(n, dtype=np.int64)  # picks made when the bound was exact; -1 once picked itself
-        self.cover = loops.Cover(np.zeros(n, dtype=np.int32), np.empty(n, dtype=np.float32))
-        self.cover.threshold[:] = loops.lowest_threshold(self.exponential)
+        self.bound = np.full(n, _UNKNOWN)
+        self.stamp = np.full(n, loops.INEXACT)  # picks made when the bound was exact
+        if candidates is not None:
+            self.stamp[np.setdiff1d(np.arange(n), candidates)] = loops.OUT
+        self.stamp[start.indices] = loops.OUT
+        remaining = np.count_nonzero(self.stamp != loops.OUT)
+        if k - len(start) > remaining:
+            raise ValueError(
+                f"budget {k} asks for {k - len(start)} more prompts than the {len(start)} chosen before, and "
+                f"{remaining} candidates remain; lower it, or allow more candidates"
+            )
+        self.cover = tiles.no_cover(embedding.bias, embedding.exponential)
+        self.rounding = rounding(embedding)
         self.lists = loops.Lists(
             start=np.zeros(n, dtype=np.int64),
             length=np.full(n, -1, dtype=np.int64),
             rows=np.empty(cache_entries, dtype=np.int32),
             quanta=np.empty(cache_entries, dtype=np.int32),
         )
-        self.scratch = np.empty((2, max(_SCRATCH, n)), dtype=np.int32)  # rows and quanta of a batch's lists
+        self.scratch = np.empty((2, _SCRATCH), dtype=np.int32)  # rows and quanta of a batch's lists
         self.used = 0  # entries of the lists; those behind are free
-        self.smallest_batch = self.batch_size = _UNIT * _num_cores()
+        self.sums = np.zeros((2, n))  # of a pass for bounds: complete up to row `summed`
+        self.summed = n
+        self.guess = -1  # the first pick, before it is known
+        self.summed_at = -1  # picks made at the last such pass
+        self.refreshed_at = 0  # picks made at the last refresh by a product
+        self.num_lost = n  # lists lost since the last pick, for lack of room; at first, none would find any
 
-    def run(self, workers: ThreadPoolExecutor) -> Selection:
+    def run(self, passes: Passes, checkpoint: Checkpoint) -> Selection:
         budget = len(self.indices)
-        with Progress("facility location: first gains", len(self.bound), "prompt") as progress:
-            self._first_gains(workers, progress)
-        # Picks come in a rush at the end. Before, prompts are compared with the pool, most of them one to three times.
-        with Progress("facility location", None, "comparison") as progress:
+        self._restore(checkpoint.load())
+        if self.summed < len(self.bound):
+            self._bound_all(passes, checkpoint)
+        # Picks come in a rush at the end: what takes time is to find each prompt's list, for most of them once.
+        settled = self._num_settled()
+        with Progress("facility location", len(self.bound), "prompt", done=settled) as progress:
             while self.picked < budget:
-                row = self._pick_from_lists()
-                if row is not None and self.stamp[row] == self.picked:
-                    self._pick_without_list(row, workers)
-                elif row is not None:
-                    progress.update(self._refresh_batch(workers), picked=f"{self.picked:,}/{budget:,}")
-            progress.update(0, picked=f"{budget:,}/{budget:,}")
-        return Selection(self.indices, self.gains / float(loops.ONE))
+                if self.picked < len(self.start):
+                    self._cover_start(passes)
+                else:
+                    self._advance(passes, checkpoint)
+                before, settled = settled, self._num_settled()
+                progress.update(settled - before, picked=f"{self.picked:,}/{budget:,}", gain=f"{self._last_gain():.4g}")
+                if checkpoint.due():
+                    checkpoint.save(self._state())
+        gains = np.concatenate([self.start.gains, self.gains[len(self.start) :] * self.quantum])
+        return Selection(self.indices, gains)
 
-    def _pick_from_lists(self) -> int | None:
-        """Pick for as long as lists suffice; return the best row, which has none, or None when all is picked."""
-        heap = np.flatnonzero(self.stamp >= 0)
+    def _advance(self, passes: Passes, checkpoint: Checkpoint) -> None:
+        """Pick as long as lists suffice, then see to the best row that has none."""
+        if self.guess >= 0 and self.picked == 1:
+            self._bound_after_first()
+        heap = np.flatnonzero(self.stamp != loops.OUT)
+        end = 1 if self.guess >= 0 and self.picked == 0 else len(self.indices)
         self.picked, row = loops.pick_from_lists(
-            heap,
-            self.bound,
-            self.stamp,
-            self.lists,
-            self.cover,
-            self.indices,
-            self.gains,
-            self.picked,
-            self.exponential,
-        )
-        return row if row >= 0 else None
+            heap, self.bound, self.stamp, self.lists, self.cover, self.weight, self.indices[:end], self.gains,
+            self.picked, _PATIENCE,
+        )  # fmt: skip
+        if row < 0:
+            return
+        if self.stamp[row] == self.picked:  # exact, but its list was too long to keep
+            passes.cover_by(np.array([row]), self.cover)
+            self.indices[self.picked], self.gains[self.picked] = row, self.bound[row]
+            self.stamp[row] = loops.OUT
+            self.picked += 1
+            return
+        waiting = np.flatnonzero((self.lists.length < 0) & (self.stamp != loops.OUT) & (self.stamp != self.picked))
+        if self._needs_new_bounds(waiting):
+            self.sums[:], self.summed = 0, 0
+            if self.picked == 0:
+                self._guess_first(waiting, passes)
+            self._bound_all(passes, checkpoint)
+        else:
+            self._refresh(waiting, passes)
 
-    def _first_gains(self, workers: ThreadPoolExecutor, progress: Progress) -> None:
-        """Sum the similarities of every column, computing each pair of tiles once."""
+    def _cover_start(self, passes: Passes) -> None:
+        end = min(self.picked + _COVERED, len(self.start))
+        passes.cover_by(self.indices[self.picked : end], self.cover)
+        self.picked, self.num_lost = end, 0
+
+    def _needs_new_bounds(self, waiting: np.ndarray) -> bool:
+        """Tell whether bounds for all are cheaper than a refresh of those that come before the next pick."""
+        if not self.picked == self.refreshed_at > self.summed_at or self.num_lost * _LOSS < len(self.bound):
+            return False
+        exact = self.bound[self.stamp == self.picked]
+        return int(np.count_nonzero(self.bound[waiting] > exact.max(initial=0))) * _OVERDUE > len(self.bound)
+
+    def _bound_all(self, passes: Passes, checkpoint: Checkpoint) -> None:
+        """Bound all gains by one pass over the upper triangle of all pairs, or by what is left of it."""
         n = len(self.bound)
+        weight = np.ones(n, dtype=np.float32) if self.weight is None else self.weight.astype(np.float32)
+        cover = self.cover._replace(quanta=self.cover.quanta.copy(), limit=self.cover.limit.copy())
+        if self.guess >= 0 and self.picked == 0:
+            passes.cover_by(np.array([self.guess]), cover)
+        with Progress("facility location: bounds", n, "prompt", done=self.summed) as progress:
+            for sums in passes.sums(self.summed, cover, weight):
+                self.sums[:, self.summed :] += sums
+                size = min(STRIP, n - self.summed)
+                self.summed += size
+                progress.update(size)
+                if checkpoint.due():
+                    checkpoint.save(self._state())
+        self._bound_by(self.sums[1 if self.picked else 0])
+        self.summed_at = self.picked
 
-        def strip(first: int) -> Int64[np.ndarray, " m"]:
-            sums = np.zeros(n - first, dtype=np.int64)
-            row_bias, column_bias = self.bias[first : first + _TILE], self.bias[first:]
-            for a, product in _products(self.z[first : first + _TILE], self.z[first:], _TILE):
-                below = np.zeros(product.shape[1], dtype=np.int64)
-                loops.sum_tile(product, row_bias, column_bias[a : a + _TILE], sums, below, self.exponential)
-                if a > 0:  # the diagonal tile holds both of its triangles
-                    sums[a : a + _TILE] += below
-            return sums
+    def _bound_by(self, sums: np.ndarray) -> None:
+        total = float(len(self.bound) if self.weight is None else self.weight.sum())
+        most = np.minimum(sums * (1 + 2**-10) + total * self.rounding, total) * float(tiles.ONE)
+        np.minimum(self.bound, np.ceil(most).astype(np.int64), out=self.bound)
 
-        starts = range(0, n, _TILE)
-        for first, sums in zip(starts, workers.map(strip, starts), strict=True):
-            self.bound[first:] += sums
-            progress.update(min(_TILE, n - first))
+    def _guess_first(self, waiting: np.ndarray, passes: Passes) -> None:
+        """Guess the first pick, so that the pass for the first bounds gives those after it too.
 
-    def _refresh_batch(self, workers: ThreadPoolExecutor) -> int:
-        """Make the most promising candidates that have no list exact by a product, and keep what it finds.
-
-        Returns how many these are.
+        The guess is the best of the candidates that gain most on a sample of the pool. It need not be right.
         """
-        waiting = np.flatnonzero((self.lists.length < 0) & (self.stamp >= 0) & (self.stamp != self.picked))
-        size = min(self.batch_size, len(waiting))
+        sample = np.arange(0, len(self.bound), -(-len(self.bound) // _SAMPLE))
+        weight = np.ones(len(sample)) if self.weight is None else self.weight[sample]
+        blocks = np.array_split(waiting, -(-len(waiting) // UNIT))
+        estimate = np.concatenate([weight @ similarities(self.embedding, sample, block) for block in blocks])
+        self._refresh(waiting[np.argsort(-estimate, kind="stable")[:UNIT]], passes)
+        self.guess = int(np.argmax(np.where(self.stamp == 0, self.bound, -1)))
+
+    def _bound_after_first(self) -> None:
+        if self.indices[0] == self.guess:
+            self._bound_by(self.sums[1])
+            self.summed_at = 1
+        self.guess = -1
+
+    def _refresh(self, waiting: np.ndarray, passes: Passes) -> None:
+        """Make the most promising candidates that have no list exact by a product, and keep what it finds."""
+        size = min(UNIT, len(waiting))
         batch = np.sort(waiting[np.argpartition(-self.bound[waiting], size - 1)[:size]])
-        gains, found = self._gains_of(batch, _SCRATCH // size, workers)
-        self.bound[batch], self.stamp[batch] = gains, self.picked
-        kept = np.flatnonzero(found.length >= 0)
-        if self.used + found.length[kept].sum() > len(self.lists.rows):
+        found = passes.scan(batch, self.cover, self.weight, self.scratch)
+        self.bound[batch], self.stamp[batch] = found.gains, self.picked
+        length = found.lengths.sum(axis=1)
+        kept = np.flatnonzero((found.lengths >= 0).all(axis=1))
+        num_listed = np.count_nonzero(self.lists.length >= 0)
+        if self.used + length[kept].sum() > len(self.lists.rows):
             self._make_room()
-        kept = kept[np.argsort(-gains[kept], kind="stable")]
-        kept = kept[self.used + np.cumsum(found.length[kept]) <= len(self.lists.rows)]
+        kept = kept[np.argsort(-found.gains[kept], kind="stable")]
+        kept = kept[self.used + np.cumsum(length[kept]) <= len(self.lists.rows)]
         self.used = loops.store(found, kept, batch, self.lists, self.used)
-        # The next batch is as large as lists twice as long as these leave room for.
-        capacity = _SCRATCH // size
-        mean = np.where(found.length < 0, capacity, found.length).mean()
-        fitting = int(_SCRATCH / max(2 * mean, 1)) // _UNIT * _UNIT
-        self.batch_size = max(self.smallest_batch, min(fitting, _LARGEST_BATCH))
-        return size
-
-    def _pick_without_list(self, row: int, workers: ThreadPoolExecutor) -> None:
-        """Pick a row whose gain is exact but whose list was too long to keep."""
-        _, found = self._gains_of(np.array([row]), len(self.bound), workers)
-        loops.raise_cover(found.rows[: found.length[0]], found.quanta, self.cover, self.exponential)
-        self.indices[self.picked], self.gains[self.picked] = row, self.bound[row]
-        self.stamp[row] = -1
-        self.picked += 1
-
-    def _gains_of(
-        self, batch: Int64[np.ndarray, " b"], capacity: int, workers: ThreadPoolExecutor
-    ) -> tuple[Int64[np.ndarray, " b"], loops.Lists]:
-        """Return the gains of a batch and its lists, of at most `capacity` entries each (length -1: it has more).
-
-        The lists are in the scratch memory, until the next call.
-        """
-        size = len(batch)
-        capacity = min(capacity, len(self.bound))
-        gains = np.zeros(size, dtype=np.int64)
-        found = loops.Lists(capacity * np.arange(size), np.zeros(size, dtype=np.int64), *self.scratch)
-
-        def unit(first: int) -> None:
-            part = batch[first : first + _UNIT]
-            # Always _UNIT rows: products of another shape round differently, and equal candidates would not tie.
-            filled = np.resize(part, _UNIT)
-            for a, product in _products(self.z[torch.from_numpy(filled)], self.z, _WIDTH):
-                loops.scan_tile(
-                    product[: len(part)], a, self.bias[part], self.bias, self.cover, self.exponential,
-                    gains[first:], found, first, capacity,
-                )  # fmt: skip
-
-        list(workers.map(unit, range(0, size, _UNIT)))
-        return gains, found
+        if self.refreshed_at < self.picked:
+            self.refreshed_at, self.num_lost = self.picked, 0
+        self.num_lost += num_listed + size - np.count_nonzero(self.lists.length >= 0)
 
     def _make_room(self) -> None:
         """Drop overtaken entries of all lists; if still over half the budget, whole lists of the least promising."""
         length = self.lists.length
-        length[self.stamp < 0] = -1
+        length[self.stamp == loops.OUT] = -1
         listed = np.flatnonzero(length >= 0)
         listed = listed[np.argsort(self.lists.start[listed], kind="stable")]
-        loops.shrink_all(listed, self.bound, self.lists, self.cover)
+        loops.shrink_all(listed, self.bound, self.lists, self.cover.quanta, self.weight)
         self.stamp[listed] = self.picked
         promising = listed[np.argsort(-self.bound[listed], kind="stable")]
         length[promising[np.cumsum(length[promising]) > len(self.lists.rows) // 2]] = -1
         self.used = loops.close_gaps(listed[length[listed] >= 0], self.lists)
 
+    def _num_settled(self) -> int:
+        """Return how many rows have a list, or need none."""
+        return len(self.bound) - int(np.count_nonzero((self.lists.length < 0) & (self.stamp != loops.OUT)))
 
-def _products(left: torch.Tensor, right: torch.Tensor, width: int) -> Generator[tuple[int, np.ndarray]]:
-    """Yield left . right^T in tiles of `width` columns with the first column of each; the memory is used again."""
-    buffer = torch.empty(len(left) * width)
-    for a in range(0, len(right), width):
-        part = right[a : a + width]
-        product = buffer[: len(left) * len(part)].view(len(left), len(part))
-        torch.mm(left, part.T, out=product)
-        yield a, product.numpy()
+    def _last_gain(self) -> float:
+        return float(self.gains[self.picked - 1] * self.quantum) if self.picked > len(self.start) else 0.0
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return {
+            "identity": np.array([self.identity, len(self.start)]),
+            "indices": self.indices[: max(self.picked, len(self.start))],
+            "gains": self.gains[: self.picked],
+            "cover": self.cover.quanta,
+            "bound": self.bound,
+            "stamp": self.stamp,
+            "sums": self.sums,
+            "counts": np.array([self.summed, self.summed_at, self.guess, self.refreshed_at, self.num_lost]),
+            "list_start": self.lists.start,
+            "list_length": self.lists.length,
+            "list_rows": self.lists.rows[: self.used],
+            "list_quanta": self.lists.quanta[: self.used],
+        }
+
+    def _restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Take up a ranking of the same pool that began with the same rows, or with fewer and then chose them."""
+        given = len(self.start)
+        if not saved or saved["identity"][0] != self.identity or saved["identity"][1] > given:
+            return
+        indices, picked = saved["indices"], min(len(saved["gains"]), len(self.indices))
+        if len(indices) < given or (indices[:given] != self.start.indices).any():
+            return
+        self.picked = picked
+        self.indices[:picked], self.gains[:picked] = indices[:picked], saved["gains"][:picked]
+        tiles.raise_all(np.arange(len(self.bound)), saved["cover"], self.cover)
+        self.bound, self.stamp, self.sums = saved["bound"], saved["stamp"], saved["sums"]
+        counts = (int(count) for count in saved["counts"])
+        self.summed, self.summed_at, self.guess, self.refreshed_at, self.num_lost = counts
+        used = len(saved["list_rows"])
+        if used <= len(self.lists.rows):
+            self.lists.start[:], self.lists.length[:] = saved["list_start"], saved["list_length"]
+            self.lists.rows[:used], self.lists.quanta[:used] = saved["list_rows"], saved["list_quanta"]
+            self.used = used
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _one_thread_per_product() -> Generator[None]:
-    """Products run side by side on threads of our own, so each of them gets one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _identity(embedding: Embedding, weights: np.ndarray | None, candidates: np.ndarray | None) -> int:
+    """Return a number that differs where the task does, as far as it can be told without the budget."""
+    identity = len(embedding)
+    for array in (embedding.vectors, embedding.bias, weights, candidates):
+        if array is not None:
+            identity = zlib.crc32(np.ascontiguousarray(array).data, identity)
+    return identity

@@ -18,6 +18,7 @@ from aliquot.types import Pool, Scores, Selection
 
 #: What a strategy may ask of the scoring pass (or, for "tasks", of the pool).
 SIGNALS = ("features", "tokens", "token_features", "tasks")
+_BLOCK = 1 << 16  # token vectors held in memory at once
 
 
 @runtime_checkable
@@ -105,11 +106,16 @@ def _extend(
 
 def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
     """Raise ValueError, before the pass, where the strategy needs what the scorer or the pool will not have."""
-    unknown = strategy.requires - {"features", "tokens", "tasks"}
+    unknown = strategy.requires - set(SIGNALS)
     if unknown:
         raise ValueError(
-            f"{type(strategy).__name__} needs {', '.join(sorted(unknown))}, which the scorer does not keep; "
-            "it keeps features and tokens"
+            f"{type(strategy).__name__} needs {', '.join(sorted(unknown))}, which nobody has; "
+            f"there are {', '.join(SIGNALS)}"
+        )
+    if "token_features" in strategy.requires and scorer.token_features is None:
+        raise ValueError(
+            f"{type(strategy).__name__} needs vectors of single tokens, and this scorer keeps none; "
+            "set scorer=token_features"
         )
     if "tokens" in strategy.requires and scorer.max_new_tokens == 0:
         raise ValueError(
@@ -138,6 +144,12 @@ def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None
         stats = scores.tokens
         finite = np.isfinite(stats.entropy) & np.isfinite(stats.top1) & np.isfinite(stats.top2)
         _check_finite("token statistics", np.logical_and.reduceat(finite, stats.starts))
+
+    if "token_features" in strategy.requires and scores.token_features is not None:
+        vectors, starts = scores.token_features.vectors, scores.token_features.starts
+        blocks = (vectors[first : first + _BLOCK] for first in range(0, len(vectors), _BLOCK))
+        finite = np.concatenate([np.isfinite(block).all(axis=1) for block in blocks])
+        _check_finite("token features", np.logical_and.reduceat(finite, starts))
 
 
 def _check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:

@@ -1,0 +1,220 @@
+"""Farthest-first traversal, exact, with most distances never computed.
+
+The distance of a point to its nearest chosen one, its *bound*, only falls while centres are chosen, so an old bound is
+an upper bound. Three things make it fast:
+
+1. Each round brings only a *front*, the points with the largest bounds, up to date with the centres they have missed,
+   and picks inside it for as long as its farthest point beats every bound outside. All other points stay parked.
+2. Points are dealt to cells (the nearest of a sample of anchors). A new centre lowers the bounds of its cell at once,
+   so that most points with a centre nearby are never part of a front.
+3. The front meets its centres in float32 matrix products, which only *filter*: a pair that may lower a bound, whatever
+   the rounding, is computed again as sum_j (x_j - c_j)^2 in float64, always in the same order.
+
+So bounds and picks are those of the float64 loop over all distances, whatever the number of threads and the device;
+ties go to the lower row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+
+from aliquot.greedy import farthest_first_loops as loops
+from aliquot.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.kernels import Features
+from aliquot.progress import Progress
+
+_FRONT = 2048  # points one round brings up to date
+_BLOCK, _TILE = 1024, 512  # points, at most, and centres of one product
+_CELLS_PER_ROOT = 2  # cells, per square root of the number of points
+
+
+def farthest_first(
+    points: Features, start: Int64[np.ndarray, " s"], k: int, workspace: Workspace | None = None
+) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Choose k rows, `start` first, each of the others the farthest from all before it (Gonzalez 1985).
+
+    Args:
+        points: one row each.
+        start: rows chosen already, at least one.
+        k: rows to choose, those of `start` included.
+        workspace: where and on what a long traversal runs.
+
+    Returns:
+        The rows in the order picked, and for each but those of `start` the squared distance to the nearest before it.
+        The first of a `start` of one row has the squared distance to its farthest point; other starts have 0.
+    """
+    workspace = workspace or Workspace()
+    checkpoint = Checkpoint(workspace.directory)
+    with _plain_products(), ThreadPoolExecutor(_num_cores()) as workers:
+        traversal = _Traversal(points, k, workspace.device)
+        traversal.begin(start, checkpoint.load(), workers)
+        with Progress("k-center", k, "pick", done=traversal.picked) as progress:
+            while traversal.picked < k:
+                before = traversal.picked
+                traversal.round(workers)
+                radius = math.sqrt(traversal.squared[traversal.picked - 1])
+                progress.update(traversal.picked - before, radius=f"{radius:.4g}")
+                if checkpoint.due():
+                    checkpoint.save(traversal.state())
+    return traversal.indices, traversal.squared
+
+
+def most_central(points: Features) -> int:
+    """Return the row nearest to the mean of all, the lowest where several are."""
+    return int(np.argmin(_squared_norms(points, _mean(points))))
+
+
+class _Traversal:
+    """Bounds on squared distances (-1 once picked), and how many of the first picks each of them has seen.
+
+    The points are kept in the order of their cells, for memory is read fastest in order: `row` tells which row of the
+    pool stands at a place, `place` where a row stands. All arrays go by place, but for `indices`.
+    """
+
+    def __init__(self, points: Features, k: int, device: str) -> None:
+        n, d = points.shape
+        # Distances do not see a shift, rounding does: products are taken of centred vectors, the shortest.
+        self.mean = _mean(points)
+        cell = _cells(points, self.mean, torch.device(device))
+        self.row = np.argsort(cell, kind="stable")
+        self.place = np.argsort(self.row)
+        self.points = points[self.row]
+        self.cell = cell[self.row]
+        self.first_of_cell = np.searchsorted(self.cell, np.arange(n + 1))
+        self.norms = _squared_norms(points, self.mean)[self.row]
+        # Twice what rounding may do to a product of d terms, and to its norms.
+        self.margin = 4 * (d + 8) * float(np.finfo(np.float32).eps) * float(self.norms.max())
+        self.bound, self.seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
+        self.indices, self.squared = np.zeros(k, dtype=np.int64), np.zeros(k)
+        self.picked = 0
+        self.centres = torch.empty((k, d), device=device)
+        self.offsets = torch.empty(k, device=device)  # |x - c|^2 = |x|^2 + (|c|^2 - 2 x.c)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what `begin` takes the traversal up from, by row of the pool."""
+        made = {"indices": self.indices[: self.picked], "squared": self.squared[: self.picked]}
+        return {**made, "bound": self.bound[self.place], "seen": self.seen[self.place]}
+
+    def begin(self, start: np.ndarray, saved: dict[str, np.ndarray], workers: ThreadPoolExecutor) -> None:
+        """Take `start` as picked, or the picks of a saved traversal that began with it."""
+        if saved and np.array_equal(saved["indices"][: len(start)], start):
+            picked = min(len(saved["indices"]), len(self.indices))
+            self.indices[:picked], self.squared[:picked] = saved["indices"][:picked], saved["squared"][:picked]
+            self.bound, self.seen = saved["bound"][self.row], saved["seen"][self.row]
+            self._add_centres(0, picked)
+            return
+        self.indices[: len(start)] = start
+        self.bound[self.place[start]] = -1
+        self._add_centres(0, len(start))
+        self._refresh(np.flatnonzero(self.bound >= 0), min(_TILE, len(start)), workers)
+        if len(start) == 1:
+            self.squared[0] = self.bound.max(initial=0)
+
+    def _add_centres(self, first: int, end: int) -> None:
+        """Let the picks from `first` on be met by products, and lower the bounds of their cells at once."""
+        places = self.place[self.indices[first:end]]
+        self.centres[first:end] = self._on_device(places)
+        self.offsets[first:end] = torch.from_numpy(self.norms[places])
+        self.picked = end
+        loops.lower_cells(self.points, np.sort(places), self.cell, self.first_of_cell, self.bound)
+
+    def _on_device(self, places: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.points[places] - self.mean).to(self.centres.device)
+
+    def round(self, workers: ThreadPoolExecutor) -> None:
+        """Bring the points with the largest bounds up to date and pick among them while that is safe."""
+        front, best_outside, row_outside = self._front(min(_FRONT, len(self.points) - self.picked))
+        self._refresh(front[self.bound[front] > 0], self.picked, workers)
+        # Who has fallen behind a point outside cannot be picked now, and is left to a later round.
+        live = front[self.bound[front] >= best_outside]
+        live = live[np.argsort(self.row[live])]
+        norms, bound, before = self.norms[live], self.bound[live], self.picked
+        vectors = self._on_device(live)
+        between = torch.addmm(torch.from_numpy(norms).to(vectors.device), vectors, vectors.T, alpha=-2).cpu().numpy()
+        end = loops.pick_among(
+            self.points[live], self.row[live], bound, between, norms - np.float32(self.margin),
+            best_outside, row_outside, self.indices, self.squared, before,
+        )  # fmt: skip
+        self.bound[live], self.seen[live] = bound, end
+        self._add_centres(before, end)
+
+    def _front(self, size: int) -> tuple[np.ndarray, float, int]:
+        """Return the places of the `size` largest bounds, of equal ones those of the lower rows; and the best other."""
+        least = np.partition(self.bound, len(self.bound) - size)[len(self.bound) - size]
+        above, ties = np.flatnonzero(self.bound > least), np.flatnonzero(self.bound == least)
+        ties = ties[np.argsort(self.row[ties])]
+        num_ties = size - len(above)
+        front = np.concatenate([above, ties[:num_ties]])
+        if num_ties < len(ties):
+            return front, least, int(self.row[ties[num_ties]])
+        below = self.bound[self.bound < least]
+        best = below.max(initial=-1)
+        return front, best, int(self.row[self.bound == best].min(initial=len(self.row)))
+
+    def _refresh(self, places: np.ndarray, end: int, workers: ThreadPoolExecutor) -> None:
+        """Bring bounds up to date with the first `end` picks."""
+        places = places[np.argsort(self.seen[places], kind="stable")]
+        num_blocks = max(_num_cores(), -(-len(places) // _BLOCK))
+        blocks = [places[first::num_blocks] for first in range(min(num_blocks, len(places)))]  # of equal work
+        list(workers.map(partial(self._refresh_block, end), blocks))
+        self.seen[places] = end
+
+    def _refresh_block(self, end: int, block: np.ndarray) -> None:
+        seen, points = self.seen[block], self._on_device(block)
+        for first in range(int(seen[0]), end, _TILE):
+            part = slice(first, min(first + _TILE, end))
+            missing = int(np.searchsorted(seen, part.stop))  # from there on, all have seen these
+            product = torch.addmm(self.offsets[part], points[:missing], self.centres[part].T, alpha=-2)
+            low = product.amin(dim=1).cpu().numpy()
+            limit = (self.bound[block[:missing]] - self.norms[block[:missing]] + self.margin).astype(np.float32)
+            may_fall = np.flatnonzero(low <= limit)
+            if len(may_fall):
+                limit = np.minimum(limit, low + np.float32(self.margin))[may_fall]
+                close = product[torch.from_numpy(may_fall).to(product.device)].cpu().numpy()
+                centres = self.place[self.indices[part]]
+                loops.lower_close(self.points, block[may_fall], centres, close, limit, self.bound)
+
+
+def _mean(points: Features) -> Float32[np.ndarray, " d"]:
+    return points.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _squared_norms(points: Features, mean: Float32[np.ndarray, " d"]) -> Float32[np.ndarray, " n"]:
+    blocks = np.array_split(points, -(-len(points) // _FRONT))
+    return np.concatenate([np.square(block - mean).sum(axis=1) for block in blocks])
+
+
+def _cells(points: Features, mean: Float32[np.ndarray, " d"], device: torch.device) -> Int64[np.ndarray, " n"]:
+    """Deal the points to the nearest of some of them. Which these are changes the time, never the result."""
+    n = len(points)
+    anchors = points[np.random.default_rng(0).permutation(n)[: int(_CELLS_PER_ROOT * np.sqrt(n))]] - mean
+    offsets, right = torch.from_numpy(np.square(anchors).sum(axis=1)).to(device), torch.from_numpy(anchors.T).to(device)
+    blocks = np.array_split(points, -(-n // _FRONT))
+    left = (torch.from_numpy(block - mean).to(device) for block in blocks)
+    return torch.cat([torch.addmm(offsets, block, right, alpha=-2).argmin(dim=1) for block in left]).cpu().numpy()
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _plain_products() -> Generator[None]:
+    """Products run side by side on threads of our own, so each gets one; TF32 would round more than `margin` knows."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)

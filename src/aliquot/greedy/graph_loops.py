@@ -1,0 +1,169 @@
+"""The inner loops of the neighbour graph, compiled by numba.
+
+A key orders neighbours: its upper half is the similarity in quanta, its lower half prefers the lower row. Keys are
+distinct, so the largest m are one set whatever order they are seen in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from aliquot.greedy.loops import Lists
+from aliquot.greedy.tiles import (
+    ONE,
+    _exceeding,  # pyright: ignore[reportPrivateUsage]
+    _quanta_of,  # pyright: ignore[reportPrivateUsage]
+    compiled,
+)
+
+#: The similarity of a prompt to itself: more than that of any other.
+SELF = int(ONE) + 1
+_LOWEST = (1 << 32) - 1
+_LOG_ONE, _SCALE = np.float32(30), np.float32(1 << 30)
+
+
+class Best(NamedTuple):
+    """The best neighbours of some rows so far.
+
+    Args:
+        keys: of neighbours, in no order, with room for more than m.
+        length: how many keys a row has.
+        floor: the `s` a pair has to exceed to be looked at; -inf until a row has m keys.
+        margin: by how much floors stay below the m-th similarity, for the rounding of their comparison.
+    """
+
+    keys: np.ndarray
+    length: np.ndarray
+    floor: np.ndarray
+    margin: np.float32
+
+
+@compiled
+def _key(quanta: int, row: int) -> int:
+    return int((quanta << 32) | (_LOWEST - row))
+
+
+@compiled
+def _cut_back(r: int, m: int, exponential: bool, best: Best) -> None:
+    """Keep the m largest keys of a row."""
+    keys, length = best.keys[r], best.length[r]
+    keys[:m] = np.partition(keys[:length], length - m)[length - m :]
+    best.length[r] = m
+    quanta = np.float32(min(keys[:m].min() >> 32, ONE))
+    best.floor[r] = (np.log2(quanta) - _LOG_ONE if exponential else quanta / _SCALE) - best.margin
+
+
+@compiled
+def keep_best(
+    product: np.ndarray,
+    rows: np.ndarray,
+    first_column: int,
+    row_bias: np.ndarray,
+    column_bias: np.ndarray,
+    exponential: bool,
+    m: int,
+    best: Best,
+) -> None:
+    """Add to the best of `rows` what may be among them of the pool rows from `first_column` on.
+
+    Args:
+        product: inner products of the rows with those of the pool.
+        rows: of the pool.
+        first_column: the first pool row in this tile.
+        row_bias, column_bias: b of both.
+        exponential: of the embedding.
+        m: neighbours wanted.
+        best: changed in place.
+    """
+    found = np.empty(len(column_bias), dtype=np.uint32)
+    limit = -column_bias
+    for r in range(len(rows)):
+        s, b = product[r], row_bias[r]
+        num_found = _exceeding(s, limit, b - best.floor[r], found)
+        for p in range(num_found):
+            value = s[found[p]] + (b + column_bias[found[p]])
+            if value > best.floor[r]:  # which may have risen since
+                column = first_column + int(found[p])
+                quanta = SELF if column == rows[r] else int(_quanta_of(value, exponential))
+                if quanta > 0:
+                    best.keys[r, best.length[r]] = _key(quanta, column)
+                    best.length[r] += 1
+                    if best.length[r] == best.keys.shape[1]:
+                        _cut_back(r, m, exponential, best)
+
+
+@compiled
+def _write(keys: np.ndarray, rows: np.ndarray, quanta: np.ndarray) -> None:
+    """Write the largest keys as neighbours, most similar first."""
+    keys = np.sort(keys)[::-1]
+    for p in range(min(len(rows), len(keys))):
+        rows[p] = _LOWEST - (keys[p] & _LOWEST)
+        quanta[p] = min(keys[p] >> 32, ONE)
+
+
+@compiled
+def write_best(best: Best, rows: np.ndarray, quanta: np.ndarray) -> None:
+    """Write the best of each row as its neighbours."""
+    for r in range(len(rows)):
+        _write(best.keys[r, : best.length[r]], rows[r], quanta[r])
+
+
+@compiled
+def write_found(
+    columns: np.ndarray,
+    squared: np.ndarray,
+    searched: np.ndarray,
+    offset: np.ndarray,
+    exponential: bool,
+    rows: np.ndarray,
+    quanta: np.ndarray,
+) -> None:
+    """Write the pool rows found at squared distances of those searched for; -1 is nothing found."""
+    keys = np.empty(columns.shape[1] + 1, dtype=np.int64)
+    for r in range(len(rows)):
+        keys[0] = _key(SELF, searched[r])  # which the search may have missed, for many duplicates
+        length = 1
+        for p in range(columns.shape[1]):
+            column = columns[r, p]
+            if column >= 0 and column != searched[r]:
+                s = offset[searched[r]] + offset[column] - np.float32(0.5) * squared[r, p]
+                similar = int(_quanta_of(s, exponential))
+                if similar > 0:
+                    keys[length] = _key(similar, column)
+                    length += 1
+        _write(keys[:length], rows[r], quanta[r])
+
+
+@compiled
+def transposed(rows: np.ndarray, quanta: np.ndarray) -> Lists:
+    """Return a list for each prompt: of whom it is a neighbour, and how similar they are."""
+    n, m = rows.shape
+    length = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        for p in range(m):
+            if quanta[i, p] > 0:
+                length[rows[i, p]] += 1
+    end = np.cumsum(length)
+    total = end[n - 1]
+    start = end - length
+    end[:] = start
+    lists = Lists(start, length, np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32))
+    for i in range(n):
+        for p in range(m):
+            if quanta[i, p] > 0:
+                j = rows[i, p]
+                lists.rows[end[j]], lists.quanta[end[j]] = i, quanta[i, p]
+                end[j] += 1
+    return lists
+
+
+@compiled
+def quantize(
+    product: np.ndarray, row_bias: np.ndarray, column_bias: np.ndarray, exponential: bool, quanta: np.ndarray
+) -> None:
+    """Write the similarities of a tile of products; rows of the product beyond those of `quanta` are padding."""
+    for r in range(quanta.shape[0]):
+        for c in range(quanta.shape[1]):
+            quanta[r, c] = _quanta_of(product[r, c] + (row_bias[r] + column_bias[c]), exponential)
