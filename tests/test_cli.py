@@ -57,7 +57,10 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["strategy=best"], "strategy=best: no such choice; the choices are facility_location, k_center"),
+        (
+            ["strategy=best"],
+            "strategy=best: no such choice; the choices are coverage, facility_location, information_gain",
+        ),
         (["strategy.gama=1"], "strategy.gama: strategy has no such field; its fields are kernel"),
         (["strategi=random"], "strategi: the configuration has no such field; its fields are"),
         (["until=lunch"], "expected one of [score, select, annotate, finetune, evaluate]"),
@@ -67,7 +70,12 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["budget=-3"], "give 1 or more"),
         (["budget=plenty"], "write 45k, 1234, 50% or all"),
         (["strategy=min_margin", "scorer.max_new_tokens=0"], "set scorer.max_new_tokens"),
+        (["strategy=information_gain"], "scorer=token_features"),
         (["strategy.kernel.gamma=0"], "gamma"),
+        (["strategy/mode=sparse", "strategy.mode.m=0"], "m=0 keeps no neighbour"),
+        (["strategy/mode=stochastic", "strategy.mode.eps=2"], "eps=2 is outside (0, 1)"),
+        (["strategy/mode=distributed", "strategy.mode.parts=0"], "use 2 or more"),
+        (["strategy=mean_entropy", "strategy.residualize=all"], "use one of none, response, prompt, both"),
         (["pool=jsonl"], "pool needs pool.path"),
         (["pool=jsonl", "pool.path=nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["model=hf", "model.path=./nowhere"], "model.path=./nowhere is no directory"),
@@ -75,7 +83,7 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["strategy._target_=os.system"], "only aliquot.* is instantiated"),
         (["strategy._target_=aliquot.sources.Path"], "is no class of aliquot's own"),
         (["strategy._target_=aliquot.nowhere.Strategy"], "cannot be imported"),
-        (["~strategy.kernel", "strategy._target_=aliquot.annotate.Oracle"], "is no strategy"),
+        (["~strategy.kernel", "~strategy.mode", "strategy._target_=aliquot.annotate.Oracle"], "is no strategy"),
         (["tracker=wandb", "tracker.tags=mine"], "must be a list: tracker.tags=[mine]"),
     ],
 )
@@ -97,6 +105,12 @@ def test_a_mistake_gets_one_message_and_leaves_nothing_behind(tmp_path, override
 def test_a_bad_pool_is_refused_by_file_and_line(tmp_path, rows, message):
     pool = write_pool(tmp_path / "pool.jsonl", *rows)
     assert message in refuse(f"store={tmp_path / 'store'}", "budget=1", "tracker=none", "until=select", *pool)
+
+
+def test_a_pool_without_task_labels_is_told_what_stands_in_for_them(tmp_path):
+    pool = write_pool(tmp_path / "pool.jsonl", *GOOD)
+    overrides = [f"store={tmp_path / 'store'}", "budget=1", "tracker=none", "strategy=task_diversity", *pool]
+    assert "set strategy.groups=clusters" in refuse(*overrides)
 
 
 def test_a_model_directory_without_weights_is_refused_before_anything_is_scored(tmp_path):

@@ -98,6 +98,19 @@ def test_weights_that_weigh_nothing_are_refused(bad: float) -> None:
         facility_location(embed(RBF()), 20, weights=weights)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
+def test_a_wrong_guess_of_the_first_pick_changes_nothing(
+    weights: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = embed(RBF())
+    expected = facility_location(embedding, 200, weights=weights)
+    monkeypatch.setattr(submodular, "_SAMPLE", 1)
+    monkeypatch.setattr(submodular, "UNIT", 2)  # the two rows nearest to the first row of the pool
+    selection = facility_location(embedding, 200, weights=weights)
+    np.testing.assert_array_equal(selection.indices, expected.indices)
+    np.testing.assert_array_equal(selection.gains, expected.gains)
+
+
 class Killed(Exception):
     """Stands for the signal."""
 
@@ -157,7 +170,7 @@ def test_goes_on_bit_for_bit_where_it_was_killed(
 def test_what_another_task_saved_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoint, "due", lambda self: True)
     embedding, workspace = embed(RBF()), Workspace(tmp_path)
-    for options in ({}, {"start": START}, {"weights": WEIGHTS}, {"candidates": CANDIDATES}, {}):
+    for options in ({}, {"start": START}, {}, {"weights": WEIGHTS}, {"candidates": CANDIDATES}, {}):
         expected = facility_location(embedding, 100, **options)
         selection = facility_location(embedding, 100, workspace=workspace, **options)
         np.testing.assert_array_equal(selection.indices, expected.indices)

@@ -136,7 +136,9 @@ class _Greedy:
         if best < _NOTHING:
             self._fill()
             return
-        live = self._most_promising(np.flatnonzero(exact), _LIVE)
+        # Who is behind a bound now cannot be picked in this round, and is not worth keeping up to date.
+        rest = np.where(exact, -1, self.bound).max()
+        live = self._most_promising(np.flatnonzero(exact & (self.bound > rest)), _LIVE)
         others = self.bound.copy()
         others[live] = -1
         self._pick_among(np.sort(live), others.max())

@@ -94,10 +94,10 @@ class _Stochastic:
             row, gain, similar = -1, -1, np.empty(0, dtype=np.int32)
             for a in range(0, len(candidates), _UNIT):
                 part = candidates[a : a + _UNIT]
-                if known is None or len(candidates) != len(sample):
-                    block = self._similarities(part)
-                else:
+                if known is not None and candidates is sample:
                     block = known[first : first + len(part)]
+                else:
+                    block = self._similarities(part)
                 best, highest = _best(block, self.cover)
                 if highest > gain:
                     row, gain, similar = part[best], highest, block[best]
@@ -109,8 +109,10 @@ class _Stochastic:
 
     def _unchosen(self, sample: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " s"]:
         """Leave out what a start of other origin holds; if that is the whole sample, take all that is left."""
-        unchosen = sample[~self.chosen[sample]]
-        return unchosen if len(unchosen) else np.flatnonzero(~self.chosen)
+        free = ~self.chosen[sample]
+        if free.all():
+            return sample
+        return sample[free] if free.any() else np.flatnonzero(~self.chosen)
 
     def _similarities(self, rows: Int64[np.ndarray, " s"]) -> Int32[np.ndarray, "s n"]:
         """Return the similarities of at most _UNIT rows with the whole pool, in quanta."""

@@ -7,10 +7,10 @@ hold before and after (budgets, finite features, distinct rows) is checked in `r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from aliquot.greedy.checkpoint import Workspace
 from aliquot.scoring import Scorer
@@ -18,7 +18,7 @@ from aliquot.types import Pool, Scores, Selection
 
 #: What a strategy may ask of the scoring pass (or, for "tasks", of the pool).
 SIGNALS = ("features", "tokens", "token_features", "tasks")
-_BLOCK = 1 << 16  # token vectors held in memory at once
+_BLOCK = 1 << 16  # vectors looked at together
 
 
 @runtime_checkable
@@ -29,10 +29,15 @@ class Strategy(Protocol):
         requires: the signals it reads, a subset of `SIGNALS`; empty means that no scoring pass is needed.
         nested: True where `select(.., k)` starts with `select(.., j)` for every j < k, so that one ranking
             serves every budget. False where quotas depend on the budget.
+
+    Both are class variables, or properties where they depend on a hyper-parameter.
     """
 
-    requires: ClassVar[frozenset[str]]
-    nested: ClassVar[bool]
+    @property
+    def requires(self) -> frozenset[str]: ...
+
+    @property
+    def nested(self) -> bool: ...
 
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
         """Return k distinct rows in the order picked. The same inputs give the same rows, bit for bit."""
@@ -106,12 +111,6 @@ def _extend(
 
 def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
     """Raise ValueError, before the pass, where the strategy needs what the scorer or the pool will not have."""
-    unknown = strategy.requires - set(SIGNALS)
-    if unknown:
-        raise ValueError(
-            f"{type(strategy).__name__} needs {', '.join(sorted(unknown))}, which nobody has; "
-            f"there are {', '.join(SIGNALS)}"
-        )
     if "token_features" in strategy.requires and scorer.token_features is None:
         raise ValueError(
             f"{type(strategy).__name__} needs vectors of single tokens, and this scorer keeps none; "
@@ -124,7 +123,8 @@ def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
         )
     if "tasks" in strategy.requires and pool.tasks is None:
         raise ValueError(
-            f"{type(strategy).__name__} needs task labels, and pool '{pool.name}' has none; choose another strategy"
+            f"{type(strategy).__name__} needs task labels, and pool '{pool.name}' has none; set "
+            "strategy.groups=clusters, which groups prompts by their features"
         )
 
 
@@ -139,17 +139,20 @@ def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None
     if len(scores) != len(pool):
         raise ValueError(f"scores of {len(scores)} prompts do not belong to pool '{pool.name}' of {len(pool)}")
     if "features" in strategy.requires:
-        _check_finite("features", np.asarray(np.isfinite(scores.features).all(axis=1)))
+        _check_finite("features", _finite_rows(scores.features))
     if "tokens" in strategy.requires and scores.tokens is not None:
         stats = scores.tokens
         finite = np.isfinite(stats.entropy) & np.isfinite(stats.top1) & np.isfinite(stats.top2)
         _check_finite("token statistics", np.logical_and.reduceat(finite, stats.starts))
-
     if "token_features" in strategy.requires and scores.token_features is not None:
-        vectors, starts = scores.token_features.vectors, scores.token_features.starts
-        blocks = (vectors[first : first + _BLOCK] for first in range(0, len(vectors), _BLOCK))
-        finite = np.concatenate([np.isfinite(block).all(axis=1) for block in blocks])
-        _check_finite("token features", np.logical_and.reduceat(finite, starts))
+        finite = _finite_rows(scores.token_features.vectors)
+        _check_finite("token features", np.logical_and.reduceat(finite, scores.token_features.starts))
+
+
+def _finite_rows(vectors: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, " m"]:
+    """Tell of each row whether it is finite, by blocks: the array may be larger than the memory."""
+    blocks = (vectors[first : first + _BLOCK] for first in range(0, len(vectors), _BLOCK))
+    return np.concatenate([np.isfinite(block).all(axis=1) for block in blocks])
 
 
 def _check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:
