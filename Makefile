@@ -20,6 +20,9 @@ check: $(READY)   ## style and types
 
 bench: $(READY)   ## what the performance claims are measured with
 	$(BIN)/python benchmarks/facility_location.py
+	$(BIN)/python benchmarks/approximate.py
+	$(BIN)/python benchmarks/k_center.py
+	$(BIN)/python benchmarks/information_gain.py
 	$(BIN)/python benchmarks/scoring.py
 
 clean:

@@ -62,6 +62,13 @@ def test_equivalent_commands_are_one_experiment(run, tmp_path):
     assert len(list((tmp_path / "store" / "runs").iterdir())) == 1
 
 
+def test_parts_of_a_ranking_are_stages_of_their_own_behind_one_scoring_pass(run, tmp_path, capsys):
+    run("until=select", "strategy/mode=distributed", "strategy.mode.parts=3")
+    assert capsys.readouterr().out.count("score: ") <= 2  # once in the plan, once when it is done
+    assert done(tmp_path)["score"] == 1
+    assert len(list((tmp_path / "store").glob("select_part/*/stage.json"))) == 3
+
+
 def test_until_select_writes_the_prompts_to_annotate_in_order(run, tmp_path):
     assert math.isnan(run("until=select", "strategy=k_center"))
     rows = jsonl(only((tmp_path / "store").glob("runs/*/selected.jsonl")))

@@ -68,7 +68,7 @@ def test_the_record_says_from_what_and_with_what_a_result_was_made(tmp_path):
     store, stage = Store(tmp_path), Double(Number(4))
     store.ensure(stage)
     record = store.record(stage)
-    assert record["upstream"] == {"number": stage.number.key}
+    assert record["upstream"] == [f"number/{stage.number.key}"]
     assert record["libraries"]["torch"]
     assert record["seconds"] >= 0
     assert record["peak_memory_gb"] > 0

@@ -86,7 +86,9 @@ def build(cfg: DictConfig) -> Experiment:
         Until.finetune: finetune,
         Until.evaluate: Evaluate(model, finetune, parts["evaluate"], trainer),
     }[cfg.until]
-    chain = [*_upstream_first(goal)]
+    chain = list(
+        {stage.key: stage for stage in _upstream_first(goal)}.values()
+    )  # parts of a ranking share a scoring pass
     if cfg.until == Until.evaluate:
         chain.insert(-1, base)
     return Experiment(

@@ -3,6 +3,7 @@
     Score -> Select -> Annotate -> Finetune -> Evaluate
 
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
+A strategy that goes over the pool in parts has a SelectPart for each before its Select.
 gamma, budget and seed never reach the key of Score; the finetuning recipe never reaches the key of Select.
 """
 
@@ -13,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,9 +26,9 @@ from aliquot.model import Model
 from aliquot.pool import PoolSpec
 from aliquot.scoring import Scorer, load_scores, score
 from aliquot.store import Stage, Store
-from aliquot.strategies.base import Strategy, check_signals, rank
+from aliquot.strategies.base import Partitioned, Strategy, check_signals, rank
 from aliquot.trainer import TrainerSpec
-from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
+from aliquot.types import Adapter, AnnotatedSet, EvalResult, Scores, Selection
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,11 @@ class Score(Stage[Scores]):
     num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
 
     def title(self) -> str:
-        return f"score: read {self.num_prompts:,} prompts, generate up to {self.scorer.max_new_tokens} tokens each"
+        kept = self.scorer.token_features
+        tokens = f", keep vectors of {kept.max_tokens} {kept.source} tokens" if kept else ""
+        return (
+            f"score: read {self.num_prompts:,} prompts, generate up to {self.scorer.max_new_tokens} tokens each{tokens}"
+        )
 
     def check(self) -> None:
         self.model.check()
@@ -59,22 +64,6 @@ class Score(Stage[Scores]):
 
     def load(self, directory: Path) -> Scores:
         return load_scores(directory)
-
-
-@runtime_checkable
-class Partitioned(Strategy, Protocol):
-    """A strategy of two rounds: the first goes over parts of the pool, one by one, the second over what they chose.
-
-    Attributes:
-        num_parts: 1 where there is no first round.
-    """
-
-    @property
-    def num_parts(self) -> int: ...
-
-    def select_part(self, pool: Pool, scores: Scores | None, part: int, k: int, workspace: Workspace) -> Selection:
-        """Return k rows of the pool out of one part, or all of a part that has fewer."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ class Store:
             "key": stage.key,
             "version": stage.version,
             "fields": canonical(stage.inputs()),
-            "upstream": {up.name: up.key for up in stage.upstream()},
+            "upstream": [f"{up.name}/{up.key}" for up in stage.upstream()],
             **stage.notes(),
             "seconds": round(seconds, 2),
             "peak_memory_gb": peak_memory_gb(),

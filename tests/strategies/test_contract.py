@@ -199,13 +199,16 @@ def test_equal_rows_only_are_taken_in_order(strategy: Strategy) -> None:
     assert (np.diff(rest) > 0).all()
 
 
-@those(lambda strategy: bool(strategy.requires & {"features", "tokens"}))
+@those(lambda strategy: bool(strategy.requires - {"tasks"}))
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_signals_that_are_not_finite_are_refused_by_row(strategy: Strategy, bad: float) -> None:
     pool, scores = make_pool(20)
     assert scores.tokens is not None
     if "features" in strategy.requires:
         scores.features[[3, 7], 1] = bad
+    elif "token_features" in strategy.requires:
+        assert scores.token_features is not None
+        scores.token_features.vectors[scores.token_features.starts[[3, 7]], 1] = bad
     else:
         scores.tokens.entropy[scores.tokens.starts[[3, 7]]] = bad
     with pytest.raises(ValueError, match="rows 3, 7"):

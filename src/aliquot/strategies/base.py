@@ -60,6 +60,22 @@ class Greedy(ABC):
         """
 
 
+@runtime_checkable
+class Partitioned(Strategy, Protocol):
+    """A strategy of two rounds: the first goes over parts of the pool, one by one, the second over what they chose.
+
+    Attributes:
+        num_parts: 1 where there is no first round.
+    """
+
+    @property
+    def num_parts(self) -> int: ...
+
+    def select_part(self, pool: Pool, scores: Scores | None, part: int, k: int, workspace: Workspace) -> Selection:
+        """Return k rows of the pool out of one part, or all of a part that has fewer."""
+        ...
+
+
 def rank(
     strategy: Strategy,
     pool: Pool,
