@@ -6,6 +6,7 @@ Imports nothing heavy: `python run.py --help` answers in a fraction of a second.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 import traceback
@@ -125,13 +126,12 @@ def help_text() -> str:
     defaults = _defaults()
     for group in (*GROUPS, "experiments", "sweeps"):
         folder = (ROOT / "conf" / group) if group in GROUPS else ROOT / group
-        files = sorted(folder.rglob("*.yaml"))
-        if files:
-            lines.append(f"  {group}")
-        for file in files:
-            choice = file.relative_to(folder).with_suffix("").as_posix()
-            star = "*" if defaults.get(group) == choice else " "
-            lines.append(f"   {star}{choice:<20} {_first_comment(file)}")
+        files = sorted(folder.rglob("*.yaml"), key=lambda file: (file.parent, file.stem))
+        for parent, choices in itertools.groupby(files, key=lambda file: file.parent):
+            lines.append(f"  {(Path(group) / parent.relative_to(folder)).as_posix()}")
+            for file in choices:
+                star = "*" if defaults.get(group) == file.stem and parent == folder else " "
+                lines.append(f"   {star}{file.stem:<28} {_first_comment(file)}")
     return _HELP.format(groups="\n".join(lines) + "\n")
 
 

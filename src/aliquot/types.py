@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class Scores:
     """All signals of the one inference pass; arrays may be memory-mapped from disk.
 
     Args:
-        features: one vector per prompt.
+        features: one vector per prompt, of any float type; strategies see float32.
         prompt_lengths: tokens of each prompt as the model read it.
         tokens: statistics of the model's own response, or None where the scorer generates none.
         token_features: projected vectors of single tokens, or None where the scorer keeps none.
     """
 
-    features: Float32[np.ndarray, "n d"]
+    features: Float[np.ndarray, "n d"]
     prompt_lengths: Int64[np.ndarray, " n"]
     tokens: TokenStats | None = None
     token_features: TokenFeatures | None = None

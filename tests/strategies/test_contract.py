@@ -121,6 +121,16 @@ def test_the_same_inputs_give_the_same_selection_bit_for_bit(strategy: Strategy)
     np.testing.assert_array_equal(one.gains, two.gains)
 
 
+@those(lambda strategy: "features" in strategy.requires)
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_features_of_another_precision_are_taken_as_float32(strategy: Strategy, dtype: type) -> None:
+    pool, scores = make_pool(60)
+    narrow = dataclasses.replace(scores, features=scores.features.astype(np.float16))
+    expected = rank(strategy, pool, dataclasses.replace(narrow, features=narrow.features.astype(np.float32)), 20)
+    found = rank(strategy, pool, dataclasses.replace(narrow, features=narrow.features.astype(dtype)), 20)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+
+
 @those(lambda strategy: strategy.nested)
 def test_nested_means_that_a_smaller_budget_is_a_prefix(strategy: Strategy) -> None:
     pool, scores = make_pool(200)

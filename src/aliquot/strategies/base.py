@@ -6,6 +6,7 @@ hold before and after (budgets, finite features, distinct rows) is checked in `r
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
@@ -103,6 +104,8 @@ def rank(
             f"budget {k} is outside 1..{len(pool)}, the prompts of pool '{pool.name}'; lower it, or use budget=all"
         )
     check_signals(strategy, pool, scores)
+    if scores is not None and scores.features.dtype != np.float32:
+        scores = dataclasses.replace(scores, features=scores.features.astype(np.float32))
     selection = _extend(strategy, pool, scores, k, start or Selection.none(), workspace or Workspace())
     assert selection.indices.shape == selection.gains.shape == (k,), (selection.indices.shape, k)
     assert len(np.unique(selection.indices)) == k, f"{strategy!r} picked a row twice"
