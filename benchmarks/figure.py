@@ -18,14 +18,17 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent
+LEFT_OUT = ("random", "aliquot, first run", "aliquot, warm start")
 OURS, PEER = "#0b6e4f", "#8a8f98"
 
 
 def read(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    """Return job -> contestant -> (median CPU seconds, median peak GB)."""
+    """Return job -> contestant -> (median CPU seconds, median peak GB), of the jobs that have a peer."""
     rounds: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
+            if row["contestant"] in LEFT_OUT or row["job"] == "approximate":
+                continue
             title = f"{row['job']}: {int(row['n']):,} prompts, {int(row['k']):,} picks, d = {int(row['d']):,}"
             rounds[title][row["contestant"]].append((float(row["cpu_s"]), float(row["peak_gb"])))
     return {
@@ -33,6 +36,7 @@ def read(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
             name: (median(cpu for cpu, _ in runs), median(gb for _, gb in runs)) for name, runs in contestants.items()
         }
         for job, contestants in rounds.items()
+        if len(contestants) > 1
     }
 
 
@@ -48,19 +52,26 @@ def draw(jobs: dict[str, dict[str, tuple[float, float]]], path: Path) -> None:
             ours = contestants["aliquot"][0]
             for y, (name, (cpu, peak)) in enumerate(contestants.items()):
                 panel.barh(y, cpu, color=OURS if name == "aliquot" else PEER, height=0.72)
-                times = "" if name == "aliquot" else f" = {cpu / ours:,.0f} x"
-                panel.text(cpu * 1.08, y, f"{cpu:,.1f} s{times}, {peak:.1f} GB", va="center")
+                panel.text(cpu * 1.08, y, label(cpu, ours, peak), va="center")
             panel.set_yticks(range(len(contestants)), contestants.keys())
             panel.set_ylim(len(contestants) - 0.4, -0.6)
             panel.set_title(job, loc="left", fontsize=9, fontweight="bold")
             panel.set_xscale("log")
+            panel.minorticks_off()
             panel.spines[["top", "right"]].set_visible(False)
         panels[-1, 0].set_xlabel("CPU seconds (logarithmic), and peak memory of the process")
         left, right = panels[-1, 0].get_xlim()
-        panels[-1, 0].set_xlim(left / 3, right * 12)  # no bar of length 0, and room for the labels
+        panels[-1, 0].set_xlim(left / 3, right * 60)  # no bar of length 0, and room for the labels
         figure.tight_layout()
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
+
+
+def label(cpu: float, ours: float, peak: float) -> str:
+    """Return what stands beside a bar."""
+    ratio = cpu / ours
+    times = "" if ratio == 1 else f" = {ratio:,.0f} x" if ratio >= 10 else f" = {ratio:.1f} x"
+    return f"{cpu:,.1f} s{times}, {peak:.1f} GB"
 
 
 def main() -> None:

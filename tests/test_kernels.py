@@ -93,3 +93,33 @@ def test_the_default_width_is_not_degenerate(d: int) -> None:
 def test_bad_hyper_parameters_are_refused_with_a_remedy(bad: dict[str, float | str]) -> None:
     with pytest.raises(ValueError, match="use"):
         RBF(**bad)  # pyright: ignore
+
+
+@pytest.mark.parametrize("gamma", [1e-4, 1e-9, 1e-20])
+def test_a_row_is_similar_to_itself_and_to_its_copies_however_narrow_the_kernel(gamma: float) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    x[7] *= 1000
+    embedding = RBF(gamma).embed(np.concatenate([x, x]))
+    rows = np.arange(100)
+    np.testing.assert_array_equal(embedding.similarity(rows, rows), 1)
+    np.testing.assert_array_equal(embedding.similarity(rows, (rows + 50) % 100), 1)
+
+
+def test_an_outlier_is_similar_to_itself_at_the_default_width() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    x[7] *= 1e5
+    embedding = RBF().embed(x)
+    np.testing.assert_array_equal(embedding.similarity(np.arange(50), np.arange(50)), 1)
+
+
+def test_a_kernel_too_narrow_for_float32_says_so() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"gamma 1e-300 x .* is too narrow .* use a wider one"):
+        RBF(1e-300).embed(x)
+
+
+def test_the_median_of_tiny_features_is_no_zero() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    rows, columns = np.arange(49), np.arange(1, 50)
+    expected = RBF().embed(x).similarity(rows, columns)
+    np.testing.assert_allclose(RBF().embed(x * np.float32(1e-25)).similarity(rows, columns), expected, rtol=1e-3)

@@ -1,7 +1,7 @@
 """The progress indication, as a log sees it."""
 
 from aliquot import progress
-from aliquot.progress import Progress
+from aliquot.progress import Progress, silenced
 
 
 def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(capsys, monkeypatch):
@@ -37,3 +37,12 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     text = capsys.readouterr().err
     assert "finetune: 100%" in text
     assert "4/4" in text
+
+
+def test_loops_that_are_silenced_say_nothing(capsys):
+    with silenced(), Progress("check", 3, "prompt") as progress:
+        progress.update(3)
+    assert capsys.readouterr().err == ""
+    with Progress("work", 3, "prompt") as progress:
+        progress.update(3)
+    assert "work" in capsys.readouterr().err

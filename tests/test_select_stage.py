@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -54,6 +55,23 @@ def test_a_deeper_budget_goes_on_from_the_ranking_there(select, tmp_path: Path) 
     assert len(store.get(select(7))) == 7
     assert len(store.get(select(5))) == 5
     assert calls == [(0, 3), (3, 7)]
+
+
+def test_seconds_of_a_deeper_ranking_hold_those_of_the_one_it_goes_on_from(select, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.ensure(select(3))
+    path = store.directory(select(3)) / "stage.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 100.0}))
+    store.ensure(select(7))
+    assert json.loads(path.read_text())["seconds"] >= 100
+
+
+def test_a_result_that_somebody_removed_is_named_with_the_folder_to_delete(select, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.ensure(select(3))
+    (store.directory(select(3)) / "selection.npz").unlink()
+    with pytest.raises(ValueError, match=r"selection.npz is gone, though select is done; delete the folder"):
+        store.get(select(3))
 
 
 def test_a_ranking_that_was_cut_off_goes_on_and_leaves_nothing_behind(select, tmp_path: Path) -> None:

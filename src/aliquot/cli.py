@@ -31,7 +31,7 @@ depends on and never computed twice: another strategy reuses the scoring pass, a
 
 Settings (NAME=VALUE)
   budget     prompts to annotate: 45k, 1234, 50% or all
-  seed       of random selection and of finetuning
+  seed       of what is drawn by lot in selection, and of finetuning
   until      stop after: score, select, annotate, finetune, evaluate
   check      true: validate, print the plan, do nothing
   store      where results live (default: outputs/, or $ALIQUOT_STORE)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from aliquot.greedy.checkpoint import Checkpoint
 from aliquot.kernels import Features
+from aliquot.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,8 @@ class Clusters(NamedTuple):
         return np.bincount(self.labels)
 
 
-def k_means(features: Features, num_clusters: int, passes: int, seed: int) -> Clusters:
-    """Partition the rows into at most `num_clusters` clusters, fewer where fewer rows differ or clusters run empty.
+def k_means(features: Features, num_clusters: int, passes: int, seed: int, directory: Path | None = None) -> Clusters:
+    """Partition the rows into at most `num_clusters` clusters, fewer where fewer rows differ.
 
     Starts from distinct rows drawn at random: a start that spreads them (k-means++) costs more than all passes where
     there are tens of thousands of clusters. One thread does it all, for more of them add up the means in any order.
@@ -40,33 +43,48 @@ def k_means(features: Features, num_clusters: int, passes: int, seed: int) -> Cl
     Args:
         features: one row per prompt.
         num_clusters: 1..n.
-        passes: how often all rows are dealt to the nearest centre and the centres moved, at most; one more deals them
-            for good. A pass takes 2 n d num_clusters operations.
+        passes: how often all rows are dealt to the nearest centre and the centres moved, at most. A pass takes
+            4 n d num_clusters operations: scikit-learn deals the rows once more at its end.
         seed: of the start.
+        directory: where the centres are saved, and taken up after a kill; None saves nothing.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
     x = np.ascontiguousarray(features, dtype=np.float32)
-    n, d = x.shape
     equal = _numbered(x)
     _, distinct = np.unique(equal, return_index=True)
     if num_clusters >= len(distinct):
-        return Clusters(equal, np.zeros(n, dtype=np.float32))
+        return Clusters(equal, np.zeros(len(x), dtype=np.float32))
+    checkpoint = Checkpoint(directory, x, num_clusters, seed)
+    saved = checkpoint.load()
     first = np.random.default_rng(seed).choice(distinct, num_clusters, replace=False)
-    work = 2e-12 * n * d * num_clusters * (passes + 1)
-    log.info("k-means: %s rows into %s clusters, up to %.2g TFLOP on one core", f"{n:,}", f"{num_clusters:,}", work)
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # empty clusters are left out below
-        solver = cast(Any, KMeans)(num_clusters, init=x[first], n_init=1, max_iter=passes, tol=0.0, random_state=seed)
-        found = solver.fit(x)
-    _, labels = np.unique(found.labels_, return_inverse=True)
-    blocks = np.array_split(np.arange(n), -(-n // 4096))
-    centres = found.cluster_centers_
-    squared = np.concatenate([np.square(x[rows] - centres[found.labels_[rows]]).sum(axis=1) for rows in blocks])
-    log.info("k-means: %d passes, mean squared distance to a centre %.4g", found.n_iter_, squared.mean())
+    done, centres = int(saved.get("done", 0)), saved.get("centres", x[first])
+    labels = saved.get("labels", np.zeros(0, dtype=np.int32))
+    with Progress("k-means", passes, "pass", done=done) as progress:
+        while done < passes:
+            before = labels
+            centres, labels = _pass(x, centres)
+            done += 1
+            progress.update()
+            if np.array_equal(labels, before):
+                break  # the centres stay where they are
+            if checkpoint.due():
+                checkpoint.save({"done": np.array(done), "centres": centres, "labels": labels})
+    blocks = np.array_split(np.arange(len(x)), -(-len(x) // 4096))
+    squared = np.concatenate([np.square(x[block] - centres[labels[block]]).sum(axis=1) for block in blocks])
+    log.info("k-means: %d passes, mean squared distance to a centre %.4g", done, squared.mean())
+    _, labels = np.unique(labels, return_inverse=True)
     return Clusters(labels.astype(np.int64), squared)
+
+
+def _pass(x: Features, centres: Float32[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Deal the rows to the centres and move these; return the new centres and which is now nearest to each row."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    solver = cast(Any, KMeans)(len(centres), init=centres, n_init=1, max_iter=1, tol=0.0)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that one pass has not converged
+        solver.fit(x)
+    return solver.cluster_centers_, solver.labels_
 
 
 def _numbered(x: Features) -> Int64[np.ndarray, " n"]:

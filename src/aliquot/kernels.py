@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 Features = Float32[np.ndarray, "n d"]
 
 _NUM_PAIRS = 100_000
 #: Rounding of a float32 inner product, relative to the squared norm of its longest vector.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
+_LARGEST = 1e30  # half a squared norm: products stay far from the largest float32
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Embedding:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Embedding:
+        """Return the embedding of some rows."""
+        return Embedding(self.vectors[rows], self.bias[rows], self.exponential)
 
     def similarity(self, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, " m"]:
         """Return w for the pairs (rows[p], columns[p])."""
@@ -83,17 +88,24 @@ class RBF:
             raise ValueError(f"gamma {self.gamma} is not a kernel width; use a positive number, such as 0.25")
         if self.unit not in ("median", "absolute"):
             raise ValueError(f"unit '{self.unit}' of gamma is unknown; use median or absolute")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 
     def embed(self, features: Features) -> Embedding:
         # Distances do not see a shift, float32 rounding does: centred vectors are the shortest.
         centred = np.asarray(features, dtype=np.float32) - features.mean(axis=0, dtype=np.float64).astype(np.float32)
         unit = 1.0 if self.unit == "absolute" else _median_squared_distance(centred, self.seed)
-        centred *= np.float32(math.sqrt(2.0 / (math.log(2.0) * self.gamma * unit)))
         half_norms = 0.5 * np.einsum("nd,nd->n", centred, centred, dtype=np.float64)
-        # Lifting every exponent by the rounding of a product makes w_ii and w of duplicates exactly 1. The common
-        # factor does not change which set is best.
-        lift = min(_ROUNDING * float(2.0 * half_norms.max()), 1e-3)
-        return Embedding(centred, (0.5 * lift - half_norms).astype(np.float32), exponential=True)
+        scale = 2.0 / math.log(2.0) / self.gamma / unit
+        if not scale * half_norms.max() < _LARGEST:
+            raise ValueError(
+                f"gamma {self.gamma} x {unit:.3g} ({self.unit}) is too narrow for features of squared length up to "
+                f"{2 * half_norms.max():.3g}: exponents overflow; use a wider one, such as 0.25 with unit=median"
+            )
+        centred *= np.float32(math.sqrt(scale))
+        # Each exponent is lifted by the rounding of its product, so that w_ii and w of duplicates are exactly 1:
+        # what is closer than rounding counts as the same.
+        return Embedding(centred, ((_ROUNDING - 1.0) * scale * half_norms).astype(np.float32), exponential=True)
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ def unit_rows(features: Features) -> Features:
     """Scale every row to length 1; zero rows share one extra axis, at a right angle to all others."""
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
     zero = norms == 0
-    unit = np.asarray(features / np.where(zero, 1.0, norms)[:, None], dtype=np.float32)
+    unit = features / np.where(zero, 1.0, norms).astype(np.float32)[:, None]
     return np.column_stack([unit, zero.astype(np.float32)]) if zero.any() else unit
 
 
@@ -134,7 +146,9 @@ def _median_squared_distance(features: Features, seed: int) -> float:
     """Median over sampled pairs at a positive distance; 1 where no pair differs, and no unit matters."""
     if len(features) == 1:
         return 1.0
-    squared = _over_pairs(lambda i, j: np.square(features[i] - features[j]).sum(axis=1), len(features), seed)
+    squared = _over_pairs(
+        lambda i, j: np.square(features[i] - features[j], dtype=np.float64).sum(axis=1), len(features), seed
+    )
     return float(np.median(squared[squared > 0])) if (squared > 0).any() else 1.0
 
 

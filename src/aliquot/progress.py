@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 _SECONDS_BETWEEN_LINES = 10.0
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silenced() -> Generator[None]:
+    """Let loops inside the block say nothing: work that is checked on the side is not the work."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 class Progress:
@@ -28,7 +42,8 @@ class Progress:
         self._fields: dict[str, object] = {}
         self._started = self._spoke = time.monotonic()
         self._bar: Any = None
-        if sys.stderr.isatty():
+        self._silent = _silent.get()
+        if sys.stderr.isatty() and not self._silent:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, unit=unit, desc=what, file=sys.stderr, dynamic_ncols=True)
@@ -40,14 +55,14 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix(self._fields, refresh=False)
             self._bar.update(n)
-        elif time.monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
+        elif not self._silent and time.monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
             self._speak()
 
     def close(self) -> None:
         """End the bar, or write the last line."""
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif not self._silent:
             self._speak()
 
     def __enter__(self) -> Progress:

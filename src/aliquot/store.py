@@ -136,7 +136,13 @@ class Store:
     def get(self, stage: Stage[T]) -> T:
         """Return the stage's result, building it, and whatever upstream its `build` asks for, if it is not done."""
         self.ensure(stage)
-        return stage.load(self.directory(stage))
+        try:
+            return stage.load(self.directory(stage))
+        except FileNotFoundError as error:
+            folder = self.directory(stage)
+            raise ValueError(
+                f"{error.filename} is gone, though {stage.name} is done; delete the folder {folder} to make it again"
+            ) from error
 
     def ensure(self, stage: Stage[Any]) -> None:
         """Build the stage unless it is done. One process builds; others wait for it."""
@@ -147,7 +153,7 @@ class Store:
         with Lease(directory / "lease", what=f"{stage.name} {stage.key}") as lease:
             if self.record(stage) is not None:
                 return  # another process finished it while we waited
-            started = time.monotonic()
+            started = time.monotonic() - self._seconds_before(directory)
             reset_peak_memory()
             try:
                 stage.build(self, directory)
@@ -160,6 +166,13 @@ class Store:
             if dataclasses.replace(stage).key != stage.key:
                 raise ValueError(f"a file that {stage.name} reads was changed while it ran; run it again")
             write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
+
+    def _seconds_before(self, directory: Path) -> float:
+        """Return what it took to make the result this one goes on from, such as a shallower ranking; 0 without one."""
+        try:
+            return float(json.loads((directory / _RECORD).read_text())["seconds"])
+        except FileNotFoundError:
+            return 0.0
 
     def check_writable(self) -> None:
         """Raise OSError where the store cannot be written to, without writing to it."""

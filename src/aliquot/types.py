@@ -78,6 +78,10 @@ class TokenFeatures:
     lengths: Int64[np.ndarray, " n"]
     vectors: Float32[np.ndarray, "t r"]
 
+    def __post_init__(self) -> None:
+        assert self.lengths.min(initial=1) >= 1, self.lengths.min()
+        assert self.lengths.sum() == len(self.vectors), (self.lengths.sum(), len(self.vectors))
+
     @property
     def starts(self) -> Int64[np.ndarray, " n"]:
         """The row of `vectors` at which each prompt's tokens begin."""

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aliquot.greedy import bounds, products, workers
 from aliquot.greedy import facility_location as submodular
-from aliquot.greedy import products
 from aliquot.greedy.facility_location import facility_location
 from aliquot.kernels import RBF, Cosine, Embedding
 
@@ -88,8 +88,9 @@ def test_the_borders_of_tiles_and_units_change_nothing(n: int, monkeypatch: pyte
     whole = facility_location(embedding, n)
     for name, size in {"STRIP": 16, "UNIT": 4, "WIDTH": 16, "_TASK": 2}.items():
         monkeypatch.setattr(products, name, size)
-    monkeypatch.setattr(submodular, "STRIP", 16)
-    monkeypatch.setattr(submodular, "UNIT", 4)
+    for module in (bounds, submodular):
+        monkeypatch.setattr(module, "UNIT", 4)
+    monkeypatch.setattr(bounds, "STRIP", 16)
     small = facility_location(embedding, n)
     np.testing.assert_array_equal(small.indices, whole.indices)
     np.testing.assert_array_equal(small.gains, whole.gains)
@@ -116,7 +117,7 @@ def test_the_number_of_threads_changes_no_pick(monkeypatch: pytest.MonkeyPatch) 
     embedding = RBF().embed(mixture(1500))
     runs = []
     for cores in (1, 4):
-        monkeypatch.setattr(products, "num_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(workers, "num_cores", lambda cores=cores: cores)
         runs.append(facility_location(embedding, 700))
     np.testing.assert_array_equal(runs[0].indices, runs[1].indices)
     np.testing.assert_array_equal(runs[0].gains, runs[1].gains)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aliquot.greedy import bounds, products
 from aliquot.greedy import facility_location as submodular
 from aliquot.greedy.certificate import objective
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
@@ -104,8 +105,8 @@ def test_a_wrong_guess_of_the_first_pick_changes_nothing(
 ) -> None:
     embedding = embed(RBF())
     expected = facility_location(embedding, 200, weights=weights)
-    monkeypatch.setattr(submodular, "_SAMPLE", 1)
-    monkeypatch.setattr(submodular, "UNIT", 2)  # the two rows nearest to the first row of the pool
+    monkeypatch.setattr(bounds, "_SAMPLE", 1)
+    monkeypatch.setattr(bounds, "UNIT", 2)  # the two rows nearest to the first row of the pool
     selection = facility_location(embedding, 200, weights=weights)
     np.testing.assert_array_equal(selection.indices, expected.indices)
     np.testing.assert_array_equal(selection.gains, expected.gains)
@@ -149,10 +150,11 @@ def test_goes_on_bit_for_bit_where_it_was_killed(
 ) -> None:
     embedding = embed(RBF())
     expected = facility_location(embedding, 250, weights=weights)
-    for name, size in {"STRIP": 64, "_COVERED": 30, "_PATIENCE": 3000, "UNIT": 64}.items():
+    for name, size in {"_COVERED": 30, "_PATIENCE": 3000, "UNIT": 64}.items():
         monkeypatch.setattr(submodular, name, size)
-    monkeypatch.setattr("aliquot.greedy.products.STRIP", 64)
-    monkeypatch.setattr("aliquot.greedy.products.WIDTH", 64)
+    for module in (bounds, products):
+        monkeypatch.setattr(module, "STRIP", 64)
+    monkeypatch.setattr(products, "WIDTH", 64)
     for _ in range(20):
         try:
             selection = facility_location(

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from aliquot.greedy import device, products, tiles
+from aliquot.greedy import device, products
 from aliquot.greedy import facility_location as submodular
 from aliquot.greedy.certificate import certificate, objective
+from aliquot.greedy.cover import no_cover
 from aliquot.greedy.facility_location import facility_location
+from aliquot.greedy.workers import numpy_workers
 from aliquot.kernels import RBF, Cosine, Embedding
 from aliquot.types import Selection
 
@@ -59,9 +61,9 @@ def test_the_symmetric_pass_adds_up_what_all_rows_gain(backend: str, kernel: RBF
     w = matrix(embedding)
     chosen = np.array([7, 300])
     weight = np.random.default_rng(1).random(1200).astype(np.float32)
-    with products.host_workers() as workers:
+    with numpy_workers() as workers:
         passes = make(backend, embedding, workers)
-        cover = tiles.no_cover(embedding.bias, embedding.exponential)
+        cover = no_cover(embedding.bias, embedding.exponential)
         passes.cover_by(chosen, cover)
         np.testing.assert_allclose(cover.quanta / 2**30, w[chosen].max(axis=0), atol=1e-5)
         sums, start = np.zeros((2, 1200)), first
@@ -78,9 +80,9 @@ def test_gains_and_lists_are_those_of_the_matrix(backend: str, weighted: bool) -
     embedding = RBF().embed(features(700))
     w, chosen, batch = matrix(embedding), np.array([7, 300]), np.array([2, 300, 5, 699, 3])
     weight = np.arange(700) if weighted else None
-    with products.host_workers() as workers:
+    with numpy_workers() as workers:
         passes = make(backend, embedding, workers)
-        cover = tiles.no_cover(embedding.bias, embedding.exponential)
+        cover = no_cover(embedding.bias, embedding.exponential)
         passes.cover_by(chosen, cover)
         found = passes.scan(batch, cover, weight, np.empty((2, 1 << 16), dtype=np.int32))
     over = np.maximum(w - w[chosen].max(axis=0)[:, None], 0)[:, batch]
@@ -97,9 +99,9 @@ def test_gains_and_lists_are_those_of_the_matrix(backend: str, weighted: bool) -
 
 def test_lists_without_room_are_marked_and_their_gains_are_right(backend: str) -> None:
     embedding = RBF().embed(features(700))
-    with products.host_workers() as workers:
+    with numpy_workers() as workers:
         passes = make(backend, embedding, workers)
-        cover = tiles.no_cover(embedding.bias, embedding.exponential)
+        cover = no_cover(embedding.bias, embedding.exponential)
         whole = passes.scan(np.arange(20), cover, None, np.empty((2, 1 << 16), dtype=np.int32))
         cut = passes.scan(np.arange(20), cover, None, np.empty((2, 100), dtype=np.int32))
     np.testing.assert_array_equal(cut.gains, whole.gains)
@@ -132,11 +134,7 @@ def test_torch_keeps_its_precision_setting(monkeypatch: pytest.MonkeyPatch) -> N
     embedding = RBF().embed(features(100))
     torch.set_float32_matmul_precision("high")
     try:
-        list(
-            device.DevicePasses(embedding, "cpu").sums(
-                0, tiles.no_cover(embedding.bias, True), np.ones(100, np.float32)
-            )
-        )
+        list(device.DevicePasses(embedding, "cpu").sums(0, no_cover(embedding.bias, True), np.ones(100, np.float32)))
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")

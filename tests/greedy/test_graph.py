@@ -12,7 +12,7 @@ from small_pools import mixture, naive_greedy
 from aliquot.greedy.checkpoint import Workspace
 from aliquot.greedy.graph import greedy_on_graph
 from aliquot.greedy.neighbors import Neighbors, nearest
-from aliquot.greedy.tiles import ONE
+from aliquot.greedy.quanta import ONE
 from aliquot.kernels import RBF, Cosine, Kernel
 from aliquot.types import Selection
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aliquot.greedy import information
+from aliquot.greedy import information, workers
 from aliquot.greedy.blocks import Blocks, log_det, rounding
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.greedy.information import information_gain
@@ -103,6 +103,7 @@ def test_long_rankings_stay_exact() -> None:
     assert found.gains[400] == pytest.approx(gains_from_scratch(gram, late).max(), rel=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:no prompt tells anything")
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(1, 25), longest=st.integers(1, 4), seed=st.integers(0, 999))
 def test_every_pick_is_a_best_one_where_there_are_many(n: int, longest: int, seed: int) -> None:
@@ -197,14 +198,12 @@ def test_the_number_of_threads_changes_nothing(threads: int, monkeypatch: pytest
     gather = Blocks.gather
     blocks = make_blocks(ragged(1500, 8), 8)
     before = torch.get_num_threads()
+    monkeypatch.setattr(workers, "num_cores", lambda: 1)
     one = choose(blocks, 200)
-    torch.set_num_threads(threads)
+    monkeypatch.setattr(workers, "num_cores", lambda: threads)
     monkeypatch.setattr(Blocks, "gather", noting)
-    try:
-        several = choose(blocks, 200)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+    several = choose(blocks, 200)
+    assert torch.get_num_threads() == before
     assert_identical(one, several)
     assert len(busy) == threads + 1  # ours, and the one that picks
 
@@ -238,6 +237,7 @@ def test_a_copy_of_the_pool_comes_behind_it_row_by_row() -> None:
     assert found.indices.tolist() == brute_force(both, 80)[0]
 
 
+@pytest.mark.filterwarnings("ignore:no prompt tells anything")
 def test_zeros_gain_nothing_and_come_last_in_order() -> None:
     lengths = ragged(30, 4)
     blocks = make_blocks(lengths, 6)
@@ -251,8 +251,8 @@ def test_zeros_gain_nothing_and_come_last_in_order() -> None:
     assert_identical(choose(blocks, 30), Selection(np.arange(30), np.zeros(30)))
 
 
-@pytest.mark.parametrize("size", [1e8, 1e30, 3e38])
-def test_vectors_of_any_length_leave_gains_finite(size: float) -> None:
+@pytest.mark.parametrize("size", [1e3, 1e5, 3e7])
+def test_very_long_vectors_leave_gains_finite(size: float) -> None:
     blocks = make_blocks(ragged(40, 4), 6)
     half = blocks.vectors[: len(blocks.vectors) // 2]
     half[:] = np.where(half < 0, -size, size)
@@ -262,6 +262,7 @@ def test_vectors_of_any_length_leave_gains_finite(size: float) -> None:
     assert (found.gains >= 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:no prompt tells anything")
 def test_gains_that_are_rounding_are_none() -> None:
     blocks = make_blocks(ragged(30, 4), 6, scale=1e-9)
     assert_identical(choose(blocks, 30), Selection(np.arange(30), np.zeros(30)))
@@ -287,3 +288,25 @@ def test_rounding_in_float32_stays_below_its_bound(tokens: int, shrunk: float) -
     bound = rounding(*narrow, float(torch.linalg.matrix_norm(factor)))
     assert ((log_det(narrow[1]) - exact).abs() <= bound).all()
     assert (bound <= 0.01 / shrunk * exact).all()
+
+
+@pytest.mark.parametrize("n", [300, 600])
+def test_of_more_ties_than_are_kept_up_to_date_the_lower_row_is_picked(n: int) -> None:
+    one = np.ones(n, dtype=np.int64)
+    blocks = Blocks(np.eye(n, dtype=np.float32), np.arange(n), one, np.ones(n))
+    np.testing.assert_array_equal(choose(blocks, 8).indices, np.arange(8))
+
+
+def test_vectors_too_long_for_float64_are_refused() -> None:
+    vectors = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    blocks = Blocks(vectors, np.arange(9), np.ones(9, dtype=np.int64), np.full(9, 1e9))
+    with pytest.raises(ValueError, match=r"times sigma, beyond 1e\+08 float64 cannot tell gains; raise strategy.sigma"):
+        information_gain(blocks, Selection.none(), 3, Workspace(), "x")
+
+
+def test_gains_that_are_all_rounding_are_warned_of() -> None:
+    vectors = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    blocks = Blocks(vectors, np.arange(9), np.ones(9, dtype=np.int64), np.full(9, 1e-8))
+    with pytest.warns(UserWarning, match="no prompt tells anything"):
+        selection = information_gain(blocks, Selection.none(), 3, Workspace(), "x")
+    np.testing.assert_array_equal(selection.indices, [0, 1, 2])

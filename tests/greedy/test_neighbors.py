@@ -10,10 +10,10 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from small_pools import matrix, mixture
 
-from aliquot.greedy import neighbors, products
+from aliquot.greedy import neighbors, workers
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.greedy.neighbors import Neighbors, device_search, nearest
-from aliquot.greedy.tiles import ONE
+from aliquot.greedy.quanta import ONE
 from aliquot.kernels import RBF, Cosine, Embedding, Kernel
 
 KERNELS = [RBF(0.02), RBF(0.25), RBF(5.0), Cosine()]
@@ -84,7 +84,7 @@ def test_the_number_of_threads_changes_nothing(find, monkeypatch: pytest.MonkeyP
     before = faiss.omp_get_max_threads()
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(products, "num_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(workers, "num_cores", lambda cores=cores: cores)
         faiss.omp_set_num_threads(cores)
         found.append(find(embedding, 20))
     faiss.omp_set_num_threads(before)

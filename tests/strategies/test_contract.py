@@ -159,6 +159,13 @@ def test_prompts_chosen_before_stay_and_come_first(strategy: Strategy, k: int) -
     assert len(set(selection.indices.tolist())) == k
 
 
+@pytest.mark.parametrize("rows", [[3, 3], [7000], [-1]])
+def test_rows_chosen_before_that_cannot_be_are_refused(strategy: Strategy, rows: list[int]) -> None:
+    pool, scores = make_pool(60)
+    with pytest.raises(ValueError, match=r"no rows of pool 'test' \(0\.\.59\) and \d come twice"):
+        rank(strategy, pool, scores, 10, start=Selection(np.array(rows), np.zeros(len(rows))))
+
+
 @those(lambda strategy: isinstance(strategy, Greedy))
 def test_goes_on_where_a_ranking_was_cut_off(
     strategy: Strategy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,6 +230,15 @@ def test_signals_that_are_not_finite_are_refused_by_row(strategy: Strategy, bad:
         scores.tokens.entropy[scores.tokens.starts[[3, 7]]] = bad
     with pytest.raises(ValueError, match="rows 3, 7"):
         rank(strategy, pool, scores, 5)
+
+
+@those(lambda strategy: "features" in strategy.requires)
+def test_features_too_large_to_square_are_refused_by_row(strategy: Strategy) -> None:
+    pool, scores = make_pool(20)
+    wide = scores.features.astype(np.float64)
+    wide[[3, 7], 1] = [1e16, 1e300]
+    with pytest.raises(ValueError, match="rows 3, 7"):
+        rank(strategy, pool, dataclasses.replace(scores, features=wide), 5)
 
 
 def test_missing_signals_are_named(strategy: Strategy) -> None:

@@ -45,7 +45,7 @@ def naive_greedy(
         gain = np.full(len(scores), -1.0)
         gain[candidates] = (weights[:, None] * np.maximum(w[:, candidates] - cover[:, None], 0)).sum(axis=0)
         gain[chosen] = -1
-        chosen.append(int(gain.argmax()))
+        chosen.append(int(np.argmax(gain >= gain.max() * (1 - 1e-9))))  # mutual nearest pairs tie
         gains.append(float(gain.max()))
     return chosen, gains
 

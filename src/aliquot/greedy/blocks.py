@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
+from aliquot.features import squared_norms
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -29,6 +31,11 @@ class Blocks:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def longest(self) -> float:
+        """Return the length of the longest row of any X."""
+        per_row = squared_norms(self.vectors)
+        return float(np.sqrt((np.maximum.reduceat(per_row, self.starts) * self.scale**2).max()))
 
     def gather(self, rows: Int64[np.ndarray, " b"], width: int, dtype: torch.dtype, device: str) -> Tensor:
         """Return the X of some blocks, (b, width, r), zeros behind those that are shorter."""

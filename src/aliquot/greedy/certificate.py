@@ -14,23 +14,33 @@ _BLOCK = 1024  # rows and columns of a block of similarities
 
 
 def objective(
-    embedding: Embedding, indices: Int64[np.ndarray, " k"], weights: Float32[np.ndarray, " n"] | None = None
+    embedding: Embedding,
+    indices: Int64[np.ndarray, " k"],
+    weights: Float32[np.ndarray, " n"] | None = None,
+    rows: Int64[np.ndarray, " m"] | None = None,
 ) -> float:
-    """Return f(S) = sum_i a_i max_{s in S} w_is of the rows `indices`, in blocks; a is 1 where there are no weights."""
-    n = len(embedding)
+    """Return f(S) = sum_i a_i max_{s in S} w_is of the rows `indices`, in blocks.
+
+    Args:
+        embedding: what the selection was made from.
+        indices: S.
+        weights: a of the whole pool; None for 1.
+        rows: the i of the sum, the whole pool if None.
+    """
     if len(indices) == 0:
         return 0.0
-    nearest = np.empty(n, dtype=np.int64)
-    for rows in _blocks(np.arange(n)):
-        best = np.full(len(rows), -np.inf, dtype=np.float32)
-        for chosen in _blocks(np.asarray(indices)):
-            s = _exponents(embedding, rows, chosen)
+    total = 0.0
+    for block in _blocks(np.arange(len(embedding)) if rows is None else rows):
+        best, nearest = np.full(len(block), -np.inf, dtype=np.float32), np.empty(len(block), dtype=np.int64)
+        for chosen in _blocks(indices):
+            s = _exponents(embedding, block, chosen)
             column = s.argmax(axis=1)
-            value = s[np.arange(len(rows)), column]
-            nearest[rows] = np.where(value > best, chosen[column], nearest[rows])
-            np.maximum(best, value, out=best)
-    cover = np.concatenate([embedding.similarity(rows, nearest[rows]) for rows in _blocks(np.arange(n))])
-    return float(cover.sum() if weights is None else weights.astype(np.float64) @ cover)
+            value = s[np.arange(len(block)), column]
+            nearest = np.where(value > best, chosen[column], nearest)
+            best = np.maximum(best, value)
+        cover = embedding.similarity(block, nearest)
+        total += float(cover.sum() if weights is None else weights[block].astype(np.float64) @ cover)
+    return total
 
 
 def certificate(

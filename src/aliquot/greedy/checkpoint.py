@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,23 +33,26 @@ class Workspace:
 
 
 class Checkpoint:
-    """One file of arrays, replaced as a whole now and then.
+    """One file of arrays, replaced as a whole now and then. What another task has left there is not taken up.
 
     Args:
         directory: where it lives; None keeps nothing.
+        task: all that what is saved depends on, see `digest`.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, *task: object) -> None:
         self._path = None if directory is None else directory / "checkpoint.npz"
+        self._task = 0 if directory is None else digest(*task)
         self._seconds = _SECONDS
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the last save, none where there is none."""
+        """Return the arrays of the last save, none where there is none of this task."""
         if self._path is None or not self._path.exists():
             return {}
         with np.load(self._path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            saved = dict(arrays)
+        return saved if saved.pop("task", None) == self._task else {}
 
     def due(self) -> bool:
         """Tell whether it is time to save again."""
@@ -62,10 +67,27 @@ class Checkpoint:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+                np.savez(file, task=np.array(self._task), **arrays)  # pyright: ignore[reportArgumentType]
             temporary.replace(self._path)
         except OSError as error:
             log.warning("the ranking goes on, but could not be saved: %s", error)
             temporary.unlink(missing_ok=True)
         self._saved = time.monotonic()
         self._seconds = max(_SECONDS, (self._saved - started) / _SHARE)
+
+
+def digest(*parts: object) -> int:
+    """Return a number that differs where the parts do, but for one chance in 2^32.
+
+    Args:
+        parts: arrays, numbers, words, None, and dataclasses of these.
+    """
+    checksum = 0
+    for part in parts:
+        if dataclasses.is_dataclass(part):
+            part = digest(*(getattr(part, field.name) for field in dataclasses.fields(part)))
+        if isinstance(part, np.ndarray):
+            checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
+            part = (part.dtype.str, part.shape)
+        checksum = zlib.crc32(repr(part).encode(), checksum)
+    return checksum

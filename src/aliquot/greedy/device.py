@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from aliquot.greedy import tiles
+from aliquot.greedy.cover import Cover, levels, raise_all
 from aliquot.greedy.products import STRIP, UNIT, WIDTH, Pieces, empty_lists
+from aliquot.greedy.quanta import quanta_of_all
+from aliquot.greedy.workers import full_precision
 from aliquot.kernels import Embedding
 
 _BYTES_PER_PAIR = 32  # of a tile and what is derived from it
@@ -24,12 +26,12 @@ class DevicePasses:
         free = torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else _HOST_MEMORY
         vectors = torch.from_numpy(np.ascontiguousarray(embedding.vectors))
         self._z = vectors.to(self._device) if 2 * embedding.vectors.nbytes <= free else vectors
-        self._host_bias, self._bias = embedding.bias, self._put(embedding.bias)
+        self._bias = self._put(embedding.bias)
         self._width = max(free // 4 // (STRIP * _BYTES_PER_PAIR) // WIDTH, 1) * WIDTH
 
-    def sums(self, first: int, cover: tiles.Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
+    def sums(self, first: int, cover: Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
         n = len(self._z)
-        level, weights = self._put(tiles.levels(cover)), self._put(weight)
+        level, weights = self._put(levels(cover)), self._put(weight)
         for start in range(first, n, STRIP):
             own = slice(start, start + STRIP)
             total = torch.zeros((2, n - start), dtype=torch.float64, device=self._device)
@@ -44,7 +46,7 @@ class DevicePasses:
                     sums[a - start + both : a - start + w.shape[1]] += added.double()
             yield total.cpu().numpy()
 
-    def scan(self, batch: np.ndarray, cover: tiles.Cover, weight: np.ndarray | None, scratch: np.ndarray) -> Pieces:
+    def scan(self, batch: np.ndarray, cover: Cover, weight: np.ndarray | None, scratch: np.ndarray) -> Pieces:
         found = empty_lists(len(batch), len(self._z), scratch)
         limit, end = self._put(cover.limit), 0
         for unit in range(0, len(batch), UNIT):
@@ -62,7 +64,7 @@ class DevicePasses:
                 end += num
         return found
 
-    def cover_by(self, chosen: np.ndarray, cover: tiles.Cover) -> None:
+    def cover_by(self, chosen: np.ndarray, cover: Cover) -> None:
         for unit in range(0, len(chosen), UNIT):
             rows = chosen[unit : unit + UNIT]
             bias = self._bias[self._put(rows)]
@@ -73,8 +75,8 @@ class DevicePasses:
                 highest = torch.maximum(limit[a : a + t.shape[1]], t.amax(dim=0) - float(cover.margin))
                 pairs = (t >= highest).nonzero(as_tuple=True)
                 value = s[pairs] + (bias[pairs[0]] + self._bias[a + pairs[1]])
-                quanta = tiles.quanta_of_pairs(value.cpu().numpy(), self._exponential)
-                tiles.raise_all((a + pairs[1]).cpu().numpy(), quanta, cover)
+                quanta = quanta_of_all(value.cpu().numpy(), self._exponential)
+                raise_all((a + pairs[1]).cpu().numpy(), quanta, cover)
 
     def _put(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -85,17 +87,6 @@ class DevicePasses:
 
     def _products(self, left: torch.Tensor, start: int) -> Iterator[tuple[int, torch.Tensor]]:
         left = left.to(self._device)
-        with _full_precision():
+        with full_precision():
             for a in range(start, len(self._z), self._width):
                 yield a, left @ self._z[a : a + self._width].to(self._device).T
-
-
-@contextmanager
-def _full_precision() -> Generator[None]:
-    """TF32 would keep ten bits of each factor."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -13,16 +13,11 @@ from aliquot.kernels import Embedding
 from aliquot.types import Selection
 
 
-def take(embedding: Embedding, rows: Int64[np.ndarray, " m"]) -> Embedding:
-    """Return the embedding of some rows of the pool."""
-    return Embedding(embedding.vectors[rows], embedding.bias[rows], embedding.exponential)
-
-
 def greedy_in_part(embedding: Embedding, rows: Int64[np.ndarray, " m"], k: int, workspace: Workspace) -> Selection:
     """Choose k of `rows`, or all where there are fewer, that cover these rows best; returned as rows of the pool."""
     if len(rows) == 0:
         return Selection.none()
-    chosen = facility_location(take(embedding, rows), min(k, len(rows)), workspace=workspace)
+    chosen = facility_location(embedding.take(rows), min(k, len(rows)), workspace=workspace)
     return Selection(rows[chosen.indices], chosen.gains)
 
 
@@ -42,8 +37,8 @@ def two_rounds(
         k: rows to choose, those of `start` included.
         workspace: where finished parts, and the ranking at hand, save themselves.
     """
-    checkpoint = Checkpoint(workspace.directory)
-    chosen = checkpoint.load()
+    checkpoint = Checkpoint(workspace.directory, embedding, k, *parts)
+    chosen = checkpoint.load() | _given(workspace).load()
     for part, rows in enumerate(parts):
         if f"part_{part}" not in chosen:
             chosen[f"part_{part}"] = greedy_in_part(embedding, rows, k, _below(workspace, f"part_{part}")).indices
@@ -56,7 +51,12 @@ def two_rounds(
 
 def give_parts(chosen: Sequence[Selection], workspace: Workspace) -> None:
     """Leave in the workspace what was chosen of each part elsewhere, for `two_rounds` to find."""
-    Checkpoint(workspace.directory).save({f"part_{part}": picks.indices for part, picks in enumerate(chosen)})
+    _given(workspace).save({f"part_{part}": picks.indices for part, picks in enumerate(chosen)})
+
+
+def _given(workspace: Workspace) -> Checkpoint:
+    """Return where `give_parts` leaves what was chosen elsewhere; that it belongs to the task is up to the giver."""
+    return Checkpoint(_below(workspace, "given").directory)
 
 
 def _below(workspace: Workspace, name: str) -> Workspace:

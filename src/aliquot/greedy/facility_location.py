@@ -21,21 +21,21 @@ lower row.
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from aliquot.greedy import loops, tiles
-from aliquot.greedy.certificate import certificate, objective, similarities
+from aliquot.greedy.bounds import Bounds, promising
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.products import STRIP, UNIT, Passes, host_workers, passes_on
-from aliquot.greedy.quanta import integer_weights, rounding
+from aliquot.greedy.cover import no_cover, raise_all
+from aliquot.greedy.lists import INEXACT, OUT, ListStore, pick_from_lists
+from aliquot.greedy.products import UNIT, Passes, passes_on
+from aliquot.greedy.quanta import integer_weights
+from aliquot.greedy.workers import numpy_workers
 from aliquot.kernels import Embedding
 from aliquot.progress import Progress
 from aliquot.types import Selection
-
-__all__ = ["certificate", "facility_location", "objective"]
 
 _SCRATCH = 1 << 24  # list entries one batch may find
 _ENTRIES_PER_ROW = 500  # default budget of kept list entries, per row of the pool
@@ -43,7 +43,6 @@ _LOSS = 16  # bounds for all are made anew once one in so many rows has lost its
 _OVERDUE = 10  # and one in so many would have to be refreshed for the next pick
 _PATIENCE = 1 << 27  # list entries read between two looks at the clock: under a second
 _COVERED = 4096  # rows of a start covered between two such looks
-_SAMPLE = 512  # rows of the pool by which the first pick is guessed
 _UNKNOWN = np.iinfo(np.int64).max
 
 
@@ -78,11 +77,10 @@ def facility_location(
     if len(start) >= k:
         return start.head(k)
     entries = _ENTRIES_PER_ROW * len(embedding) if cache_entries is None else cache_entries
-    with host_workers() as workers:
+    checkpoint = Checkpoint(workspace.directory, embedding, weights, candidates, start.indices)
+    with numpy_workers() as workers:
         greedy = _Greedy(embedding, k, start, weights, candidates, entries)
-        if workspace.directory is not None:
-            greedy.identity = _identity(embedding, weights, candidates)
-        return greedy.run(passes_on(workspace.device, embedding, workers), Checkpoint(workspace.directory))
+        return greedy.run(passes_on(workspace.device, embedding, workers), checkpoint)
 
 
 class _Greedy:
@@ -99,43 +97,35 @@ class _Greedy:
     ) -> None:
         n = len(embedding)
         self.embedding, self.start = embedding, start
-        self.identity = 0  # of the task, where it is saved
         self.weight, self.quantum = integer_weights(weights)
         self.indices, self.gains = np.empty(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
         self.indices[: len(start)] = start.indices
         self.picked = 0
         self.bound = np.full(n, _UNKNOWN)
-        self.stamp = np.full(n, loops.INEXACT)  # picks made when the bound was exact
+        self.stamp = np.full(n, INEXACT)  # picks made when the bound was exact
         if candidates is not None:
-            self.stamp[np.setdiff1d(np.arange(n), candidates)] = loops.OUT
-        self.stamp[start.indices] = loops.OUT
-        remaining = np.count_nonzero(self.stamp != loops.OUT)
+            self.stamp[np.setdiff1d(np.arange(n), candidates)] = OUT
+        self.stamp[start.indices] = OUT
+        remaining = np.count_nonzero(self.stamp != OUT)
         if k - len(start) > remaining:
             raise ValueError(
                 f"budget {k} asks for {k - len(start)} more prompts than the {len(start)} chosen before, and "
                 f"{remaining} candidates remain; lower it, or allow more candidates"
             )
-        self.cover = tiles.no_cover(embedding.bias, embedding.exponential)
-        self.rounding = rounding(embedding)
-        self.lists = loops.Lists(
-            start=np.zeros(n, dtype=np.int64),
-            length=np.full(n, -1, dtype=np.int64),
-            rows=np.empty(cache_entries, dtype=np.int32),
-            quanta=np.empty(cache_entries, dtype=np.int32),
-        )
+        self.cover = no_cover(embedding.bias, embedding.exponential)
+        self.store = ListStore(n, cache_entries)
         self.scratch = np.empty((2, _SCRATCH), dtype=np.int32)  # rows and quanta of a batch's lists
-        self.used = 0  # entries of the lists; those behind are free
-        self.sums = np.zeros((2, n))  # of a pass for bounds: complete up to row `summed`
-        self.summed = n
+        self.bounds = Bounds(embedding, self.weight)
+        self.bounded_at = -1  # picks made at the last pass for bounds
         self.guess = -1  # the first pick, before it is known
-        self.summed_at = -1  # picks made at the last such pass
         self.refreshed_at = 0  # picks made at the last refresh by a product
         self.num_lost = n  # lists lost since the last pick, for lack of room; at first, none would find any
 
     def run(self, passes: Passes, checkpoint: Checkpoint) -> Selection:
         budget = len(self.indices)
-        self._restore(checkpoint.load())
-        if self.summed < len(self.bound):
+        if saved := checkpoint.load():
+            self._restore(saved)
+        if self.bounds.done < len(self.bound):
             self._bound_all(passes, checkpoint)
         # Picks come in a rush at the end: what takes time is to find each prompt's list, for most of them once.
         settled = self._num_settled()
@@ -146,7 +136,8 @@ class _Greedy:
                 else:
                     self._advance(passes, checkpoint)
                 before, settled = settled, self._num_settled()
-                progress.update(settled - before, picked=f"{self.picked:,}/{budget:,}", gain=f"{self._last_gain():.4g}")
+                gain = self.gains[max(self.picked - 1, 0)] * self.quantum
+                progress.update(settled - before, picked=f"{self.picked:,}/{budget:,}", gain=f"{gain:.4g}")
                 if checkpoint.due():
                     checkpoint.save(self._state())
         gains = np.concatenate([self.start.gains, self.gains[len(self.start) :] * self.quantum])
@@ -155,11 +146,13 @@ class _Greedy:
     def _advance(self, passes: Passes, checkpoint: Checkpoint) -> None:
         """Pick as long as lists suffice, then see to the best row that has none."""
         if self.guess >= 0 and self.picked == 1:
-            self._bound_after_first()
-        heap = np.flatnonzero(self.stamp != loops.OUT)
+            if self.indices[0] == self.guess:
+                self._lower_bounds(above_cover=True)
+            self.guess = -1
+        heap = np.flatnonzero(self.stamp != OUT)
         end = 1 if self.guess >= 0 and self.picked == 0 else len(self.indices)
-        self.picked, row = loops.pick_from_lists(
-            heap, self.bound, self.stamp, self.lists, self.cover, self.weight, self.indices[:end], self.gains,
+        self.picked, row = pick_from_lists(
+            heap, self.bound, self.stamp, self.store.lists, self.cover, self.weight, self.indices[:end], self.gains,
             self.picked, _PATIENCE,
         )  # fmt: skip
         if row < 0:
@@ -167,12 +160,12 @@ class _Greedy:
         if self.stamp[row] == self.picked:  # exact, but its list was too long to keep
             passes.cover_by(np.array([row]), self.cover)
             self.indices[self.picked], self.gains[self.picked] = row, self.bound[row]
-            self.stamp[row] = loops.OUT
+            self.stamp[row] = OUT
             self.picked += 1
             return
-        waiting = np.flatnonzero((self.lists.length < 0) & (self.stamp != loops.OUT) & (self.stamp != self.picked))
+        waiting = np.flatnonzero(self.store.missing() & (self.stamp != OUT) & (self.stamp != self.picked))
         if self._needs_new_bounds(waiting):
-            self.sums[:], self.summed = 0, 0
+            self.bounds.begin()
             if self.picked == 0:
                 self._guess_first(waiting, passes)
             self._bound_all(passes, checkpoint)
@@ -186,51 +179,34 @@ class _Greedy:
 
     def _needs_new_bounds(self, waiting: np.ndarray) -> bool:
         """Tell whether bounds for all are cheaper than a refresh of those that come before the next pick."""
-        if not self.picked == self.refreshed_at > self.summed_at or self.num_lost * _LOSS < len(self.bound):
+        if not self.picked == self.refreshed_at > self.bounded_at or self.num_lost * _LOSS < len(self.bound):
             return False
         exact = self.bound[self.stamp == self.picked]
         return int(np.count_nonzero(self.bound[waiting] > exact.max(initial=0))) * _OVERDUE > len(self.bound)
 
     def _bound_all(self, passes: Passes, checkpoint: Checkpoint) -> None:
         """Bound all gains by one pass over the upper triangle of all pairs, or by what is left of it."""
-        n = len(self.bound)
-        weight = np.ones(n, dtype=np.float32) if self.weight is None else self.weight.astype(np.float32)
         cover = self.cover._replace(quanta=self.cover.quanta.copy(), limit=self.cover.limit.copy())
         if self.guess >= 0 and self.picked == 0:
             passes.cover_by(np.array([self.guess]), cover)
-        with Progress("facility location: bounds", n, "prompt", done=self.summed) as progress:
-            for sums in passes.sums(self.summed, cover, weight):
-                self.sums[:, self.summed :] += sums
-                size = min(STRIP, n - self.summed)
-                self.summed += size
-                progress.update(size)
+        with Progress("facility location: bounds", len(self.bound), "prompt", done=self.bounds.done) as progress:
+            for sums in passes.sums(self.bounds.done, cover, self.bounds.weight):
+                progress.update(self.bounds.add(sums))
                 if checkpoint.due():
                     checkpoint.save(self._state())
-        self._bound_by(self.sums[1 if self.picked else 0])
-        self.summed_at = self.picked
+        self._lower_bounds(above_cover=self.picked > 0)
 
-    def _bound_by(self, sums: np.ndarray) -> None:
-        total = float(len(self.bound) if self.weight is None else self.weight.sum())
-        most = np.minimum(sums * (1 + 2**-10) + total * self.rounding, total) * float(tiles.ONE)
-        np.minimum(self.bound, np.ceil(most).astype(np.int64), out=self.bound)
+    def _lower_bounds(self, above_cover: bool) -> None:
+        np.minimum(self.bound, self.bounds.in_quanta(above_cover), out=self.bound)
+        self.bounded_at = self.picked
 
     def _guess_first(self, waiting: np.ndarray, passes: Passes) -> None:
         """Guess the first pick, so that the pass for the first bounds gives those after it too.
 
         The guess is the best of the candidates that gain most on a sample of the pool. It need not be right.
         """
-        sample = np.arange(0, len(self.bound), -(-len(self.bound) // _SAMPLE))
-        weight = np.ones(len(sample)) if self.weight is None else self.weight[sample]
-        blocks = np.array_split(waiting, -(-len(waiting) // UNIT))
-        estimate = np.concatenate([weight @ similarities(self.embedding, sample, block) for block in blocks])
-        self._refresh(waiting[np.argsort(-estimate, kind="stable")[:UNIT]], passes)
+        self._refresh(promising(self.embedding, self.weight, waiting), passes)
         self.guess = int(np.argmax(np.where(self.stamp == 0, self.bound, -1)))
-
-    def _bound_after_first(self) -> None:
-        if self.indices[0] == self.guess:
-            self._bound_by(self.sums[1])
-            self.summed_at = 1
-        self.guess = -1
 
     def _refresh(self, waiting: np.ndarray, passes: Passes) -> None:
         """Make the most promising candidates that have no list exact by a product, and keep what it finds."""
@@ -238,78 +214,37 @@ class _Greedy:
         batch = np.sort(waiting[np.argpartition(-self.bound[waiting], size - 1)[:size]])
         found = passes.scan(batch, self.cover, self.weight, self.scratch)
         self.bound[batch], self.stamp[batch] = found.gains, self.picked
-        length = found.lengths.sum(axis=1)
-        kept = np.flatnonzero((found.lengths >= 0).all(axis=1))
-        num_listed = np.count_nonzero(self.lists.length >= 0)
-        if self.used + length[kept].sum() > len(self.lists.rows):
-            self._make_room()
-        kept = kept[np.argsort(-found.gains[kept], kind="stable")]
-        kept = kept[self.used + np.cumsum(length[kept]) <= len(self.lists.rows)]
-        self.used = loops.store(found, kept, batch, self.lists, self.used)
+        num_listed = len(self.store)
+        if not self.store.has_room(found):
+            exact = self.store.make_room(self.stamp != OUT, self.bound, self.cover.quanta, self.weight)
+            self.stamp[exact] = self.picked
+        self.store.keep(found, batch)
         if self.refreshed_at < self.picked:
             self.refreshed_at, self.num_lost = self.picked, 0
-        self.num_lost += num_listed + size - np.count_nonzero(self.lists.length >= 0)
-
-    def _make_room(self) -> None:
-        """Drop overtaken entries of all lists; if still over half the budget, whole lists of the least promising."""
-        length = self.lists.length
-        length[self.stamp == loops.OUT] = -1
-        listed = np.flatnonzero(length >= 0)
-        listed = listed[np.argsort(self.lists.start[listed], kind="stable")]
-        loops.shrink_all(listed, self.bound, self.lists, self.cover.quanta, self.weight)
-        self.stamp[listed] = self.picked
-        promising = listed[np.argsort(-self.bound[listed], kind="stable")]
-        length[promising[np.cumsum(length[promising]) > len(self.lists.rows) // 2]] = -1
-        self.used = loops.close_gaps(listed[length[listed] >= 0], self.lists)
+        self.num_lost += num_listed + size - len(self.store)
 
     def _num_settled(self) -> int:
         """Return how many rows have a list, or need none."""
-        return len(self.bound) - int(np.count_nonzero((self.lists.length < 0) & (self.stamp != loops.OUT)))
-
-    def _last_gain(self) -> float:
-        return float(self.gains[self.picked - 1] * self.quantum) if self.picked > len(self.start) else 0.0
+        return len(self.bound) - int(np.count_nonzero(self.store.missing() & (self.stamp != OUT)))
 
     def _state(self) -> dict[str, np.ndarray]:
         return {
-            "identity": np.array([self.identity, len(self.start)]),
-            "indices": self.indices[: max(self.picked, len(self.start))],
+            "indices": self.indices[: self.picked],
             "gains": self.gains[: self.picked],
             "cover": self.cover.quanta,
             "bound": self.bound,
             "stamp": self.stamp,
-            "sums": self.sums,
-            "counts": np.array([self.summed, self.summed_at, self.guess, self.refreshed_at, self.num_lost]),
-            "list_start": self.lists.start,
-            "list_length": self.lists.length,
-            "list_rows": self.lists.rows[: self.used],
-            "list_quanta": self.lists.quanta[: self.used],
+            "sums": self.bounds.sums,
+            "counts": np.array([self.bounds.done, self.bounded_at, self.guess, self.refreshed_at, self.num_lost]),
+            **self.store.state(),
         }
 
-    def _restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Take up a ranking of the same pool that began with the same rows, or with fewer and then chose them."""
-        given = len(self.start)
-        if not saved or saved["identity"][0] != self.identity or saved["identity"][1] > given:
-            return
-        indices, picked = saved["indices"], min(len(saved["gains"]), len(self.indices))
-        if len(indices) < given or (indices[:given] != self.start.indices).any():
-            return
-        self.picked = picked
-        self.indices[:picked], self.gains[:picked] = indices[:picked], saved["gains"][:picked]
-        tiles.raise_all(np.arange(len(self.bound)), saved["cover"], self.cover)
-        self.bound, self.stamp, self.sums = saved["bound"], saved["stamp"], saved["sums"]
+    def _restore(self, saved: Mapping[str, np.ndarray]) -> None:
+        self.picked = min(len(saved["indices"]), len(self.indices))
+        for name in ("indices", "gains"):
+            getattr(self, name)[: self.picked] = saved[name][: self.picked]
+        raise_all(np.arange(len(self.bound)), saved["cover"], self.cover)
+        self.bound, self.stamp, self.bounds.sums = saved["bound"], saved["stamp"], saved["sums"]
         counts = (int(count) for count in saved["counts"])
-        self.summed, self.summed_at, self.guess, self.refreshed_at, self.num_lost = counts
-        used = len(saved["list_rows"])
-        if used <= len(self.lists.rows):
-            self.lists.start[:], self.lists.length[:] = saved["list_start"], saved["list_length"]
-            self.lists.rows[:used], self.lists.quanta[:used] = saved["list_rows"], saved["list_quanta"]
-            self.used = used
-
-
-def _identity(embedding: Embedding, weights: np.ndarray | None, candidates: np.ndarray | None) -> int:
-    """Return a number that differs where the task does, as far as it can be told without the budget."""
-    identity = len(embedding)
-    for array in (embedding.vectors, embedding.bias, weights, candidates):
-        if array is not None:
-            identity = zlib.crc32(np.ascontiguousarray(array).data, identity)
-    return identity
+        self.bounds.done, self.bounded_at, self.guess, self.refreshed_at, self.num_lost = counts
+        self.store.restore(saved)

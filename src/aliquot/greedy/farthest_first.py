@@ -17,10 +17,7 @@ ties go to the lower row.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -29,6 +26,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from aliquot.greedy import farthest_first_loops as loops
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.greedy.workers import num_cores, torch_workers
 from aliquot.kernels import Features
 from aliquot.progress import Progress
 
@@ -53,8 +51,8 @@ def farthest_first(
         The first of a `start` of one row has the squared distance to its farthest point; other starts have 0.
     """
     workspace = workspace or Workspace()
-    checkpoint = Checkpoint(workspace.directory)
-    with _plain_products(), ThreadPoolExecutor(_num_cores()) as workers:
+    checkpoint = Checkpoint(workspace.directory, points, start)
+    with torch_workers() as workers:
         traversal = _Traversal(points, k, workspace.device)
         traversal.begin(start, checkpoint.load(), workers)
         with Progress("k-center", k, "pick", done=traversal.picked) as progress:
@@ -105,8 +103,8 @@ class _Traversal:
         return {**made, "bound": self.bound[self.place], "seen": self.seen[self.place]}
 
     def begin(self, start: np.ndarray, saved: dict[str, np.ndarray], workers: ThreadPoolExecutor) -> None:
-        """Take `start` as picked, or the picks of a saved traversal that began with it."""
-        if saved and np.array_equal(saved["indices"][: len(start)], start):
+        """Take up a saved traversal, or begin one that has picked `start`."""
+        if saved:
             picked = min(len(saved["indices"]), len(self.indices))
             self.indices[:picked], self.squared[:picked] = saved["indices"][:picked], saved["squared"][:picked]
             self.bound, self.seen = saved["bound"][self.row], saved["seen"][self.row]
@@ -163,7 +161,7 @@ class _Traversal:
     def _refresh(self, places: np.ndarray, end: int, workers: ThreadPoolExecutor) -> None:
         """Bring bounds up to date with the first `end` picks."""
         places = places[np.argsort(self.seen[places], kind="stable")]
-        num_blocks = max(_num_cores(), -(-len(places) // _BLOCK))
+        num_blocks = max(num_cores(), -(-len(places) // _BLOCK))
         blocks = [places[first::num_blocks] for first in range(min(num_blocks, len(places)))]  # of equal work
         list(workers.map(partial(self._refresh_block, end), blocks))
         self.seen[places] = end
@@ -201,20 +199,3 @@ def _cells(points: Features, mean: Float32[np.ndarray, " d"], device: torch.devi
     blocks = np.array_split(points, -(-n // _FRONT))
     left = (torch.from_numpy(block - mean).to(device) for block in blocks)
     return torch.cat([torch.addmm(offsets, block, right, alpha=-2).argmin(dim=1) for block in left]).cpu().numpy()
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _plain_products() -> Generator[None]:
-    """Products run side by side on threads of our own, so each gets one; TF32 would round more than `margin` knows."""
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar, cast
-
 import numba
 import numpy as np
 
-Function = TypeVar("Function", bound=Callable[..., object])
+from aliquot.greedy.compiled import compiled
 
 _EPS = float(np.finfo(np.float32).eps)
 
 
-def _compiled(function: Function) -> Function:
-    return cast(Function, numba.njit(cache=True, nogil=True)(function))
-
-
-@_compiled
+@compiled
 def _squared_distance(points: np.ndarray, a: int, b: int) -> float:
     """Return the squared distance of two points in float64, with the same bits wherever it is called."""
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
@@ -45,7 +38,7 @@ def _roughly(points: np.ndarray, a: int, b: int) -> np.float32:
     return total
 
 
-@_compiled
+@compiled
 def _lower(bound: np.ndarray, i: int, points: np.ndarray, centre: int) -> None:
     """Lower the bound of point i to its distance from a centre, where that is smaller."""
     slack = 1.0 - 2.0 * (points.shape[1] + 8) * _EPS
@@ -53,7 +46,7 @@ def _lower(bound: np.ndarray, i: int, points: np.ndarray, centre: int) -> None:
         bound[i] = min(bound[i], _squared_distance(points, i, centre))
 
 
-@_compiled
+@compiled
 def lower_close(
     points: np.ndarray,
     places: np.ndarray,
@@ -69,7 +62,7 @@ def lower_close(
                 _lower(bound, places[r], points, centres[c])
 
 
-@_compiled
+@compiled
 def lower_cells(
     points: np.ndarray, centres: np.ndarray, cell: np.ndarray, first_of_cell: np.ndarray, bound: np.ndarray
 ) -> None:
@@ -87,7 +80,7 @@ def lower_cells(
         first = end
 
 
-@_compiled
+@compiled
 def pick_among(
     points: np.ndarray,
     rows: np.ndarray,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from aliquot.greedy import loops, tiles
-from aliquot.greedy.graph_loops import transposed
+from aliquot.greedy.compiled import compiled
+from aliquot.greedy.cover import no_cover, raise_all
+from aliquot.greedy.lists import OUT, Lists, pick_from_lists, shrink_all
 from aliquot.greedy.neighbors import Neighbors
+from aliquot.greedy.quanta import ONE
 from aliquot.progress import Progress
 from aliquot.types import Selection
 
@@ -30,21 +32,42 @@ def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection
         The rows in the order picked; gains are marginal gains in f_G.
     """
     n, picked = len(neighbors.rows), len(start)
-    lists = transposed(neighbors.rows, neighbors.quanta)
-    cover = tiles.no_cover(np.zeros(n, dtype=np.float32), exponential=True)
+    lists = _transposed(neighbors.rows, neighbors.quanta)
+    cover = no_cover(np.zeros(n, dtype=np.float32), exponential=True)
     for row in start.indices:
         listed = slice(lists.start[row], lists.start[row] + lists.length[row])
-        tiles.raise_all(lists.rows[listed], lists.quanta[listed], cover)
+        raise_all(lists.rows[listed], lists.quanta[listed], cover)
     indices, gains = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.int64)
     indices[:picked] = start.indices
     bound, stamp = np.empty(n, dtype=np.int64), np.full(n, picked)
-    loops.shrink_all(np.arange(n), bound, lists, cover.quanta, None)
-    stamp[start.indices] = loops.OUT
+    shrink_all(np.arange(n), bound, lists, cover.quanta, None)
+    stamp[start.indices] = OUT
     with Progress("facility location", k, "pick", done=picked) as progress:
         while picked < k:
-            before, heap = picked, np.flatnonzero(stamp != loops.OUT)
-            picked, _ = loops.pick_from_lists(
-                heap, bound, stamp, lists, cover, None, indices, gains, picked, _PATIENCE
-            )  # fmt: skip
-            progress.update(picked - before, gain=f"{gains[picked - 1] / float(tiles.ONE):.4g}")
-    return Selection(indices, np.concatenate([start.gains, gains[len(start) :] / float(tiles.ONE)]))
+            before, heap = picked, np.flatnonzero(stamp != OUT)
+            picked, _ = pick_from_lists(heap, bound, stamp, lists, cover, None, indices, gains, picked, _PATIENCE)
+            progress.update(picked - before, gain=f"{gains[picked - 1] / float(ONE):.4g}")
+    return Selection(indices, np.concatenate([start.gains, gains[len(start) :] / float(ONE)]))
+
+
+@compiled
+def _transposed(rows: np.ndarray, quanta: np.ndarray) -> Lists:
+    """Return a list for each prompt: of whom it is a neighbour, and how similar they are."""
+    n, m = rows.shape
+    length = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        for p in range(m):
+            if quanta[i, p] > 0:
+                length[rows[i, p]] += 1
+    end = np.cumsum(length)
+    total = end[n - 1]
+    start = end - length
+    end[:] = start
+    lists = Lists(start, length, np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32))
+    for i in range(n):
+        for p in range(m):
+            if quanta[i, p] > 0:
+                j = rows[i, p]
+                lists.rows[end[j]], lists.quanta[end[j]] = i, quanta[i, p]
+                end[j] += 1
+    return lists

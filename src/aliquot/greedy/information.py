@@ -13,15 +13,15 @@ the best f (Nemhauser, Wolsey, Fisher 1978), and an old gain is an upper bound (
    long as a live gain is above all other bounds.
 
 Kept is C, neither A nor its inverse: with Y = U S Q^T of the block picked, C <- C - C Q (1 - (1 + S^2)^(-1/2)) Q^T. So
-A^-1 stays positive definite whatever the lengths of the vectors. C and the gains reported depend on the picks alone
+A^-1 stays positive definite, for vectors up to 1e8 long. C and the gains reported depend on the picks alone
 and not on the rounds: a ranking that goes on equals one made at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from aliquot.greedy.blocks import Blocks, log_det, padded, rounding
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.greedy.workers import torch_workers
 from aliquot.progress import Progress
 from aliquot.types import Selection
 
@@ -37,6 +38,7 @@ _FRONT = 8192  # tokens screened together
 _LIVE = 1024  # tokens kept up to date from pick to pick
 _UNIT = 4096  # tokens of one product, times the bytes of a number
 _PART = 4096  # blocks between two signs of progress in the first pass
+_LONGEST = 1e8  # vectors; their squares leave 1 visible in float64
 _NOTHING = 1e-13  # nats; smaller gains are rounding
 
 
@@ -53,8 +55,17 @@ def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Worksp
     Returns:
         The rows in the order picked. The gains behind `start` are marginal gains in nats; those after the first sum to
         the rise of f.
+
+    Raises:
+        ValueError: a vector is so long that float64 cannot hold its gain.
     """
-    with _workers() as workers:
+    longest = blocks.longest()
+    if longest > _LONGEST:
+        raise ValueError(
+            f"the longest vector is {longest:.3g} times sigma, beyond {_LONGEST:.0e} float64 cannot tell gains; raise "
+            "strategy.sigma, or leave that prompt out"
+        )
+    with torch_workers() as workers:
         return _Greedy(blocks, start, k, workspace, workers).run(start, what)
 
 
@@ -77,11 +88,11 @@ class _Greedy:
         self.bound[np.setdiff1d(candidates, self.twin)] = np.inf
         self.indices, self.gains = np.empty(k, dtype=np.int64), np.empty(k)
         self.picked = 0
-        self.checkpoint = Checkpoint(workspace.directory)
+        self.checkpoint = Checkpoint(workspace.directory, blocks, start.indices)
 
     def run(self, start: Selection, what: str) -> Selection:
         saved = self.checkpoint.load()
-        if saved and np.array_equal(saved["indices"][: len(start)], start.indices):
+        if saved:
             self._take_up(saved)
         else:
             for row in start.indices.tolist():
@@ -134,6 +145,12 @@ class _Greedy:
                 self._screen(rows)
                 screened[rows] = True
         if best < _NOTHING:
+            if self.picked == 0:
+                warnings.warn(
+                    f"no prompt tells anything: no gain exceeds {_NOTHING:.0e} nats, so the selection is the order of "
+                    "the pool; lower strategy.sigma",
+                    stacklevel=2,
+                )
             self._fill()
             return
         # Who is behind a bound now cannot be picked in this round, and is not worth keeping up to date.
@@ -144,10 +161,16 @@ class _Greedy:
         self._pick_among(np.sort(live), others.max())
 
     def _most_promising(self, rows: Int64[np.ndarray, " m"], tokens: int) -> Int64[np.ndarray, " b"]:
-        """Return the rows of largest bound, of at most `tokens` tokens in all where that is not less than one row."""
+        """Return the rows of largest bound, of at most `tokens` tokens in all where that is not less than one row.
+
+        Of those that tie with the largest the lower rows come first, however many there are: one of them is picked.
+        """
         size = min(len(rows), tokens // 4)  # short blocks cost more than their tokens
-        top = rows[np.argpartition(-self.bound[rows], size - 1)[:size]]
-        top = top[np.lexsort((top, -self.bound[top]))]
+        ties = self.bound[rows] >= _tie(self.bound[rows].max())
+        top, rest = rows[ties][:size], rows[~ties]
+        if (more := min(size - len(top), len(rest))) > 0:
+            rest = rest[np.argpartition(-self.bound[rest], more - 1)[:more]]
+            top = np.concatenate([top, rest[np.lexsort((rest, -self.bound[rest]))]])
         return top[: max(1, int(np.searchsorted(np.cumsum(self.widths[top]), tokens, side="right")))]
 
     def _screen(self, rows: Int64[np.ndarray, " b"]) -> None:
@@ -229,16 +252,4 @@ class _Greedy:
 
 def _tie(gain: float) -> float:
     """Return from where on a gain counts as equal."""
-    return gain - 1e-11 * abs(gain) - _NOTHING
-
-
-@contextmanager
-def _workers() -> Generator[ThreadPoolExecutor]:
-    """Start as many threads as torch uses; products run side by side on them, so each gets one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(before) as workers:
-            yield workers
-    finally:
-        torch.set_num_threads(before)
+    return gain if np.isinf(gain) else gain - 1e-11 * abs(gain) - _NOTHING

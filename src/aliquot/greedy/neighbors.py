@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Int32, Int64
 
-from aliquot.greedy import graph_loops as loops
+from aliquot.greedy import neighbor_loops as loops
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.products import host_workers
-from aliquot.greedy.tiles import ONE
+from aliquot.greedy.quanta import ONE, comparison_margin
+from aliquot.greedy.workers import full_precision, numpy_workers
 from aliquot.kernels import Embedding
 from aliquot.progress import Progress
 
@@ -65,7 +65,7 @@ def nearest(embedding: Embedding, m: int, approximate: bool, workspace: Workspac
         search = tile_search(embedding, m)
     else:
         search = device_search(embedding, m, workspace.device)
-    return _by_blocks(search, order, m, Checkpoint(workspace.directory))
+    return _by_blocks(search, order, m, Checkpoint(workspace.directory, embedding, m, approximate))
 
 
 def _by_blocks(search: Search, order: Rows, m: int, checkpoint: Checkpoint) -> Neighbors:
@@ -93,7 +93,7 @@ def _side_by_side(unit: Callable[[Rows, Neighbors], None], m: int) -> Search:
         found = Neighbors.empty(len(rows), m)
         units = [slice(a, a + _UNIT) for a in range(0, len(rows), _UNIT)]
         parts = [Neighbors(found.rows[u], found.quanta[u]) for u in units]
-        with host_workers() as workers:
+        with numpy_workers() as workers:
             list(workers.map(unit, [rows[u] for u in units], parts))
         return found
 
@@ -103,7 +103,7 @@ def _side_by_side(unit: Callable[[Rows, Neighbors], None], m: int) -> Search:
 def tile_search(embedding: Embedding, m: int) -> Search:
     """Compare all pairs on the cores of this machine."""
     z, bias = embedding.vectors, embedding.bias
-    margin = np.float32(1e-5 + 8 * np.finfo(np.float32).eps * np.abs(bias).max())
+    margin = comparison_margin(bias)
 
     def unit(rows: Rows, found: Neighbors) -> None:
         size = len(rows)
@@ -139,7 +139,8 @@ def device_search(embedding: Embedding, m: int, device: str) -> Search:
         return best
 
     def search(rows: Rows) -> Neighbors:
-        keys = torch.cat([keys_of(part) for part in torch.from_numpy(rows).to(device).split(_DEVICE_UNIT)])
+        with full_precision():
+            keys = torch.cat([keys_of(part) for part in torch.from_numpy(rows).to(device).split(_DEVICE_UNIT)])
         quanta = (keys >> 32).clamp(max=int(ONE))
         columns = torch.where(quanta > 0, _LOWEST - (keys & _LOWEST), 0)
         return Neighbors(columns.int().cpu().numpy(), quanta.int().cpu().numpy())

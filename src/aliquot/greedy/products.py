@@ -6,16 +6,15 @@ differently, and equal candidates would not tie, nor a ranking go on from a shor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from threading import Lock
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from aliquot.greedy import tiles
+from aliquot.greedy.cover import Cover, levels
 from aliquot.kernels import Embedding
 
 STRIP = 2048  # rows of a strip of the symmetric pass: whole tiles
@@ -44,7 +43,7 @@ class Pieces(NamedTuple):
 class Passes(Protocol):
     """Passes over the pool on some device."""
 
-    def sums(self, first: int, cover: tiles.Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
+    def sums(self, first: int, cover: Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
         """Yield, for each strip from `first` on, what it adds to the gains of the rows from it on, float64 (2, any).
 
         These are the gains without a cover and those above it, up to rounding. All strips together hold every pair of
@@ -52,14 +51,14 @@ class Passes(Protocol):
         """
         ...
 
-    def scan(self, batch: np.ndarray, cover: tiles.Cover, weight: np.ndarray | None, scratch: np.ndarray) -> Pieces:
+    def scan(self, batch: np.ndarray, cover: Cover, weight: np.ndarray | None, scratch: np.ndarray) -> Pieces:
         """Return the gains and lists of a batch, best of `UNIT` candidates.
 
         The lists lie in `scratch`, int32 (2, any), until the next call.
         """
         ...
 
-    def cover_by(self, chosen: np.ndarray, cover: tiles.Cover) -> None:
+    def cover_by(self, chosen: np.ndarray, cover: Cover) -> None:
         """Raise the cover to the similarities with the chosen rows."""
         ...
 
@@ -87,9 +86,9 @@ class HostPasses:
         self._z, self._bias, self._exponential = embedding.vectors, embedding.bias, embedding.exponential
         self._workers = workers
 
-    def sums(self, first: int, cover: tiles.Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
+    def sums(self, first: int, cover: Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
         n = len(self._z)
-        level = tiles.levels(cover)
+        level = levels(cover)
 
         def strip(first: int) -> np.ndarray:
             total = np.zeros((2, n - first))
@@ -110,7 +109,7 @@ class HostPasses:
 
         return self._workers.map(strip, range(first, n, STRIP))
 
-    def scan(self, batch: np.ndarray, cover: tiles.Cover, weight: np.ndarray | None, scratch: np.ndarray) -> Pieces:
+    def scan(self, batch: np.ndarray, cover: Cover, weight: np.ndarray | None, scratch: np.ndarray) -> Pieces:
         found = empty_lists(len(batch), len(self._z), scratch)
         ends, lock = [0], Lock()
 
@@ -145,7 +144,7 @@ class HostPasses:
             found.gains[:] += gains
         return found
 
-    def cover_by(self, chosen: np.ndarray, cover: tiles.Cover) -> None:
+    def cover_by(self, chosen: np.ndarray, cover: Cover) -> None:
         def task(first: int) -> None:  # alone with its rows of the pool
             for unit in range(0, len(chosen), UNIT):
                 rows = chosen[unit : unit + UNIT]
@@ -165,21 +164,3 @@ def _products(left: np.ndarray, right: np.ndarray, start: int, end: int) -> Gene
         part = right[a : min(a + WIDTH, end)]
         product = buffer[: len(left) * len(part)].reshape(len(left), len(part))
         yield a, np.matmul(left, part.T, out=product)
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def host_workers() -> Generator[ThreadPoolExecutor]:
-    """Start a thread per core, each of which multiplies alone."""
-    from threadpoolctl import threadpool_limits
-
-    workers = ThreadPoolExecutor(num_cores())
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield workers
-    finally:
-        workers.shutdown(cancel_futures=True)

@@ -5,30 +5,20 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64
 
+from aliquot.greedy.certificate import objective
 from aliquot.greedy.checkpoint import Workspace
-from aliquot.greedy.distributed import take
 from aliquot.greedy.modes import Exact, Mode
 from aliquot.kernels import Embedding
+from aliquot.progress import silenced
 from aliquot.types import Selection
 
 _SAMPLE = 4000  # prompts of the small pool that exact greedy is run on
 _PAIRS = 1 << 28  # similarities that estimating f may take: a second or two
-_BLOCK = 1024
 
 
 def mean_cover(embedding: Embedding, rows: Int64[np.ndarray, " m"], chosen: Int64[np.ndarray, " k"]) -> float:
     """Return the mean similarity of the prompts in `rows` to the most similar of `chosen`; over all rows, f / n."""
-    z, bias = embedding.vectors, embedding.bias
-    best = np.full(len(rows), -np.inf, dtype=np.float32)
-    for start in range(0, len(chosen), _BLOCK):
-        block = chosen[start : start + _BLOCK]
-        for first in range(0, len(rows), _BLOCK):
-            part = rows[first : first + _BLOCK]
-            s = z[part] @ z[block].T
-            s += bias[block]
-            np.maximum(best[first : first + _BLOCK], s.max(axis=1) + bias[part], out=best[first : first + _BLOCK])
-    similarity = np.exp2(np.minimum(best, 0)) if embedding.exponential else np.clip(best, 0, 1)
-    return float(similarity.mean(dtype=np.float64))
+    return objective(embedding, chosen, rows=rows) / len(rows)
 
 
 def describe(mode: Mode, embedding: Embedding, selection: Selection, device: str) -> str:
@@ -54,13 +44,14 @@ def against_exact(mode: Mode, embedding: Embedding, k: int, device: str) -> tupl
     """Return f / f_exact and recovered on a sample, and how many prompts it has and how many were chosen."""
     n = len(embedding)
     rows = _sample(n, _SAMPLE)
-    small, everything, depth = take(embedding, rows), np.arange(len(rows)), max(1, round(k * len(rows) / n))
+    small, everything, depth = embedding.take(rows), np.arange(len(rows)), max(1, round(k * len(rows) / n))
 
     def reached(mode: Mode) -> float:
         chosen = mode.maximize(small, Selection.none(), depth, Workspace(device=device))
         return mean_cover(small, everything, chosen.indices)
 
-    f, exact = reached(mode), reached(Exact())
+    with silenced():
+        f, exact = reached(mode), reached(Exact())
     random = mean_cover(small, everything, np.random.default_rng(0).permutation(len(rows))[:depth])
     recovered = (f - random) / (exact - random) if exact > random else 1.0
     return f / exact, recovered, len(rows), depth

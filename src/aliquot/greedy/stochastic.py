@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.graph_loops import quantize
-from aliquot.greedy.products import host_workers
-from aliquot.greedy.tiles import ONE, compiled
+from aliquot.greedy.compiled import compiled
+from aliquot.greedy.quanta import ONE, quanta_of_tile
+from aliquot.greedy.workers import numpy_workers
 from aliquot.kernels import Embedding
 from aliquot.progress import Progress
 from aliquot.types import Selection
@@ -39,9 +39,9 @@ def stochastic_greedy(
     Returns:
         The rows in the order picked; gains are marginal gains in f.
     """
-    with host_workers() as workers:
+    with numpy_workers() as workers:
         greedy = _Stochastic(embedding, start, k, size, seed, workers)
-        return greedy.run(Checkpoint(workspace.directory))
+        return greedy.run(Checkpoint(workspace.directory, embedding, start.indices, k, size, seed))
 
 
 class _Stochastic:
@@ -122,7 +122,9 @@ class _Stochastic:
 
         def tile(first: int) -> None:
             columns = slice(first, first + _WIDTH)
-            quantize(left @ z[columns].T, bias[rows], bias[columns], self.embedding.exponential, similar[:, columns])
+            quanta_of_tile(
+                left @ z[columns].T, bias[rows], bias[columns], self.embedding.exponential, similar[:, columns]
+            )
 
         list(self.workers.map(tile, range(0, self.n, _WIDTH)))
         return similar

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 
 from aliquot.greedy.checkpoint import Workspace
 from aliquot.scoring import Scorer
@@ -20,6 +20,7 @@ from aliquot.types import Pool, Scores, Selection
 #: What a strategy may ask of the scoring pass (or, for "tasks", of the pool).
 SIGNALS = ("features", "tokens", "token_features", "tasks")
 _BLOCK = 1 << 16  # vectors looked at together
+_LARGEST = 1e15  # sums of squares of such numbers stay finite in float32
 
 
 @runtime_checkable
@@ -97,20 +98,38 @@ def rank(
         workspace: where and on what a long ranking runs.
 
     Raises:
-        ValueError: k is outside 1..n, a required signal is missing, or the signals hold NaN or infinity.
+        ValueError: k is outside 1..n, `start` holds a row twice or none of the pool, a required signal is missing,
+            or the signals hold NaN, infinity or numbers too large to square.
     """
     if not 1 <= k <= len(pool):
         raise ValueError(
             f"budget {k} is outside 1..{len(pool)}, the prompts of pool '{pool.name}'; lower it, or use budget=all"
         )
-    check_signals(strategy, pool, scores)
+    start = start or Selection.none()
+    _check_start(start, pool)
     if scores is not None and scores.features.dtype != np.float32:
-        scores = dataclasses.replace(scores, features=scores.features.astype(np.float32))
-    selection = _extend(strategy, pool, scores, k, start or Selection.none(), workspace or Workspace())
+        scores = dataclasses.replace(scores, features=_as_float32(scores.features))
+    check_signals(strategy, pool, scores)
+    selection = _extend(strategy, pool, scores, k, start, workspace or Workspace())
     assert selection.indices.shape == selection.gains.shape == (k,), (selection.indices.shape, k)
     assert len(np.unique(selection.indices)) == k, f"{strategy!r} picked a row twice"
     assert selection.indices.min() >= 0 and selection.indices.max() < len(pool), f"{strategy!r} left the pool"
     return selection
+
+
+def _as_float32(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    with np.errstate(over="ignore"):  # what overflows is infinite, and reported as that
+        return features.astype(np.float32)
+
+
+def _check_start(start: Selection, pool: Pool) -> None:
+    rows, counts = np.unique(start.indices, return_counts=True)
+    outside, twice = rows[(rows < 0) | (rows >= len(pool))], rows[counts > 1]
+    if len(outside) or len(twice):
+        raise ValueError(
+            f"of the {len(start)} prompts chosen before, {len(outside)} are no rows of pool '{pool.name}' "
+            f"(0..{len(pool) - 1}) and {len(twice)} come twice; start from distinct rows"
+        )
 
 
 def _extend(
@@ -121,7 +140,11 @@ def _extend(
     if isinstance(strategy, Greedy):
         return strategy.extend(pool, scores, start, k, workspace)
     # At most len(start) of its first picks are chosen already.
-    order = strategy.select(pool, scores, min(k + len(start), len(pool)))
+    return leave_out(start, strategy.select(pool, scores, min(k + len(start), len(pool))), k)
+
+
+def leave_out(start: Selection, order: Selection, k: int) -> Selection:
+    """Return `start`, followed by those rows of `order` that are not in it, k in all."""
     new = np.flatnonzero(~np.isin(order.indices, start.indices))[: k - len(start)]
     return Selection(
         np.concatenate([start.indices, order.indices[new]]), np.concatenate([start.gains, order.gains[new]])
@@ -169,9 +192,9 @@ def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None
 
 
 def _finite_rows(vectors: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, " m"]:
-    """Tell of each row whether it is finite, by blocks: the array may be larger than the memory."""
+    """Tell of each row whether it can be squared, by blocks: the array may be larger than the memory."""
     blocks = (vectors[first : first + _BLOCK] for first in range(0, len(vectors), _BLOCK))
-    return np.concatenate([np.isfinite(block).all(axis=1) for block in blocks])
+    return np.concatenate([(np.abs(block) <= _LARGEST).all(axis=1) for block in blocks])
 
 
 def _check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:
@@ -179,6 +202,6 @@ def _check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:
     if len(bad):
         rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise ValueError(
-            f"{what} of {len(bad)} of {len(row_is_finite)} prompts hold NaN or infinity (rows {rows}); "
-            "score again with model.dtype=float32, or leave those prompts out"
+            f"{what} of {len(bad)} of {len(row_is_finite)} prompts hold NaN or infinity (rows {rows}), or "
+            f"numbers beyond {_LARGEST:.0e}; score again with model.dtype=float32, or leave those prompts out"
         )

@@ -1,13 +1,18 @@
-"""The lists of `facility_location` and its heap of bounds, compiled by numba."""
+"""The lists of candidates, on which pool rows each gains, and lazy greedy that walks them; compiled by numba.
+
+A pair once overtaken by the cover stays so: whoever walks a list drops such entries, and lists only shrink.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from aliquot.greedy.compiled import compiled
+from aliquot.greedy.cover import Cover, raise_all
 from aliquot.greedy.products import Pieces
-from aliquot.greedy.tiles import Cover, compiled, raise_all
 
 #: Stamps of rows that are not to be picked (any more), and of rows whose bound was never exact.
 OUT, INEXACT = -2, -1
@@ -20,6 +25,81 @@ class Lists(NamedTuple):
     length: np.ndarray
     rows: np.ndarray
     quanta: np.ndarray
+
+
+class ListStore:
+    """The lists that a budget has room for; none at the beginning.
+
+    Args:
+        n: rows of the pool.
+        budget: of list entries.
+    """
+
+    def __init__(self, n: int, budget: int) -> None:
+        self.lists = Lists(
+            start=np.zeros(n, dtype=np.int64),
+            length=np.full(n, -1, dtype=np.int64),
+            rows=np.empty(budget, dtype=np.int32),
+            quanta=np.empty(budget, dtype=np.int32),
+        )
+        self._used = 0  # entries; those behind are free
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.lists.length >= 0))
+
+    def missing(self) -> np.ndarray:
+        """Return for each row whether it has no list."""
+        return self.lists.length < 0
+
+    def has_room(self, found: Pieces) -> bool:
+        """Tell whether all lists of a batch fit behind those in use."""
+        return self._used + int(found.lengths[_whole(found)].sum()) <= len(self.lists.rows)
+
+    def keep(self, found: Pieces, batch: np.ndarray) -> None:
+        """Keep the lists of a batch, those of the largest gains where there is no room for all."""
+        kept, length = _whole(found), found.lengths.sum(axis=1)
+        kept = kept[np.argsort(-found.gains[kept], kind="stable")]
+        kept = kept[self._used + np.cumsum(length[kept]) <= len(self.lists.rows)]
+        self._used = _store(found, kept, batch, self.lists, self._used)
+
+    def make_room(
+        self, wanted: np.ndarray, bound: np.ndarray, covered: np.ndarray, weight: np.ndarray | None
+    ) -> np.ndarray:
+        """Drop what is not `wanted` and the overtaken entries of all lists; return the rows whose bounds are now exact.
+
+        If they still take over half the budget, the lists of the smallest bounds are dropped too.
+        """
+        length = self.lists.length
+        length[~wanted] = -1
+        listed = np.flatnonzero(length >= 0)
+        listed = listed[np.argsort(self.lists.start[listed], kind="stable")]
+        shrink_all(listed, bound, self.lists, covered, weight)
+        promising = listed[np.argsort(-bound[listed], kind="stable")]
+        length[promising[np.cumsum(length[promising]) > len(self.lists.rows) // 2]] = -1
+        self._used = _close_gaps(listed[length[listed] >= 0], self.lists)
+        return listed
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what `restore` takes."""
+        return {
+            "list_start": self.lists.start,
+            "list_length": self.lists.length,
+            "list_rows": self.lists.rows[: self._used],
+            "list_quanta": self.lists.quanta[: self._used],
+        }
+
+    def restore(self, saved: Mapping[str, np.ndarray]) -> None:
+        """Take up lists that were saved, or none where the budget has no room for them."""
+        used = len(saved["list_rows"])
+        if used <= len(self.lists.rows):
+            self.lists.start[:], self.lists.length[:] = saved["list_start"], saved["list_length"]
+            self.lists.rows[:used], self.lists.quanta[:used] = saved["list_rows"], saved["list_quanta"]
+            self._used = used
+
+
+def _whole(found: Pieces) -> np.ndarray:
+    """Return the candidates of a batch whose list is whole."""
+    return np.flatnonzero((found.lengths >= 0).all(axis=1))
 
 
 @compiled
@@ -49,7 +129,7 @@ def shrink_all(
 
 
 @compiled
-def close_gaps(listed: np.ndarray, lists: Lists) -> int:
+def _close_gaps(listed: np.ndarray, lists: Lists) -> int:
     """Move lists, given in the order of their starts, together; return the number of entries in use."""
     used = 0
     for j in listed:
@@ -62,7 +142,7 @@ def close_gaps(listed: np.ndarray, lists: Lists) -> int:
 
 
 @compiled
-def store(found: Pieces, kept: np.ndarray, batch: np.ndarray, lists: Lists, used: int) -> int:
+def _store(found: Pieces, kept: np.ndarray, batch: np.ndarray, lists: Lists, used: int) -> int:
     """Copy the `kept` ones of a batch's lists behind those in use; return the number of entries then in use."""
     for c in kept:
         j = batch[c]

@@ -1,4 +1,4 @@
-"""The inner loops of the neighbour graph, compiled by numba.
+"""The inner loops of the search for neighbours, compiled by numba.
 
 A key orders neighbours: its upper half is the similarity in quanta, its lower half prefers the lower row. Keys are
 distinct, so the largest m are one set whatever order they are seen in.
@@ -10,18 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aliquot.greedy.loops import Lists
-from aliquot.greedy.tiles import (
-    ONE,
-    _exceeding,  # pyright: ignore[reportPrivateUsage]
-    _quanta_of,  # pyright: ignore[reportPrivateUsage]
-    compiled,
-)
+from aliquot.greedy.compiled import compiled, exceeding
+from aliquot.greedy.quanta import ONE, quanta_of, s_of
 
 #: The similarity of a prompt to itself: more than that of any other.
 SELF = int(ONE) + 1
 _LOWEST = (1 << 32) - 1
-_LOG_ONE, _SCALE = np.float32(30), np.float32(1 << 30)
 
 
 class Best(NamedTuple):
@@ -52,7 +46,7 @@ def _cut_back(r: int, m: int, exponential: bool, best: Best) -> None:
     keys[:m] = np.partition(keys[:length], length - m)[length - m :]
     best.length[r] = m
     quanta = np.float32(min(keys[:m].min() >> 32, ONE))
-    best.floor[r] = (np.log2(quanta) - _LOG_ONE if exponential else quanta / _SCALE) - best.margin
+    best.floor[r] = s_of(quanta, exponential) - best.margin
 
 
 @compiled
@@ -81,12 +75,12 @@ def keep_best(
     limit = -column_bias
     for r in range(len(rows)):
         s, b = product[r], row_bias[r]
-        num_found = _exceeding(s, limit, b - best.floor[r], found)
+        num_found = exceeding(s, limit, b - best.floor[r], found)
         for p in range(num_found):
             value = s[found[p]] + (b + column_bias[found[p]])
             if value > best.floor[r]:  # which may have risen since
                 column = first_column + int(found[p])
-                quanta = SELF if column == rows[r] else int(_quanta_of(value, exponential))
+                quanta = SELF if column == rows[r] else int(quanta_of(value, exponential))
                 if quanta > 0:
                     best.keys[r, best.length[r]] = _key(quanta, column)
                     best.length[r] += 1
@@ -129,41 +123,8 @@ def write_found(
             column = columns[r, p]
             if column >= 0 and column != searched[r]:
                 s = offset[searched[r]] + offset[column] - np.float32(0.5) * squared[r, p]
-                similar = int(_quanta_of(s, exponential))
+                similar = int(quanta_of(s, exponential))
                 if similar > 0:
                     keys[length] = _key(similar, column)
                     length += 1
         _write(keys[:length], rows[r], quanta[r])
-
-
-@compiled
-def transposed(rows: np.ndarray, quanta: np.ndarray) -> Lists:
-    """Return a list for each prompt: of whom it is a neighbour, and how similar they are."""
-    n, m = rows.shape
-    length = np.zeros(n, dtype=np.int64)
-    for i in range(n):
-        for p in range(m):
-            if quanta[i, p] > 0:
-                length[rows[i, p]] += 1
-    end = np.cumsum(length)
-    total = end[n - 1]
-    start = end - length
-    end[:] = start
-    lists = Lists(start, length, np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32))
-    for i in range(n):
-        for p in range(m):
-            if quanta[i, p] > 0:
-                j = rows[i, p]
-                lists.rows[end[j]], lists.quanta[end[j]] = i, quanta[i, p]
-                end[j] += 1
-    return lists
-
-
-@compiled
-def quantize(
-    product: np.ndarray, row_bias: np.ndarray, column_bias: np.ndarray, exponential: bool, quanta: np.ndarray
-) -> None:
-    """Write the similarities of a tile of products; rows of the product beyond those of `quanta` are padding."""
-    for r in range(quanta.shape[0]):
-        for c in range(quanta.shape[1]):
-            quanta[r, c] = _quanta_of(product[r, c] + (row_bias[r] + column_bias[c]), exponential)

@@ -1,0 +1,58 @@
+"""How well each row of the pool is covered by the rows chosen, compiled by numba."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from aliquot.greedy.compiled import compiled
+from aliquot.greedy.quanta import ONE, comparison_margin, s_of
+
+
+class Cover(NamedTuple):
+    """How similar each pool row is to its most similar chosen row, and the least `s - bias` worth a closer look.
+
+    Args:
+        quanta: the similarity.
+        limit: a pair of candidate j and row i gains nothing unless z_i . z_j + b_j exceeds limit[i].
+        bias: b.
+        margin: by how much the limit stays below the cover, for the rounding of its comparison.
+        exponential: of the embedding.
+    """
+
+    quanta: np.ndarray
+    limit: np.ndarray
+    bias: np.ndarray
+    margin: np.float32
+    exponential: bool
+
+
+def no_cover(bias: np.ndarray, exponential: bool) -> Cover:
+    """Return the cover by no rows."""
+    margin = comparison_margin(bias)
+    lowest = s_of(np.float32(1 if exponential else 0), exponential) - margin
+    return Cover(np.zeros(len(bias), dtype=np.int32), lowest - bias, bias, margin, exponential)
+
+
+def levels(cover: Cover) -> np.ndarray:
+    """Return the cover as float32 similarities."""
+    return cover.quanta.astype(np.float32) / np.float32(ONE)
+
+
+@compiled
+def raise_one(i: int, quanta: np.int32, cover: Cover) -> None:
+    """Raise the cover of row i to a similarity, if that is larger."""
+    if quanta > cover.quanta[i]:
+        cover.quanta[i] = quanta
+        if quanta >= ONE:
+            cover.limit[i] = np.inf
+        else:
+            cover.limit[i] = s_of(np.float32(quanta), cover.exponential) - cover.margin - cover.bias[i]
+
+
+@compiled
+def raise_all(rows: np.ndarray, quanta: np.ndarray, cover: Cover) -> None:
+    """Raise the cover of `rows` to the similarities beside them, where these are larger."""
+    for p in range(len(rows)):
+        raise_one(rows[p], quanta[p], cover)

@@ -1,0 +1,62 @@
+"""Threads of our own, each of which multiplies alone, and products of full precision.
+
+A library that spreads one product over all cores waits at its end for the slowest of them. Products side by side on
+threads of our own do not, and what is done with each product runs side by side too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def numpy_workers() -> Generator[ThreadPoolExecutor]:
+    """Start a thread per core for products of numpy."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"), _threads() as workers:
+        yield workers
+
+
+@contextmanager
+def torch_workers() -> Generator[ThreadPoolExecutor]:
+    """Start a thread per core for products of torch, of full precision."""
+    import torch  # which takes longer to import than many a ranking by numpy
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with full_precision(), _threads() as workers:
+            yield workers
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def full_precision() -> Generator[None]:
+    """Multiply float32 as float32: TF32, which a device may use instead, keeps ten bits of each factor."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _threads() -> Generator[ThreadPoolExecutor]:
+    workers = ThreadPoolExecutor(num_cores())
+    try:
+        yield workers
+    finally:
+        workers.shutdown(cancel_futures=True)
