@@ -102,6 +102,7 @@ class Stochastic(Mode):
 
     On average within 1 - 1/e - eps of the best set. It takes n^2 log(1/eps) similarities whatever k is, which is more
     than Exact takes where lists fit memory. The sample depends on k, so a smaller budget is ranked anew.
+    It runs on the processor, whatever the device.
 
     Args:
         eps: what may be lost of the guarantee, above 0 and below 1; smaller samples more.
