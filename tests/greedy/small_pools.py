@@ -24,12 +24,15 @@ def matrix(embedding: Embedding) -> np.ndarray:
 
 
 def naive_greedy(w: np.ndarray, k: int, start: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Every gain of every column anew at every pick, the lower row of equals; the picks after `start` and gains."""
+    """Every gain of every column anew at every pick; `start` and the picks after it, and the gains of these.
+
+    Of gains equal up to rounding, as of mutual nearest pairs, it is the lower row's.
+    """
     cover, chosen, gained = w[:, list(start)].max(axis=1, initial=0), list(start), []
     while len(chosen) < k:
         gains = np.maximum(w - cover[:, None], 0).sum(axis=0)
         gains[chosen] = -1
-        chosen.append(int(gains.argmax()))
+        chosen.append(int(np.argmax(gains >= gains.max() * (1 - 1e-9))))
         gained.append(gains.max())
         cover = np.maximum(cover, w[:, chosen[-1]])
     return np.array(chosen), np.array(gained)

@@ -6,50 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_pools import greedy_gap, matrix, mixture, naive_greedy
 
 from aliquot.greedy import bounds, products, workers
 from aliquot.greedy import facility_location as submodular
 from aliquot.greedy.facility_location import facility_location
-from aliquot.kernels import RBF, Cosine, Embedding
-
-
-def mixture(n: int, d: int = 8, seed: int = 0) -> np.ndarray:
-    """Clusters of uneven size, with some exact duplicates."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(max(2, n // 20), d))[(rng.pareto(1.0, size=n) * 3).astype(int) % max(2, n // 20)]
-    x += 0.4 * rng.normal(size=(n, d))
-    x[rng.integers(n, size=n // 20)] = x[rng.integers(n, size=n // 20)]
-    return x.astype(np.float32)
-
-
-def matrix(embedding: Embedding) -> np.ndarray:
-    rows, columns = (a.ravel() for a in np.indices((len(embedding), len(embedding))))
-    return embedding.similarity(rows, columns).reshape(len(embedding), len(embedding))
-
-
-def naive_greedy(w: np.ndarray, k: int) -> np.ndarray:
-    """Every gain anew at every pick; of gains equal up to rounding, as of mutual nearest pairs, the lower row's."""
-    cover, chosen = np.zeros(len(w)), []
-    for _ in range(k):
-        gains = np.maximum(w - cover[:, None], 0).sum(axis=0)
-        gains[chosen] = -1
-        chosen.append(int(np.argmax(gains >= gains.max() * (1 - 1e-9))))
-        cover = np.maximum(cover, w[:, chosen[-1]])
-    return np.array(chosen)
+from aliquot.kernels import RBF, Cosine
 
 
 def value(w: np.ndarray, chosen: np.ndarray) -> float:
     return float(w[:, chosen].max(axis=1).sum())
-
-
-def greedy_gap(w: np.ndarray, chosen: np.ndarray) -> float:
-    """How much, relative to f, any pick was worse than the best at its turn."""
-    cover, gap = np.zeros(len(w)), 0.0
-    for row in chosen:
-        gains = np.maximum(w - cover[:, None], 0).sum(axis=0)
-        gap = max(gap, float(gains.max() - gains[row]))
-        cover = np.maximum(cover, w[:, row])
-    return gap / float(cover.sum())
 
 
 @pytest.mark.parametrize("kernel", [RBF(0.02), RBF(0.25), RBF(5.0), Cosine()], ids=str)
@@ -59,7 +25,7 @@ def test_equals_greedy_on_the_float64_matrix(kernel: RBF | Cosine, cache_entries
     w = matrix(embedding)
     selection = facility_location(embedding, 200, cache_entries=cache_entries)
     assert greedy_gap(w, selection.indices) < 1e-7
-    assert value(w, selection.indices) == pytest.approx(value(w, naive_greedy(w, 200)), rel=1e-6)
+    assert value(w, selection.indices) == pytest.approx(value(w, naive_greedy(w, 200)[0]), rel=1e-6)
     assert selection.gains.sum() == pytest.approx(value(w, selection.indices), rel=1e-5)
     assert (np.diff(selection.gains) <= 0).all()
 
@@ -68,7 +34,7 @@ def test_equals_greedy_on_the_float64_matrix(kernel: RBF | Cosine, cache_entries
 def test_picks_the_same_rows_as_greedy_where_nothing_ties(kernel: RBF | Cosine) -> None:
     x = np.random.default_rng(1).normal(size=(150, 8)).astype(np.float32)
     embedding = kernel.embed(x)
-    np.testing.assert_array_equal(facility_location(embedding, 40).indices, naive_greedy(matrix(embedding), 40))
+    np.testing.assert_array_equal(facility_location(embedding, 40).indices, naive_greedy(matrix(embedding), 40)[0])
 
 
 @settings(max_examples=25, deadline=None)
