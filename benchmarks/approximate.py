@@ -59,7 +59,6 @@ MODES: dict[str, Mode] = {
     "stochastic eps=0.1": Stochastic(0.1),
     "stochastic eps=0.01": Stochastic(0.01),
     "distributed parts=4": Distributed(4),
-    "distributed parts=16": Distributed(16),
 }
 MILLION = ("random", "sparse m=64 approximate")
 

@@ -30,7 +30,7 @@ def read(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
             if row["contestant"] in LEFT_OUT or row["job"] == "approximate":
                 continue
             title = f"{row['job']}: {int(row['n']):,} prompts, {int(row['k']):,} picks, d = {int(row['d']):,}"
-            rounds[title][row["contestant"]].append((float(row["cpu_s"]), float(row["peak_gb"])))
+            rounds[title][row["contestant"]].append((float(row["cpu_s"]), float(row["peak_gb"] or "nan")))
     return {
         job: {
             name: (median(cpu for cpu, _ in runs), median(gb for _, gb in runs)) for name, runs in contestants.items()
