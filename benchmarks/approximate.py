@@ -13,14 +13,10 @@ all prompts (up to 100,000, else estimated on 8,000), `ratio` is f / f_exact, `r
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -29,6 +25,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from contest import append, machine, run_apart
 from facility_location import make_pool
 
 from aliquot.greedy.checkpoint import Workspace
@@ -78,21 +75,6 @@ def run_one(name: str, n: int, k: int, d: int, gamma: float, indices: Path) -> N
     print(json.dumps({"wall_s": wall, "cpu_s": cpu, "peak_gb": peak, "f": f}))
 
 
-def measure(name: str, arguments: list[str], indices: Path) -> dict[str, float]:
-    """Run one mode in a process of its own."""
-    command = [sys.executable, __file__, *arguments, "--only", name, "--indices", str(indices)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def machine() -> str:
-    """Name the processor and how many of its cores may be used."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{models[0] if models else platform.processor()}, {cores} cores"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=20_000)
@@ -102,7 +84,7 @@ def main() -> None:
     parser.add_argument("--million", action="store_true", help="n = 1,000,000, k = 450,000, d = 64")
     parser.add_argument("--modes", nargs="+", choices=MODES, help="those to run; random and exact are references")
     parser.add_argument("--rounds", type=int, default=1, help="interleaved; the table shows medians")
-    parser.add_argument("--csv", type=Path, help="write every run to this file")
+    parser.add_argument("--csv", type=Path, help="append one row per run to this file")
     parser.add_argument("--only", choices=MODES, help="run one mode, in this process")
     parser.add_argument("--indices", type=Path, help="with --only: where to save its picks")
     args = parser.parse_args()
@@ -117,7 +99,7 @@ def main() -> None:
         picks = {name: Path(folder) / f"{name}.npy" for name in names}
         for number in range(args.rounds):
             for name in names:
-                found = measure(name, arguments, picks[name])
+                found = run_apart(*arguments, "--only", name, "--indices", str(picks[name]))
                 task = {"job": "approximate", "contestant": name, "n": n, "k": k, "d": d, "gamma": args.gamma}
                 rows.append(task | {"round": number} | found)
         chosen = {name: set(np.load(path).tolist()) for name, path in picks.items()}
@@ -126,10 +108,7 @@ def main() -> None:
     for row in rows:
         row |= {"recovered": (f[str(row["contestant"])] - random) / (exact - random), "machine": machine()}
     if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        append(args.csv, rows)
     print(f"n={n} k={k} d={d} gamma={args.gamma}, {machine()}")
     heads = ("wall s", "CPU s", "peak GB", "f", "ratio", "recovered", "Jaccard")
     print(f"{'':24}" + "".join(f"{head:>12}" for head in heads))

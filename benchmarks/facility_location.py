@@ -15,13 +15,10 @@ product. Peers are no dependency: pip install apricot-select submodlib-py.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,13 +28,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from contest import COLUMNS, append, machine, run_apart
 
 from aliquot.kernels import RBF, Embedding
 from aliquot.provenance import peak_memory_gb, reset_peak_memory
 
 Run = Callable[[Embedding, int], np.ndarray]
 _FIGURES = ("wall_s", "cpu_s", "peak_gb", "f", "recovered", "above_gb", "gflops", "share")
-_COLUMNS = ("job", "contestant", "n", "k", "d", "gamma", "round", *_FIGURES[:5], "machine", *_FIGURES[5:])
 
 
 def make_pool(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -193,13 +190,11 @@ def run_one(name: str, n: int, k: int, d: int, gamma: float) -> None:
     print(json.dumps(figures | {"f": objective(embedding, chosen)}))
 
 
-def run_apart(name: str) -> dict[str, float]:
+def run_contestant(name: str) -> dict[str, float]:
     """Run one contestant in a process of its own, with the arguments of this one."""
-    command = [sys.executable, *sys.argv, "--only", name]
     with tempfile.TemporaryDirectory() as empty:
         environment = os.environ | ({"NUMBA_CACHE_DIR": empty} if name == "aliquot, first run" else {})
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    return json.loads(output.splitlines()[-1])
+        return run_apart(*sys.argv[1:], "--only", name, environment=environment)
 
 
 def contestants(wanted: list[str] | None, n: int) -> list[str]:
@@ -216,13 +211,6 @@ def contestants(wanted: list[str] | None, n: int) -> list[str]:
         else:
             names.append(name)
     return sorted(names, key=lambda name: name not in ("random", "aliquot"))
-
-
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
 
 
 def main() -> None:
@@ -245,17 +233,12 @@ def main() -> None:
     for turn in range(args.rounds):
         found: dict[str, dict[str, float]] = {}
         for name in contestants(args.contestants, args.n):
-            found[name] = one = run_apart(name)
+            found[name] = one = run_contestant(name)
             gained, ours = (found.get(who, one)["f"] - found["random"]["f"] for who in (name, "aliquot"))
             one["recovered"] = gained / ours if ours else 0.0
             rows.append(job | {"contestant": name, "round": turn, "machine": machine()} | one)
     if args.csv:
-        is_new = not args.csv.exists()
-        with args.csv.open("a", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
-            if is_new:
-                writer.writeheader()
-            writer.writerows(rows)
+        append(args.csv, rows, (*COLUMNS, *_FIGURES[5:]))
     print(f"{'':20}" + "".join(f"{figure:>12}" for figure in _FIGURES))
     for name in dict.fromkeys(str(row["contestant"]) for row in rows):
         own = [row for row in rows if row["contestant"] == name]

@@ -15,14 +15,10 @@ multiples of n. `f` is evaluated here in the same way for all, `recovered` is (f
 from __future__ import annotations
 
 import argparse
-import csv
 import heapq
 import importlib.util
 import json
-import platform
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,14 +26,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from contest import append, machine, run_apart
 
 from aliquot.greedy import information
 from aliquot.greedy.blocks import Blocks, log_det
 from aliquot.greedy.checkpoint import Workspace
 from aliquot.types import Selection
-
-COLUMNS = ["job", "contestant", "n", "k", "d", "gamma", "round"]
-COLUMNS += ["wall_s", "cpu_s", "peak_gb", "f", "recovered", "machine"]
 
 
 class Job(NamedTuple):
@@ -197,7 +191,9 @@ def run_one(job: str, name: str) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     tokens = x[run.chosen].reshape(-1, x.shape[2]).astype(np.float64)
     f = float(np.linalg.slogdet(np.eye(x.shape[2]) + tokens.T @ tokens)[1])
-    print(json.dumps({"wall": wall / run.share, "cpu": cpu / run.share, "peak": peak, "f": f, "gains": run.gains}))
+    print(
+        json.dumps({"wall_s": wall / run.share, "cpu_s": cpu / run.share, "peak_gb": peak, "f": f, "gains": run.gains})
+    )
 
 
 def run_job(job: str, number: int, path: Path | None) -> None:
@@ -210,25 +206,15 @@ def run_job(job: str, number: int, path: Path | None) -> None:
         if name == "submodlib" and importlib.util.find_spec(name) is None:
             print(f"{name:16}  not installed")
             continue
-        command = [sys.executable, __file__, "--job", job, "--only", name]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        found[name] = one = json.loads(output.stdout.splitlines()[-1])
+        found[name] = one = run_apart("--job", job, "--only", name, quiet=True)
         ours = found.get("aliquot", one)["f"] - found["random"]["f"]
         recovered = (one["f"] - found["random"]["f"]) / ours if ours and one["f"] else 0.0
         gains = f"{one['gains'] / n:9.1f}" if one["gains"] else f"{'':9}"
         shown = f"{one['f']:11.3f}{recovered:11.6f}" if one["f"] else ""
-        print(f"{name:16}{one['wall']:10.2f}{one['cpu']:10.2f}{one['peak']:9.2f}{gains}{shown}", flush=True)
+        print(f"{name:16}{one['wall_s']:10.2f}{one['cpu_s']:10.2f}{one['peak_gb']:9.2f}{gains}{shown}", flush=True)
         if path is not None:
-            line = [job, name, n, k, d, "", number, one["wall"], one["cpu"], one["peak"], one["f"], recovered]
-            append(path, [*line, platform.processor() or platform.machine()])
-
-
-def append(path: Path, line: list[object]) -> None:
-    """Add one line to a csv, under its header."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([COLUMNS, line] if new else [line])
+            task = {"job": job, "contestant": name, "n": n, "k": k, "d": d, "round": number}
+            append(path, [task | one | {"recovered": recovered, "machine": machine()}])
 
 
 def main() -> None:

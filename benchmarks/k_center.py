@@ -12,24 +12,19 @@ matrix-vector product per pick. Peers are no dependency: pip install fpsample sk
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
-import platform
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from contest import append, machine, run_apart
 from facility_location import make_pool
 
 from aliquot.greedy.farthest_first import farthest_first
 
-COLUMNS = ["job", "contestant", "n", "k", "d", "gamma", "round"]
-COLUMNS += ["wall_s", "cpu_s", "peak_gb", "f", "recovered", "machine"]
 PICKS = 500  # of those that cost the same at every pick
 
 
@@ -101,7 +96,7 @@ def run_one(name: str, n: int, k: int, d: int) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     f = radius(x, chosen) if picks == k else None
-    print(json.dumps({"wall": wall * k / picks, "cpu": cpu * k / picks, "peak": peak, "f": f}))
+    print(json.dumps({"wall_s": wall * k / picks, "cpu_s": cpu * k / picks, "peak_gb": peak, "f": f}))
 
 
 def run_round(n: int, k: int, d: int, number: int, path: Path | None) -> None:
@@ -113,26 +108,17 @@ def run_round(n: int, k: int, d: int, number: int, path: Path | None) -> None:
         if name.startswith(("skmatter", "fpsample")) and importlib.util.find_spec(name.rstrip("*")) is None:
             print(f"{name:20}  not installed")
             continue
-        command = [sys.executable, __file__, "--only", name, *f"--n {n} --k {k} --d {d}".split()]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        found[name] = one = json.loads(output.stdout.splitlines()[-1])
+        found[name] = one = run_apart("--only", name, *f"--n {n} --k {k} --d {d}".split(), quiet=True)
         f, recovered, shown = one["f"], "", ""
         if f is not None:
             random = found["random"]["f"]
             gained = random - found.get("aliquot", one)["f"]
             recovered = (random - f) / gained if gained else 0.0
             shown = f"{f:10.4f}{recovered:11.4f}"
-        print(f"{name:20}{one['wall']:10.2f}{one['cpu']:10.2f}{one['peak']:9.2f}{shown}", flush=True)
+        print(f"{name:20}{one['wall_s']:10.2f}{one['cpu_s']:10.2f}{one['peak_gb']:9.2f}{shown}", flush=True)
         if path is not None:
-            figures = [one["wall"], one["cpu"], one["peak"], "" if f is None else f, recovered]
-            append(path, ["k-center", name, n, k, d, "", number, *figures, platform.processor() or platform.machine()])
-
-
-def append(path: Path, line: list[object]) -> None:
-    """Add one line to a csv, under its header."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, line] if new else [line])
+            job = {"job": "k-center", "contestant": name, "n": n, "k": k, "d": d, "round": number}
+            append(path, [job | one | {"recovered": recovered, "machine": machine()}])
 
 
 def main() -> None:

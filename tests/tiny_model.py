@@ -1,28 +1,73 @@
-"""A LLaMA of a few thousand random weights with a word tokenizer, for tests that need any model at all."""
+"""Models of a few thousand random weights with a tokenizer of a few words, for tests that need any model at all."""
 
 from pathlib import Path
 
 WORDS = ["the", "a", "cat", "dog", "bird", "fox", "sees", "likes", "eats", "finds", "big", "red", "small", "old"]
 WORDS += ["one", "two", "three", "four", "Answer", ":", "?", "."]
+_SPECIALS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+#: The families that are supported; t5 stands for all encoder-decoders.
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "t5")
 
 
-def save_tiny_model(directory: Path, seed: int = 0, added: str = "$A") -> Path:
-    """Save model and tokenizer; `added` says what the tokenizer puts around a text, for example "<s> $A"."""
+def save_tiny_model(directory: Path, seed: int = 0, added: str = "$A", family: str = "llama") -> Path:
+    """Save model and tokenizer; `added` says what the tokenizer puts around a text, for example "<s> $A".
+
+    T5's tokenizer ends every text with "</s>", whatever else is added; Qwen2's adds nothing.
+    """
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", "\n", *WORDS])}
+    if family == "t5" and not added.endswith("</s>"):
+        added += " </s>"
+    # transformers reads every tokenizer of a qwen2 as one of bytes.
+    tokenizer = _byte_tokenizer() if family == "qwen2" else _word_tokenizer(added)
+    tokenizer.save_pretrained(directory)
+    config = _config(family, len(tokenizer))
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kind.from_config(config).save_pretrained(directory)
+    return directory
+
+
+def _word_tokenizer(added: str):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate([*_SPECIALS.values(), "\n", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     ends = [(token, vocabulary[token]) for token in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing(single=added, special_tokens=ends)
-    specials = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials).save_pretrained(directory)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(vocabulary), max_position_embeddings=128, initializer_range=0.3, **shape)
-    config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(directory)
-    return directory
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIALS)
+
+
+def _byte_tokenizer():
+    """Return a tokenizer that builds every word letter by letter, and last puts the space before it."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    merges = {(word[:end], word[end]): None for word in WORDS for end in range(1, len(word))}
+    merges |= {("\u0120", word): None for word in WORDS}
+    tokens = [*_SPECIALS.values(), *sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    return Qwen2Tokenizer(vocab=vocabulary, merges=list(merges), **_SPECIALS)
+
+
+def _config(family: str, vocab_size: int):
+    from transformers import AutoConfig
+
+    options = {"vocab_size": vocab_size, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if family == "t5":
+        options |= {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+        return AutoConfig.for_model("t5", feed_forward_proj="gated-gelu", decoder_start_token_id=0, **options)
+    options["initializer_range"] = 0.3
+    if family == "gpt2":
+        return AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=128, **options)
+    options |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if family in ("mistral", "qwen2", "qwen3"):
+        options["num_key_value_heads"] = 1
+    if family == "qwen3":
+        options["head_dim"] = 16
+    return AutoConfig.for_model(family, max_position_embeddings=128, **options)

@@ -120,6 +120,13 @@ class Cosine:
         return Embedding(unit, np.full(len(unit), 0.5 * _ROUNDING, dtype=np.float32), exponential=False)
 
 
+def embed_for_coverage(kernel: Kernel, features: Features) -> Embedding:
+    """Embed the features of a pool for facility location, and warn where the kernel cannot tell its prompts apart."""
+    embedding = kernel.embed(features)
+    warn_if_degenerate(embedding, f"try another strategy.kernel.gamma or strategy/kernel than {kernel}")
+    return embedding
+
+
 def unit_rows(features: Features) -> Features:
     """Scale every row to length 1; zero rows share one extra axis, at a right angle to all others."""
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))

@@ -127,11 +127,8 @@ class Store:
 
     def record(self, stage: Stage[Any]) -> dict[str, Any] | None:
         """Return the record of a finished stage, or None where there is work to do."""
-        try:
-            record: dict[str, Any] = json.loads((self.directory(stage) / _RECORD).read_text())
-        except FileNotFoundError:
-            return None
-        return record if stage.settles(record) else None
+        record = _read_record(self.directory(stage))
+        return record if record is not None and stage.settles(record) else None
 
     def get(self, stage: Stage[T]) -> T:
         """Return the stage's result, building it, and whatever upstream its `build` asks for, if it is not done."""
@@ -153,7 +150,8 @@ class Store:
         with Lease(directory / "lease", what=f"{stage.name} {stage.key}") as lease:
             if self.record(stage) is not None:
                 return  # another process finished it while we waited
-            started = time.monotonic() - self._seconds_before(directory)
+            earlier = _read_record(directory)  # of a result that this one goes on from, such as a shallower ranking
+            started = time.monotonic() - (earlier["seconds"] if earlier else 0)
             reset_peak_memory()
             try:
                 stage.build(self, directory)
@@ -166,13 +164,6 @@ class Store:
             if dataclasses.replace(stage).key != stage.key:
                 raise ValueError(f"a file that {stage.name} reads was changed while it ran; run it again")
             write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
-
-    def _seconds_before(self, directory: Path) -> float:
-        """Return what it took to make the result this one goes on from, such as a shallower ranking; 0 without one."""
-        try:
-            return float(json.loads((directory / _RECORD).read_text())["seconds"])
-        except FileNotFoundError:
-            return 0.0
 
     def check_writable(self) -> None:
         """Raise OSError where the store cannot be written to, without writing to it."""
@@ -194,6 +185,13 @@ class Store:
             "peak_memory_gb": peak_memory_gb(),
             **provenance(),
         }
+
+
+def _read_record(directory: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((directory / _RECORD).read_text())
+    except FileNotFoundError:
+        return None
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -304,6 +304,13 @@ def test_vectors_too_long_for_float64_are_refused() -> None:
         information_gain(blocks, Selection.none(), 3, Workspace(), "x")
 
 
+def test_only_tokens_that_are_read_count_as_long() -> None:
+    vectors = np.ones((6, 4), dtype=np.float32)
+    vectors[[1, 5]] = 1e12
+    blocks = Blocks(vectors, np.array([0, 2]), np.array([1, 3]), np.ones(2))
+    assert blocks.longest() == 2.0
+
+
 def test_gains_that_are_all_rounding_are_warned_of() -> None:
     vectors = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     blocks = Blocks(vectors, np.arange(9), np.ones(9, dtype=np.int64), np.full(9, 1e-8))

@@ -34,8 +34,9 @@ class Blocks:
 
     def longest(self) -> float:
         """Return the length of the longest row of any X."""
-        per_row = squared_norms(self.vectors)
-        return float(np.sqrt((np.maximum.reduceat(per_row, self.starts) * self.scale**2).max()))
+        per_row = np.append(squared_norms(self.vectors), 0)  # so that the last block has an end behind it
+        spans = np.column_stack([self.starts, self.starts + self.lengths]).ravel()  # what lies between is left out
+        return float(np.sqrt((np.maximum.reduceat(per_row, spans)[::2] * self.scale**2).max()))
 
     def gather(self, rows: Int64[np.ndarray, " b"], width: int, dtype: torch.dtype, device: str) -> Tensor:
         """Return the X of some blocks, (b, width, r), zeros behind those that are shorter."""

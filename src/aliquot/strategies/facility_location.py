@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from aliquot.greedy.checkpoint import Workspace
 from aliquot.greedy.modes import Distributed, Exact, Mode
-from aliquot.kernels import RBF, Kernel, warn_if_degenerate
+from aliquot.kernels import RBF, Kernel, embed_for_coverage
 from aliquot.strategies.base import Greedy
 from aliquot.types import Pool, Scores, Selection
 
@@ -42,8 +42,7 @@ class FacilityLocation(Greedy):
         from aliquot.greedy.quality import describe  # numba and torch: not for composing a config
 
         assert scores is not None
-        embedding = self.kernel.embed(scores.features)
-        warn_if_degenerate(embedding, f"try another strategy.kernel.gamma or strategy/kernel than {self.kernel}")
+        embedding = embed_for_coverage(self.kernel, scores.features)
         if objection := self.mode.objection(len(embedding), k):
             log.warning(objection)
         selection = self.mode.maximize(embedding, start, k, workspace)

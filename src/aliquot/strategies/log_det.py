@@ -54,8 +54,8 @@ class LogDet(Greedy):
         x = np.asarray(scores.features, dtype=np.float32)
         if self.projection is not None and self.projection < x.shape[1]:
             x = project(x, gaussian_projection(x.shape[1], self.projection, self.projection_seed))
-        norms = np.sqrt(squared_norms(x))
         if self.normalize:  # then every length that is not 0 is 1
+            norms = np.sqrt(squared_norms(x))
             scale = np.where(norms > 0, 1 / self.sigma / np.where(norms > 0, norms, 1), 0.0)
         else:
             scale = np.full(len(x), 1 / noise(self.sigma, self.unit, x))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from aliquot.greedy.checkpoint import Workspace
-from aliquot.kernels import RBF, Kernel, warn_if_degenerate
+from aliquot.kernels import RBF, Kernel, embed_for_coverage
 from aliquot.strategies.base import Greedy
 from aliquot.strategies.uncertainty import largest
 from aliquot.types import Pool, Scores, Selection
@@ -52,8 +52,7 @@ class UncertainFacilityLocation(Greedy):
         n = len(pool)
         order = largest(self.uncertainty.score(scores), n).indices
         candidates = np.sort(order[: max(1, round(self.share * n))])
-        embedding = self.kernel.embed(scores.features)
-        warn_if_degenerate(embedding, f"try another strategy.kernel.gamma or strategy/kernel than {self.kernel}")
+        embedding = embed_for_coverage(self.kernel, scores.features)
         weights = None
         if self.cover == "candidates":
             weights = np.zeros(n, dtype=np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from aliquot.greedy.checkpoint import Workspace
-from aliquot.kernels import RBF, Kernel, warn_if_degenerate
+from aliquot.kernels import RBF, Kernel, embed_for_coverage
 from aliquot.strategies.base import Greedy
 from aliquot.types import Pool, Scores, Selection
 from aliquot.uncertainty import ResponseUncertainty, Score
@@ -44,8 +44,7 @@ class WeightedFacilityLocation(Greedy):
         from aliquot.greedy.facility_location import facility_location  # numba: not for composing a config
 
         assert scores is not None
-        embedding = self.kernel.embed(scores.features)
-        warn_if_degenerate(embedding, f"try another strategy.kernel.gamma or strategy/kernel than {self.kernel}")
+        embedding = embed_for_coverage(self.kernel, scores.features)
         weights = percentile(self.uncertainty.score(scores)) ** np.float32(self.power)
         return facility_location(embedding, k, start=start, weights=weights, workspace=workspace)
 
