@@ -18,7 +18,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent
-LEFT_OUT = ("random", "aliquot, first run", "aliquot, warm start")
+LEFT_OUT = ("random", "aliquot, first run", "aliquot, warm start", "aliquot, start of others")
 OURS, PEER = "#0b6e4f", "#8a8f98"
 
 

@@ -13,7 +13,7 @@ from small_pools import mixture
 
 from aliquot.greedy import checkpoint
 from aliquot.greedy.blocks import Blocks
-from aliquot.greedy.checkpoint import Checkpoint, Workspace, digest
+from aliquot.greedy.checkpoint import Checkpoint, Workspace, clear, digest
 from aliquot.greedy.facility_location import facility_location
 from aliquot.greedy.farthest_first import farthest_first
 from aliquot.greedy.information import information_gain
@@ -89,9 +89,23 @@ def test_no_ranking_goes_on_from_what_another_left_in_its_place(
         np.testing.assert_array_equal(ranking(x, start, Workspace(tmp_path)), ranking(x, start, Workspace()))
 
 
+def test_what_is_kept_outlives_the_ranking_and_stands_in_where_nothing_else_is_saved(tmp_path: Path) -> None:
+    saved = Checkpoint(tmp_path, np.arange(3))
+    saved.keep({"indices": np.arange(2)})
+    saved.save({"indices": np.arange(5)})
+    Checkpoint(tmp_path / "second_round").save({"indices": np.arange(9)})
+    assert len(saved.load()["indices"]) == 5
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.npz"]
+    assert len(saved.load()["indices"]) == 2
+    assert Checkpoint(tmp_path, np.arange(4)).load() == {}
+    clear(tmp_path / "nowhere")
+
+
 def test_without_a_directory_nothing_is_kept() -> None:
     saved = Checkpoint(None)
     saved.save({"indices": np.arange(3)})
+    saved.keep({"indices": np.arange(3)})
     assert saved.load() == {}
     assert not saved.due()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aliquot.greedy import farthest_first as module
 from aliquot.greedy import workers
-from aliquot.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.greedy.checkpoint import Checkpoint, Workspace, clear
 from aliquot.greedy.farthest_first import farthest_first, most_central
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
@@ -112,6 +112,79 @@ def test_a_traversal_that_was_cut_off_is_taken_up_again(k: int, tmp_path: Path, 
         assert 100 < len(saved["indices"]) < 900
     for one, two in zip(farthest_first(x, np.array([7]), k, Workspace(tmp_path)), expected, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("done", [1, 300, 900])
+def test_what_a_shallower_one_kept_saves_work_and_changes_no_bit(done: int, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_FRONT", 200)
+    x, first = mixture(2000, 12), np.array([7])
+    expected = farthest_first(x, first, 1000)
+    met = []
+
+    def product(self: module._Traversal, points: torch.Tensor, part: slice, buffer: np.ndarray) -> np.ndarray:
+        met.append(len(points) * (part.stop - part.start))
+        return multiply(self, points, part, buffer)
+
+    multiply = module._Traversal._product
+    monkeypatch.setattr(module._Traversal, "_product", product)
+    start = farthest_first(x, first, done, Workspace(tmp_path))[0]
+    clear(tmp_path)
+    in_two, radii = farthest_first(x, start, 1000, Workspace(tmp_path))
+    np.testing.assert_array_equal(in_two, expected[0])
+    np.testing.assert_array_equal(radii[done:], expected[1][done:])
+    pairs_in_two = sum(met)
+    met.clear()
+    farthest_first(x, first, 1000)
+    assert pairs_in_two <= 1.05 * sum(met)  # a round that ends at `done` is shorter than others
+    met.clear()
+    np.testing.assert_array_equal(farthest_first(x, first, 500, Workspace(tmp_path))[0], expected[0][:500])
+    np.testing.assert_array_equal(farthest_first(x, first, 1100, Workspace(tmp_path))[0][:1000], expected[0])
+    assert sum(met) < pairs_in_two / 2
+
+
+@pytest.mark.parametrize(
+    ("start", "used"), [([7], 300), ([9, 3], 0), ([9], 0), ([*range(40)], 0), (["kept", 1500, 1600], 300)]
+)
+def test_what_was_kept_serves_only_what_begins_alike(start: list, used: int, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_FRONT", 200)
+    x = mixture(2000, 12)
+    kept = farthest_first(x, np.array([7]), 300, Workspace(tmp_path))[0]
+    begin = np.array([*(kept if start[0] == "kept" else start[:1]), *start[1:]])
+    assert len(set(begin.tolist())) == len(begin)
+    known = module._known_picks(begin, Checkpoint(tmp_path, x).load())
+    assert len(known) == used
+    again, radii = farthest_first(x, begin, 900, Workspace(tmp_path))
+    expected, expected_radii = farthest_first(x, begin, 900)
+    np.testing.assert_array_equal(again, expected)
+    np.testing.assert_array_equal(radii[len(begin) :], expected_radii[len(begin) :])
+    deeper = farthest_first(x, again, 1200, Workspace(tmp_path))[0]  # and so does what this one kept in its place
+    np.testing.assert_array_equal(deeper, farthest_first(x, begin, 1200)[0])
+    without_its_last = begin[:-1] if len(begin) > 1 else begin
+    found = farthest_first(x, without_its_last, 900, Workspace(tmp_path))[0]
+    np.testing.assert_array_equal(found, farthest_first(x, without_its_last, 900)[0])
+
+
+@pytest.mark.parametrize("d", [1, 6, 40])
+@pytest.mark.parametrize("pair", [0, 800], ids=["as narrow as can be", "by what it costs"])
+def test_what_sketches_leave_out_changes_no_bit(pair: float, d: int, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_FRONT", 100)
+    x = mixture(1200, d, shift=100.0)
+    expected = farthest_first(x, np.array([0]), 1200)
+    widths = []
+
+    def choose(self: module._Traversal, front: np.ndarray) -> None:
+        choose_sketch(self, front)
+        widths.append(self.sketch.width)
+
+    choose_sketch = module._Traversal._choose_sketch
+    monkeypatch.setattr(module._Traversal, "_choose_sketch", choose)
+    monkeypatch.setattr(module, "_FIRST_LOOK", 50)
+    monkeypatch.setattr(module, "_PAIR", pair - d)
+    for one, two in zip(farthest_first(x, np.array([0]), 1200), expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert len(widths) > 5
+    assert max(widths) <= d
+    assert d == 1 or min(widths) < d
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])

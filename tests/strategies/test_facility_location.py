@@ -94,12 +94,16 @@ def test_a_degenerate_width_warns_and_names_the_remedy() -> None:
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(Stage[Pool]):
     """A pool of which only the length matters."""
 
+    name: ClassVar[str] = "listed"
     n: int
 
-    def load(self) -> Pool:
+    def build(self, store: Store, directory: Path) -> None:
+        (directory / "built").touch()
+
+    def load(self, directory: Path) -> Pool:
         return Pool("listed", [str(i) for i in range(self.n)], ["x"] * self.n)
 
 
@@ -125,11 +129,11 @@ def test_the_parts_of_a_distributed_selection_are_stages_and_lead_to_the_same_pi
     store, stage = Store(tmp_path), select(Distributed(4, seed=1), 20)
     parts = stage.parts()
     assert len({part.key for part in parts}) == 4
-    assert stage.upstream() == [stage.score, *parts]
+    assert stage.upstream() == [stage.pool, stage.score, *parts]
     for part in reversed(parts):  # in any order, by anybody
         store.ensure(part)
     built = {part.key: store.record(part) for part in parts}
-    found, expected = store.get(stage), rank(stage.strategy, Listed(200).load(), Given(200).load(tmp_path), 20)
+    found, expected = store.get(stage), rank(stage.strategy, Listed(200).load(tmp_path), Given(200).load(tmp_path), 20)
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_array_equal(found.gains, expected.gains)
     assert {part.key: store.record(part) for part in parts} == built

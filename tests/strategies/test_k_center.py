@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from test_facility_location import Given, Listed
 
-from aliquot.strategies.base import rank
+from aliquot.scoring import Scorer
+from aliquot.stages import Select
+from aliquot.store import Store
+from aliquot.strategies.base import check_requirements, rank
 from aliquot.strategies.k_center import KCenter
+from aliquot.trainer import TrainerSpec
 from aliquot.types import Pool, Scores, Selection
 
 
@@ -60,6 +67,22 @@ def test_going_on_from_its_own_picks_gives_what_it_would_have_picked_at_once(met
         again = rank(strategy, pool, scores, 200, whole.head(done))
         np.testing.assert_array_equal(again.indices, whole.indices)
         np.testing.assert_array_equal(again.gains, whole.gains)
+
+
+def test_a_finished_stage_keeps_what_a_deeper_budget_goes_on_from_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    shallow, deep = (
+        Select(Listed(200), KCenter(), Given(200), budget, TrainerSpec("cpu"))  # pyright: ignore
+        for budget in (40, 120)
+    )
+    store.ensure(shallow)
+    folder = store.directory(shallow) / "ranking"
+    assert [path.name for path in folder.iterdir()] == ["kept.npz"]
+    found, expected = store.get(deep), rank(KCenter(), Listed(200).load(tmp_path), Given(200).load(tmp_path), 120)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.gains, expected.gains)
+    with np.load(folder / "kept.npz") as kept:
+        assert len(kept["indices"]) == 120
 
 
 def test_rows_of_the_pool_are_not_confused_with_positions_among_the_rest() -> None:
@@ -116,6 +139,12 @@ def test_unknown_names_are_refused_with_the_valid_ones(bad: dict[str, str]) -> N
         KCenter(**bad)
 
 
-def test_a_first_row_outside_the_pool_is_refused() -> None:
+@pytest.mark.parametrize("first", [3, -1])
+def test_a_first_row_outside_the_pool_is_refused_before_the_scoring_pass(first: int) -> None:
+    pool, _ = pool_of(np.eye(3))
+    with pytest.raises(ValueError, match=rf"strategy.first={first} is outside 0\.\.2, the rows of pool 'test'"):
+        check_requirements(KCenter(first=first), pool, Scorer())
     with pytest.raises(ValueError, match=r"outside 0\.\.2"):
-        select(KCenter(first=3), np.eye(3), 1)
+        select(KCenter(first=first), np.eye(3), 1)
+    for valid in (0, 2, "medoid", "random"):
+        check_requirements(KCenter(first=valid), pool, Scorer())

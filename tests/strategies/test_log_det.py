@@ -65,6 +65,16 @@ def test_normalised_looks_at_directions_only() -> None:
     assert one.gains[38:].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 30.0])
+def test_of_directions_that_are_worth_the_same_the_lower_row_comes_first(sigma: float) -> None:
+    """Scaled to length 1 in float32, some vectors would come out longer than others."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 20)) * 10.0 ** rng.uniform(-3, 3, size=(3000, 1))
+    found = select(LogDet(sigma, normalize=True), x, 1)
+    assert found.indices.tolist() == [0]
+    assert found.gains[0] == pytest.approx(np.log1p(1 / sigma**2), rel=1e-12)
+
+
 def test_wide_features_are_projected_and_others_are_not() -> None:
     x = np.random.default_rng(0).normal(size=(30, 50)).astype(np.float32)
     by_hand = select(LogDet(projection=None), x @ gaussian_projection(50, 8, 3), 30)

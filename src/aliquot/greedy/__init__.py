@@ -11,7 +11,8 @@ What strategies call:
         neighbors, graph    sparse: greedy on the graph of each prompt's nearest
         stochastic          the best of a random sample at each turn
         distributed         greedy in parts of the pool, then among what these chose
-    farthest_first      exact k-center
+    farthest_first      exact k-center, by way of
+        sketches            vectors of which only the main directions are seen
     information         exact greedy log-determinants, of
         blocks              matrices of uneven length, one a prompt
 

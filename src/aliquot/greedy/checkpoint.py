@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import time
 import zlib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _SECONDS = 30.0  # between two saves
 _SHARE = 0.05  # of the time that saving may take
+_KEPT = "kept.npz"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Workspace:
 class Checkpoint:
     """One file of arrays, replaced as a whole now and then. What another task has left there is not taken up.
 
+    A second file, a small one, outlives the ranking: what a deeper one is quicker with.
+
     Args:
         directory: where it lives; None keeps nothing.
         task: all that what is saved depends on, see `digest`.
@@ -47,10 +51,15 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the last save, none where there is none of this task."""
-        if self._path is None or not self._path.exists():
+        """Return the arrays of the last save, else those kept; none where there are none of this task."""
+        if self._path is None:
             return {}
-        with np.load(self._path, allow_pickle=False) as arrays:
+        return self._read(self._path) or self._read(self._path.with_name(_KEPT))
+
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as arrays:
             saved = dict(arrays)
         return saved if saved.pop("task", None) == self._task else {}
 
@@ -63,17 +72,37 @@ class Checkpoint:
         if self._path is None:
             return
         started = time.monotonic()
-        temporary = self._path.with_suffix(".partial")
+        self._write(self._path, arrays)
+        self._saved = time.monotonic()
+        self._seconds = max(_SECONDS, (self._saved - started) / _SHARE)
+
+    def keep(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep what a deeper ranking goes on from, beyond the end of this one (see `clear`)."""
+        if self._path is not None:
+            self._write(self._path.with_name(_KEPT), arrays)
+
+    def _write(self, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+        temporary = path.with_suffix(".partial")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 np.savez(file, task=np.array(self._task), **arrays)  # pyright: ignore[reportArgumentType]
-            temporary.replace(self._path)
+            temporary.replace(path)
         except OSError as error:
             log.warning("the ranking goes on, but could not be saved: %s", error)
             temporary.unlink(missing_ok=True)
-        self._saved = time.monotonic()
-        self._seconds = max(_SECONDS, (self._saved - started) / _SHARE)
+
+
+def clear(directory: Path) -> None:
+    """Remove what a finished ranking has left in its workspace, but for what a deeper one goes on from."""
+    if not (directory / _KEPT).exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _KEPT:
+            path.unlink(missing_ok=True)
 
 
 def digest(*parts: object) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from aliquot.greedy.compiled import compiled
+from aliquot.greedy.compiled import compiled, exceeding
 
 _EPS = float(np.finfo(np.float32).eps)
 
@@ -49,17 +49,29 @@ def _lower(bound: np.ndarray, i: int, points: np.ndarray, centre: int) -> None:
 @compiled
 def lower_close(
     points: np.ndarray,
+    norms: np.ndarray,
     places: np.ndarray,
     centres: np.ndarray,
     product: np.ndarray,
-    limit: np.ndarray,
+    margin: np.float32,
     bound: np.ndarray,
 ) -> None:
-    """Lower the bounds of `places` to the distances from those centres at which their product is within its limit."""
+    """Lower the bounds of `places` to the distances from those centres that may be nearer, as their products say.
+
+    Centres at distance sqrt(bound) have x.c = (|x|^2 + |c|^2 - bound) / 2. The margin is for rounding, of both sides.
+    """
+    half = np.empty(len(centres), dtype=np.float32)
+    for c in range(len(centres)):
+        half[c] = np.float32(0.5) * norms[centres[c]]
+    found = np.empty(len(centres), dtype=np.uint32)
     for r in range(len(places)):
-        for c in range(len(centres)):
-            if product[r, c] <= limit[r]:
-                _lower(bound, places[r], points, centres[c])
+        i = places[r]
+        room = np.float32(0.5 * (bound[i] - norms[i] + margin))
+        for p in range(exceeding(product[r], half, room, found)):
+            c = int(found[p])
+            if product[r, c] + room > half[c]:  # still, after those before it
+                _lower(bound, i, points, centres[c])
+                room = np.float32(0.5 * (bound[i] - norms[i] + margin))
 
 
 @compiled

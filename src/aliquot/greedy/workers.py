@@ -28,13 +28,13 @@ def numpy_workers() -> Generator[ThreadPoolExecutor]:
 
 @contextmanager
 def torch_workers() -> Generator[ThreadPoolExecutor]:
-    """Start a thread per core for products of torch, of full precision."""
+    """Start a thread per core for products of torch, of full precision, and of numpy."""
     import torch  # which takes longer to import than many a ranking by numpy
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with full_precision(), _threads() as workers:
+        with full_precision(), numpy_workers() as workers:
             yield workers
     finally:
         torch.set_num_threads(before)

@@ -63,6 +63,15 @@ class Greedy(ABC):
 
 
 @runtime_checkable
+class Checked(Strategy, Protocol):
+    """A strategy that can tell from the prompts alone that it cannot order them."""
+
+    def check(self, pool: Pool) -> None:
+        """Raise ValueError where it cannot, before the scoring pass."""
+        ...
+
+
+@runtime_checkable
 class Partitioned(Strategy, Protocol):
     """A strategy of two rounds: the first goes over parts of the pool, one by one, the second over what they chose.
 
@@ -153,6 +162,8 @@ def leave_out(start: Selection, order: Selection, k: int) -> Selection:
 
 def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
     """Raise ValueError, before the pass, where the strategy needs what the scorer or the pool will not have."""
+    if isinstance(strategy, Checked):
+        strategy.check(pool)
     if "token_features" in strategy.requires and scorer.token_features is None:
         raise ValueError(
             f"{type(strategy).__name__} needs vectors of single tokens, and this scorer keeps none; "

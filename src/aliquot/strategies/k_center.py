@@ -43,26 +43,32 @@ class KCenter(Greedy):
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 
+    def check(self, pool: Pool) -> None:
+        """Raise ValueError where the first pick is no row of the pool."""
+        if isinstance(self.first, int) and not 0 <= self.first < len(pool):
+            raise ValueError(
+                f"strategy.first={self.first} is outside 0..{len(pool) - 1}, the rows of pool '{pool.name}'; choose "
+                "one of them, or medoid or random"
+            )
+
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
         from aliquot.greedy.farthest_first import farthest_first  # numba and torch: not for composing a config
 
         assert scores is not None
         cosine = self.metric == "cosine"
         points = unit_rows(scores.features) if cosine else np.ascontiguousarray(scores.features, dtype=np.float32)
-        begin = start.indices if len(start) else np.array([self._first_row(points)])
+        begin = start.indices if len(start) else np.array([self._first_row(pool, points)])
         indices, squared = farthest_first(points, begin, k, workspace)
         gains = squared / 2 if cosine else np.sqrt(squared)  # on unit vectors, d^2 = 2 (1 - cos)
         gains[: len(start)] = start.gains
         return Selection(indices, gains)
 
-    def _first_row(self, points: Features) -> int:
+    def _first_row(self, pool: Pool, points: Features) -> int:
         from aliquot.greedy.farthest_first import most_central
 
-        n = len(points)
         if self.first == "medoid":
             return most_central(points)
         if self.first == "random":
-            return int(np.random.default_rng(self.seed).integers(n))
-        if not 0 <= int(self.first) < n:
-            raise ValueError(f"first pick {self.first} is outside 0..{n - 1}, the rows of the pool; choose one of them")
+            return int(np.random.default_rng(self.seed).integers(len(pool)))
+        self.check(pool)
         return int(self.first)
