@@ -10,8 +10,8 @@ READY  := $(VENV)/.ready
 demo: $(READY)    ## the main job: choose 45,000 of 99,000 prompts, finetune, evaluate
 	$(BIN)/python run.py strategy=facility_location budget=45k
 
-test: $(READY)    ## the tests; those on real data need ALIQUOT_DATA
-	$(BIN)/python -m pytest
+test: $(READY)    ## the tests, one process a core; those on real data need ALIQUOT_DATA, those on SLURM need root
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY)   ## style and types
 	$(BIN)/ruff check .
@@ -24,6 +24,7 @@ bench: $(READY)   ## what the performance claims are measured with
 	$(BIN)/python benchmarks/k_center.py
 	$(BIN)/python benchmarks/information_gain.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/pools.py
 
 clean:
 	rm -rf $(VENV)

@@ -43,11 +43,14 @@ def test_spans_are_the_ranges_end_to_end(rows):
     assert spans(starts, lengths).tolist() == wanted
 
 
-def test_left_padding_aligns_the_ends():
+def test_padding_aligns_the_ends_or_the_beginnings():
     encoded = EncodedPrompts(np.array([5, 6, 7, 8, 9, 4], np.int32), np.array([2, 1, 3]), num_cut=0)
-    tokens, mask = encoded.left_pad(np.array([2, 0]), pad=0)
+    tokens, mask = encoded.padded(np.array([2, 0]), 0, "left")
     assert tokens.tolist() == [[8, 9, 4], [0, 5, 6]]
     assert mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+    tokens, mask = encoded.padded(np.array([2, 0]), 0, "right")
+    assert tokens.tolist() == [[8, 9, 4], [5, 6, 0]]
+    assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 @pytest.fixture(scope="module")

@@ -51,12 +51,16 @@ def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group
 
 
 @pytest.mark.parametrize("group", ["experiments", "sweeps"])
-def test_every_experiment_and_sweep_composes_into_stages(compose, group):
+def test_every_experiment_and_sweep_composes_into_stages(compose, group, tmp_path, monkeypatch):
     from aliquot.pipeline import build
+    from aliquot.types import Pool
+
+    numbers = list(map(str, range(100_000)))  # stands in for pools of the hub, which have as many prompts
+    monkeypatch.setattr("aliquot.pipeline._prepared", lambda *_: Pool("stand-in", numbers, numbers, numbers))
 
     for path in (ROOT / group).rglob("*.yaml"):
         name = path.relative_to(ROOT / group).with_suffix("").as_posix()
-        assert build(compose(f"{group}={name}")).stages
+        assert build(compose(f"{group}={name}", f"store={tmp_path}")).stages
         assert f"python run.py {group}={name}" in path.read_text()
 
 

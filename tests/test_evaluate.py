@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.evaluate import Benchmark, evaluate, load_result
+from aliquot.benchmark import Benchmark
+from aliquot.evaluate import evaluate, load_result
 from aliquot.finetune import LoRA, finetune
 from aliquot.model import Model
 from aliquot.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet
 from tiny_model import WORDS, save_tiny_model
+from tiny_tasks import read_task, save_tiny_tasks
 
 CPU = TrainerSpec("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft, called here
@@ -35,52 +38,6 @@ RECIPE = LoRA(
     checkpoint_every=1000,
 )
 
-LOADER = """
-import json
-from pathlib import Path
-import datasets
-
-def load(file, **_):
-    lines = (Path(__file__).parent / file).read_text().splitlines()
-    return {"test": datasets.Dataset.from_list([json.loads(line) for line in lines])}
-"""
-
-TASK = """
-task: {name}
-custom_dataset: !function load.load
-dataset_kwargs:
-  file: {name}.jsonl
-test_split: test
-doc_to_text: "{{{{question}}}} Answer :"
-target_delimiter: " "
-metadata:
-  version: 3.0
-"""
-
-CHOICE = """
-output_type: multiple_choice
-doc_to_choice: "{{choices}}"
-doc_to_target: gold
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
-
-EXACT = """
-output_type: generate_until
-doc_to_target: answer
-generation_kwargs:
-  until: ["."]
-  do_sample: false
-  max_gen_toks: 4
-filter_list:
-  - name: none
-    filter:
-      - function: remove_whitespace
-      - function: take_first
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-"""
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -89,26 +46,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, model):
-    """Two multiple-choice tasks in a group, of different sizes, and one of exact answers."""
-    path = tmp_path_factory.mktemp("tasks")
-    draw = random.Random(0)
-    (path / "load.py").write_text(LOADER)
-    for name, num_questions in (("pick_a", 21), ("pick_b", 9)):
-        rows = [
-            {
-                "question": " ".join(draw.choices(WORDS[:16], k=draw.randint(2, 12))),
-                "choices": [" ".join(draw.choices(WORDS[:16], k=draw.randint(1, 3))) for _ in range(4)],
-                "gold": draw.randrange(4),
-            }
-            for _ in range(num_questions)
-        ]
-        write_task(path, name, CHOICE, rows)
-    (path / "pick.yaml").write_text("group: pick\ntask: [pick_a, pick_b]\n")
-    questions = [" ".join(draw.choices(WORDS[:16], k=draw.randint(2, 12))) for _ in range(15)]
-    # Every other answer is what the model says, so that right and wrong both occur.
-    rows = [{"question": q, "answer": generate(model, q) if i % 2 else "no"} for i, q in enumerate(questions)]
-    write_task(path, "say", EXACT, rows)
-    return path
+    return save_tiny_tasks(tmp_path_factory.mktemp("tasks"), lambda question: generate(model, question))
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +60,6 @@ def adapter(model, tmp_path_factory):
     prompts = [" ".join(draw.choices(WORDS[:16], k=draw.randint(3, 9))) for _ in range(60)]
     rows = AnnotatedSet([str(i) for i in range(60)], prompts, [p.split()[0] for p in prompts])
     return finetune(model, rows, RECIPE, CPU, tmp_path_factory.mktemp("adapter"))
-
-
-def write_task(path, name, kind, rows):
-    (path / f"{name}.yaml").write_text(TASK.format(name=name) + kind)
-    (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def read(folder, name):
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
 def generate(model, question, network=None):
@@ -168,10 +97,10 @@ def test_scores_are_those_of_plain_transformers_question_by_question(model, fold
     for network, given in ((model.load(), None), (PeftModel.from_pretrained(model.load(), adapter.path), adapter)):
         found = evaluate(model, given, benchmark_, CPU, tmp_path)
         for name in ("pick_a", "pick_b"):
-            rows = read(folder, name)
+            rows = read_task(folder, name)
             expected = [float(choose(model, network, row["question"], row["choices"]) == row["gold"]) for row in rows]
             assert found.correct[name] == expected
-        said = [float(generate(model, row["question"], network) == row["answer"]) for row in read(folder, "say")]
+        said = [float(generate(model, row["question"], network) == row["answer"]) for row in read_task(folder, "say")]
         assert found.correct["say"] == said
         assert 0 < sum(found.correct["pick_a"]) < 21
 
@@ -257,25 +186,36 @@ def test_fewshot_examples_change_the_prompt_reproducibly(model, folder, tmp_path
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["num_fewshot"] == {"pick_few": 2}
 
 
-def test_evaluation_leaves_the_process_as_it_was(model, benchmark_, caplog, capfd):
+def test_evaluation_leaves_the_process_as_it_was(model, benchmark_, caplog, capfd, tmp_path):
+    import datasets
     import torch
 
     from aliquot.harness import answer_questions
+    from aliquot.harness_model import HarnessModel
+    from aliquot.undisturbed import undisturbed
+
+    tokenizer = model.load_tokenizer()
+    tokenizer.padding_side = "right"
+    network = model.load()
 
     def states():
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+        levels = {name: logging.getLogger(name).level for name in ("", "lm_eval", "transformers", "datasets")}
+        draws = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
+        filters = [*logging.getLogger("lm_eval.api.task").filters]
+        torch_state = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), network.training
+        bars = datasets.utils.are_progress_bars_disabled()
+        return draws, levels, dict(os.environ), tokenizer.padding_side, torch_state, bars, filters
 
     before = states()
+    capfd.readouterr()
     with caplog.at_level(logging.WARNING):  # not `evaluate`: the checks of types in these tests draw random numbers
-        answer_questions(model.load(), model.load_tokenizer(), benchmark_)
+        with undisturbed():
+            lm = HarnessModel(network, tokenizer, 8)
+        answer_questions(lm, benchmark_, tmp_path / "tasks")
     assert states() == before
-    assert torch.is_grad_enabled()
-    assert not torch.is_inference_mode_enabled()
     assert caplog.text == ""
     lines = capfd.readouterr().err.splitlines()
-    assert [line for line in lines if "Loading weights" not in line] == [
-        line for line in lines if line.startswith("evaluate: ")
-    ]
+    assert [line.split(":")[0] for line in lines] == ["evaluate pick", "evaluate say"]
 
 
 def test_unknown_tasks_and_folders_are_refused_with_what_there_is(benchmark_):

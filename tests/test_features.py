@@ -31,8 +31,12 @@ def pooled_one_by_one(states, mask, position):
 
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_pooling_reads_the_tokens_and_never_the_padding(position, dtype):
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pooling_reads_the_tokens_and_never_the_padding(position, dtype, side):
     states, mask = left_padded(dtype)
+    if side == "right":
+        shifts = zip(states, mask, (max(LENGTHS) - length for length in LENGTHS), strict=True)
+        states, mask = map(torch.stack, zip(*[(s.roll(-by, 0), m.roll(-by, 0)) for s, m, by in shifts], strict=True))
     pooled = pool_positions(states, mask, position)
     assert pooled.dtype == torch.float32
     np.testing.assert_allclose(pooled.numpy(), pooled_one_by_one(states, mask, position), rtol=1e-5, atol=1e-6)

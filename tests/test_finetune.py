@@ -15,6 +15,7 @@ import pytest
 
 from aliquot.finetune import LoRA, finetune, load_adapter
 from aliquot.model import Model
+from aliquot.quantization import NF4
 from aliquot.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet
 from tiny_model import WORDS, save_tiny_model
@@ -83,7 +84,7 @@ def make_module(model, examples, plan, recipe=RECIPE):
 def one_step(examples, **changes):
     from aliquot.finetune_data import plan_steps
 
-    return plan_steps(examples, **{"tokens_per_batch": 100, "accumulate": 99, "epochs": 1, "seed": 0} | changes)
+    return plan_steps(examples, replace(RECIPE, **{"tokens_per_batch": 100, "accumulate": 99, "epochs": 1} | changes))
 
 
 def test_only_the_response_and_its_end_are_trained_on(model):
@@ -129,6 +130,23 @@ def test_the_last_step_of_an_epoch_takes_the_batches_that_remain(model):
     assert plan.num_targets.sum() == 2 * sum(examples.lengths - examples.prompt_lengths)
 
 
+def test_a_step_counted_in_rows_has_exactly_so_many_whatever_their_lengths():
+    from aliquot.finetune_data import Examples, plan_steps
+
+    lengths = np.random.default_rng(0).integers(3, 200, size=500)
+    examples = Examples([np.zeros(n, dtype=np.int32) for n in lengths], np.ones(500, dtype=np.int64), 0, 0)
+    recipe = replace(RECIPE, accumulate=None, rows_per_step=128, tokens_per_batch=512)
+    plan = plan_steps(examples, recipe)
+    rows = [np.concatenate(step) for step in plan.steps]
+    assert [len(step) for step in rows] == [128, 128, 128, 116] * 2
+    assert sorted(np.concatenate(rows[:4])) == sorted(np.concatenate(rows[4:])) == list(range(500))
+    assert set(rows[0]) != set(rows[4])
+    assert all(len(part) * lengths[part].max() <= 512 for step in plan.steps for part in step)
+    assert plan.num_tokens.tolist() == [lengths[step].sum() for step in rows]
+    other = plan_steps(examples, replace(recipe, tokens_per_batch=100_000))
+    assert [sorted(np.concatenate(step)) for step in other.steps] == [sorted(step) for step in rows]
+
+
 def test_prompts_make_room_for_responses_and_what_was_cut_is_counted_and_reported(model, tmp_path, caplog):
     rows = AnnotatedSet(list("abc"), ["cat " * 9 + "dog", "one", "cat"], ["one two three", "cat " * 20, "dog"])
     adapter = finetune(replace(model, max_tokens=9), rows, RECIPE, CPU, tmp_path)
@@ -140,6 +158,12 @@ def test_prompts_make_room_for_responses_and_what_was_cut_is_counted_and_reporte
         finetune(model, AnnotatedSet([], [], []), RECIPE, CPU, tmp_path / "none")
 
 
+@pytest.mark.parametrize(("prompt", "response"), [("cat " * 9 + "dog", "one"), ("one", "cat " * 20)])
+def test_an_example_that_is_too_long_is_refused_where_asked_for(model, prompt, response):
+    with pytest.raises(ValueError, match=r"takes \d+ tokens.*raise model.max_tokens"):
+        encoded(model, AnnotatedSet(["0"], [prompt], [response]), max_tokens=9, overlong="refuse")
+
+
 @pytest.mark.parametrize("max_tokens", [2, 3, 8, 30])
 def test_every_example_keeps_the_end_of_its_prompt_and_the_beginning_of_its_response(model, max_tokens):
     from aliquot.finetune_data import encode_examples
@@ -148,7 +172,7 @@ def test_every_example_keeps_the_end_of_its_prompt_and_the_beginning_of_its_resp
     tokenizer = model.load_tokenizer()
     rows = AnnotatedSet(["a", "b"], ["cat " * 30 + "dog", "one"], ["two", "three " * 30])
     examples = encode_examples(cut, tokenizer, rows)
-    prompts, responses = zip(*model.encode_pairs(tokenizer, rows.prompts, rows.responses), strict=True)
+    prompts, responses = zip(*model.encoding(tokenizer).pairs(rows.prompts, rows.responses), strict=True)
     for tokens, start, prompt, response in zip(
         examples.tokens, examples.prompt_lengths, prompts, responses, strict=True
     ):
@@ -267,12 +291,12 @@ def test_resumed_mid_epoch_equals_uninterrupted(model, uninterrupted, tmp_path, 
 def test_checkpoint_holds_the_adapter_only_and_is_refused_by_another_training(model, tmp_path, monkeypatch):
     import torch
 
-    from aliquot import adapter as adapters
+    from aliquot import training
 
     def full_disk(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(adapters, "save_adapter", full_disk)
+    monkeypatch.setattr(training, "save_adapter", full_disk)
     with pytest.raises(OSError, match="no space"):
         finetune(model, annotated(), RECIPE, CPU, tmp_path)
     checkpoint = torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)
@@ -321,6 +345,12 @@ def checkpoint_step(directory):
     ("change", "message"),
     [
         ({"rank": 0}, r"finetune.rank=0 is too small"),
+        (
+            {"rows_per_step": 8},
+            r"accumulate=2 and finetune.rows_per_step=8: exactly one must say .* make the other null",
+        ),
+        ({"accumulate": None}, r"accumulate=None and finetune.rows_per_step=None: exactly one"),
+        ({"accumulate": None, "rows_per_step": 0}, r"finetune.rows_per_step=0 is too small"),
         ({"dropout": 1.0}, r"finetune.dropout=1.0 is outside \[0, 1\)"),
         ({"learning_rate": 0.0}, r"finetune.learning_rate=0.0 is not positive"),
         ({"schedule": "linaer"}, r"linaer is unknown; choose one of linear, cosine, constant"),
@@ -367,6 +397,21 @@ def test_bfloat16_trains_its_adapter_in_float32(model, tmp_path):
     adapter = finetune(replace(model, dtype="bfloat16"), annotated(), RECIPE, CPU, tmp_path)
     assert all(w.dtype == np.float32 for w in weights(adapter).values())
     assert np.isfinite(adapter.loss)
+
+
+def test_four_bit_weights_train_an_adapter_that_stays_apart(real_data, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: no 4-bit weights")
+    from aliquot.adapter import load_finetuned
+
+    whole = Model(str(real_data / "models" / "tinystories-656k-llama"), dtype="bfloat16")
+    model = replace(whole, quantization=NF4())
+    assert model.load().get_memory_footprint() < 0.6 * whole.load().get_memory_footprint()
+    recipe = replace(RECIPE, target_modules="auto", epochs=6, gradient_checkpointing=True)
+    adapter = finetune(model, annotated(), recipe, CPU, tmp_path)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert adapter.loss < 0.5 * first
+    layers = {type(module).__name__ for module in load_finetuned(model, adapter).modules()}
+    assert "Linear4bit" in layers  # not merged
 
 
 def test_importing_stays_light():

@@ -1,15 +1,16 @@
-"""What a model reads, and what is refused before anything is loaded."""
+"""What a model is, and what is refused before anything is loaded."""
 
 import json
 from dataclasses import replace
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from aliquot.model import Model
+from aliquot.quantization import NF4
+from aliquot.store import canonical
 from aliquot.trainer import TrainerSpec
-from tiny_model import save_tiny_model
+from tiny_model import FAMILIES, save_tiny_model
 
 
 @pytest.fixture
@@ -17,47 +18,10 @@ def model(tmp_path):
     return Model(str(save_tiny_model(tmp_path)))
 
 
-def llama2_like(added):
-    """Return a tokenizer of letters that writes a space before every text, as LLaMA-2's does."""
-    letters = ["<pad>", "<s>", "</s>", "<unk>", "\u2581", "\n", *"abcdefgh"]
-    vocabulary = {letter: i for i, letter in enumerate(letters)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    ends = [("<s>", 1), ("</s>", 2)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=added, special_tokens=ends)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-
-
-@pytest.mark.parametrize("added", ["$A", "<s> $A", "$A </s>", "<s> $A </s>"])
-@pytest.mark.parametrize(
-    ("template", "prompt", "response"),
-    [
-        ("{prompt}\n{response}", "\u2581ab\n", "cd"),
-        ("{prompt} {response}", "\u2581ab", "\u2581cd"),
-        ("{prompt}{response}", "\u2581ab", "cd"),
-    ],
-)
-def test_a_response_is_read_where_it_stands_and_not_as_a_text_of_its_own(added, template, prompt, response):
-    tokenizer, model = llama2_like(added), Model("org/name", template=template)
-    begin = ["<s>"] if added.startswith("<s>") else []
-    pairs = model.encode_pairs(tokenizer, ["ab", "ab"], ["cd", ""])
-    first, second = [tuple(map(tokenizer.convert_ids_to_tokens, pair)) for pair in pairs]
-    assert first == ([*begin, *prompt], [*response, "</s>"])
-    assert second == ([*begin, *prompt], [*response.removesuffix("cd"), "</s>"])
-    assert model.encode_prompts(tokenizer, ["ab"]) == [pairs[0][0]]
-    assert model.num_leading(tokenizer) == len(begin)
-
-
-def test_a_template_with_a_written_out_line_break_is_refused():
-    with pytest.raises(ValueError, match=r"backslash and an n .* write it in a yaml"):
-        Model("org/name", template="{prompt}\\n{response}")
-
-
 def test_a_hub_model_needs_a_commit():
     with pytest.raises(ValueError, match=r"model.revision=main is no commit.*huggingface.co/org/name/commits/main"):
         Model("org/name", revision="main").check()
     pinned = Model("org/name", revision="a" * 40)
-    pinned.check()
     assert pinned.identity()["weights"] == f"org/name@{'a' * 40}"
 
 
@@ -107,6 +71,60 @@ def test_an_accelerator_that_is_not_here_is_refused(accelerator):
     TrainerSpec("auto").check()
 
 
-def test_more_devices_are_refused():
-    with pytest.raises(ValueError, match=r"trainer.devices=2 is not supported yet"):
-        TrainerSpec(devices=2)
+def test_what_this_machine_cannot_compute_is_refused_with_what_to_install_or_set(model, monkeypatch):
+    flash = replace(model, attention="flash_attention_2")
+    for module in ("model", "quantization"):
+        monkeypatch.setattr(f"aliquot.{module}.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs the package flash-attn, .* or use model.attention=sdpa"):
+        flash.check()
+    with pytest.raises(ValueError, match=r"needs a GPU and the package bitsandbytes, .* use model/quantization=none"):
+        replace(model, quantization=NF4()).check()
+    monkeypatch.setattr("aliquot.model.find_spec", lambda name: name == "flash_attn")
+    with pytest.raises(ValueError, match=r"computes in 16 bits only; set model.dtype=bfloat16"):
+        flash.check()
+    monkeypatch.setattr("aliquot.quantization.find_spec", lambda name: name == "bitsandbytes")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"model/quantization=nf4 needs a GPU, and torch finds none"):
+        replace(model, quantization=NF4()).check()
+
+
+def test_whatever_moves_a_result_is_in_the_identity(model):
+    changes = [
+        {"dtype": "bfloat16"},
+        {"attention": "eager"},
+        {"quantization": NF4()},
+        {"quantization": NF4(double_quant=False)},
+        {"template": "{prompt} {response}"},
+        {"max_tokens": 255},
+        {"overlong": "cut_end"},
+    ]
+    texts = {json.dumps(canonical(replace(model, **change))) for change in [{}, *changes]}
+    assert len(texts) == len(changes) + 1
+    assert replace(model, trust_remote_code=True).identity() == model.identity()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_attention_is_computed_as_asked_for(model, attention):
+    assert replace(model, attention=attention).load().config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_loaded_as_what_it_is(tmp_path, family):
+    model = Model(str(save_tiny_model(tmp_path, family=family)))
+    network, skeleton = model.load(), model.load_skeleton()
+    assert model.family() == network.config.model_type == family
+    assert network.config.is_encoder_decoder == (family == "t5")
+    assert (model.encoding(model.load_tokenizer()).decoder_start is None) == (family != "t5")
+    assert {name: p.shape for name, p in network.named_parameters()} == {
+        name: p.shape for name, p in skeleton.named_parameters()
+    }
+    assert all(p.is_meta for p in skeleton.parameters())
+
+
+def test_pickled_weights_are_refused(model, tmp_path):
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"holds pickled weights only \(pytorch_model.bin\), .* save_pretrained"):
+        model.check()
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(ValueError, match=r"holds no weights \(model.safetensors or model.safetensors.index.json\)"):
+        model.check()

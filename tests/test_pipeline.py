@@ -78,12 +78,12 @@ def test_until_select_writes_the_prompts_to_annotate_in_order(run, tmp_path):
     assert done(tmp_path) == {"score": 1, "select": 1, "annotate": 0, "finetune": 0, "evaluate": 0}
 
 
-def test_check_validates_and_plans_and_does_nothing(run, tmp_path, capsys):
+def test_check_validates_and_plans_and_does_nothing_but_read_the_pool(run, tmp_path, capsys):
     run("check=true")
     out = capsys.readouterr().out
     assert "to do" in out
     assert "Nothing was done" in out
-    assert not (tmp_path / "store").exists()
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["pool"]
 
 
 def test_a_strategy_without_signals_needs_no_scoring_pass(run, tmp_path):

@@ -1,46 +1,118 @@
-"""Pools: what is read, what identifies a row, and what each kind of bad line is told."""
+"""Pools from files: what is read, what identifies a row, and what each kind of bad file or row is told."""
 
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from aliquot.pool import JsonlPool
+from aliquot.pool import CsvPool, JsonlPool, ParquetPool
+from aliquot.pools.clean import Cleaning
 
 
-def write(path, rows):
+def write(path, rows, **options):
     text = "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
+    write_bytes(path, text.encode())
+    return JsonlPool(str(path), **options)
+
+
+def write_bytes(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(text.encode()))
+        path.write_bytes(gzip.compress(data))
+    elif path.suffix == ".zst":
+        with pa.output_stream(str(path), compression="zstd") as file:
+            file.write(data)
     else:
-        path.write_text(text)
-    return JsonlPool(str(path))
+        path.write_bytes(data)
 
 
 ROWS = [
     {"id": "a", "prompt": "Add 1 and 2.", "response": "3", "task": "sums"},
-    {"id": "b", "prompt": "Name a colour.", "response": "red", "task": "names"},
+    {"id": "b", "prompt": 'Name a "red", or\nblue, thing.', "response": "rose", "task": "names"},
 ]
+CSV = 'id,prompt,response,task\r\na,Add 1 and 2.,3,sums\r\n\r\nb,"Name a ""red"", or\nblue, thing.",rose,names\r\n'
 
 
-@pytest.mark.parametrize("name", ["pool.jsonl", "pool.jsonl.gz"])
-def test_prompts_ids_and_tasks_are_read_from_plain_and_gzipped_files(tmp_path, name):
-    pool = write(tmp_path / name, ROWS).load()
+def make(tmp_path, form):
+    """Write ROWS in one of the formats, and return the pool that reads them."""
+    path = tmp_path / f"pool.{form}"
+    if form.startswith("jsonl"):
+        return write(path, ROWS)
+    if form.startswith(("csv", "tsv")):
+        write_bytes(path, (CSV if form.startswith("csv") else CSV.replace(", ", "; ").replace(",", "\t")).encode())
+        return CsvPool(str(path))
+    pq.write_table(pa.Table.from_pylist(ROWS), path)
+    return ParquetPool(str(path))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "csv.zst", "tsv", "parquet"])
+def test_every_format_gives_the_same_pool_and_the_same_responses(tmp_path, form):
+    spec = make(tmp_path, form)
+    pool = spec.load()
     assert list(pool.ids) == ["a", "b"]
-    assert list(pool.prompts) == ["Add 1 and 2.", "Name a colour."]
+    assert [prompt.replace("; ", ", ") for prompt in pool.prompts] == [row["prompt"] for row in ROWS]
     assert list(pool.tasks) == ["sums", "names"]
+    assert spec.read_responses(["b"]) == {"b": "rose"}
+    spec.check_responses()
+
+
+def test_a_mark_of_byte_order_crlf_and_blank_lines_are_no_content(tmp_path):
+    lines = "".join(json.dumps(row) + "\r\n\r\n" for row in ROWS)
+    write_bytes(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + lines.encode())
+    write_bytes(tmp_path / "a.csv", b"\xef\xbb\xbf" + CSV.encode())
+    assert list(JsonlPool(str(tmp_path / "a.jsonl")).load().ids) == ["a", "b"]
+    assert list(CsvPool(str(tmp_path / "a.csv")).load().ids) == ["a", "b"]
+
+
+def test_a_folder_and_a_glob_are_read_in_the_order_of_their_names(tmp_path):
+    write(tmp_path / "in" / "b.jsonl", [{"prompt": "two"}])
+    write(tmp_path / "in" / "a.jsonl.gz", [{"prompt": "one"}])
+    write(tmp_path / "in" / "deep" / "c.jsonl", [{"prompt": "three"}])
+    (tmp_path / "in" / "README.md").write_text("no data")
+    (tmp_path / "in" / ".cache.jsonl").write_text("no data")
+    assert list(JsonlPool(str(tmp_path / "in")).load().prompts) == ["one", "two", "three"]
+    assert list(JsonlPool(str(tmp_path / "in" / "[b-z]*.jsonl")).load().prompts) == ["two"]
+    assert list(JsonlPool(str(tmp_path / "in" / "**" / "*.jsonl")).load().prompts) == ["two", "three"]
+
+
+def test_columns_are_named_in_the_config_nested_ones_by_their_path(tmp_path):
+    rows = [{"q": {"text": "Sum up."}, "text": "A story.", "meta": {"task": 7}, "n": 1, "a": "A."}]
+    names = {"prompt": "q.text", "context": "text", "id": "n", "task": "meta.task", "response": "a"}
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for spec in (write(tmp_path / "a.jsonl", rows, **names), ParquetPool(str(tmp_path / "a.parquet"), **names)):
+        pool = spec.load()
+        assert list(pool.prompts) == ["Sum up.\n\nA story."]
+        assert (list(pool.ids), list(pool.tasks)) == (["1"], ["7"])
+        assert spec.read_responses(["1"]) == {"1": "A."}
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def test_of_messages_the_first_question_is_the_prompt_and_its_answer_the_response(tmp_path):
+    talk = [turn("assistant", "Hello!"), turn("user", "Why?"), turn("assistant", "So."), turn("user", "And?")]
+    rows = [{"id": "a", "messages": talk}, {"id": "b", "messages": [turn("system", "Be brief."), *talk[1:]]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    parquet = ParquetPool(str(tmp_path / "a.parquet"), messages="messages")
+    for spec in (write(tmp_path / "a.jsonl", rows, messages="messages"), parquet):
+        assert list(spec.load().prompts) == ["Why?", "Be brief.\n\nWhy?"]
+        assert spec.read_responses(["a", "b"]) == {"a": "So.", "b": "So."}
 
 
 def test_a_pool_holds_no_response_anywhere(tmp_path):
     rows = [{**row, "response": "SECRET"} for row in ROWS]
-    assert "SECRET" not in repr(write(tmp_path / "pool.jsonl", rows).load())
+    pool = write(tmp_path / "pool.jsonl", rows).load()
+    assert "SECRET" not in repr([*pool.ids, *pool.prompts, *pool.tasks])
 
 
 def test_ids_made_from_prompts_are_stable_when_rows_are_reordered(tmp_path):
-    rows = [{"prompt": "one"}, {"prompt": "two"}]
+    rows = [{"prompt": "one"}, {"prompt": "two"}, {"prompt": " one\n"}]
     forward = write(tmp_path / "a.jsonl", rows).load()
     backward = write(tmp_path / "b.jsonl", rows[::-1]).load()
-    assert list(forward.ids) == list(backward.ids)[::-1]
+    assert sorted(forward.ids) == sorted(backward.ids)
     assert forward.tasks is None
 
 
@@ -50,57 +122,150 @@ def test_identity_follows_content_and_limit_but_not_location(tmp_path):
     two = write(tmp_path / "elsewhere" / "b.jsonl", ROWS)
     other = write(tmp_path / "c.jsonl", ROWS[:1])
     assert one.identity() == two.identity() != other.identity()
-    assert JsonlPool(one.path, limit=1).identity() != one.identity()
+    for change in ({"limit": 1}, {"sample": 1}, {"prompt": "id"}, {"clean": Cleaning(exact=False)}):
+        assert JsonlPool(one.path, **change).identity() != one.identity()
+    assert JsonlPool(str(tmp_path)).identity() != one.identity()  # several files
+    for name in ("a.csv", "a.tsv"):
+        (tmp_path / name).write_text(CSV)
+    assert CsvPool(str(tmp_path / "a.csv")).identity() != CsvPool(str(tmp_path / "a.tsv")).identity()
 
 
 def test_limit_keeps_the_first_rows_and_reads_no_further(tmp_path):
-    spec = write(tmp_path / "a.jsonl", [*ROWS, "this line is never parsed\n"])
-    assert len(JsonlPool(spec.path, limit=2).load()) == 2
+    spec = write(tmp_path / "a.jsonl", [*ROWS, "this line is never parsed\n"], limit=2)
+    assert len(spec.load()) == 2
+    assert set(spec.read_responses(["a", "b"])) == {"a", "b"}
 
 
-def test_responses_come_only_by_id(tmp_path):
-    assert write(tmp_path / "a.jsonl", ROWS).read_responses(["b"]) == {"b": "red"}
+MESSAGES = {"messages": "messages"}
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "options", "message"),
     [
-        ([ROWS[0], "{broken\n"], r"a\.jsonl:2: not a JSON object"),
-        ([ROWS[0], '"just text"\n'], r"a\.jsonl:2: found str, not an object"),
-        ([ROWS[0], "\n", {"id": "b"}], r"a\.jsonl:3: no text in column 'prompt': the columns are id"),
-        ([{"prompt": 7}], r"a\.jsonl:1: no text in column 'prompt': it is 7"),
-        ([ROWS[0], {"prompt": "  "}], r"a\.jsonl:2: the prompt is empty"),
-        ([ROWS[0], ROWS[1], ROWS[0]], r"a\.jsonl:3: id 'a' was already used in line 1"),
-        ([{"prompt": "same"}, {"prompt": "same"}], r"a\.jsonl:2: id '\w{16}' was already used in line 1"),
-        ([], r"a\.jsonl holds no prompts"),
+        ([ROWS[0], "{broken\n"], {}, r"a\.jsonl:2: not a JSON object"),
+        ([ROWS[0], '"just text"\n'], {}, r"a\.jsonl:2: found str, not an object"),
+        ([ROWS[0], "[" * 100_000 + "\n"], {}, r"a\.jsonl:2: not a JSON object"),
+        ([ROWS[0], "\n", {"id": "b"}], {}, r"a\.jsonl:3: no text in column 'prompt': the columns are id; name"),
+        ([{"prompt": 7}], {}, r"a\.jsonl:1: no text in column 'prompt': it is 7"),
+        ([{"prompt": None}], {}, r"a\.jsonl:1: no text in column 'prompt': it is null"),
+        ([{"messages": []}], {}, r"a\.jsonl:1: no text in column 'prompt'.*set pool\.messages=messages"),
+        ([ROWS[0], {"prompt": "  "}], {}, r"a\.jsonl:2: the prompt is empty"),
+        ([{"prompt": "x", "context": 3}], {"context": "context"}, r"a\.jsonl:1: no text in column 'context': it is 3"),
+        ([{"prompt": "x", "id": [1]}], {}, r"a\.jsonl:1: the id in column 'id' is \[1\]; give text or a whole number"),
+        ([{"prompt": "x", "task": 0.5}], {}, r"a\.jsonl:1: the task in column 'task' is 0\.5.*pool\.task=null"),
+        ([{"prompt": "x", "task": "\ud800"}], {}, r"a\.jsonl:1: column 'task' holds half a character"),
+        ([{"prompt": "\ud800 x"}], {}, r"a\.jsonl:1: column 'prompt' holds half a character \(a lone surrogate\)"),
+        ([*ROWS, {"id": "a", "prompt": "x"}], {}, r"a\.jsonl:3: id 'a' was already used in line 1; give every row"),
+        (
+            [*ROWS, ROWS[0]],
+            {"clean": Cleaning(exact=False)},
+            r"3: id 'a' was already used in line 1.*clean\.exact=true",
+        ),
+        ([], {}, r"a\.jsonl holds no prompts: it has no rows"),
+        (ROWS, {"clean": Cleaning(max_words=2)}, r"a\.jsonl holds no prompts: all 2 rows were dropped"),
+        (ROWS, {"sample": 3}, r"pool\.sample=3 exceeds the 2 prompts that are left"),
+        ([{"messages": "x"}], MESSAGES, r"a\.jsonl:1: no list of messages in column 'messages': it is \"x\""),
+        ([{"messages": [turn("assistant", "x")]}], MESSAGES, r"no turn of role 'user' \(the roles are assistant\)"),
+        ([{"messages": [{"from": "me"}]}], MESSAGES, r"a\.jsonl:1: message 1 in column 'messages' is \{\"from\""),
+        ([{"messages": [turn("user", " ")]}], MESSAGES, r"a\.jsonl:1: the prompt is empty"),
+        ([{"messages": [turn("user", None)]}], MESSAGES, r"a\.jsonl:1: message 1 in column 'messages' is"),
     ],
 )
-def test_bad_lines_are_named_by_file_and_line(tmp_path, rows, message):
+def test_bad_rows_are_named_by_file_and_line_with_the_remedy(tmp_path, rows, options, message):
     with pytest.raises(ValueError, match=message):
-        write(tmp_path / "a.jsonl", rows).load()
+        write(tmp_path / "a.jsonl", rows, **options).load()
 
 
-def test_a_missing_file_a_broken_gzip_and_other_encodings_are_told_apart(tmp_path):
-    with pytest.raises(ValueError, match=r"does not exist; set pool\.path"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"id,prompt\na\n", r"a\.csv:2: 1 cells where the header has 2"),
+        (b"id,prompt\na,b\n1,one,too many\n", r"a\.csv:3: 3 cells where the header has 2"),
+        (b'id,prompt\na,"never closed\nb,x\n', r"a\.csv:2: the row that begins here is no csv"),
+        (b'id,prompt\na,"in "the" middle"\n', r"a\.csv:2: the row that begins here is no csv"),
+        (b"id,prompt\na,b\x00c\n\n,\n", r"a\.csv:4: no text in column 'prompt': it is null"),
+        (b"id,id\na,b\n", r"a\.csv:1: column 'id' is in the header twice"),
+        (b"id,question\na,b\n", r"a\.csv:2: no text in column 'prompt': the columns are id, question"),
+        (b"id,prompt\na,\xe9\n", r"a\.csv:2: the line is no UTF-8 text"),
+        (b"id,prompt\n", r"a\.csv holds no prompts"),
+        (b"", r"a\.csv holds no prompts"),
+    ],
+)
+def test_bad_csv_is_named_by_file_and_line(tmp_path, text, message):
+    write_bytes(tmp_path / "a.csv", text)
+    with pytest.raises(ValueError, match=message):
+        CsvPool(str(tmp_path / "a.csv")).load()
+
+
+def test_a_prompt_longer_than_csv_usually_allows_is_read(tmp_path):
+    write_bytes(tmp_path / "a.csv", b"prompt\n" + b"long " * 100_000 + b"\n")
+    assert len(next(iter(CsvPool(str(tmp_path / "a.csv")).load().prompts))) == 500_000
+
+
+def test_bad_parquet_is_named_by_file_and_row(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1 is not enough")
+    with pytest.raises(ValueError, match=r"a\.parquet: no readable parquet"):
+        ParquetPool(str(path)).load()
+    pq.write_table(pa.table({"prompt": ["x", None]}), path)
+    with pytest.raises(ValueError, match=r"a\.parquet:2: no text in column 'prompt': it is null"):
+        ParquetPool(str(path)).load()
+    pq.write_table(pa.table({"text": ["x"], "n": [1]}), path)
+    with pytest.raises(ValueError, match=r"a\.parquet:1: no text in column 'prompt': the columns are text, n"):
+        ParquetPool(str(path)).load()
+    pq.write_table(pa.table({"prompt": pa.array([b"\xff"]).view(pa.string())}), path)
+    with pytest.raises(ValueError, match=r"a\.parquet:1-1: a row is no UTF-8 text"):
+        ParquetPool(str(path)).load()
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), path)
+    with pytest.raises(ValueError, match=r"a\.parquet holds no prompts"):
+        ParquetPool(str(path)).load()
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"a\.parquet: no readable parquet"):
+        ParquetPool(str(path)).load()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_damaged_or_truncated_compression_is_told_apart_from_bad_text(tmp_path, suffix):
+    path = tmp_path / f"a.jsonl{suffix}"
+    write(path, [{"prompt": str(i)} for i in range(9000)])
+    whole = path.read_bytes()
+    for broken in (whole[:-40], whole[:12] + b"\xff" * 50, b"not compressed"):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=rf"a\.jsonl\{suffix} is damaged or cut off behind line \d+"):
+            JsonlPool(str(path)).load()
+
+
+def test_text_that_is_no_utf8_is_named_by_its_line(tmp_path):
+    for encoding in ("latin-1", "utf-16"):
+        (tmp_path / "b.jsonl").write_bytes('{"prompt": "é"}\n'.encode(encoding))
+        with pytest.raises(ValueError, match=r"b\.jsonl:1: the line is no UTF-8 text .*save it as UTF-8"):
+            JsonlPool(str(tmp_path / "b.jsonl")).load()
+
+
+def test_a_wrong_path_is_told_what_there_is(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.jsonl does not exist; set pool\.path to a jsonl file"):
         JsonlPool(str(tmp_path / "none.jsonl")).load()
-    (tmp_path / "a.jsonl.gz").write_bytes(b"not gzip")
-    with pytest.raises(ValueError, match="save it as UTF-8"):
-        JsonlPool(str(tmp_path / "a.jsonl.gz")).load()
-    (tmp_path / "b.jsonl").write_bytes('{"prompt": "é"}\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match="save it as UTF-8"):
-        JsonlPool(str(tmp_path / "b.jsonl")).load()
-
-
-def test_a_truncated_gzip_and_half_characters_are_told_apart(tmp_path):
-    whole = gzip.compress(b"".join(b'{"prompt": "%d"}\n' % i for i in range(1000)), mtime=0)
-    for broken in (whole[:-40], whole[:12] + b"\xff" * 50):
-        (tmp_path / "a.jsonl.gz").write_bytes(broken)
-        with pytest.raises(ValueError, match="save it as UTF-8"):
-            JsonlPool(str(tmp_path / "a.jsonl.gz")).load()
-    with pytest.raises(ValueError, match=r"a\.jsonl:1: .*lone surrogate"):
-        write(tmp_path / "a.jsonl", [{"id": "a", "prompt": "\ud800 x"}]).load()
+    with pytest.raises(ValueError, match=r"holds no file that ends in \.parquet"):
+        ParquetPool(str(tmp_path)).load()
+    write(tmp_path / "a.jsonl", ROWS)
+    with pytest.raises(ValueError, match=r"a\.jsonl is jsonl, not csv; use pool=jsonl"):
+        CsvPool(str(tmp_path / "a.jsonl")).load()
+    (tmp_path / "b.csv").write_text(CSV)
+    with pytest.raises(ValueError, match=r"b\.csv is csv, not jsonl \(1 of 2 files\); use pool=csv, or name the jsonl"):
+        JsonlPool(str(tmp_path)).load()
 
 
 def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
-    with pytest.raises(ValueError, match=r"a\.jsonl:1: no text in column 'response'"):
-        write(tmp_path / "a.jsonl", [{"id": "a", "prompt": "x"}]).read_responses(["a"])
+    spec = write(tmp_path / "a.jsonl", [ROWS[0], {"id": "b", "prompt": "x"}])
+    spec.check_responses()
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: no text in column 'response', so the oracle cannot annotate"):
+        spec.read_responses(["a", "b"])
+    silent = write(tmp_path / "b.jsonl", [{"messages": [turn("user", "x")]}], messages="messages")
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: no turn of role 'assistant' in column 'messages'"):
+        silent.check_responses()
+
+
+@pytest.mark.parametrize("field", ["limit", "sample"])
+def test_no_prompts_at_all_are_refused(field):
+    with pytest.raises(ValueError, match=f"pool.{field}=0 leaves no prompts"):
+        JsonlPool("x", **{field: 0})

@@ -54,7 +54,7 @@ def save_family(directory, name):
         network = AutoModelForCausalLM.from_config(FAMILIES[name])
     network.generation_config.eos_token_id = ENDS
     network.save_pretrained(directory)
-    return Model(str(directory))
+    return Model(str(directory), attention="eager" if name == "alibi" else "sdpa")
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +209,8 @@ class Interrupted(TrainerSpec):
 
     batches: int = 3
 
-    def build(self, directory, **kwargs):
-        return super().build(directory, limit_predict_batches=self.batches, **kwargs)
+    def build(self, directory, device=0, **kwargs):
+        return super().build(directory, device, limit_predict_batches=self.batches, **kwargs)
 
 
 @pytest.fixture

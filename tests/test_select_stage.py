@@ -12,7 +12,7 @@ import pytest
 
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.pool import JsonlPool
-from aliquot.stages import Select
+from aliquot.stages import Prepare, Select
 from aliquot.store import Store
 from aliquot.strategies.base import Greedy
 from aliquot.trainer import TrainerSpec
@@ -46,7 +46,7 @@ def select(tmp_path: Path):
     path.write_text("".join(f'{{"prompt": "prompt {i}"}}\n' for i in range(9)))
     calls.clear()
     killed_at.clear()
-    return lambda budget: Select(JsonlPool(str(path)), Counting(), None, budget, TrainerSpec("cpu"))
+    return lambda budget: Select(Prepare(JsonlPool(str(path))), Counting(), None, budget, TrainerSpec("cpu"))
 
 
 def test_a_deeper_budget_goes_on_from_the_ranking_there(select, tmp_path: Path) -> None:

@@ -118,8 +118,8 @@ def test_centring_looks_at_the_tokens_of_the_whole_pool(model, pool, tmp_path):
 class Interrupted(TrainerSpec):
     """A trainer that stops after some batches, as if cut off."""
 
-    def build(self, directory, **kwargs):
-        return super().build(directory, limit_predict_batches=3, **kwargs)
+    def build(self, directory, device=0, **kwargs):
+        return super().build(directory, device, limit_predict_batches=3, **kwargs)
 
 
 def test_an_interrupted_pass_goes_on_where_it_stopped(model, pool, tmp_path):

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from aliquot.tracker import WandB, _logged_in
+from aliquot import tracker
+from aliquot.tracker import WandB, _logged_in, sync
 
 pytestmark = pytest.mark.filterwarnings("default")
 TAGS = ("random", "40", "demo", "model")
@@ -57,6 +59,52 @@ def test_whatever_wandb_raises_the_run_goes_on(tmp_path, monkeypatch, caplog, br
         tracked.log({"loss": 1.0})
     tracked.finish({"a": 1})
     assert caplog.text.count("W&B failed") == 1
+
+
+def test_a_run_that_goes_on_does_not_log_its_steps_again(tmp_path, monkeypatch):
+    import wandb
+
+    logged, started = [], []
+
+    class Run:
+        offline, url, summary = False, "https://example.org", {"step": 20}
+
+        def log(self, values):
+            logged.append(values)
+
+    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings) or Run())
+    tracked = WandB().start("key", {}, TAGS, tmp_path, sweep="0a1b")
+    for step in (10, 20, 30):
+        tracked.log({"step": step, "loss": 1.0})
+    tracked.log({"other": 1})
+    assert logged == [{"step": 30, "loss": 1.0}, {"other": 1}]
+    assert started[0]["group"] == "0a1b"
+    assert (started[0]["id"], started[0]["resume"]) == ("key", "allow")
+
+
+def test_offline_runs_are_uploaded_once(tmp_path, monkeypatch):
+    uploads = []
+
+    def upload(command, **_):
+        folder = Path(command[-1])
+        uploads.append(folder.name)
+        if folder.name != "offline-run-b":
+            (folder / "run-x.wandb.synced").touch()
+        return subprocess.CompletedProcess(command, 0, "", "no network")
+
+    for run, name in (("1", "offline-run-a"), ("2", "offline-run-b")):
+        (tmp_path / run / "wandb" / name).mkdir(parents=True)
+    monkeypatch.setattr(tracker, "_logged_in", lambda: True)
+    monkeypatch.setattr(tracker.subprocess, "run", upload)
+    assert sync(tmp_path) == (1, 1)
+    assert sync(tmp_path) == (0, 1)
+    assert uploads == ["offline-run-a", "offline-run-b", "offline-run-b"]
+
+
+def test_uploading_needs_an_account(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracker, "_logged_in", lambda: False)
+    with pytest.raises(ValueError, match="wandb login"):
+        sync(tmp_path)
 
 
 def test_logged_in_means_a_key_in_the_environment_or_in_netrc(monkeypatch, tmp_path):

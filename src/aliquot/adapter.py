@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import warnings
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError
 
+from aliquot.lora_targets import ALL_LINEAR, find_targets, is_transposed, linear_layers
 from aliquot.model import Model
 from aliquot.types import Adapter
 
@@ -26,48 +28,45 @@ if TYPE_CHECKING:
 
     from aliquot.finetune import LoRA
 
+log = logging.getLogger(__name__)
+
 #: Bytes; torch does not say why it could not write, and what it wrote so far may be gone.
 _NEARLY_FULL = 1 << 20
 
 
 def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
     """Load the model, freeze it and put a fresh, seeded adapter on its linear layers."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    names = recipe.module_names()
+    base = model.load()
+    targets = find_targets(base, recipe.module_names())
+    if model.quantization:  # what is not quantised is computed in float32
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    if recipe.gradient_checkpointing:
+        # Renamed in the course of transformers 5; the old name only warns.
+        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM",
         r=recipe.rank,
         lora_alpha=cast(Any, recipe.alpha),
         lora_dropout=recipe.dropout,
         # peft takes a string for a regular expression.
-        target_modules="all-linear" if names == ["all-linear"] else names,
+        target_modules=ALL_LINEAR if targets == [ALL_LINEAR] else targets,
+        fan_in_fan_out=any(map(is_transposed, linear_layers(base).values())),
     )
-    base = model.load()
-    _check_names(base, names)
     torch.manual_seed(recipe.seed)
     with _deprecations_ignored():
         network = cast("PeftModel", get_peft_model(base, config))
     config.base_model_name_or_path = _portable_name(model)
     config.target_modules = cast(Any, sorted(cast(set[str], config.target_modules)))
+    _report_size(network, sorted({name.rpartition(".")[2] for name in cast(list[str], config.target_modules)}))
     return network
 
 
-def _check_names(network: PreTrainedModel, names: list[str]) -> None:
-    """Raise ValueError where a name is no linear layer's; peft goes on where only some are."""
-    head = network.get_output_embeddings()
-    layers = [
-        name
-        for name, layer in network.named_modules()
-        if (isinstance(layer, torch.nn.Linear) or type(layer).__name__ == "Conv1D") and layer is not head
-    ]
-    for target in names:
-        if target != "all-linear" and not any(f".{name}".endswith(f".{target}") for name in layers):
-            known = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
-            raise ValueError(
-                f"finetune.target_modules: no linear layer of the model is named '{target}'; its linear layers are "
-                f"{known}; name some of these, or use all-linear"
-            )
+def _report_size(network: PeftModel, targets: list[str]) -> None:
+    trained, total = network.get_nb_trainable_parameters()
+    log.info("LoRA on %s: training %s of %s parameters", ", ".join(targets), f"{trained:,}", f"{total:,}")
 
 
 def save_adapter(network: PeftModel, path: Path) -> None:
@@ -97,8 +96,8 @@ def full_disk_told(path: Path) -> Generator[None]:
 def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
     """Load the model with its adapter, and make sure that the adapter is in use.
 
-    In float32 the adapter is merged into the weights, which is faster. In 16 bits that would round the small change
-    to the precision of the large weights, so there it stays apart.
+    In float32 the adapter is merged into the weights, which is faster. In 16 or 4 bits that would round the small
+    change to the precision of the large weights, so there it stays apart.
 
     Raises:
         ValueError: the adapter is of another base, or changes no logit although its weights are not zero.
@@ -118,17 +117,23 @@ def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
             network = PeftModel.from_pretrained(model.load(), str(adapter.path)).eval()
         except UserWarning as warning:
             raise ValueError(f"adapter {adapter.path} does not fit the layers of {model.path}") from warning
-    probe = torch.arange(min(16, network.config.vocab_size))[None]
     with torch.inference_mode():
-        finetuned = network(input_ids=probe).logits
+        finetuned = _probe(network)
         with network.disable_adapter():
-            bare = network(input_ids=probe).logits
+            bare = _probe(network)
     # B starts as zero: an adapter that took no step rightly changes nothing.
     trained = any(bool(p.count_nonzero()) for name, p in network.named_parameters() if "lora_B" in name)
     if trained and torch.equal(finetuned, bare):
         raise ValueError(f"adapter {adapter.path} changes no logit of {model.path}; finetune again")
-    merged = network.merge_and_unload() if model.dtype == "float32" else network
+    merged = network.merge_and_unload() if model.dtype == "float32" and not model.quantization else network
     return cast("PreTrainedModel", merged)
+
+
+def _probe(network: PeftModel) -> torch.Tensor:
+    """Return the logits of a few tokens."""
+    tokens = torch.arange(min(16, network.config.vocab_size), device=network.device)[None]
+    response = {"decoder_input_ids": tokens} if network.config.is_encoder_decoder else {}
+    return network(input_ids=tokens, **response).logits
 
 
 def _portable_name(model: Model) -> str:

@@ -29,20 +29,21 @@ class EncodedPrompts:
     Args:
         tokens: the tokens of all prompts, end to end.
         lengths: tokens of each prompt; at least 1.
-        num_cut: how many prompts were too long and lost their beginning.
+        num_cut: how many prompts were too long and were cut.
     """
 
     tokens: Int32[np.ndarray, " t"]
     lengths: Int64[np.ndarray, " n"]
     num_cut: int
 
-    def left_pad(
-        self, rows: Int64[np.ndarray, " b"], pad: int
+    def padded(
+        self, rows: Int64[np.ndarray, " b"], pad: int, side: str
     ) -> tuple[Int64[np.ndarray, "b l"], Int64[np.ndarray, "b l"]]:
-        """Return tokens and mask (1 where a token is) of some prompts, aligned at their ends."""
+        """Return tokens and mask (1 where a token is) of some prompts, aligned by padding on the left or right."""
         lengths = self.lengths[rows]
         width = int(lengths.max())
-        mask = np.arange(width) >= width - lengths[:, None]
+        at = np.arange(width)
+        mask = at >= width - lengths[:, None] if side == "left" else at < lengths[:, None]
         tokens = np.full(mask.shape, pad, dtype=np.int64)
         tokens[mask] = self.tokens[spans(self._starts[rows], lengths)]
         return tokens, mask.astype(np.int64)
@@ -55,18 +56,18 @@ class EncodedPrompts:
 def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int) -> EncodedPrompts:
     """Tokenise a pool, some thousand prompts at a time: lists of Python integers are large.
 
-    A prompt longer than `max_tokens` loses its beginning, but for the tokenizer's special tokens there.
+    A prompt longer than `max_tokens` is cut, or refused, as `model.overlong` says.
 
     Raises:
-        ValueError: a prompt has no tokens, so there is nothing the model could read.
+        ValueError: a prompt has no tokens, so there is nothing the model could read; or is too long and to be refused.
     """
     parts: list[Int32[np.ndarray, " t"]] = []
     lengths: list[int] = []
-    num_cut, num_special = 0, model.num_leading(tokenizer)
+    num_cut, encoding = 0, model.encoding(tokenizer)
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
-        encoded = model.encode_prompts(tokenizer, prompts[start : start + _PROMPTS_AT_ONCE])
+        encoded = encoding.prompts(prompts[start : start + _PROMPTS_AT_ONCE])
         num_cut += sum(len(ids) > max_tokens for ids in encoded)
-        encoded = [keep_end(ids, max_tokens, num_special) for ids in encoded]
+        encoded = [encoding.shorten(ids, max_tokens) for ids in encoded]
         lengths += map(len, encoded)
         parts.append(np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded]))
     if 0 in lengths:
@@ -75,18 +76,6 @@ def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
             "some text into model.template"
         )
     return EncodedPrompts(np.concatenate(parts), np.asarray(lengths, dtype=np.int64), num_cut)
-
-
-def keep_end(ids: Sequence[int], room: int, num_special: int) -> Sequence[int]:
-    """Cut a prompt to its end, behind the special tokens it begins with: models read badly without theirs.
-
-    >>> keep_end([1, 5, 6, 7, 8], room=3, num_special=1)
-    [1, 7, 8]
-    """
-    if len(ids) <= room:
-        return ids
-    kept = num_special if num_special < room else 0
-    return [*ids[:kept], *ids[len(ids) - room + kept :]]
 
 
 def plan_batches(

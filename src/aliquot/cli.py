@@ -23,11 +23,12 @@ aliquot picks, in one inference pass, the prompts most worth annotating; has the
   python run.py strategy=facility_location budget=45k      the whole experiment
   python run.py strategy=min_margin budget=10% until=select   only choose; writes selected.jsonl
   python run.py strategy=random budget=1k check=true       validate everything, print the plan, do nothing
-  python run.py -m strategy=random,k_center budget=1k,10k  a sweep, one run after the other
+  python run.py -m strategy=random,k_center budget=1k,10k  a sweep: every stage it needs is done once
+  python run.py sweeps=budgets hydra/launcher=slurm        a sweep kept as a file, on a cluster
   python run.py --cfg job                                  print the composed configuration
 
-One run passes through five stages: score -> select -> annotate -> finetune -> evaluate. Each is stored under what it
-depends on and never computed twice: another strategy reuses the scoring pass, another gamma only ranks again.
+A run reads its pool and passes through five stages: score -> select -> annotate -> finetune -> evaluate. Each is stored
+under what it depends on and never done twice: another strategy reuses the scoring pass, another gamma only ranks again.
 
 Settings (NAME=VALUE)
   budget     prompts to annotate: 45k, 1234, 50% or all
@@ -41,7 +42,8 @@ Groups (GROUP=CHOICE; any field of a choice: GROUP.FIELD=VALUE, such as strategy
 Results
   outputs/runs/<id>/         selected.jsonl (what to annotate, in order), results.json, config.yaml, metrics.jsonl
   outputs/<stage>/<key>/     what each stage made, with stage.json: its inputs, versions, seconds, memory
-  python -m aliquot report   all finished runs as a table (--csv for a file)
+  outputs/sweeps/<id>/       the plan of a sweep, and the logs of its stages
+  python -m aliquot report   all finished runs as a table (--csv for a file); also status, logs, cancel, sync
 
 Set ALIQUOT_DEBUG=1 for tracebacks.
 """
@@ -124,8 +126,8 @@ def help_text() -> str:
     """Return the help: every group with its choices, each described by the first line of its yaml."""
     lines: list[str] = []
     defaults = _defaults()
-    for group in (*GROUPS, "experiments", "sweeps"):
-        folder = (ROOT / "conf" / group) if group in GROUPS else ROOT / group
+    for group in (*GROUPS, "hydra/launcher", "experiments", "sweeps"):
+        folder = ROOT / group if group in ("experiments", "sweeps") else ROOT / "conf" / group
         files = sorted(folder.rglob("*.yaml"), key=lambda file: (file.parent, file.stem))
         for parent, choices in itertools.groupby(files, key=lambda file: file.parent):
             lines.append(f"  {(Path(group) / parent.relative_to(folder)).as_posix()}")
@@ -139,7 +141,7 @@ def _defaults() -> dict[str, str]:
     """Read the choice of each group from the defaults list, without a yaml parser: it is one line each."""
     lines = (ROOT / "conf" / "config.yaml").read_text(encoding="utf-8").splitlines()
     pairs = [line.strip()[2:].split(":") for line in lines if line.startswith("  - ") and ":" in line]
-    return {group.strip(): choice.split("#")[0].strip() for group, choice in pairs}
+    return {group.strip().removeprefix("override "): choice.split("#")[0].strip() for group, choice in pairs}
 
 
 def _first_comment(file: Path) -> str:

@@ -41,6 +41,11 @@ def say(text: str) -> None:
     _console().print(text, highlight=False, markup=False)
 
 
+def print_table(table: Table) -> None:
+    """Print a table."""
+    _console().print(table)
+
+
 def _console() -> Console:
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=110)
 

@@ -7,83 +7,38 @@ from __future__ import annotations
 
 import json
 import math
-import re
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from aliquot.benchmark import Benchmark, lm_eval_version
 from aliquot.model import Model
-from aliquot.sources import content_hash, locate
 from aliquot.store import write_atomic
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, EvalResult, Metric
 
 _METRICS = "metrics.json"
 _CORRECT = "correct.json"
-#: Names that an error message lists at most.
-_NAMES_SHOWN = 30
+_TASKS = "tasks"  # the folder of tasks that are done while others are not
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """Names what the model is scored on.
+def check_evaluable(model: Model, benchmark: Benchmark) -> None:
+    """Raise ValueError where the benchmark, or the model for it, is not to be had, before anything expensive starts."""
+    benchmark.check()
+    own = bool(benchmark.suites() and benchmark.folders())  # the task files can be read without the catalogue
+    if not own and benchmark.backend == "hf":
+        return  # at once: importing transformers takes seconds
+    config = model.load_config()
+    if benchmark.backend == "vllm" and (model.quantization or config.is_encoder_decoder):
+        kind = "in 4 bits" if model.quantization else "an encoder-decoder"
+        raise ValueError(f"evaluate.backend=vllm: {model.path} is {kind}; set evaluate.backend=hf")
+    context: int | None = getattr(config, "max_position_embeddings", None)
+    if own and context and not config.is_encoder_decoder:
+        from aliquot.harness_tasks import check_room, longest_answer
 
-    Args:
-        tasks: lm-eval groups or tasks; each becomes one `Metric`.
-        include: folder of task yamls (a path or `pkg://`), the only place looked in; None is lm-eval's catalogue.
-        num_fewshot: worked examples before each question; None keeps each task's own number.
-        limit: questions of each task, from the first on; None is all of them.
-        batch_size: questions at once. Padding moves scores a little, so it is part of the result's identity.
-    """
-
-    tasks: Sequence[str]
-    include: str | None = None
-    num_fewshot: int | None = None
-    limit: int | None = None
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if isinstance(self.tasks, str) or not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"evaluate.tasks={self.tasks} must be a list of distinct names, such as [demo_mmlu]")
-        for name, least in (("num_fewshot", 0), ("limit", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"evaluate.{name}={value} is too small; give at least {least}")
-
-    def identity(self) -> dict[str, object]:
-        """Name the tasks of a folder by its content, those of the catalogue by lm-eval's version."""
-        folder = self.folder()
-        source = content_hash(folder) if folder else f"lm-eval {_lm_eval_version()}"
-        return {**asdict(self), "tasks": list(self.tasks), "include": source}
-
-    def folder(self) -> Path | None:
-        """Return the folder of task yamls, or None for lm-eval's catalogue."""
-        return None if self.include is None else locate(self.include)
-
-    def check(self) -> None:
-        """Raise ValueError where the folder or a task in it is missing; the catalogue is not looked into."""
-        folder = self.folder()
-        if folder is None:
-            return
-        if not folder.is_dir():
-            raise ValueError(f"evaluate.include={self.include}: {folder} is no folder; give one with lm-eval yamls")
-        texts = (path.read_text(encoding="utf-8") for path in folder.rglob("*.yaml"))
-        names = {
-            name for text in texts for name in re.findall(r"^(?:task|group|tag): *['\"]?([^\s'\"\[]+)", text, re.M)
-        }
-        check_tasks(self.tasks, sorted(names), str(self.include))
-
-
-def check_tasks(asked: Sequence[str], found: Sequence[str], where: str) -> None:
-    """Raise ValueError, with the names there are, where a task is not among them."""
-    unknown = sorted(set(asked) - set(found))
-    if unknown:
-        import difflib
-
-        near = [name for task in unknown for name in difflib.get_close_matches(task, found, cutoff=0.3)]
-        names = list(dict.fromkeys([*near, *found]))
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        raise ValueError(f"unknown task '{unknown[0]}'; tasks in {where}: {', '.join(names[:_NAMES_SHOWN])}{more}")
+        check_room(longest_answer(benchmark), context)
 
 
 def evaluate(
@@ -92,30 +47,37 @@ def evaluate(
     """Score `model`, with `adapter` or bare, and leave metrics.json and correct.json in `directory`.
 
     A metric is the share of right answers over all questions of its tasks, each question counting once; its standard
-    error is that of a mean over questions, sqrt(p (1 - p) / (n - 1)).
+    error is that of a mean over questions, sqrt(p (1 - p) / (n - 1)). Cut off and called again with the same arguments,
+    it goes on behind the last task that was finished.
 
     Raises:
-        ValueError: a task is unknown or has neither `acc` nor `exact_match`; the adapter is of another base model, or
-            changes nothing.
+        ValueError: a task is unknown, its data is missing, it has neither `acc` nor `exact_match`, or its answers do
+            not fit into the model's context; the adapter is of another base model, or changes nothing.
     """
-    benchmark.check()
-    from aliquot.adapter import load_finetuned
+    check_evaluable(model, benchmark)
     from aliquot.harness import answer_questions
+    from aliquot.undisturbed import undisturbed
 
-    tokenizer = model.load_tokenizer()
-    network = model.load() if adapter is None else load_finetuned(model, adapter)
-    answers = answer_questions(network.to(_device(trainer)), tokenizer, benchmark)  # pyright: ignore[reportArgumentType]
-    metrics = [_metric(name, [answers.correct[task] for task in tasks]) for name, tasks in answers.tasks.items()]
+    with undisturbed():
+        lm, effect = _open(model, adapter, benchmark, trainer)
+    answers = answer_questions(lm, benchmark, directory / _TASKS)
+    metrics = [_metric(name, [task.correct for task in tasks.values()]) for name, tasks in answers.items()]
+    by_task = {name: task for tasks in answers.values() for name, task in tasks.items()}
     record = {
         "metrics": [asdict(metric) for metric in metrics],
-        "lm_eval": _lm_eval_version(),
-        "task_versions": answers.versions,
-        "num_fewshot": answers.num_fewshot,
+        "adapter_effect": effect,
+        "lm_eval": lm_eval_version(),
+        "backend": benchmark.backend,
+        "task_versions": {name: task.version for name, task in by_task.items()},
+        "num_fewshot": {name: task.num_fewshot for name, task in by_task.items()},
+        "max_new_tokens": {name: task.max_new_tokens for name, task in by_task.items()},
+        "num_cut": {name: task.num_cut for name, task in by_task.items()},
         "limit": benchmark.limit,
         "batch_size": benchmark.batch_size,
     }
-    write_atomic(directory / _CORRECT, json.dumps(answers.correct) + "\n")
+    write_atomic(directory / _CORRECT, json.dumps({name: task.correct for name, task in by_task.items()}) + "\n")
     write_atomic(directory / _METRICS, json.dumps(record, indent=2) + "\n")
+    shutil.rmtree(directory / _TASKS)
     return load_result(directory)
 
 
@@ -131,6 +93,26 @@ def _metric(name: str, tasks: Sequence[Sequence[float]]) -> Metric:
     return Metric(name, p, math.sqrt(p * (1 - p) / max(1, n - 1)), n)
 
 
+def _open(
+    model: Model, adapter: Adapter | None, benchmark: Benchmark, trainer: TrainerSpec
+) -> tuple[Any, float | None]:
+    """Load what lm-eval is to ask; return it, and how many nats the adapter adds to the log-likelihood of a probe."""
+    from aliquot.adapter import load_finetuned
+    from aliquot.harness_model import HarnessModel, open_vllm, probe
+
+    if benchmark.backend == "vllm":
+        return open_vllm(model, adapter, benchmark.batch_size)
+    tokenizer, device = model.load_tokenizer(), _device(trainer)
+    lm = HarnessModel(model.load().to(device), tokenizer, benchmark.batch_size)  # pyright: ignore[reportArgumentType]
+    if adapter is None:
+        return lm, None
+    bare = probe(lm)
+    del lm  # two at once might not fit
+    network = load_finetuned(model, adapter).to(device)  # pyright: ignore[reportArgumentType]
+    lm = HarnessModel(network, tokenizer, benchmark.batch_size)
+    return lm, probe(lm) - bare
+
+
 def _device(trainer: TrainerSpec) -> str:
     """Name the one device that lm-eval is to use; it knows no others."""
     import torch
@@ -138,9 +120,3 @@ def _device(trainer: TrainerSpec) -> str:
     if trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available()):
         return "cuda"
     return "mps" if trainer.accelerator == "mps" else "cpu"
-
-
-def _lm_eval_version() -> str:
-    from importlib.metadata import version
-
-    return version("lm_eval")

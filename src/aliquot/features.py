@@ -20,18 +20,19 @@ _BLOCK = 8192  # rows held in memory at once
 
 
 def pool_positions(hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], position: str) -> Float32[Tensor, "b d"]:
-    """Reduce the hidden states of left-padded prompts to one float32 vector each.
+    """Reduce the hidden states of padded prompts to one float32 vector each.
 
     `last` takes the last token, `mean` all tokens alike, and `weighted` token j of L with weight j / (1 + .. + L): a
     causal model's later tokens have read more of the prompt.
 
     Args:
         hidden: states of all tokens; those of padding may hold anything, even NaN.
-        mask: 1 where a token is, 0 where padding is. Every row ends in 1.
+        mask: 1 where a token is, 0 where padding is, left or right of all tokens.
         position: one of `POSITIONS`.
     """
     if position == "last":
-        return hidden[:, -1].float()
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
+        return hidden.take_along_dim(last[:, None, None], dim=1).squeeze(1).float()
     weights = (mask.cumsum(dim=1) * mask if position == "weighted" else mask).float()
     weights = weights / weights.sum(dim=1, keepdim=True)
     states = hidden.float().masked_fill(mask[:, :, None] == 0, 0.0)  # 0 * NaN would be NaN

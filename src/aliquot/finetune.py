@@ -10,29 +10,27 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aliquot.encoding import OVERLONG
+from aliquot.lora_targets import ALL_LINEAR, AUTO, TARGETS, find_targets
 from aliquot.model import Model
-from aliquot.store import OnMetrics, ignore, write_atomic
-from aliquot.trainer import TrainerSpec, interruptible, threads_for
+from aliquot.store import OnMetrics, ignore
+from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
-
-    from aliquot.finetune_data import Examples, Plan
-    from aliquot.finetune_module import LoRAModule
+    from aliquot.finetune_data import Examples
+    from aliquot.training import Training
 
 log = logging.getLogger(__name__)
 
 _SCHEDULES = ("linear", "cosine", "constant")
-_RECORD = "finetune.json"
-_CHECKPOINT = "checkpoint.ckpt"
-_ADAPTER = "adapter"
+#: What a training leaves in its directory, and where the first process of a launch says that it trains there.
+RECORD, ADAPTER, MARKER = "finetune.json", "adapter", "launch"
 
 
 @dataclass(frozen=True)
@@ -43,17 +41,23 @@ class LoRA:
         rank: rank of each adapter.
         alpha: adapters are scaled by alpha / rank.
         dropout: probability, on the adapters' inputs.
-        target_modules: `all-linear` (all but the output layer), or names of linear layers.
+        target_modules: `auto` (all linear layers of the blocks, where the model's family is known), `all-linear`
+            (whatever is linear but the output layer), or names of linear layers.
         learning_rate: at its peak.
         warmup: fraction of all steps over which the rate rises.
         schedule: of the rate after the warmup: linear, cosine (both to 0) or constant.
         weight_decay: of AdamW.
         epochs: passes over the annotated prompts.
         tokens_per_batch: size of a micro-batch, padding included; memory grows with it.
-        accumulate: micro-batches per optimiser step, whose loss is the mean over all their response tokens.
+        accumulate: micro-batches per optimiser step, whose loss is the mean over all their response tokens; None where
+            rows are counted instead.
+        rows_per_step: rows per optimiser step, exactly, in as many micro-batches as they need; None where micro-batches
+            are counted instead.
         max_grad_norm: gradients are clipped to it.
         seed: of the adapter's first weights, the order of examples and dropout.
         checkpoint_every: optimiser steps between checkpoints.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them: about a third
+            slower, a fraction of the memory.
     """
 
     rank: int
@@ -66,14 +70,21 @@ class LoRA:
     weight_decay: float
     epochs: int
     tokens_per_batch: int
-    accumulate: int
+    accumulate: int | None
     max_grad_norm: float
     seed: int
     checkpoint_every: int = field(metadata={"key": False})
+    rows_per_step: int | None = None
+    gradient_checkpointing: bool = field(default=False, metadata={"key": False})
 
     def __post_init__(self) -> None:
-        for name in ("rank", "epochs", "tokens_per_batch", "accumulate", "checkpoint_every"):
-            if getattr(self, name) < 1:
+        if (self.accumulate is None) == (self.rows_per_step is None):
+            raise ValueError(
+                f"finetune.accumulate={self.accumulate} and finetune.rows_per_step={self.rows_per_step}: exactly one "
+                "must say how large an optimiser step is; set one and make the other null"
+            )
+        for name in ("rank", "epochs", "tokens_per_batch", "accumulate", "rows_per_step", "checkpoint_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"finetune.{name}={getattr(self, name)} is too small; give at least 1")
         for name in ("alpha", "learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
@@ -97,10 +108,14 @@ class LoRA:
         return [self.target_modules] if isinstance(self.target_modules, str) else list(self.target_modules)
 
 
-def check_trainable(model: Model) -> None:
-    """Raise ValueError where the model cannot be finetuned, before anything expensive starts."""
+def check_trainable(model: Model, recipe: LoRA) -> None:
+    """Raise ValueError where the model cannot be finetuned by the recipe, before anything expensive starts."""
     if model.dtype == "float16":
         raise ValueError("model.dtype=float16 has too narrow a range for gradients; use bfloat16 or float32")
+    names = recipe.module_names()
+    if names == [ALL_LINEAR] or (names == [AUTO] and model.family() in TARGETS):
+        return  # at once: importing torch takes seconds
+    find_targets(model.load_skeleton(), names)
 
 
 def finetune(
@@ -115,95 +130,79 @@ def finetune(
 
     Writes adapter/ (peft's format), finetune.json (counts, loss) and metrics.jsonl (a line per percent of the
     steps, each handed to `on_metrics` too); the checkpoint lies beside them only as long as the training lasts.
+    On several devices each takes a share of every step: the steps are the same, but with `recipe.dropout` what is
+    dropped is drawn anew on each.
 
     Raises:
-        ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, or `directory`
-            holds the checkpoint of another training.
+        ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, `directory` holds
+            the checkpoint of another training, or this is not the first of several processes, which alone begins one.
     """
-    check_trainable(model)
-    if not len(annotated):
-        raise ValueError("there are 0 annotated prompts to finetune on; raise the budget")
-    from aliquot.adapter import save_adapter
-    from aliquot.finetune_data import encode_examples, plan_steps
-
+    at = trainer.place()
+    if at.rank > 0:
+        raise ValueError(
+            f"process {at.rank + 1} of {at.world} cannot begin a training, and the first has ended without one; its "
+            "output says why"
+        )
+    training = _plan(model, annotated, recipe, trainer, directory)
+    _report_cuts(training.examples, model)
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer = model.load_tokenizer()
-    examples = encode_examples(model, tokenizer, annotated)
-    _report_cuts(examples, model)
-    plan = plan_steps(examples, recipe.tokens_per_batch, recipe.accumulate, recipe.epochs, recipe.seed)
-    assert isinstance(tokenizer.pad_token_id, int)
-    fit, module = _train(model, examples, plan, recipe, tokenizer.pad_token_id, trainer, directory, on_metrics)
-    if fit.is_global_zero:
-        save_adapter(module.network, directory / _ADAPTER)
-        last_tenth = max(1, math.ceil(len(plan) / 10))
-        record = {
-            "base": _base(model),
-            "steps": len(plan),
-            "loss": module.mean_loss(len(plan) - last_tenth, len(plan)),
-            "rows": len(examples.tokens),
-            "prompts_cut": examples.num_cut_prompts,
-            "responses_cut": examples.num_cut_responses,
-            "tokens": int(plan.num_tokens.sum()),
-            "response_tokens": int(plan.num_targets.sum()),
-        }
-        write_atomic(directory / _RECORD, json.dumps(record, indent=2) + "\n")
-        (directory / _CHECKPOINT).unlink(missing_ok=True)
-    fit.strategy.barrier()
+    training.run(at, on_metrics)
     return load_adapter(directory)
+
+
+def take_part(
+    model: Model,
+    annotated: Callable[[], AnnotatedSet],
+    recipe: LoRA,
+    trainer: TrainerSpec,
+    directory: Path,
+    is_done: Callable[[], bool],
+) -> None:
+    """Join the training that the first process of our launch begins in `directory`; another run may finish it.
+
+    Args:
+        model: the base.
+        annotated: what to train on; asked for when the training begins.
+        recipe: how.
+        trainer: on which devices.
+        directory: of the training.
+        is_done: says whether there is nothing left to do.
+    """
+    from aliquot.processes import wait_for_launch
+
+    at = trainer.place()
+    if wait_for_launch(directory / MARKER, at.launch, is_done):
+        _plan(model, annotated(), recipe, trainer, directory).take_part(at, ignore)
 
 
 def load_adapter(directory: Path) -> Adapter:
     """Return the adapter that `finetune` left in `directory`."""
-    record = json.loads((directory / _RECORD).read_text())
-    return Adapter(directory / _ADAPTER, record["base"], record["steps"], record["loss"])
+    record = json.loads((directory / RECORD).read_text())
+    return Adapter(directory / ADAPTER, record["base"], record["steps"], record["loss"])
 
 
-def _train(
-    model: Model,
-    examples: Examples,
-    plan: Plan,
-    recipe: LoRA,
-    pad: int,
-    trainer: TrainerSpec,
-    directory: Path,
-    on_metrics: OnMetrics,
-) -> tuple[Trainer, LoRAModule]:
-    """Run the plan to its end, from the checkpoint where there is one."""
-    import torch
+def _plan(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: TrainerSpec, directory: Path) -> Training:
+    check_trainable(model, recipe)
+    if not len(annotated):
+        raise ValueError("there are 0 annotated prompts to finetune on; raise the budget")
+    from aliquot.finetune_data import encode_examples
+    from aliquot.training import Training
 
-    from aliquot.adapter import add_adapter
-    from aliquot.finetune_module import Checkpoints, LoRAModule, Report
-
-    checkpoint = directory / _CHECKPOINT
-    with torch.random.fork_rng(), interruptible() as interrupted:  # pyright: ignore[reportUnknownMemberType]
-        fit = trainer.build(
-            directory,
-            max_epochs=1,  # the plan holds all epochs
-            precision="bf16-mixed" if model.dtype == "bfloat16" else "32-true",
-            callbacks=[
-                Report(directory / "metrics.jsonl", plan, on_metrics),
-                Checkpoints(checkpoint, recipe.checkpoint_every, interrupted),
-            ],
-        )
-        network = add_adapter(model, recipe)
-        module = LoRAModule(network, recipe, examples, plan, pad, _fingerprint(model, recipe, examples))
-        module.train()  # transformers loads models in eval mode, and Lightning leaves them there: no dropout
-        with threads_for(network):
-            fit.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
-    return fit, module
+    tokenizer = model.load_tokenizer()
+    examples = encode_examples(model, tokenizer, annotated)
+    assert isinstance(tokenizer.pad_token_id, int)
+    fingerprint = _fingerprint(model, recipe, examples)
+    return Training(model, examples, tokenizer.pad_token_id, recipe, fingerprint, trainer, directory)
 
 
 def _report_cuts(examples: Examples, model: Model) -> None:
     """Say what `max_tokens` cost."""
     if examples.num_cut_prompts or examples.num_cut_responses:
         log.warning(
-            "model.max_tokens=%d: of %d examples, %d lost the beginning of the prompt and %d the end of the response",
-            *(model.max_tokens, len(examples.tokens), examples.num_cut_prompts, examples.num_cut_responses),
+            "model.max_tokens=%d: of %d examples, %d lost the %s of the prompt and %d the end of the response",
+            *(model.max_tokens, len(examples.tokens)),
+            *(examples.num_cut_prompts, OVERLONG[model.overlong], examples.num_cut_responses),
         )
-
-
-def _base(model: Model) -> str:
-    return str(model.identity()["weights"])
 
 
 def _fingerprint(model: Model, recipe: LoRA, examples: Examples) -> str:

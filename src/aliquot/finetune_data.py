@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from jaxtyping import Int32, Int64
 
-from aliquot.batching import keep_end
 from aliquot.model import Model
 from aliquot.types import AnnotatedSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from aliquot.finetune import LoRA
 
 #: The target of a position whose next token is not trained on.
 IGNORE = -100
@@ -39,14 +40,17 @@ class Examples:
     Args:
         tokens: token ids of each example.
         prompt_lengths: how many of them are the prompt's, which the loss leaves out.
-        num_cut_prompts: how many lost the beginning of their prompt to `max_tokens`.
+        num_cut_prompts: how many lost a part of their prompt to `max_tokens`.
         num_cut_responses: how many lost the end of their response to it.
+        decoder_start: the token from which the decoder of an encoder-decoder begins the response; None for a causal
+            model, which reads it behind the prompt.
     """
 
     tokens: Sequence[Int32[np.ndarray, " length"]]
     prompt_lengths: Int64[np.ndarray, " n"]
     num_cut_prompts: int
     num_cut_responses: int
+    decoder_start: int | None = None
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"]:
@@ -57,18 +61,28 @@ class Examples:
 def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated: AnnotatedSet) -> Examples:
     """Tokenise annotated prompts in the model's template, none longer than `max_tokens`.
 
-    A prompt makes room for its response by losing its beginning, down to half of `max_tokens`; then the response loses
-    its end. So every example keeps response tokens to train on.
+    A prompt makes room for its response as `model.overlong` says, down to half of `max_tokens`; then the response
+    loses its end. So every example keeps response tokens to train on.
+
+    Raises:
+        ValueError: an example is too long, and such prompts are to be refused.
     """
-    encoded = model.encode_pairs(tokenizer, annotated.prompts, annotated.responses)
+    encoding = model.encoding(tokenizer)
+    encoded = encoding.pairs(annotated.prompts, annotated.responses)
     rooms = [max(model.max_tokens - len(response), model.max_tokens // 2) for _, response in encoded]
-    num_special = model.num_leading(tokenizer)
-    pairs = [(keep_end(p, room, num_special), r) for (p, r), room in zip(encoded, rooms, strict=True)]
+    pairs = [(encoding.shorten(p, room), r) for (p, r), room in zip(encoded, rooms, strict=True)]
+    longest = max(len(p) + len(r) for p, r in pairs)
+    if model.overlong == "refuse" and longest > model.max_tokens:
+        raise ValueError(
+            f"model.overlong=refuse, and an example takes {longest} tokens with its response, more than "
+            f"model.max_tokens={model.max_tokens}; raise model.max_tokens, or set model.overlong=cut_start"
+        )
     return Examples(
         tokens=[np.array([*p, *r][: model.max_tokens], dtype=np.int32) for p, r in pairs],
         prompt_lengths=np.array([len(p) for p, _ in pairs], dtype=np.int64),
         num_cut_prompts=sum(len(p) > room for (p, _), room in zip(encoded, rooms, strict=True)),
         num_cut_responses=sum(len(p) + len(r) > model.max_tokens for p, r in pairs),
+        decoder_start=encoding.decoder_start,
     )
 
 
@@ -90,19 +104,28 @@ class Plan:
         return len(self.steps)
 
 
-def plan_steps(examples: Examples, tokens_per_batch: int, accumulate: int, epochs: int, seed: int) -> Plan:
-    """Lay out all epochs; the last step of an epoch has the micro-batches that remain."""
+def plan_steps(examples: Examples, recipe: LoRA) -> Plan:
+    """Lay out all epochs; the last step of an epoch has the rows or micro-batches that remain."""
     lengths = examples.lengths
-    steps: list[list[Rows]] = []
-    for epoch in range(epochs):
-        batches = micro_batches(lengths, tokens_per_batch, np.random.default_rng([seed, epoch]))
-        steps += [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]
+    epochs = (_plan_epoch(lengths, recipe, np.random.default_rng([recipe.seed, i])) for i in range(recipe.epochs))
+    steps = [step for epoch in epochs for step in epoch]
     targets = lengths - examples.prompt_lengths
     return Plan(
         steps,
         num_tokens=np.array([sum(lengths[rows].sum() for rows in step) for step in steps]),
         num_targets=np.array([sum(targets[rows].sum() for rows in step) for step in steps]),
     )
+
+
+def _plan_epoch(lengths: Int64[np.ndarray, " n"], recipe: LoRA, rng: np.random.Generator) -> list[list[Rows]]:
+    """Lay out one epoch, in steps of so many rows or of so many micro-batches."""
+    if recipe.rows_per_step is None:
+        assert recipe.accumulate is not None
+        batches = micro_batches(lengths, recipe.tokens_per_batch, rng)
+        return [batches[i : i + recipe.accumulate] for i in range(0, len(batches), recipe.accumulate)]
+    order = rng.permutation(len(lengths))
+    groups = np.split(order, range(recipe.rows_per_step, len(order), recipe.rows_per_step))
+    return [[rows[batch] for batch in micro_batches(lengths[rows], recipe.tokens_per_batch, rng)] for rows in groups]
 
 
 def micro_batches(lengths: Int64[np.ndarray, " n"], tokens_per_batch: int, rng: np.random.Generator) -> list[Rows]:
@@ -122,11 +145,16 @@ def micro_batches(lengths: Int64[np.ndarray, " n"], tokens_per_batch: int, rng: 
 
 
 class MicroBatch(NamedTuple):
-    """Rows padded on the right: `targets[i, t]` is the token after `input_ids[i, t]`, or IGNORE."""
+    """Rows padded on the right, as the network takes them.
+
+    `targets[i, t]` is the token after `input_ids[i, t]`, or IGNORE. To an encoder-decoder `input_ids` are the prompt
+    alone, and `targets[i, t]` is the token after `decoder_input_ids[i, t]`.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     targets: torch.Tensor
+    decoder_input_ids: torch.Tensor | None = None
 
 
 class StepBatch(NamedTuple):
@@ -140,7 +168,8 @@ class StepBatch(NamedTuple):
 class StepBatches:
     """Iterates the step batches of a plan, from `position` on: what Lightning stores to go on mid-epoch.
 
-    With several devices each takes every `world`-th row of each micro-batch, so that a step is the same step.
+    Several devices are dealt the micro-batches of a step in turn; the last, fewer than there are devices, they share
+    row by row. So a step is the same step, and all have about as much to do.
     """
 
     def __init__(self, examples: Examples, plan: Plan, pad: int, rank: int = 0, world: int = 1) -> None:
@@ -154,8 +183,14 @@ class StepBatches:
     def __iter__(self) -> Iterator[StepBatch]:
         while self.position < len(self):
             step, self.position = self.position, self.position + 1
-            parts = [self._collate(rows) for rows in self._plan.steps[step]]
+            parts = [self._collate(rows) for rows in self._share(self._plan.steps[step])]
             yield StepBatch(step, parts, int(self._plan.num_targets[step]))
+
+    def _share(self, batches: Sequence[Rows]) -> list[Rows]:
+        """Return our part of a step; none where there are fewer rows than devices."""
+        num_whole = len(batches) - len(batches) % self._world
+        shared = [rows[self._rank :: self._world] for rows in batches[num_whole:]]
+        return [*batches[self._rank : num_whole : self._world], *filter(len, shared)]
 
     def state_dict(self) -> dict[str, int]:
         """Return the position, for a checkpoint."""
@@ -166,17 +201,25 @@ class StepBatches:
         self.position = state["position"]
 
     def _collate(self, rows: Rows) -> MicroBatch:
-        mine = rows[self._rank :: self._world]
-        # A device without a row still takes part in the backward pass: it gets one, with nothing to learn.
-        taken = mine if len(mine) else rows[:1]
-        examples = [self._examples.tokens[i] for i in taken.tolist()]
-        shape = len(examples), max(len(ids) for ids in examples)
-        input_ids = np.full(shape, self._pad, dtype=np.int64)
-        targets = np.full(shape, IGNORE, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        for i, (ids, start) in enumerate(zip(examples, self._examples.prompt_lengths[taken], strict=True)):
-            input_ids[i, : len(ids)] = ids
-            mask[i, : len(ids)] = 1
-            if len(mine):
-                targets[i, start - 1 : len(ids) - 1] = ids[start:]
-        return MicroBatch(torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(targets))
+        starts: list[int] = self._examples.prompt_lengths[rows].tolist()
+        texts = [self._examples.tokens[i] for i in rows.tolist()]
+        prompts = [ids[:start] for ids, start in zip(texts, starts, strict=True)]
+        responses = [ids[start:] for ids, start in zip(texts, starts, strict=True)]
+        begin, decoder_ids = self._examples.decoder_start, None
+        if begin is not None:
+            texts, decoder_ids = prompts, _padded([np.r_[begin, ids[:-1]] for ids in responses], self._pad)
+            targets = _padded(responses, IGNORE)
+        else:
+            # The last token of the prompt is the first to have a target; the end of the response has none.
+            silent = [np.full(start - 1, IGNORE) for start in starts]
+            targets = _padded([np.r_[s, ids, IGNORE] for s, ids in zip(silent, responses, strict=True)], IGNORE)
+        mask = _padded([np.ones_like(ids) for ids in texts], 0)
+        return MicroBatch(_padded(texts, self._pad), mask, targets, decoder_ids)
+
+
+def _padded(rows: Sequence[np.ndarray], filling: int) -> torch.Tensor:
+    """Stack rows of different lengths, filled up on the right."""
+    array = np.full((len(rows), max(map(len, rows))), filling, dtype=np.int64)
+    for i, row in enumerate(rows):
+        array[i, : len(row)] = row
+    return torch.from_numpy(array)

@@ -13,8 +13,8 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,6 +24,8 @@ from torch.nn.functional import cross_entropy
 
 from aliquot.adapter import full_disk_told
 from aliquot.finetune_data import IGNORE, Examples, MicroBatch, Plan, StepBatch, StepBatches
+from aliquot.process_group import add_up, agreed
+from aliquot.processes import Place
 from aliquot.progress import Progress
 from aliquot.store import OnMetrics, write_atomic
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from aliquot.finetune import LoRA
+
+_ALONE = Place()
 
 
 def learning_rate(recipe: LoRA, step: int, num_steps: int) -> float:
@@ -53,19 +57,28 @@ class LoRAModule(LightningModule):
         plan: in which steps.
         pad: the padding token.
         fingerprint: identity of the whole training; a checkpoint of another one is refused.
+        at: which of the processes that train together this is.
     """
 
     losses: torch.Tensor
 
     def __init__(
-        self, network: PeftModel, recipe: LoRA, examples: Examples, plan: Plan, pad: int, fingerprint: str
+        self,
+        network: PeftModel,
+        recipe: LoRA,
+        examples: Examples,
+        plan: Plan,
+        pad: int,
+        fingerprint: str,
+        at: Place = _ALONE,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # accumulation weighs micro-batches by their response tokens
         self.strict_loading = False  # checkpoints lack the frozen base
         self.network = network
         self.recipe = recipe
-        self._examples, self._plan, self._pad, self._fingerprint = examples, plan, pad, fingerprint
+        self.plan = plan
+        self._examples, self._pad, self._fingerprint, self._at = examples, pad, fingerprint, at
         # The loss of each step, summed over its response tokens, in nats; part of the checkpoint.
         self.register_buffer("losses", torch.zeros(len(plan)))
         self._labelled = torch.empty(0)
@@ -77,8 +90,8 @@ class LoRAModule(LightningModule):
         return (args[0][self._labelled],)
 
     def train_dataloader(self) -> StepBatches:
-        """Return this device's share of every step."""
-        return StepBatches(self._examples, self._plan, self._pad, self.trainer.global_rank, self.trainer.world_size)
+        """Return this process's share of every step."""
+        return StepBatches(self._examples, self.plan, self._pad, self._at.rank, self._at.world)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the adapter, fused: it consists of many small tensors."""
@@ -88,30 +101,41 @@ class LoRAModule(LightningModule):
         """Take one optimiser step on the mean loss over all response tokens of its micro-batches."""
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, batch.step, len(self._plan))
+            group["lr"] = learning_rate(self.recipe, batch.step, len(self.plan))
         # Dropout of a step depends on nothing that came before it.
-        seeds = np.random.SeedSequence([self.recipe.seed, batch.step, self.global_rank])
+        seeds = np.random.SeedSequence([self.recipe.seed, batch.step, self._at.rank])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         total = torch.zeros((), device=self.device)
         for part in batch.micro_batches:
             loss = self.loss_sum(part)
-            # Devices average their gradients; the factor makes a sum of it.
-            self.manual_backward(loss * (self.trainer.world_size / batch.num_targets))
+            self.manual_backward(loss / batch.num_targets)
             total += loss.detach()
+        if self._at.world > 1:
+            add_up([*self._gradients(), total])
         torch.nn.utils.clip_grad_norm_(self._adapter(), self.recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        self.losses[batch.step] = self.trainer.strategy.reduce(total, reduce_op="sum")
+        self.losses[batch.step] = total
 
     def loss_sum(self, part: MicroBatch) -> torch.Tensor:
         """Sum the cross-entropy of the response tokens, in nats."""
         self._labelled = part.targets != IGNORE
-        logits = self.network(input_ids=part.input_ids, attention_mask=part.attention_mask, use_cache=False).logits
+        response = {} if part.decoder_input_ids is None else {"decoder_input_ids": part.decoder_input_ids}
+        logits = self.network(
+            input_ids=part.input_ids, attention_mask=part.attention_mask, use_cache=False, **response
+        ).logits
         assert logits.ndim == 2, f"the output layer was bypassed: logits {tuple(logits.shape)}"
         return cross_entropy(logits.float(), part.targets[self._labelled], reduction="sum")
 
     def _adapter(self) -> list[torch.nn.Parameter]:
         return [p for p in self.network.parameters() if p.requires_grad]
+
+    def _gradients(self) -> Iterator[torch.Tensor]:
+        """Yield those of the adapter; a layer that our rows did not pass through, an expert say, has one of zeros."""
+        for weights in self._adapter():
+            if weights.grad is None:
+                weights.grad = torch.zeros_like(weights)
+            yield weights.grad
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen base out."""
@@ -126,38 +150,42 @@ class LoRAModule(LightningModule):
 
     def mean_loss(self, start: int, stop: int) -> float:
         """Return the mean loss of steps start..stop-1 in nats per response token."""
-        return float(self.losses[start:stop].sum()) / float(self._plan.num_targets[start:stop].sum())
+        return float(self.losses[start:stop].sum()) / float(self.plan.num_targets[start:stop].sum())
 
 
 class Checkpoints(Callback):
-    """Writes the checkpoint every `every` optimiser steps and when the process is told to end (SIGTERM, Ctrl-C)."""
+    """Writes the checkpoint every `every` optimiser steps and when a process is told to end (SIGTERM, Ctrl-C).
 
-    def __init__(self, path: Path, every: int, interrupted: Event) -> None:
-        self._path, self._every, self._interrupted = path, every, interrupted
+    Whichever process is told, all end behind the same step, and the first of them saves.
+    """
+
+    def __init__(self, path: Path, every: int, at: Place, told_to_end: Callable[[], bool]) -> None:
+        self._path, self._every, self._at, self._told_to_end = path, every, at, told_to_end
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
         """Save, whole or not at all; Lightning itself would heed SIGTERM only after the last epoch."""
-        told_to_end = trainer.received_sigterm or self._interrupted.is_set()
-        if told_to_end or trainer.global_step % self._every == 0:
+        interrupted = self._told_to_end()
+        ends = agreed(interrupted or trainer.received_sigterm, self._at, trainer.strategy.root_device)
+        if self._at.rank == 0 and (ends or trainer.global_step % self._every == 0):
             # Lightning's own writing may end in a copy across file systems, which a kill can cut in half.
             temporary = self._path.with_suffix(".partial")
             with full_disk_told(temporary):
                 trainer.save_checkpoint(temporary, weights_only=False)
-            if trainer.is_global_zero:
-                temporary.replace(self._path)
-        if self._interrupted.is_set():
+            temporary.replace(self._path)
+        if interrupted:
             raise KeyboardInterrupt
-        if told_to_end:
+        if ends:
             raise SystemExit(128 + signal.SIGTERM)
 
 
 class Report(Callback):
     """Shows progress and, about a hundred times, appends a line to metrics.jsonl and hands it to `on_metrics`."""
 
-    def __init__(self, path: Path, plan: Plan, on_metrics: OnMetrics) -> None:
+    def __init__(self, path: Path, plan: Plan, at: Place, on_metrics: OnMetrics) -> None:
         self._path = path
+        self._at = at
         self._on_metrics = on_metrics
         self._num_steps = len(plan)
         self._every = max(1, len(plan) // 100)
@@ -168,7 +196,7 @@ class Report(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the metrics where the checkpoint was written; later ones will be written again."""
-        if not trainer.is_global_zero:
+        if self._at.rank > 0:
             return
         self._first_step = trainer.global_step
         text = self._path.read_text() if self._first_step and self._path.exists() else ""
@@ -182,27 +210,28 @@ class Report(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
-        """Count the step and, now and then, log."""
-        if self._progress is None:
+        """Count the step and, now and then, log the mean loss since the line before."""
+        step, module = trainer.global_step, cast(LoRAModule, pl_module)
+        if self._progress is not None:
+            self._progress.update()
+        if step % self._every and step != self._num_steps:
             return
-        step = trainer.global_step
-        self._progress.update()
-        if step % self._every == 0 or step == self._num_steps:
-            self._log(step, cast(LoRAModule, pl_module), self._progress)
-
-    def _log(self, step: int, module: LoRAModule, progress: Progress) -> None:
-        """Write the mean loss since the line before."""
         loss = module.mean_loss((step - 1) // self._every * self._every, step)
-        if not math.isfinite(loss):
+        if not math.isfinite(loss):  # in all processes alike
             rate = module.recipe.learning_rate
             raise ValueError(f"the loss is {loss} at step {step}; lower finetune.learning_rate (now {rate:g})")
+        if self._progress is not None:
+            self._log(step, loss, learning_rate(module.recipe, step - 1, self._num_steps), self._progress)
+
+    def _log(self, step: int, loss: float, rate: float, progress: Progress) -> None:
+        """Write a line."""
         seconds = time.monotonic() - self._started
         speed = (self._tokens[step] - self._tokens[self._first_step]) / seconds
         progress.update(0, loss=f"{loss:.3f}", speed=f"{speed:,.0f} tokens/s")
         line = {
             "step": step,
             "loss": round(loss, 5),
-            "learning_rate": learning_rate(module.recipe, step - 1, self._num_steps),
+            "learning_rate": rate,
             "tokens": int(self._tokens[step]),
             "seconds": round(self._seconds_before + seconds, 2),
         }

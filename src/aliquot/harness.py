@@ -1,177 +1,118 @@
-"""lm-eval, made quiet: it builds the questions, asks the model and judges the answers.
-
-What it would leave behind in the process (log levels, progress bars, random states, padding side) is put back.
-"""
+"""Questions asked and answers judged by lm-eval, task by task, so that a cut-off evaluation can go on."""
 
 from __future__ import annotations
 
+import json
 import logging
-import random
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-import lm_eval.api.task
-import numpy as np
 import torch
 from lm_eval import evaluator
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
-from aliquot.evaluate import Benchmark, check_tasks
+from aliquot.benchmark import Benchmark
+from aliquot.harness_tasks import Tasks, check_room, max_new_tokens, measure_of, open_tasks
 from aliquot.progress import Progress
+from aliquot.store import write_atomic
+from aliquot.undisturbed import undisturbed
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-#: What counts as right, in order of preference.
-_MEASURES = ("acc", "exact_match")
-#: Draws few-shot examples; lm-eval's own default.
-_FEWSHOT_SEED = 1234
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What lm-eval found.
+    """What lm-eval found on one task.
 
     Args:
-        correct: task -> one float per question, in the order of the task's file.
-        tasks: name asked for -> its tasks; a group has many.
-        versions: task -> version.
-        num_fewshot: task -> worked examples before each question.
+        correct: one float per question, in the order of the task's file.
+        version: of the task.
+        num_fewshot: worked examples before each question.
+        max_new_tokens: of each answer, or None where the model only chooses.
+        num_cut: questions that lost their beginning, being longer than the model's context.
     """
 
-    correct: dict[str, list[float]]
-    tasks: dict[str, list[str]]
-    versions: dict[str, Any]
-    num_fewshot: dict[str, int]
+    correct: list[float]
+    version: Any
+    num_fewshot: int
+    max_new_tokens: int | None
+    num_cut: int
 
 
-def answer_questions(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark) -> Answers:
-    """Let the model answer every question of the benchmark."""
-    with _quiet(), _states_kept(), torch.inference_mode():
-        loaded, tasks = load_tasks(benchmark)
-        measures = {name: _measure(name, task) for name, task in loaded["tasks"].items()}
-        lm = _ReportingLM(network, tokenizer, benchmark.batch_size)
-        results = cast(
-            dict[str, Any],
-            evaluator.evaluate(lm, loaded, limit=benchmark.limit, bootstrap_iters=0, log_samples=True),
+def answer_questions(lm: Any, benchmark: Benchmark, finished: Path) -> dict[str, dict[str, Answers]]:
+    """Let the model answer all questions; return name asked for -> task -> answers.
+
+    Each task is written to the folder `finished` when it is done, and is not done again where it stands there.
+    """
+    answers: dict[str, dict[str, Answers]] = {}
+    with undisturbed(), torch.inference_mode(), open_tasks(benchmark) as opened:
+        for name, task in opened.tasks.items():
+            measure_of(name, task)
+            if lm.backend == "causal":
+                check_room(max_new_tokens(task, lm) or 0, lm.max_length)
+        for name, tasks in opened.names.items():
+            answers[name] = _answer(lm, name, tasks, opened, finished)
+    return answers
+
+
+def _answer(lm: Any, name: str, tasks: Sequence[str], opened: Tasks, finished: Path) -> dict[str, Answers]:
+    """Answer the tasks of one name, with one progress indication for all of them."""
+    answers = {task: _read(finished / f"{task}.json") for task in tasks if (finished / f"{task}.json").exists()}
+    done = sum(opened.limits[task] for task in answers)
+    with Progress(f"evaluate {name}", sum(opened.limits[task] for task in tasks), "question", done) as progress:
+        for number, task in enumerate(tasks, start=1):
+            if task not in answers:
+                progress.update(0, task=f"{number}/{len(tasks)}")
+                with _counting(lm, progress, opened.limits[task]):
+                    answers[task] = _answer_task(lm, task, opened)
+                write_atomic(finished / f"{task}.json", json.dumps(asdict(answers[task])) + "\n")
+    if num_cut := sum(found.num_cut for found in answers.values()):
+        log.warning(
+            "%s: %d of %d questions are longer than the model's context and lost their beginning",
+            *(name, num_cut, sum(len(found.correct) for found in answers.values())),
         )
-    samples = cast(dict[str, list[dict[str, Any]]], results["samples"])
-    correct = {task: _correctness(measures[task], samples[task]) for names in tasks.values() for task in names}
+    return {task: answers[task] for task in tasks}
+
+
+def _answer_task(lm: Any, name: str, opened: Tasks) -> Answers:
+    task, limit, cut = opened.tasks[name], opened.limits[name], getattr(lm, "num_cut", 0)
+    alone: Any = {"tasks": {name: task}, "groups": {}, "group_map": {}}
+    results: Any = evaluator.evaluate(lm, alone, limit=limit, bootstrap_iters=0, log_samples=True)
     return Answers(
-        correct,
-        tasks,
-        versions={task: results["versions"][task] for task in correct},
-        num_fewshot={task: results["n-shot"][task] for task in correct},
+        _correctness(measure_of(name, task), results["samples"][name]),
+        results["versions"][name],
+        results["n-shot"][name],
+        max_new_tokens(task, lm),
+        getattr(lm, "num_cut", 0) - cut,
     )
 
 
-def load_tasks(benchmark: Benchmark) -> tuple[Any, dict[str, list[str]]]:
-    """Load the tasks; return what lm-eval's `evaluate` takes, and the task names behind each name asked for."""
-    folder = benchmark.folder()
-    manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=folder is None)
-    check_tasks(benchmark.tasks, manager.all_tasks, str(benchmark.include or "lm-eval"))
-    loaded = cast(Any, manager.load(list(benchmark.tasks)))
-    for task in loaded["tasks"].values():
-        if benchmark.num_fewshot is not None:
-            task.set_config("num_fewshot", benchmark.num_fewshot)
-        elif task.get_config("num_fewshot") is None:
-            task.set_config("num_fewshot", 0)
-        task.set_fewshot_seed(_FEWSHOT_SEED)
-    return loaded, {name: _task_names(name, loaded["groups"], manager) for name in benchmark.tasks}
+@contextmanager
+def _counting(lm: Any, progress: Progress, num_questions: int) -> Generator[None]:
+    """Turn rows that went through the model into questions done, inside the block."""
+    told = 0
+
+    def tell(rows: int, of: int) -> None:
+        nonlocal told
+        now = min(num_questions, num_questions * rows // of)
+        progress.update(now - told)
+        told = now
+
+    lm.on_rows = tell
+    try:
+        yield
+    finally:
+        del lm.on_rows
+    progress.update(num_questions - told)
 
 
-def _task_names(name: str, groups: Mapping[str, Any], manager: TaskManager) -> list[str]:
-    """Return the tasks of a group or tag, or the name itself."""
-    if name in groups:
-        return [task.task_name for task in groups[name].get_all_tasks()]
-    return sorted(manager.task_index[name].tags) if name in manager.all_tags else [name]
-
-
-def _measure(name: str, task: Any) -> str:
-    """Return the measure of a task that says right or wrong."""
-    found = [metric["metric"] for metric in task.config.metric_list]
-    measure = next((measure for measure in _MEASURES if measure in found), None)
-    if measure is None:
-        raise ValueError(
-            f"task '{name}' measures {', '.join(found)}; right or wrong per question needs {' or '.join(_MEASURES)}"
-        )
-    return measure
+def _read(path: Path) -> Answers:
+    return Answers(**json.loads(path.read_text()))
 
 
 def _correctness(measure: str, samples: Sequence[Mapping[str, Any]]) -> list[float]:
     """Return right or wrong for every question, in the order of the file, by the task's first filter."""
     first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
     return [float(sample[measure]) for sample in sorted(first, key=lambda sample: sample["doc_id"])]
-
-
-# The decorator that registers HFLM hides its class from type checkers.
-_HFLM: Any = HFLM
-
-
-class _ReportingLM(_HFLM):
-    """lm-eval's model with our progress indication in the place of its bars."""
-
-    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
-        super().__init__(pretrained=network, tokenizer=cast(Any, tokenizer), batch_size=batch_size)
-        self._progress: Progress | None = None
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        with Progress("evaluate", len(requests), "choice") as self._progress:
-            return super().loglikelihood(requests, disable_tqdm=True)
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        with Progress("evaluate", len(requests), "answer") as self._progress:
-            return super().generate_until(requests, disable_tqdm=True)
-
-    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return self._counted(super()._model_call(inps, *args, **kwargs))
-
-    def _model_generate(self, context: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return self._counted(super()._model_generate(context, *args, **kwargs))
-
-    def _counted(self, rows: torch.Tensor) -> torch.Tensor:
-        if self._progress is not None:
-            self._progress.update(len(rows))
-        return rows
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Silence what lm-eval says at every run and nobody can act on; its other warnings still show."""
-
-    def is_news(record: logging.LogRecord) -> bool:
-        said = (
-            "`pretrained` model kwarg",
-            "Passed an already-initialized model",
-            "Custom kwargs can be passed",
-        )
-        return not any(text in str(record.msg) for text in said)
-
-    def without_bar(items: Iterable[Any], **_: Any) -> Iterable[Any]:
-        return items
-
-    loggers = [logging.getLogger(f"lm_eval.{name}") for name in ("api.task", "models.huggingface")]
-    bar, lm_eval.api.task.tqdm = lm_eval.api.task.tqdm, without_bar  # pyright: ignore
-    for logger in loggers:
-        logger.addFilter(is_news)
-    try:
-        yield
-    finally:
-        lm_eval.api.task.tqdm = bar
-        for logger in loggers:
-            logger.removeFilter(is_news)
-
-
-@contextmanager
-def _states_kept() -> Generator[None]:
-    """Put the random states back: tasks may draw from them, lm-eval may seed them."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002

@@ -124,6 +124,12 @@ class Lease:
                 log.warning("cannot touch the lease %s: %s", self.path, error)
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether somebody who is alive, as far as can be told at once, holds the lease."""
+    holder = _read(path)
+    return holder is not None and not _is_dead(holder, time.time() - _modified(path) / 1e9)
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the holder, None where there is no lease; one just being written, or cut off while it was, has no name."""
     try:

@@ -1,4 +1,4 @@
-"""Causal language models: how one is named in a config, loaded, and made to read a prompt.
+"""Language models: how one is named in a config, loaded, and made to read a prompt.
 
 The only home of transformers' loading functions. A spec is cheap and frozen; `load()` does the work.
 """
@@ -6,61 +6,60 @@ The only home of transformers' loading functions. A spec is cheap and frozen; `l
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aliquot.sources import content_hash, locate
+from aliquot.encoding import CHAT, OVERLONG, Encoding, check_template, check_tokenizer, no_chat_template
+from aliquot.hub import check_id, check_repository, fetch
+from aliquot.model_files import check_directory, read_json, weights_hash
+from aliquot.quantization import NF4
+from aliquot.sources import locate
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _DTYPES = ("float32", "bfloat16", "float16")
-_SHARD_INDEX = "model.safetensors.index.json"
-_TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-#: The files of a directory that decide what a model computes: not its README, nor its git history.
-_DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetensors", "*.py", *_TOKENIZER)
+_FLASH = "flash_attention_2"
+_ATTENTIONS = ("sdpa", "eager", _FLASH)
 
 
 @dataclass(frozen=True)
 class Model:
-    """Names a base model and the text format it is finetuned and scored in.
+    """Names a base model, causal or encoder-decoder, and the text format it is finetuned and scored in.
 
     Args:
         path: a directory, a `pkg://` resource, or a Hugging Face hub id.
         revision: commit of the hub repository, which a hub id needs: branches move. Belongs to the identity.
         dtype: of weights and arithmetic: float32, bfloat16 or float16.
-        template: one example as the model sees it, with `{prompt}` and, last, `{response}`.
-        max_tokens: the longest example in tokens, prompt and response. Where more is needed, the prompt loses its
-            beginning: what is asked usually stands at its end.
+        attention: how it is computed: sdpa (torch's own), eager or flash_attention_2. They differ in the last bits.
+        quantization: None, or NF4 for base weights in 4 bits.
+        template: one example as the model sees it, with `{prompt}` and, last, `{response}`; or `chat` for the
+            tokenizer's own chat template.
+        max_tokens: the longest example in tokens, prompt and response together.
+        overlong: what a prompt loses where more is needed: cut_start its beginning (what is asked usually stands at
+            its end), cut_end its end; refuse stops with its length.
         trust_remote_code: let the hub repository run its own Python. Off unless asked for.
     """
 
     path: str
     revision: str | None = None
     dtype: str = "float32"
+    attention: str = "sdpa"
+    quantization: NF4 | None = None
     template: str = "{prompt}\nAnswer: {response}"
     max_tokens: int = 256
+    overlong: str = "cut_start"
     trust_remote_code: bool = field(default=False, metadata={"key": False})
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"model.dtype={self.dtype} is unknown; choose one of {', '.join(_DTYPES)}")
-        if "{prompt}" not in self.template or not self.template.endswith("{response}"):
-            raise ValueError(
-                f"model.template={self.template!r} must contain {{prompt}} and end with {{response}}, "
-                "for example '{prompt}\\nAnswer: {response}'"
-            )
-        if "\\n" in self.template:
-            raise ValueError(
-                f"model.template={self.template!r} holds a backslash and an n where a line break must be meant; "
-                "write it in a yaml file between double quotes, or in a shell as $'...\\n...'"
-            )
+        for name, valid in (("dtype", _DTYPES), ("attention", _ATTENTIONS), ("overlong", tuple(OVERLONG))):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"model.{name}={getattr(self, name)} is unknown; choose one of {', '.join(valid)}")
+        check_template(self.template)
         if self.max_tokens < 2:
             raise ValueError(f"model.max_tokens={self.max_tokens} leaves no room; give at least 2")
 
@@ -72,9 +71,10 @@ class Model:
         """
         local = self.directory()
         if local is None:
-            self._check_hub_id()
-        weights = _weights_hash(local) if local else f"{self.path}@{self.revision}"
-        return {"weights": weights, "dtype": self.dtype, "template": self.template, "max_tokens": self.max_tokens}
+            check_id(self.path, self.revision)
+        names = ("dtype", "attention", "quantization", "template", "max_tokens", "overlong")
+        weights = weights_hash(local) if local else f"{self.path}@{self.revision}"
+        return {"weights": weights, **{name: getattr(self, name) for name in names}}
 
     def directory(self) -> Path | None:
         """Return the local directory, or None for a hub id."""
@@ -82,34 +82,42 @@ class Model:
         return path if path.is_dir() else None
 
     def check(self) -> None:
-        """Raise ValueError unless the model can be loaded, before anything expensive starts."""
+        """Raise ValueError unless the model can be had and loaded here, before anything expensive starts."""
+        local = self.directory()
+        if local:
+            check_directory(local)
+        else:
+            check_id(self.path, self.revision)
+            check_repository(self.path, cast(str, self.revision))
+        if self.template == CHAT and not self._has_chat_template():
+            raise ValueError(no_chat_template(self.path))
+        if self.attention == _FLASH and find_spec("flash_attn") is None:
+            raise ValueError(
+                f"model.attention={_FLASH} needs the package flash-attn, which is not installed; run "
+                "pip install flash-attn --no-build-isolation on a machine with a GPU, or use model.attention=sdpa"
+            )
+        if self.attention == _FLASH and self.dtype == "float32":
+            raise ValueError(
+                f"model.attention={_FLASH} computes in 16 bits only; set model.dtype=bfloat16, or use sdpa"
+            )
+        if self.quantization:
+            self.quantization.check()
+
+    def _has_chat_template(self) -> bool:
+        return self._file("chat_template.jinja") is not None or bool(
+            read_json(self._file("tokenizer_config.json")).get("chat_template")
+        )
+
+    def _file(self, name: str) -> Path | None:
+        """Return a small file of the model, from the hub if need be, or None where there is none."""
         local = self.directory()
         if local is None:
-            self._check_hub_id()
-            return
-        if not (local / "config.json").is_file():
-            raise ValueError(f"model directory {local} has no config.json; save one with save_pretrained")
-        if not any(local.glob("*.safetensors")):
-            remedy = "convert the pickled weights with save_pretrained" if any(local.glob("*.bin")) else "add them"
-            raise ValueError(f"model directory {local} holds no weights (*.safetensors); {remedy}")
-        if not any(path for pattern in _TOKENIZER for path in local.glob(pattern)):
-            raise ValueError(f"model directory {local} has no tokenizer; add it with the tokenizer's save_pretrained")
-        missing = _missing_shards(local)
-        if missing:
-            raise ValueError(
-                f"model directory {local} lacks {len(missing)} of the files that {_SHARD_INDEX} names, {missing[0]} "
-                "first; copy them, or download the model again"
-            )
+            return fetch(self.path, cast(str, self.revision), name)
+        return local / name if (local / name).is_file() else None
 
-    def _check_hub_id(self) -> None:
-        """Raise ValueError unless path and revision name one commit of a hub repository."""
-        if self.path.startswith((".", "/", "~", "pkg://")) or self.path.count("/") != 1:
-            raise ValueError(f"model.path={self.path} is no directory; give one, or a hub id such as org/name")
-        if not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(
-                f"model.revision={self.revision} is no commit, so what model.path={self.path} means may change; set "
-                f"model.revision to one of https://huggingface.co/{self.path}/commits/main"
-            )
+    def family(self) -> str:
+        """Return the model's type as its config names it, such as llama, without loading any library."""
+        return str(read_json(self._file("config.json")).get("model_type", "unknown"))
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer; one without a padding token pads with its end-of-sequence token."""
@@ -117,27 +125,40 @@ class Model:
 
         with self._explained():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self._source(), **self._options())
-        if tokenizer.eos_token_id is None:
-            raise ValueError(
-                f"the tokenizer of {self.path} has no end-of-sequence token, so no response could end; set eos_token "
-                "in its tokenizer_config.json"
-            )
+        check_tokenizer(tokenizer, self.template, self.path)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
+    def load_config(self) -> PreTrainedConfig:
+        """Load what the model says of itself, without its weights."""
+        from transformers import AutoConfig
+
+        with self._explained():
+            return cast("PreTrainedConfig", AutoConfig.from_pretrained(self._source(), **self._options()))
+
     def load(self) -> PreTrainedModel:
         """Load the weights (safetensors only) in eval mode with the KV cache on."""
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a bar of its own for every load; ours tell how far the work is
+        options = self._options() | {"dtype": self.dtype, "attn_implementation": self.attention}
+        if self.quantization:
+            options["quantization_config"] = self.quantization.config(self.dtype)
         with self._explained():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                self._source(), dtype=self.dtype, use_safetensors=True, **self._options()
+            model: PreTrainedModel = _auto_class(self.load_config()).from_pretrained(
+                self._source(), use_safetensors=True, **options
             )
         model.config.use_cache = True
         return model.eval()
+
+    def load_skeleton(self) -> PreTrainedModel:
+        """Build the network without weights, on torch's meta device: its layers have names and shapes only."""
+        import torch
+
+        config = self.load_config()
+        with torch.device("meta"):
+            return _auto_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
 
     def _source(self) -> str:
         return str(self.directory() or self.path)
@@ -160,60 +181,19 @@ class Model:
                 f"{reason} Check id, revision and network; where access is restricted, run `hf auth login`"
             ) from error
 
+    def encoding(self, tokenizer: PreTrainedTokenizerBase) -> Encoding:
+        """Return what turns prompts and responses into tokens."""
+        config = self.load_config()
+        start = config.decoder_start_token_id if config.is_encoder_decoder else None
+        return Encoding(tokenizer, self.template, self.overlong, start)
+
     def encode_prompts(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
         """Tokenise prompts in the template up to where the response begins, special tokens included; none is cut."""
-        return _encode(tokenizer, [self._halves(prompt)[0] for prompt in prompts])
-
-    def encode_pairs(
-        self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], responses: Sequence[str]
-    ) -> list[tuple[list[int], list[int]]]:
-        """Tokenise prompts and what follows them: the response, ended by the end-of-sequence token.
-
-        The response's tokens are those that the whole text has beyond the prompt's, as in lm-eval: read on its own,
-        a tokenizer would take a response for the beginning of a text.
-        """
-        before = self.encode_prompts(tokenizer, prompts)
-        pairs = zip(map(self._halves, prompts), responses, strict=True)
-        whole = _encode(tokenizer, [start + gap + response for (start, gap), response in pairs])
-        end = cast(int, tokenizer.eos_token_id)
-        return [(ids, [*both[len(ids) :], end]) for ids, both in zip(before, whole, strict=True)]
-
-    def num_leading(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Count the special tokens that the tokenizer puts before every text."""
-        return _num_added(tokenizer)[0]
-
-    def _halves(self, prompt: str) -> tuple[str, str]:
-        """Fill in the template up to the response, and split off trailing spaces: those open the response."""
-        text = self.template.removesuffix("{response}").replace("{prompt}", prompt)
-        before = text.rstrip(" ")
-        return before, text[len(before) :]
+        return self.encoding(tokenizer).prompts(prompts)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Tokenise texts without the special tokens that the tokenizer would end them with: ours go on."""
-    trailing = _num_added(tokenizer)[1]
-    return [ids[: len(ids) - trailing] for ids in cast(list[list[int]], tokenizer(texts)["input_ids"])]
+def _auto_class(config: PreTrainedConfig) -> Any:
+    """Return transformers' class for networks that generate text, by whether they have an encoder."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-
-def _num_added(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Count the special tokens that the tokenizer adds before and behind a text."""
-    bare = cast(list[int], tokenizer("a", add_special_tokens=False)["input_ids"])
-    full = cast(list[int], tokenizer("a")["input_ids"])
-    added = len(full) - len(bare)
-    leading = next((i for i in range(added) if full[i : i + len(bare)] == bare), added)
-    return leading, added - leading
-
-
-def _weights_hash(directory: Path) -> str:
-    """Hash the names and contents of the files that define a model."""
-    files = sorted({file for pattern in _DEFINING for file in directory.glob(pattern) if file.is_file()})
-    lines = "".join(f"{file.name}\0{content_hash(file)}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _missing_shards(directory: Path) -> list[str]:
-    index = directory / _SHARD_INDEX
-    if not index.is_file():
-        return []
-    named: set[str] = set(json.loads(index.read_text())["weight_map"].values())
-    return sorted(name for name in named if not (directory / name).is_file())
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from omegaconf import DictConfig
 
 from aliquot import console
 from aliquot.config import Until, create, parse_budget
+from aliquot.pools.clean import EVALUATE
 from aliquot.results import RunRecord, save_config, write_selection
-from aliquot.stages import Annotate, Evaluate, Finetune, Score, Select
-from aliquot.store import Stage, Store
+from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
+from aliquot.store import Stage, Store, ignore
 from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.tracker import NoTracker, Tracked, Tracker
+from aliquot.types import Pool
 
 #: Rows of the selection that the tracker shows; selected.jsonl has them all.
 TABLE_ROWS = 1000
@@ -55,13 +58,21 @@ class Experiment:
         return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
 
 
-def build(cfg: DictConfig) -> Experiment:
+def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...] = ()) -> Experiment:
     """Turn a composed config into an experiment.
+
+    The pool is prepared on the way, unless it is already: its size decides the budget and the plan.
+
+    Args:
+        cfg: without Hydra's own node.
+        choice: the name of the strategy; None asks Hydra for it, and for the overrides.
+        overrides: what the command line changed.
 
     Raises:
         ValueError: a field is wrong, the pool cannot be read, or the strategy needs what the scorer does not keep.
     """
-    choice, overrides = _command_line(cfg)
+    if choice is None:
+        choice, overrides = _command_line(cfg)
     parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
     parts |= {group: create(cfg, group) for group in ("finetune", "evaluate", "trainer")}
     model, spec, strategy, trainer = parts["model"], parts["pool"], parts["strategy"], parts["trainer"]
@@ -69,13 +80,14 @@ def build(cfg: DictConfig) -> Experiment:
         raise ValueError(
             f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
         )
-    pool = spec.load()
+    prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
+    pool = _prepared(prepare, Store(Path(cfg.store)))
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
 
-    score = Score(model, spec, parts["scorer"], trainer, len(pool))
+    score = Score(model, prepare, parts["scorer"], trainer, len(pool))
     needs_scores = bool(strategy.requires - {"tasks"})
-    select = Select(spec, strategy, score if needs_scores else None, budget, trainer)
+    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
     annotate = Annotate(select, parts["annotator"], budget)
     finetune = Finetune(model, annotate, parts["finetune"], trainer)
     base = Evaluate(model, None, parts["evaluate"], trainer)
@@ -90,7 +102,7 @@ def build(cfg: DictConfig) -> Experiment:
         {stage.key: stage for stage in _upstream_first(goal)}.values()
     )  # parts of a ranking share a scoring pass
     if cfg.until == Until.evaluate:
-        chain.insert(-1, base)
+        chain.insert(-2, base)  # before finetuning: what keeps an evaluation from working shows early
     return Experiment(
         stages=tuple(chain),
         strategy=choice,
@@ -100,6 +112,18 @@ def build(cfg: DictConfig) -> Experiment:
         seed=cfg.seed,
         overrides=overrides,
     )
+
+
+def _prepared(prepare: Prepare, store: Store) -> Pool:
+    """Return the pool, read and cleaned now if it was not before."""
+    if store.record(prepare) is not None:
+        return store.get(prepare)
+    store.check_writable()
+    console.say(prepare.title())
+    pool = store.get(prepare)
+    if lost := prepare.report(store).line(pool.name):
+        console.say(f"{lost}: {store.directory(prepare)}")
+    return pool
 
 
 def _upstream_first(goal: Stage[Any]) -> Iterator[Stage[Any]]:
@@ -125,31 +149,58 @@ def run(cfg: DictConfig) -> float:
     experiment = build(cfg)
     store = Store(Path(cfg.store))
     todo = [stage for stage in experiment.stages if store.record(stage) is None]
-    console.show_plan(experiment, store)
+    assists = create(cfg, "trainer").place().rank > 0
+    if not assists:
+        console.show_plan(experiment, store)
     store.check_writable()
     for stage in todo:
         stage.check()
-    if cfg.check:
-        console.say("Checked: everything is in order. Nothing was done.")
+        stage.check_devices()
+    if assists:  # one of several processes, the first of which does what only one can do
+        for stage in () if cfg.check else todo:
+            store.assist(stage)
         return math.nan
+    if cfg.check:
+        console.say("Checked: everything is in order. Nothing was done, except that the pool was read.")
+        return math.nan
+    record = execute(experiment, store, cfg, tracker if todo else NoTracker())
+    console.show_results(record, store.root / "runs" / experiment.id, computed=len(todo))
+    return record.mean_score()
+
+
+def execute(
+    experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str] | None = None
+) -> RunRecord:
+    """Do what is not done yet, write what the run leaves for people, and mirror it.
+
+    Args:
+        experiment: what to do.
+        store: where results live.
+        cfg: what the experiment was built from.
+        tracker: of the mirror.
+        sweep: id and command of the sweep that the experiment belongs to.
+    """
     directory = store.root / "runs" / experiment.id
-    config = save_config(cfg, directory)
-    tracked = _track(config, tracker if todo else NoTracker(), experiment, directory)
+    tracked = _track(save_config(cfg, directory), tracker, experiment, directory, sweep)
     summary: dict[str, Any] | None = None
     try:
         store.on_metrics = tracked.log
         record = _execute(experiment, store, directory, tracked)
         summary = record.summary()
     finally:
+        store.on_metrics = ignore
         tracked.finish(summary)
-    console.show_results(record, directory, computed=len(todo))
-    return record.mean_score()
+    return record
 
 
-def _track(config: dict[str, Any], tracker: Tracker, experiment: Experiment, directory: Path) -> Tracked:
-    stages = {stage.name: stage.key for stage in experiment.stages}
+def _track(
+    config: dict[str, Any], tracker: Tracker, experiment: Experiment, directory: Path, sweep: dict[str, str] | None
+) -> Tracked:
+    config = {**config, "stages": {stage.name: stage.key for stage in experiment.stages}}
+    if sweep:
+        config["sweep"] = sweep
     tags = (experiment.strategy, f"{experiment.budget}", experiment.pool, Path(config["model"]["path"]).name)
-    return tracker.start(experiment.id, {**config, "stages": stages}, tags, directory)
+    return tracker.start(experiment.id, config, tags, directory, sweep["id"] if sweep else None)
 
 
 def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
@@ -158,8 +209,11 @@ def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tra
         if store.record(stage) is None:
             console.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
             store.ensure(stage)
+        elif isinstance(stage, Finetune):  # by a run that was cut off, or by a worker of a sweep
+            for line in (store.directory(stage) / "metrics.jsonl").read_text().splitlines():
+                tracked.log(json.loads(line))
         if isinstance(stage, Select):
-            rows = write_selection(stage, store.get(stage), directory / "selected.jsonl")
+            rows = write_selection(store.get(stage.pool), store.get(stage), directory / "selected.jsonl")
             tracked.table("selection", rows[:TABLE_ROWS])
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)

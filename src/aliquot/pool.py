@@ -1,163 +1,248 @@
-"""Pools of prompts: how one is named in a config, read, and checked line by line.
+"""Pools of prompts: how one is named in a config, and what identifies it. How it is read is in `aliquot.pools`.
 
-Reading prompts and reading responses are two functions on purpose. `load` cannot return a response; only an
-annotator calls `read_responses`.
+Reading prompts and reading responses are two methods on purpose. `rows` cannot return a response; only an annotator
+calls `read_responses`.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import zlib
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import itertools
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import ClassVar
 
+from aliquot.pools.clean import Cleaning
+from aliquot.pools.fields import Columns, Row, prompt_row, response_text
+from aliquot.pools.files import READERS, Record, find_files
 from aliquot.sources import content_hash, locate
 from aliquot.types import Pool
 
 
-class PoolSpec(Protocol):
-    """Names a pool. Cheap to build, and loaded only when its prompts are needed."""
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """Names a pool. Cheap to build; read when its prompts are needed.
 
-    @property
-    def name(self) -> str: ...
-    def identity(self) -> dict[str, object]: ...
-    def load(self) -> Pool: ...
-    def check_responses(self) -> None: ...
-    def read_responses(self, ids: Collection[str]) -> dict[str, str]: ...
-
-
-@dataclass(frozen=True)
-class JsonlPool:
-    """Reads a pool from a jsonl file, gzipped or not: one JSON object a line.
+    A format is a subclass with three methods: `content`, `place` and `records`.
 
     Args:
-        path: the file; `pkg://` reaches into an installed package.
         name: how messages call this pool.
-        limit: keep the first so many rows; None keeps all.
-        prompt: column of the prompt.
+        prompt: column of the prompt; `meta.text` reaches into nested objects.
+        context: column of further text, set below the prompt where there is some.
         id: column of the id. Rows without it are identified by a hash of their prompt.
         task: column of the task label; a pool counts as labelled where every row has one.
         response: column that only the oracle annotator reads.
+        messages: column of a list of {role, content}, in place of prompt and response: the first user turn is the
+            prompt (below the system's turn, if one stands before it), the assistant's next turn the response.
+        limit: reads the first so many rows; None all.
+        sample: draws so many of the prompts that cleaning leaves; None keeps all.
+        sample_seed: of that draw.
+        clean: what is dropped.
     """
 
-    path: str
-    name: str = "jsonl"
-    limit: int | None = None
+    name: str = "pool"
     prompt: str = "prompt"
-    id: str = "id"
-    task: str = "task"
+    context: str | None = None
+    id: str | None = "id"
+    task: str | None = "task"
     response: str = "response"
+    messages: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    sample_seed: int = 0
+    clean: Cleaning = field(default_factory=Cleaning)
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"pool.limit={self.limit} leaves no prompts; give 1 or more, or null for all")
+        for field_name in ("limit", "sample"):
+            value = getattr(self, field_name)
+            if value is not None and value < 1:
+                raise ValueError(f"pool.{field_name}={value} leaves no prompts; give 1 or more, or null for all")
+
+    @property
+    def columns(self) -> Columns:
+        """The columns, by what is in them."""
+        return Columns(self.prompt, self.context, self.id, self.task, self.response, self.messages)
+
+    def content(self) -> str:
+        """Return what identifies the rows of the source, wherever they lie."""
+        raise NotImplementedError
+
+    def place(self) -> str:
+        """Return what messages call the source."""
+        raise NotImplementedError
+
+    def records(self, columns: Collection[str]) -> Iterator[Record]:
+        """Yield the rows of the source in order; of each, the columns that are asked for, or more."""
+        raise NotImplementedError
 
     def identity(self) -> dict[str, object]:
-        """Name the pool by the content of its file and by what is read from it."""
-        columns = [self.prompt, self.id, self.task, self.response]
-        return {"content": content_hash(self._file()), "limit": self.limit, "columns": columns}
+        """Name the pool by the content of its source and by what is read and kept of it."""
+        drawn = None if self.sample is None else {"sample": self.sample, "seed": self.sample_seed}
+        kept = {"limit": self.limit, "clean": self.clean, "drawn": drawn}
+        return {"content": self.content(), "columns": self.columns, **kept}
 
-    def load(self) -> Pool:
-        """Read the prompts; no response is kept.
+    def rows(self) -> Iterator[Row]:
+        """Yield the first `limit` rows as prompts, with no response.
 
         Raises:
-            ValueError: no such file, a malformed line, an empty prompt, a duplicate id, or no rows at all.
+            ValueError: the source cannot be read, or a row is bad.
         """
-        lines: dict[str, int] = {}
-        prompts: list[str] = []
-        tasks: list[str] = []
-        for number, row in self._rows():
-            prompt = self._text(row, self.prompt, number)
-            if not prompt.strip():
-                raise ValueError(f"{self._file()}:{number}: the prompt is empty; fill it in or drop the line")
-            row_id = self._row_id(row, prompt)
-            if row_id in lines:
-                raise ValueError(
-                    f"{self._file()}:{number}: id '{row_id}' was already used in line {lines[row_id]}; "
-                    "give every row its own id, or drop the duplicate"
-                )
-            lines[row_id] = number
-            prompts.append(prompt)
-            if row.get(self.task) is not None:
-                tasks.append(str(row[self.task]))
-        if not prompts:
-            raise ValueError(f"{self._file()} holds no prompts; give one JSON object a line")
-        return Pool(self.name, list(lines), prompts, tasks if len(tasks) == len(prompts) else None)
+        columns = self.columns
+        for record in itertools.islice(self.records(columns.for_prompts()), self.limit):
+            yield prompt_row(record, columns)
+
+    def load(self) -> Pool:
+        """Prepare the pool for this process alone; within an experiment, the stage `Prepare` does so once for all."""
+        from aliquot.pools.prepare import load_prepared, prepare
+
+        with tempfile.TemporaryDirectory() as folder:  # its file stays mapped when its name is gone
+            prepare(self, Path(folder))
+            return load_prepared(Path(folder), self.name)
 
     def check_responses(self) -> None:
         """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""
-        number, row = next(self._rows())
-        if not isinstance(row.get(self.response), str):
-            raise ValueError(
-                f"{self._file()}:{number}: no text in column '{self.response}', so the oracle cannot annotate; "
-                "name the column with pool.response, or stop after choosing with until=select"
-            )
+        record = next(self.records(self.columns.for_responses()))
+        if response_text(record, self.columns) is None:
+            raise self._no_response(record)
 
     def read_responses(self, ids: Collection[str]) -> dict[str, str]:
-        """Return the responses the file itself holds for `ids`.
+        """Return the responses the source itself holds for `ids`; of rows with one id, that of the first.
 
         Raises:
             ValueError: one of those rows has no response.
         """
-        wanted = set(ids)
+        missing, columns = set(ids), self.columns
         responses: dict[str, str] = {}
-        for number, row in self._rows():
-            row_id = self._row_id(row, str(row.get(self.prompt)))
-            if row_id in wanted:
-                responses[row_id] = self._text(row, self.response, number)
-        missing = wanted - set(responses)
-        assert not missing, f"{len(missing)} ids left the pool {self.path}"
+        for record in itertools.islice(self.records(columns.for_responses()), self.limit):
+            if not missing:
+                break
+            row_id = prompt_row(record, columns).id
+            if row_id in missing:
+                response = response_text(record, columns)
+                if response is None:
+                    raise self._no_response(record)
+                responses[row_id] = response
+                missing.remove(row_id)
+        assert not missing, f"{len(missing)} ids left the pool {self.place()}"
         return responses
 
-    def _file(self) -> Path:
-        path = locate(self.path)
-        if not path.is_file():
-            raise ValueError(f"pool file {path} does not exist; set pool.path to a .jsonl or .jsonl.gz file")
-        return path
-
-    def _rows(self) -> Iterator[tuple[int, dict[str, object]]]:
-        """Yield line number and object of the first `limit` rows; blank lines are no rows."""
-        path, num_rows = self._file(), 0
-        with _open_text(path) as file:
-            try:
-                for number, line in enumerate(file, start=1):
-                    if num_rows == self.limit:
-                        return
-                    if line.strip():
-                        num_rows += 1
-                        yield number, _parse(line, path, number)
-            except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise ValueError(f"{path} is no UTF-8 text ({error}); save it as UTF-8 jsonl or jsonl.gz") from error
-
-    def _row_id(self, row: dict[str, object], prompt: str) -> str:
-        given = row.get(self.id)
-        return hashlib.sha256(prompt.encode()).hexdigest()[:16] if given is None else str(given)
-
-    def _text(self, row: dict[str, object], column: str, number: int) -> str:
-        value = row.get(column)
-        if not isinstance(value, str):
-            found = f"it is {json.dumps(value)}" if column in row else f"the columns are {', '.join(row)}"
-            raise ValueError(f"{self._file()}:{number}: no text in column '{column}': {found}")
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            raise ValueError(f"{self._file()}:{number}: column '{column}' holds half a character (a lone surrogate)")
-        return value
+    def _no_response(self, record: Record) -> ValueError:
+        found = f"no text in column '{self.response}'"
+        if self.messages:
+            found = f"no turn of role 'assistant' in column '{self.messages}'"
+        return ValueError(
+            f"{record.place}: {found}, so the oracle cannot annotate; name the column with pool.response, or stop "
+            "after choosing with until=select"
+        )
 
 
-def _open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return cast(IO[str], gzip.open(path, "rt", encoding="utf-8"))
-    return open(path, encoding="utf-8")
+@dataclass(frozen=True)
+class _FilePool(PoolSpec):
+    """Reads a pool from files of one format.
+
+    Args:
+        path: a file, a folder of files or a glob; `pkg://` reaches into an installed package.
+    """
+
+    path: str
+
+    kind: ClassVar[str]
+
+    def content(self) -> str:
+        read_as = [("tsv" if ".tsv" in file.suffixes else self.kind, file) for file in self._files()]
+        text = " ".join(f"{form} {content_hash(file)}" for form, file in read_as)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def place(self) -> str:
+        files = self._files()
+        return str(files[0]) if len(files) == 1 else f"pool.path={self.path} ({len(files)} files)"
+
+    def records(self, columns: Collection[str]) -> Iterator[Record]:
+        for file in self._files():
+            yield from READERS[self.kind](file, columns)
+
+    def _files(self) -> list[Path]:
+        return find_files(self.path, self.kind)
 
 
-def _parse(line: str, path: Path, number: int) -> dict[str, object]:
-    try:
-        row: object = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{number}: not a JSON object: {error}; fix or drop the line") from error
-    if not isinstance(row, dict):
-        raise ValueError(f'{path}:{number}: found {type(row).__name__}, not an object; write {{"prompt": "..."}}')
-    return cast(dict[str, object], row)
+@dataclass(frozen=True)
+class JsonlPool(_FilePool):
+    """Reads a pool from jsonl files, plain, .gz or .zst: one JSON object a line."""
+
+    kind: ClassVar[str] = "jsonl"
+
+
+@dataclass(frozen=True)
+class CsvPool(_FilePool):
+    """Reads a pool from csv files with a header, plain, .gz or .zst; .tsv is parted by tabs. An empty cell is none."""
+
+    kind: ClassVar[str] = "csv"
+
+
+@dataclass(frozen=True)
+class ParquetPool(_FilePool):
+    """Reads a pool from parquet files, a few thousand rows at a time."""
+
+    kind: ClassVar[str] = "parquet"
+
+
+@dataclass(frozen=True)
+class HubPool(PoolSpec):
+    """Reads a pool from a dataset of the Hugging Face hub, at one commit.
+
+    Args:
+        path: organisation/name, or a folder laid out like a dataset of the hub.
+        revision: the commit, 40 hexadecimal digits: what it names never changes. None only for a folder.
+        config: the dataset's configuration, where it has several.
+        split: the split.
+        where: column -> values; rows with other values are not read.
+    """
+
+    path: str
+    revision: str | None
+    config: str | None = None
+    split: str = "train"
+    where: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.revision is not None and not _is_commit(self.revision):
+            raise ValueError(
+                f"pool.revision={self.revision} is no commit; give the 40 hexadecimal digits of one, from "
+                f"https://huggingface.co/datasets/{self.path}/commits/main: a branch may change"
+            )
+
+    def content(self) -> str:
+        folder = self._folder()
+        return content_hash(folder) if folder else f"{self.path}@{self.revision}"
+
+    def identity(self) -> dict[str, object]:
+        return {**super().identity(), "config": self.config, "split": self.split, "where": self.where}
+
+    def place(self) -> str:
+        return f"{self.path}/{self.split}"
+
+    def records(self, columns: Collection[str]) -> Iterator[Record]:
+        from aliquot.pools.hub import hub_records, open_dataset
+
+        folder = self._folder()
+        repo, revision = (str(folder), None) if folder else (self.path, self.revision)
+        return hub_records(open_dataset(repo, self.config, self.split, revision), columns, self.where, self.place())
+
+    def _folder(self) -> Path | None:
+        """Return the folder, or None where the path names a dataset of the hub."""
+        folder = locate(self.path)
+        if folder.is_dir():
+            return folder
+        if self.revision is None:
+            raise ValueError(
+                f"pool.path={self.path} is no folder here; correct it, or give pool.revision, a commit of "
+                f"https://huggingface.co/datasets/{self.path}/commits/main"
+            )
+        return None
+
+
+def _is_commit(revision: str) -> bool:
+    return len(revision) == 40 and all(digit in "0123456789abcdef" for digit in revision)

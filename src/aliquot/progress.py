@@ -83,11 +83,11 @@ class Progress:
         parts = [f"{self._done:,}{total} {self._unit}s", f"{rate:,.1f} {self._unit}s/s"]
         parts += [f"{name} {value}" for name, value in self._fields.items()]
         if self._total is not None and rate and self._done < self._total:
-            parts.append(f"{_clock((self._total - self._done) / rate)} left")
-        print(f"{self._what}: {_clock(seconds)}  {', '.join(parts)}", file=sys.stderr, flush=True)
+            parts.append(f"{clock((self._total - self._done) / rate)} left")
+        print(f"{self._what}: {clock(seconds)}  {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Write a duration as m:ss, or h:mm:ss from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import platform
 import resource
 import socket
@@ -13,6 +14,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from aliquot.sources import content_hash
 
 _LIBRARIES = ("aliquot", "torch", "transformers", "peft", "pytorch-lightning", "lm-eval", "numpy", "numba")
 
@@ -26,6 +29,14 @@ def provenance() -> dict[str, Any]:
         "libraries": _versions(),
         **_git(),
     }
+
+
+def environment() -> dict[str, Any]:
+    """Return what decides how a stage is computed: a hash of our code, Python, and the libraries' versions."""
+    folder = Path(__file__).parent
+    lines = [f"{file.relative_to(folder)}\0{content_hash(file)}" for file in sorted(folder.rglob("*.py"))]
+    code = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return {"code": code, "python": platform.python_version(), "libraries": _versions()}
 
 
 def reset_peak_memory() -> None:

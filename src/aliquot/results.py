@@ -17,9 +17,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from aliquot.stages import Evaluate, Select
+from aliquot.stages import Evaluate
 from aliquot.store import Store, write_atomic
-from aliquot.types import Metric, Selection
+from aliquot.types import Metric, Pool, Selection
 
 if TYPE_CHECKING:
     from aliquot.pipeline import Experiment
@@ -110,6 +110,11 @@ class RunRecord:
         return cls(**values)
 
 
+def find_run(directory: Path) -> RunRecord | None:
+    """Return the record of a finished run, or None."""
+    return RunRecord.read(directory) if (directory / _RESULTS).exists() else None
+
+
 def save_config(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     """Write the configuration of a run with all references resolved, and return it."""
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
@@ -117,9 +122,8 @@ def save_config(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     return resolved
 
 
-def write_selection(select: Select, selection: Selection, path: Path) -> list[dict[str, Any]]:
+def write_selection(pool: Pool, selection: Selection, path: Path) -> list[dict[str, Any]]:
     """Write what to annotate, one JSON object a line in the order picked; return the rows."""
-    pool = select.pool.load()
     rows: list[dict[str, Any]] = []
     for rank, row in enumerate(selection.indices.tolist()):
         task = pool.tasks[row] if pool.tasks else None

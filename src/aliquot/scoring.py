@@ -1,6 +1,7 @@
 """The scoring pass: all signals of all prompts in one inference pass, resumed after an interruption.
 
-    prompts -> batches of like length -> ScoringModule (prefill, decode) -> shards on disk -> arrays in pool order
+    prompts -> batches of like length -> Pass (on one device or several) -> ScoringModule (prefill, decode)
+            -> shards on disk -> arrays in pool order
 
 A prompt's signals do not depend on what shares its batch, so neither batch size nor restarts belong to the result.
 """
@@ -8,25 +9,26 @@ A prompt's signals do not depend on what shares its batch, so neither batch size
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64
 
-from aliquot.batching import EncodedPrompts, encode, plan_batches
+from aliquot.batching import encode
+from aliquot.encoding import OVERLONG
 from aliquot.features import NORMALIZATIONS, POSITIONS, normalize_in_place
 from aliquot.model import Model
-from aliquot.progress import Progress
 from aliquot.shards import Shards, merge_ragged, reserve
-from aliquot.trainer import TrainerSpec, interruptible
+from aliquot.trainer import TrainerSpec
 from aliquot.types import Pool, Scores, TokenFeatures, TokenStats
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig
+
+    from aliquot.scoring_pass import Pass
 
 log = logging.getLogger(__name__)
 
@@ -115,63 +117,89 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
     Rows found in shards there are kept and not computed again.
 
     Raises:
-        ValueError: the model has no such layer, or a prompt and its response exceed the model's positions.
+        ValueError: the model has no such layer, a prompt and its response exceed the model's positions, or one alone
+            does not fit into memory.
     """
     shards = Shards(directory / "shards")
-    if (directory / "features.npy").exists():  # merged: only the clean-up was cut off
+    if _is_merged(directory):  # only the clean-up was cut off
         shards.remove()
         return
-    tokenizer = model.load_tokenizer()
+    work = _plan(model, pool, scorer, trainer, directory)
+    with ExitStack() as leases:
+        work.run(trainer.place(), leases)
+        assert shards.finished_rows(len(pool)).all(), "the pass ended early, and without an error"
+        merge(shards, work.encoded.lengths, scorer, directory)
+        shards.remove()
+
+
+def score_share(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path) -> None:
+    """Read our share of what the first process of our launch writes into `directory`; another run may finish it."""
+    from aliquot.processes import wait_for_launch
+
+    at = trainer.place()
+    work = _plan(model, pool, scorer, trainer, directory)
+    if wait_for_launch(work.marker, at.launch, lambda: _is_merged(directory)):
+        with work.lease(at.rank, at.world):
+            if not _is_merged(directory):
+                work.run_share(at.rank, at)
+
+
+def _is_merged(directory: Path) -> bool:
+    return (directory / "features.npy").exists()
+
+
+def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path) -> Pass:
+    from aliquot.scoring_pass import Pass
+
+    check_scorer(model, scorer)
+    room = model.max_tokens - scorer.max_new_tokens
+    encoded = encode(model, model.load_tokenizer(), pool.prompts, room)
+    if encoded.num_cut:
+        cut = f"{encoded.num_cut:,} of {len(pool):,} prompts are longer than {room} tokens"
+        lost = f"their {OVERLONG[model.overlong]} was cut"
+        log.info("%s; %s (model.max_tokens=%d, with room to respond)", cut, lost, model.max_tokens)
+    _check_positions(model.load_config(), int(encoded.lengths.max()), scorer.max_new_tokens)
+    return Pass(model, scorer, trainer, encoded, directory)
+
+
+def check_scorer(model: Model, scorer: Scorer) -> None:
+    """Raise ValueError where the scorer asks for what the model has not, before its weights are loaded."""
+    config, spec = model.load_config(), scorer.token_features
+    count = num_layers(config)
+    if not -count <= scorer.layer < count:
+        raise ValueError(
+            f"scorer.layer={scorer.layer} is outside {-count}..{count - 1}: the model has {count - 1} layers "
+            "(0 is the embeddings, -1 the last layer); choose one of these"
+        )
+    if spec and spec.source == "prompt" and config.is_encoder_decoder:
+        raise ValueError(
+            "scorer.token_features.source=prompt asks for what the output layer reads of the prompt's tokens; "
+            f"{model.path} is an encoder-decoder, whose output layer reads the response alone; set "
+            "scorer.token_features.source=response"
+        )
     room = model.max_tokens - scorer.max_new_tokens
     if room < 1:
         raise ValueError(
             f"scorer.max_new_tokens={scorer.max_new_tokens} leaves no room for a prompt in model.max_tokens="
             f"{model.max_tokens}; lower the one or raise the other"
         )
-    encoded = encode(model, tokenizer, pool.prompts, room)
-    if encoded.num_cut:
-        cut = f"{encoded.num_cut:,} of {len(pool):,} prompts are longer than {room} tokens; their beginning was cut"
-        log.info("%s (model.max_tokens=%d, with room to respond)", cut, model.max_tokens)
-    done = shards.finished_rows(len(pool))
-    batches = plan_batches(encoded.lengths, scorer.max_new_tokens, scorer.tokens_per_batch)
-    missing = [rows[~done[rows]] for rows in batches if not done[rows].all()]
-    if missing:
-        _run_pass(model, tokenizer, scorer, trainer, encoded, missing, shards)
-    assert shards.finished_rows(len(pool)).all(), "the pass ended early, and without an error"
-    merge(shards, encoded.lengths, scorer, directory)
-    shards.remove()
 
 
-def _run_pass(
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    scorer: Scorer,
-    trainer_spec: TrainerSpec,
-    encoded: EncodedPrompts,
-    batches: Sequence[Int64[np.ndarray, " b"]],
-    shards: Shards,
-) -> None:
-    """Send the batches through the model; their predictions end up in shards."""
-    from aliquot.scoring_module import PromptBatches, ScoringModule, ShardWriter, check_fits, end_tokens, state_width
+def num_layers(config: PreTrainedConfig) -> int:
+    """Return how many hidden states there are: the embeddings and one of each layer, of the encoder if there is one."""
+    return config.get_text_config().num_hidden_layers + 1
 
-    network = model.load()
-    check_fits(network, scorer, int(encoded.lengths.max()))
-    if spec := scorer.token_features:
-        longest = encoded.lengths if spec.source == "prompt" else np.full_like(encoded.lengths, scorer.max_new_tokens)
-        count, width = int(np.minimum(longest, spec.max_tokens).sum()), min(state_width(network), spec.projection)
-        most = "" if spec.source == "prompt" else "up to "
-        size = f"{most}{count:,} token vectors of {width} dimensions, {most}{4e-9 * count * width:.2g} GB"
-        log.info("keeping %s in %s", size, shards.directory.parent)
-    loader = PromptBatches(encoded, batches, pad=cast(int, tokenizer.pad_token_id)).loader()
-    num_rows = len(encoded.lengths)
-    with (
-        closing(ScoringModule(network, scorer, end_tokens(network, tokenizer))) as module,
-        Progress("score", num_rows, "prompt", done=num_rows - sum(map(len, batches))) as progress,
-        interruptible() as interrupted,
-    ):
-        writer = ShardWriter(shards, scorer.shard_size, progress, interrupted)
-        trainer = trainer_spec.build(shards.directory.parent, callbacks=[writer])
-        trainer.predict(module, loader, return_predictions=False)
+
+def _check_positions(config: PreTrainedConfig, longest: int, num_new: int) -> None:
+    """Raise ValueError where the model has too few positions for the longest prompt and its response."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    read = max(num_new - 1, 0)  # the last generated token is not read
+    needed = max(longest, read + 1) if config.is_encoder_decoder else longest + read
+    if positions is not None and needed > positions:
+        raise ValueError(
+            f"a prompt of {longest} tokens and {num_new} new ones take {needed} positions, the model has {positions}; "
+            f"set model.max_tokens={positions}"
+        )
 
 
 def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], scorer: Scorer, directory: Path) -> None:

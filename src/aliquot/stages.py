@@ -1,6 +1,6 @@
-"""The five stages of an experiment. Read this file second, after `aliquot.types`.
+"""The stages of an experiment. Read this file second, after `aliquot.types`.
 
-    Score -> Select -> Annotate -> Finetune -> Evaluate
+    Prepare -> Score -> Select -> Annotate -> Finetune -> Evaluate
 
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
 A strategy that goes over the pool in parts has a SelectPart for each before its Select.
@@ -10,30 +10,61 @@ gamma, budget and seed never reach the key of Score; the finetuning recipe never
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from aliquot.annotate import Annotator, load_annotated, save_annotated
-from aliquot.evaluate import Benchmark, evaluate, load_result
-from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter
-from aliquot.greedy.checkpoint import Workspace
+from aliquot.benchmark import Benchmark
+from aliquot.evaluate import check_evaluable, evaluate, load_result
+from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter, take_part
+from aliquot.greedy.checkpoint import Workspace, clear
 from aliquot.model import Model
 from aliquot.pool import PoolSpec
-from aliquot.scoring import Scorer, load_scores, score
+from aliquot.pools.clean import Report
+from aliquot.pools.prepare import load_prepared, prepare
+from aliquot.scoring import Scorer, check_scorer, load_scores, score, score_share
 from aliquot.store import Stage, Store
 from aliquot.strategies.base import Partitioned, Strategy, check_signals, rank
 from aliquot.trainer import TrainerSpec
-from aliquot.types import Adapter, AnnotatedSet, EvalResult, Scores, Selection
+from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
 
 log = logging.getLogger(__name__)
 
 _SELECTION = "selection.npz"
 _RANKING = "ranking"  # the folder of a ranking that is under way
+
+
+@dataclass(frozen=True)
+class Prepare(Stage[Pool]):
+    """Read the pool's source once, drop what is not wanted, and keep the prompts where they load at once.
+
+    Args:
+        source: where the rows come from.
+        without: a benchmark whose questions must not be in the pool, or None.
+    """
+
+    name: ClassVar[str] = "pool"
+
+    source: PoolSpec
+    without: Benchmark | None = None
+
+    def title(self) -> str:
+        return f"pool: read the prompts of '{self.source.name}', without their responses"
+
+    def build(self, store: Store, directory: Path) -> None:
+        prepare(self.source, directory, self.without.questions() if self.without else ())
+
+    def load(self, directory: Path) -> Pool:
+        return load_prepared(directory, self.source.name)
+
+    def report(self, store: Store) -> Report:
+        """Return what was dropped, once the pool is prepared."""
+        return Report.read(store.directory(self))
 
 
 @dataclass(frozen=True)
@@ -43,7 +74,7 @@ class Score(Stage[Scores]):
     name: ClassVar[str] = "score"
 
     model: Model
-    pool: PoolSpec
+    pool: Prepare
     scorer: Scorer
     trainer: TrainerSpec = field(metadata={"key": False})
     num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
@@ -53,14 +84,25 @@ class Score(Stage[Scores]):
         tokens = f", keep vectors of {kept.max_tokens} {kept.source} tokens" if kept else ""
         return (
             f"score: read {self.num_prompts:,} prompts, generate up to {self.scorer.max_new_tokens} tokens each{tokens}"
+            f"{self.trainer.several()}"
         )
+
+    def size(self) -> float:
+        return self.num_prompts
 
     def check(self) -> None:
         self.model.check()
+        check_scorer(self.model, self.scorer)
+
+    def check_devices(self) -> None:
         self.trainer.check()
 
+    def assist(self, store: Store, directory: Path) -> None:
+        if self.trainer.place().rank > 0:
+            score_share(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
+
     def build(self, store: Store, directory: Path) -> None:
-        score(self.model, self.pool.load(), self.scorer, self.trainer, directory)
+        score(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
 
     def load(self, directory: Path) -> Scores:
         return load_scores(directory)
@@ -72,7 +114,7 @@ class SelectPart(Stage[Selection]):
 
     name: ClassVar[str] = "select_part"
 
-    pool: PoolSpec
+    pool: Prepare
     strategy: Partitioned
     score: Score | None
     budget: int
@@ -82,8 +124,11 @@ class SelectPart(Stage[Selection]):
     def title(self) -> str:
         return f"select: part {self.part + 1} of {self.strategy.num_parts}, by {type(self.strategy).__name__}"
 
+    def size(self) -> float:
+        return self.budget
+
     def build(self, store: Store, directory: Path) -> None:
-        pool, scores = self.pool.load(), store.get(self.score) if self.score else None
+        pool, scores = store.get(self.pool), store.get(self.score) if self.score else None
         check_signals(self.strategy, pool, scores)
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         _save_selection(self.strategy.select_part(pool, scores, self.part, self.budget, workspace), directory)
@@ -102,7 +147,7 @@ class Select(Stage[Selection]):
 
     name: ClassVar[str] = "select"
 
-    pool: PoolSpec
+    pool: Prepare
     strategy: Strategy
     score: Score | None
     budget: int
@@ -125,6 +170,9 @@ class Select(Stage[Selection]):
     def title(self) -> str:
         return f"select: rank {self.budget:,} prompts by {type(self.strategy).__name__}"
 
+    def size(self) -> float:
+        return self.budget
+
     def settles(self, record: Mapping[str, Any]) -> bool:
         return record["depth"] >= self.budget
 
@@ -139,7 +187,7 @@ class Select(Stage[Selection]):
             from aliquot.greedy.distributed import give_parts  # numba and torch: not for composing a config
 
             give_parts([store.get(part) for part in parts], workspace)
-        _save_selection(rank(self.strategy, self.pool.load(), scores, self.budget, start, workspace), directory)
+        _save_selection(rank(self.strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
 
     def load(self, directory: Path) -> Selection:
         return _load_selection(directory).head(self.budget)
@@ -149,7 +197,7 @@ def _save_selection(selection: Selection, directory: Path) -> None:
     temporary = directory / ".selection.npz"
     np.savez(temporary, indices=selection.indices, gains=selection.gains)
     temporary.replace(directory / _SELECTION)
-    shutil.rmtree(directory / _RANKING, ignore_errors=True)
+    clear(directory / _RANKING)
 
 
 def _load_selection(directory: Path) -> Selection:
@@ -170,14 +218,17 @@ class Annotate(Stage[AnnotatedSet]):
     def title(self) -> str:
         return f"annotate: {self.budget:,} responses from {type(self.annotator).__name__}"
 
+    def size(self) -> float:
+        return self.budget
+
     def check(self) -> None:
-        self.annotator.check(self.select.pool)
+        self.annotator.check(self.select.pool.source)
 
     def build(self, store: Store, directory: Path) -> None:
         rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
-        pool = self.select.pool.load()
+        pool = store.get(self.select.pool)
         ids, prompts = [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
-        save_annotated(self.annotator.annotate(self.select.pool, ids, prompts), directory / "annotated.jsonl")
+        save_annotated(self.annotator.annotate(self.select.pool.source, ids, prompts), directory / "annotated.jsonl")
 
     def load(self, directory: Path) -> AnnotatedSet:
         return load_annotated(directory / "annotated.jsonl")
@@ -195,12 +246,23 @@ class Finetune(Stage[Adapter]):
     trainer: TrainerSpec = field(metadata={"key": False})
 
     def title(self) -> str:
-        return f"finetune: LoRA rank {self.recipe.rank}, {self.recipe.epochs} x {self.annotate.budget:,} rows"
+        rows = f"{self.recipe.epochs} x {self.annotate.budget:,} rows"
+        return f"finetune: LoRA rank {self.recipe.rank}, {rows}{self.trainer.several()}"
+
+    def size(self) -> float:
+        return self.recipe.epochs * self.annotate.budget
 
     def check(self) -> None:
         self.model.check()
+        check_trainable(self.model, self.recipe)
+
+    def check_devices(self) -> None:
         self.trainer.check()
-        check_trainable(self.model)
+
+    def assist(self, store: Store, directory: Path) -> None:
+        if self.trainer.place().rank > 0:
+            annotated, is_done = partial(store.get, self.annotate), lambda: store.record(self) is not None
+            take_part(self.model, annotated, self.recipe, self.trainer, directory, is_done)
 
     def build(self, store: Store, directory: Path) -> None:
         finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory, store.on_metrics)
@@ -221,12 +283,15 @@ class Evaluate(Stage[EvalResult]):
     trainer: TrainerSpec = field(metadata={"key": False})
 
     def title(self) -> str:
-        return f"evaluate: {'finetuned' if self.finetune else 'base'} model on {', '.join(self.benchmark.tasks)}"
+        model, tasks = "finetuned" if self.finetune else "base", ", ".join(self.benchmark.tasks)
+        return f"evaluate: {model} model on {tasks}{self.trainer.one_of_several()}"
 
     def check(self) -> None:
         self.model.check()
+        check_evaluable(self.model, self.benchmark)
+
+    def check_devices(self) -> None:
         self.trainer.check()
-        self.benchmark.check()
 
     def build(self, store: Store, directory: Path) -> None:
         adapter = store.get(self.finetune) if self.finetune else None

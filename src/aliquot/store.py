@@ -26,7 +26,7 @@ from aliquot.provenance import peak_memory_gb, provenance, reset_peak_memory
 
 T = TypeVar("T")
 #: Takes the values a stage logs while it runs, such as the loss.
-OnMetrics = Callable[[dict[str, Any]], None]
+OnMetrics = Callable[[dict[str, Any]], object]
 _RECORD = "stage.json"
 
 
@@ -60,8 +60,22 @@ class Stage(Generic[T]):
         """Say in a few words what is done, and how much of it."""
         return self.name
 
+    def size(self) -> float:
+        """Return how much work it is, in units of its own kind: seconds are estimated by it."""
+        return 1.0
+
     def check(self) -> None:
         """Raise ValueError for what can be known to fail before any work is done."""
+
+    def check_devices(self) -> None:
+        """Raise ValueError where this machine lacks the devices that `build` is to run on."""
+
+    def assist(self, store: Store, directory: Path) -> None:
+        """Do a share of the work, where this process is one of several that run the same experiment together.
+
+        Called without the lease, which the first of them holds while it builds; whoever assists gets it afterwards, and
+        finds the stage done, or builds it in place of one that died.
+        """
 
     def settles(self, record: Mapping[str, Any]) -> bool:
         """Tell whether a result with this record answers this stage."""
@@ -145,8 +159,8 @@ class Store:
         """Build the stage unless it is done. One process builds; others wait for it."""
         if self.record(stage) is not None:
             return
+        self.assist(stage)
         directory = self.directory(stage)
-        directory.mkdir(parents=True, exist_ok=True)
         with Lease(directory / "lease", what=f"{stage.name} {stage.key}") as lease:
             if self.record(stage) is not None:
                 return  # another process finished it while we waited
@@ -165,6 +179,13 @@ class Store:
                 raise ValueError(f"a file that {stage.name} reads was changed while it ran; run it again")
             write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
 
+    def assist(self, stage: Stage[Any]) -> None:
+        """Do this process's share of a stage that is not done, where it has one."""
+        directory = self.directory(stage)
+        if self.record(stage) is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            stage.assist(self, directory)
+
     def check_writable(self) -> None:
         """Raise OSError where the store cannot be written to, without writing to it."""
         folder = next(path for path in (self.root, *self.root.parents) if path.exists())
@@ -181,6 +202,7 @@ class Store:
             "fields": canonical(stage.inputs()),
             "upstream": [f"{up.name}/{up.key}" for up in stage.upstream()],
             **stage.notes(),
+            "size": stage.size(),
             "seconds": round(seconds, 2),
             "peak_memory_gb": peak_memory_gb(),
             **provenance(),

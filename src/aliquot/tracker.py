@@ -7,8 +7,13 @@ disk), the run goes on: a failure is logged once, and tracking stops for that ru
 from __future__ import annotations
 
 import logging
+import math
 import netrc
 import os
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +34,18 @@ class Tracked(Protocol):
 class Tracker(Protocol):
     """Names where runs are mirrored."""
 
-    def start(self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path) -> Tracked: ...
+    def start(
+        self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path, sweep: str | None = None
+    ) -> Tracked: ...
 
 
 @dataclass(frozen=True)
 class NoTracker:
     """Tracks nothing."""
 
-    def start(self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path) -> Tracked:
+    def start(
+        self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path, sweep: str | None = None
+    ) -> Tracked:
         return _Run(None)
 
 
@@ -47,38 +56,45 @@ class WandB:
     Args:
         project: W&B project.
         entity: W&B user or team; None is the account's default.
-        group: groups runs of one sweep; None groups by pool and model.
+        group: of runs; None groups those of a sweep by its id, others by pool and model.
         tags: added to the strategy, the budget, the pool and the model.
+        stagger: jobs of a cluster wait up to so many seconds, each its own time: W&B limits how many start at once.
     """
 
     project: str = "aliquot"
     entity: str | None = None
     group: str | None = None
     tags: Sequence[str] = ()
+    stagger: float = 20.0
 
-    def start(self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path) -> Tracked:
+    def start(
+        self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path, sweep: str | None = None
+    ) -> Tracked:
         """Open the W&B run whose id is the key, so that the same experiment continues the same run."""
         run = _Run(None)
-        run.attempt(lambda: run.open(self._init(key, config, tags, directory)))
+        run.attempt(lambda: run.open(self._init(key, config, tags, directory, sweep)))
         return run
 
-    def _init(self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path) -> Any:
+    def _init(self, key: str, config: dict[str, Any], tags: Sequence[str], directory: Path, sweep: str | None) -> Any:
         # Payloads of tables are staged in the user's home unless told otherwise.
         os.environ.setdefault("WANDB_DATA_DIR", str(directory.parents[1] / "wandb"))
         import wandb
 
-        online = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+        if mode == "online" and "SLURM_JOB_ID" in os.environ:
+            time.sleep(self.stagger * random.Random(key).random())
         return wandb.init(
             id=key,
             resume="allow",
             project=self.project,
             entity=self.entity,
-            group=self.group or f"{tags[2]}-{tags[3]}",
+            group=self.group or sweep or f"{tags[2]}-{tags[3]}",
+            job_type="experiment",
             name=f"{tags[0]}-{tags[1]}",
             tags=[tag[:64] for tag in (*tags, *self.tags)],  # longer ones are refused
             config=config,
             dir=str(directory),
-            mode=online,  # pyright: ignore[reportArgumentType]
+            mode=mode,  # pyright: ignore[reportArgumentType]
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )
 
@@ -88,16 +104,20 @@ class _Run:
 
     def __init__(self, run: Any) -> None:
         self._run = run
+        self._last_step = 0
 
     def open(self, run: Any) -> None:
         self._run = run
         if run.offline:
-            log.info("W&B: offline; `wandb sync %s` uploads this run later", Path(run.dir).parent)
+            log.info("W&B: offline; `python -m aliquot sync` uploads this run later")
         else:
             log.info("W&B: %s", run.url)
+            self._last_step = run.summary.get("step") or 0
 
     def log(self, values: dict[str, Any]) -> None:
-        self.attempt(lambda: self._run and self._run.log(values))
+        """Log values; those of a training step that the run has already, from before it was cut off, are left out."""
+        if values.get("step", math.inf) > self._last_step:
+            self.attempt(lambda: self._run and self._run.log(values))
 
     def table(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
         self.attempt(lambda: self._run and self._run.log({name: _table(rows)}))
@@ -131,3 +151,21 @@ def _logged_in() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def sync(runs: Path) -> tuple[int, int]:
+    """Upload the offline W&B runs below a folder that were not uploaded yet; return how many were, and how many failed.
+
+    Raises:
+        ValueError: nobody is logged in to W&B.
+    """
+    if not _logged_in():
+        raise ValueError("nobody is logged in to W&B, so nothing was uploaded; run `wandb login`, or set WANDB_API_KEY")
+    waiting = [folder for folder in sorted(runs.glob("*/wandb/offline-run-*")) if not any(folder.glob("*.synced"))]
+    failed = 0
+    for folder in waiting:
+        answer = subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], capture_output=True, text=True)
+        if answer.returncode or not any(folder.glob("*.synced")):
+            failed += 1
+            log.warning("%s was not uploaded: %s", folder, (answer.stderr or answer.stdout).strip().rpartition("\n")[2])
+    return len(waiting) - failed, failed

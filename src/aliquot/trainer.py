@@ -21,30 +21,69 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
     from torch.nn import Module
 
+    from aliquot.processes import Place
+
 
 @dataclass(frozen=True)
 class TrainerSpec:
     """Names the hardware; it changes how fast a result comes, never the result, and so belongs to no key.
 
+    The scoring pass and finetuning use all devices, evaluation one. Where neither srun nor torchrun has started a
+    process for each, these stages start them themselves, for as long as they last.
+
     Args:
         accelerator: auto, cpu, gpu or whatever else Lightning knows.
-        devices: 1 for now; several experiments may run side by side instead.
+        devices: on each node; on a CPU so many processes.
+        num_nodes: machines; more than one need srun or torchrun.
     """
 
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
 
     def __post_init__(self) -> None:
-        if self.devices != 1:
-            raise ValueError(
-                f"trainer.devices={self.devices} is not supported yet, one device is; set trainer.devices=1, and run "
-                "several experiments side by side to use more"
-            )
+        for name in ("devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name}={getattr(self, name)} is too small; give at least 1")
 
     def check(self) -> None:
-        """Raise ValueError where the accelerator is unknown or not on this machine."""
+        """Raise ValueError where the accelerator is unknown or not on this machine, or processes are missing."""
+        world, wanted = self.place().world, self.devices * self.num_nodes
+        if world != wanted and (world > 1 or self.num_nodes > 1):
+            raise ValueError(
+                f"trainer.devices={self.devices} on trainer.num_nodes={self.num_nodes} are {wanted} processes, and "
+                f"srun or torchrun started {world}; start one for each device (srun --ntasks-per-node={self.devices}, "
+                f"torchrun --nproc-per-node={self.devices}), or set trainer.devices and trainer.num_nodes accordingly"
+            )
         if self.accelerator not in ("auto", "cpu"):  # those are everywhere, and importing Lightning takes seconds
             self.build(Path())
+        if self.devices > 1 and self.device() == "cuda":
+            import torch
+
+            if world == 1 and self.devices > torch.cuda.device_count():
+                raise ValueError(
+                    f"trainer.devices={self.devices} exceeds the {torch.cuda.device_count()} GPUs of this machine; "
+                    "lower trainer.devices"
+                )
+
+    def place(self) -> Place:
+        """Return which of the processes that share the devices this one is; with one device there is nothing to share.
+
+        So several processes with one device each may run experiments of their own, whoever started them.
+        """
+        from aliquot.processes import Place, place
+
+        return place() if self.devices * self.num_nodes > 1 else Place()
+
+    def several(self) -> str:
+        """Say, for the plan, that a stage uses all devices; nothing where there is one."""
+        total = self.devices * self.num_nodes
+        return f", on {total} devices" if total > 1 else ""
+
+    def one_of_several(self) -> str:
+        """Say, for the plan, that a stage uses one device of those there are; nothing where there is one."""
+        total = self.devices * self.num_nodes
+        return f", on one of {total} devices" if total > 1 else ""
 
     def device(self) -> str:
         """Return the torch device for work outside Lightning, such as selection."""
@@ -53,23 +92,26 @@ class TrainerSpec:
         on_gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         return "cuda" if on_gpu else "cpu"
 
-    def build(self, directory: Path, **kwargs: Any) -> Trainer:
-        """Build a trainer that works below `directory`.
+    def build(self, directory: Path, device: int = 0, **kwargs: Any) -> Trainer:
+        """Build a trainer for one device that works below `directory`.
 
         Args:
             directory: where Lightning may write.
+            device: the number of the GPU; where each process sees its own alone, they all have number 0.
             kwargs: passed to Lightning's `Trainer`, over the settings made here.
 
         Raises:
             ValueError: this machine has no such accelerator.
         """
         _quieten()
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from lightning_fabric.utilities.exceptions import MisconfigurationException
         from pytorch_lightning import Trainer
 
         settings: dict[str, Any] = {
             "accelerator": self.accelerator,
-            "devices": self.devices,
+            "devices": [device % _num_gpus()] if self.device() == "cuda" else 1,
+            "plugins": [LightningEnvironment()],  # processes are our own business: left to itself it asks srun
             "default_root_dir": directory,
             "logger": False,
             "enable_checkpointing": False,
@@ -84,6 +126,12 @@ class TrainerSpec:
                 f"trainer.accelerator={self.accelerator} cannot be used here: {reason}; "
                 "set trainer.accelerator=auto or cpu"
             ) from error
+
+
+def _num_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 #: Parameters up to which a model's operators are too small to be shared out between the cores of a CPU.
@@ -146,4 +194,5 @@ def _quieten() -> None:
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available")  # we start our own processes
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # torch's, of Lightning's code

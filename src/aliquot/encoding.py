@@ -1,0 +1,183 @@
+"""Prompts and responses as tokens: the template, its special tokens, and how a prompt that is too long is cut.
+
+A causal model reads prompt and response as one text, so a response's tokens are those that the whole text has beyond
+the prompt's, as in lm-eval: read on its own, a tokenizer would take a response for the beginning of a text. An
+encoder-decoder reads the prompt in its encoder, up to the special tokens that end it, and begins its response anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: The template that stands for the tokenizer's own chat template.
+CHAT = "chat"
+#: What to do with a prompt that is too long -> what it loses.
+OVERLONG = {"cut_start": "beginning", "cut_end": "end", "refuse": "nothing"}
+#: Prompts that differ in every token: what else differs between their encodings belongs to the prompt.
+_PROBES = ("a", "b")
+
+Ids = list[int]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Encodes prompts, and pairs of prompt and response, in one template.
+
+    Args:
+        tokenizer: of the model.
+        template: one example with `{prompt}` and, last, `{response}`; or `chat`.
+        overlong: what to do with a prompt that is too long, one of `OVERLONG`.
+        decoder_start: the token from which a decoder begins the response to what an encoder read; None for a causal
+            model.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    overlong: str
+    decoder_start: int | None
+
+    def prompts(self, prompts: Sequence[str]) -> list[Ids]:
+        """Return the tokens up to where the response begins, special tokens included; none is cut."""
+        return self._tokens([before for before, _ in self._texts(prompts, [""] * len(prompts))])
+
+    def pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
+        """Return the tokens of prompts and of the responses behind them, ended by the end-of-sequence token."""
+        texts = self._texts(prompts, responses)
+        before = self._tokens([start for start, _ in texts])
+        if self._has_encoder:
+            behind = cast(list[Ids], self.tokenizer(text_target=list(responses))["input_ids"])
+        else:
+            whole = self._tokens([start + rest for start, rest in texts])
+            behind = [
+                # Where a token reaches over the border, generation could not produce it.
+                both[len(ids) :] if both[: len(ids)] == ids else self._bare([rest])[0]
+                for ids, both, (_, rest) in zip(before, whole, texts, strict=True)
+            ]
+        end = cast(int, self.tokenizer.eos_token_id)
+        return [(ids, rest if rest[-1:] == [end] else [*rest, end]) for ids, rest in zip(before, behind, strict=True)]
+
+    @cached_property
+    def frame(self) -> tuple[int, int]:
+        """Count the tokens before and behind the text of every prompt: the template's, and special ones."""
+        one, other = self.prompts(_PROBES)
+        if one == other:  # the tokenizer knows neither
+            return self._num_added if self._has_encoder else (self._num_added[0], 0)
+        return _num_shared(one, other), _num_shared(one[::-1], other[::-1])
+
+    def shorten(self, ids: Sequence[int], room: int) -> Sequence[int]:
+        """Cut an encoded prompt to `room` tokens; what the template puts around it stays.
+
+        Where not even that fits, all but the last `room` tokens are lost.
+
+        Raises:
+            ValueError: it is longer, and such prompts are to be refused.
+        """
+        if len(ids) <= room:
+            return ids
+        if self.overlong == "refuse":
+            begin = self.tokenizer.decode(list(ids[:16]), skip_special_tokens=True)
+            raise ValueError(
+                f"the prompt that begins with {begin!r} takes {len(ids)} tokens, and there is room for {room}; raise "
+                "model.max_tokens, drop the prompt, or set model.overlong=cut_start or cut_end"
+            )
+        head, tail = self.frame
+        if head + tail >= room:
+            return ids[len(ids) - room :]
+        if self.overlong == "cut_end":
+            return [*ids[: room - tail], *ids[len(ids) - tail :]]
+        return [*ids[:head], *ids[len(ids) - room + head :]]
+
+    @property
+    def _has_encoder(self) -> bool:
+        return self.decoder_start is not None
+
+    def _texts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[str, str]]:
+        """Fill in the template: the text up to the response, and the text from there on."""
+        pairs = zip(prompts, responses, strict=True)
+        if self.template == CHAT:
+            return [self._chat(prompt, response) for prompt, response in pairs]
+        opening = self.template.removesuffix("{response}")
+        filled = [(opening.replace("{prompt}", prompt), response) for prompt, response in pairs]
+        # Trailing spaces open the response: tokenizers join them with the word that follows.
+        return [(text.rstrip(" "), text[len(text.rstrip(" ")) :] + response) for text, response in filled]
+
+    def _chat(self, prompt: str, response: str) -> tuple[str, str]:
+        """Write one turn of a conversation as the chat template does, up to the token that ends the response."""
+        turn = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        fill = self.tokenizer.apply_chat_template
+        before = cast(str, fill(turn[:1], tokenize=False, add_generation_prompt=True))
+        whole = cast(str, fill(turn, tokenize=False)).rstrip()
+        # Some templates write a turn that is over in another way than they open one.
+        return before, whole[len(before) :] if whole.startswith(before) else response
+
+    def _tokens(self, texts: list[str]) -> list[Ids]:
+        """Tokenise texts; to a causal model, without the special tokens that would end them: ours go on."""
+        if self.template == CHAT:
+            return self._bare(texts)  # the template has written the special tokens already
+        trailing = 0 if self._has_encoder else self._num_added[1]
+        return [ids[: len(ids) - trailing] for ids in cast(list[Ids], self.tokenizer(texts)["input_ids"])]
+
+    def _bare(self, texts: list[str]) -> list[Ids]:
+        return cast(list[Ids], self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _num_added(self) -> tuple[int, int]:
+        """Count the special tokens that the tokenizer adds before and behind a text."""
+        bare, full = self._bare(["a"])[0], cast(Ids, self.tokenizer("a")["input_ids"])
+        added = len(full) - len(bare)
+        leading = next((i for i in range(added) if full[i : i + len(bare)] == bare), added)
+        return leading, added - leading
+
+
+def _num_shared(one: Ids, other: Ids) -> int:
+    """Count the tokens with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def check_template(template: str) -> None:
+    """Raise ValueError where a template cannot be filled in."""
+    if template == CHAT:
+        return
+    if "{prompt}" not in template or not template.endswith("{response}"):
+        raise ValueError(
+            f"model.template={template!r} must contain {{prompt}} and end with {{response}}, for example "
+            "'{prompt}\\nAnswer: {response}', or be the word chat for the tokenizer's own chat template"
+        )
+    if "\\n" in template:
+        raise ValueError(
+            f"model.template={template!r} holds a backslash and an n where a line break must be meant; "
+            "write it in a yaml file between double quotes, or in a shell as $'...\\n...'"
+        )
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> None:
+    """Raise ValueError where the tokenizer cannot serve the template."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {path} has no end-of-sequence token, so no response could end; set eos_token "
+            "in its tokenizer_config.json"
+        )
+    if template == CHAT and tokenizer.chat_template is None:
+        raise ValueError(no_chat_template(path))
+    begin = cast("str | None", tokenizer.bos_token)
+    ids = cast(Ids, tokenizer(template)["input_ids"])
+    if begin and template.startswith(begin) and ids[:2] == [tokenizer.bos_token_id] * 2:
+        raise ValueError(
+            f"model.template={template!r} begins with {begin}, which the tokenizer of {path} adds by itself; leave it "
+            "out of the template"
+        )
+
+
+def no_chat_template(path: str) -> str:
+    """Say what to do where a tokenizer has no chat template."""
+    return (
+        f"model.template=chat, and the tokenizer of {path} has no chat template; base models have none: write a "
+        r'format, such as model.template="<|user|>\n{prompt}\n<|assistant|>\n{response}"'
+    )

@@ -1,0 +1,181 @@
+"""From a record to a prompt, its id and its task, or to its response: which columns, and what may be in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from aliquot.pools.files import Record
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names the columns; `meta.task` reaches into nested objects.
+
+    Args:
+        prompt: the text of the prompt.
+        context: further text, set below the prompt where there is some; None where no column holds any.
+        id: the id; rows without one are identified by a hash of their prompt, as all are where this is None.
+        task: the task label, or None.
+        response: what only an annotator reads.
+        messages: a list of {role, content} that takes the place of `prompt` and `response`, or None.
+    """
+
+    prompt: str
+    context: str | None
+    id: str | None
+    task: str | None
+    response: str
+    messages: str | None
+
+    def for_prompts(self) -> list[str]:
+        """Return the columns that prompts are made of."""
+        text = [self.messages] if self.messages else [self.prompt, self.context]
+        return [name for name in (*text, self.id, self.task) if name]
+
+    def for_responses(self) -> list[str]:
+        """Return those, and the one of the responses."""
+        return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt on its way into a pool.
+
+    Args:
+        record: where it came from.
+        id: the source's own, or the hash of the prompt.
+        prompt: the text.
+        task: its label, where the source has one.
+        digest: of the prompt, whatever its white space.
+    """
+
+    record: Record
+    id: str
+    prompt: str
+    task: str | None
+    digest: bytes
+
+
+def prompt_row(record: Record, columns: Columns) -> Row:
+    """Read what a pool needs of a record; no response.
+
+    Raises:
+        ValueError: a column is missing or holds something else, or the prompt is empty.
+    """
+    prompt = _prompt(record, columns)
+    if not prompt.strip():
+        raise ValueError(f"{record.place}: the prompt is empty; fill it in or drop the line")
+    digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()[:16]
+    row_id = _label(record, columns.id, "id") or digest[:8].hex()
+    return Row(record, row_id, prompt, _label(record, columns.task, "task"), digest)
+
+
+def response_text(record: Record, columns: Columns) -> str | None:
+    """Return the response that a record holds, or None where it holds none."""
+    if columns.messages:
+        turns = _turns(record, columns.messages)
+        asked = next((i for i, (role, _) in enumerate(turns) if role == "user"), len(turns))
+        return next((content for role, content in turns[asked:] if role == "assistant"), None)
+    value = _lookup(record.fields, columns.response)
+    return _whole(value, record, columns.response) if isinstance(value, str) else None
+
+
+def _prompt(record: Record, columns: Columns) -> str:
+    if columns.messages:
+        return _asked(_turns(record, columns.messages), record)
+    prompt = _text(record, columns.prompt)
+    context = _lookup(record.fields, columns.context) if columns.context else None
+    if context is None or context is _ABSENT or context == "":
+        return prompt
+    return f"{prompt}\n\n{_text(record, cast(str, columns.context))}"
+
+
+def _asked(turns: Sequence[tuple[str, str]], record: Record) -> str:
+    """Return the first user turn, below the system's turn where one stands before it."""
+    system: list[str] = []
+    for role, content in turns:
+        if role == "user":
+            return "\n\n".join([*system, content]) if content.strip() else ""
+        if role == "system" and content.strip():
+            system = [content]
+    roles = ", ".join(role for role, _ in turns) or "none"
+    raise ValueError(f"{record.place}: no turn of role 'user' (the roles are {roles}); add one or drop the line")
+
+
+def _turns(record: Record, column: str) -> list[tuple[str, str]]:
+    messages = _lookup(record.fields, column)
+    if not isinstance(messages, list):
+        raise ValueError(
+            f"{record.place}: no list of messages in column '{column}': {_found(messages, record)}; "
+            "name the column with pool.messages, or use pool.prompt for plain text"
+        )
+    turns: list[tuple[str, str]] = []
+    for message in cast(list[object], messages):
+        fields = cast(Mapping[str, object], message) if isinstance(message, Mapping) else {}
+        role, content = fields.get("role"), fields.get("content")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise ValueError(
+                f"{record.place}: message {len(turns) + 1} in column '{column}' is {_shown(message)}; "
+                'write {"role": "user", "content": "..."}'
+            )
+        turns.append((role, _whole(content, record, column)))
+    return turns
+
+
+def _text(record: Record, column: str) -> str:
+    value = _lookup(record.fields, column)
+    if not isinstance(value, str):
+        lists = [name for name in record.columns if name in ("messages", "conversations")]
+        remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
+        raise ValueError(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
+    return _whole(value, record, column)
+
+
+def _label(record: Record, column: str | None, what: str) -> str | None:
+    """Return an id or a task, which may be absent."""
+    value = _lookup(record.fields, column) if column else None
+    if value is None or value is _ABSENT or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(
+            f"{record.place}: the {what} in column '{column}' is {_shown(value)}; give text or a whole number, or set "
+            f"pool.{what}=null to read none"
+        )
+    return _whole(str(value), record, cast(str, column))
+
+
+def _whole(text: str, record: Record, column: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{record.place}: column '{column}' holds half a character (a lone surrogate); write it whole"
+            ) from error
+    return text
+
+
+def _lookup(fields: Mapping[str, object], column: str) -> object:
+    if column in fields:
+        return fields[column]
+    value: object = fields
+    for name in column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
+
+
+def _found(value: object, record: Record) -> str:
+    return f"the columns are {', '.join(record.columns) or 'none'}" if value is _ABSENT else f"it is {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,77 @@
+"""The only door to `datasets`: rows of a dataset of the Hugging Face hub, or of a folder laid out like one.
+
+Only data is read, never a loading script. Where the hub cannot be reached, is gated or holds no such commit, one
+message says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from aliquot.pools.files import Record, batch_records
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_ROWS_AT_ONCE = 1000
+
+
+def hub_records(
+    dataset: Dataset, columns: Collection[str], where: Mapping[str, Sequence[str]], source: str
+) -> Iterator[Record]:
+    """Yield the rows whose columns hold one of the values in `where`, reading the asked columns only.
+
+    Raises:
+        ValueError: a column of `where` is not there, or no row has one of its values.
+    """
+    names: list[str] = dataset.column_names
+    for column in where:
+        if column not in names:
+            raise ValueError(f"{source} has no column '{column}' (pool.where); its columns are {', '.join(names)}")
+    tops = [name for name in names if any(c == name or c.startswith(f"{name}.") for c in columns) or name in where]
+    tops = tops or names[:1]  # to count the rows by
+    start = matched = 0
+    for batch in dataset.select_columns(tops).with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
+        for record in batch_records(batch, names, source, start):
+            if all(str(record.fields[column]) in values for column, values in where.items()):
+                matched += 1
+                yield record
+        start += len(batch)
+    if where and not matched:
+        wanted = "; ".join(f"{column} = {', '.join(values)}" for column, values in where.items())
+        raise ValueError(f"{source}: none of {start:,} rows has {wanted}; correct pool.where, or set pool.where={{}}")
+
+
+def open_dataset(repo: str, config: str | None, split: str, revision: str | None) -> Dataset:
+    """Download a dataset, or find it in the cache, and map it into memory.
+
+    Raises:
+        ValueError: it cannot be had, with the remedy.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    asked = f"pool.path={repo}" + (f" at pool.revision={revision}" if revision else "")
+    try:
+        return load_dataset(repo, config, split=split, revision=revision)  # pyright: ignore[reportReturnType]
+    except DatasetNotFoundError as error:
+        text = str(error)
+        if "gated" in text:
+            remedy = f"accept its terms at https://huggingface.co/datasets/{repo}, then `hf auth login` or set HF_TOKEN"
+        elif "Revision" in text:
+            remedy = f"take a commit of https://huggingface.co/datasets/{repo}/commits/main"
+        else:
+            remedy = "correct the name; where it is private, `hf auth login` or set HF_TOKEN"
+        raise ValueError(f"{asked}: {text}; {remedy}") from error
+    except ConnectionError as error:
+        raise ValueError(
+            f"{asked}: {error}; it is not in the cache either. Run once with a network (HF_HUB_OFFLINE unset), "
+            f"or download it (`hf download --repo-type dataset {repo}`) and set pool.path to the folder"
+        ) from error
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, such as a full disk
+            raise
+        raise ValueError(
+            f"{asked}, pool.split={split}, pool.config={config}: {error}; set these to what there is"
+        ) from error

@@ -1,0 +1,165 @@
+"""Make a pool: read the source once, drop what is not wanted, and keep the rest as a file that is mapped into memory.
+
+    rows -> seen before? -> too long? -> in a benchmark? -> near duplicates -> sample -> pool.arrow, report.json
+
+Rows stream through; what stays in memory is an id and a digest of each and, where near duplicates are looked for, 4
+bytes for each of their words and some 300 more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from aliquot.pools.clean import EVALUATE, Dropped, Report
+from aliquot.pools.contamination import Benchmarks, Question, read_questions
+from aliquot.pools.fields import Row
+from aliquot.pools.near import near_duplicates
+from aliquot.pools.table import Column, TableWriter, read_pool, read_table, write_kept
+from aliquot.progress import Progress
+from aliquot.types import Pool
+
+if TYPE_CHECKING:
+    from aliquot.pool import PoolSpec
+
+_POOL = "pool.arrow"
+_ROWS_AT_ONCE = 1024
+
+
+def prepare(source: PoolSpec, directory: Path, questions: Sequence[str] = ()) -> None:
+    """Write the prompts of a pool into `directory`, and what was dropped: pool.arrow, report.json, dropped.jsonl.
+
+    Args:
+        source: where the rows come from, and what they are cleaned of.
+        directory: exists.
+        questions: further texts that no prompt may share a run of words with.
+
+    Raises:
+        ValueError: the source cannot be read, a row is bad, two prompts have one id, or nothing is left.
+    """
+    screened = directory / "screened.partial"
+    with open(directory / "dropped.jsonl", "w", encoding="utf-8") as file:
+        dropped = Dropped(file)
+        with TableWriter(screened) as table, Progress("pool", None, "row") as progress:
+            counted = _counted(source.rows(), progress)
+            for row in _decontaminated(source, questions, _distinct(source, counted, dropped), dropped):
+                table.append(row.id, row.prompt, row.task)
+        num_rows = table.num_rows + dropped.counts.total()
+        if not table.num_rows:
+            found = f"all {num_rows:,} rows were dropped; loosen pool.clean" if num_rows else "it has no rows; add some"
+            raise ValueError(f"{source.place()} holds no prompts: {found}")
+        kept = _final_rows(source, screened, dropped)
+    if kept.all():
+        screened.replace(directory / _POOL)
+    else:
+        write_kept(screened, kept, directory / "kept.partial")
+        (directory / "kept.partial").replace(directory / _POOL)
+        screened.unlink()
+    missing = int(read_table(directory / _POOL)["task"].null_count)
+    Report(
+        rows=num_rows,
+        prompts=int(kept.sum()),
+        dropped=dict(dropped.counts),
+        without_task=missing if missing < kept.sum() else 0,
+    ).write(directory)
+
+
+def load_prepared(directory: Path, name: str) -> Pool:
+    """Return the pool that `prepare` wrote, memory-mapped."""
+    return read_pool(directory / _POOL, name)
+
+
+def _counted(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:
+    for row in rows:
+        progress.update()
+        yield row
+
+
+def _distinct(source: PoolSpec, rows: Iterator[Row], dropped: Dropped) -> Iterator[Row]:
+    """Pass the first row with each prompt, and no prompt that is too long.
+
+    Raises:
+        ValueError: rows with different prompts have the same id, or with the same one that is to be kept.
+    """
+    clean = source.clean
+    digest_of: dict[str, bytes] = {}  # of dropped rows too: an id means one prompt in the whole source
+    first_with: dict[bytes, str] = {}
+    for row in rows:
+        known, first = digest_of.get(row.id), first_with.get(row.digest)
+        if known is not None and (known != row.digest or not clean.exact):
+            raise _used_twice(source, row)
+        digest_of[row.id] = row.digest
+        first_with.setdefault(row.digest, row.id)
+        if clean.exact and first is not None:
+            dropped.add(row.id, "duplicate", of=first)
+        elif clean.max_words is not None and (length := len(row.prompt.split())) > clean.max_words:
+            dropped.add(row.id, "too_long", words=length)
+        else:
+            yield row
+
+
+def _used_twice(source: PoolSpec, row: Row) -> ValueError:
+    first = next(other.record for other in source.rows() if other.id == row.id)
+    where = f"line {first.number}" if first.source == row.record.source else first.place
+    remedy = "give every row its own id, drop the duplicate, or set pool.id=null to name rows by their prompts"
+    if not source.clean.exact:
+        remedy = "give every row its own id, or let pool.clean.exact=true drop repeated prompts"
+    return ValueError(f"{row.record.place}: id '{row.id}' was already used in {where}; {remedy}")
+
+
+def _decontaminated(source: PoolSpec, questions: Sequence[str], rows: Iterator[Row], dropped: Dropped) -> Iterator[Row]:
+    """Pass the rows that share no run of words with a benchmark."""
+    clean = source.clean
+    if not clean.decontaminate:
+        yield from rows
+        return
+    chosen = (Question(EVALUATE, text) for text in questions)
+    benchmarks = Benchmarks(itertools.chain(chosen, read_questions(clean.paths())), clean.overlap)
+    if not len(benchmarks):
+        raise ValueError(
+            f"pool.clean.decontaminate={list(clean.decontaminate)} holds no text of {clean.overlap} words or more; "
+            "name the files with the questions, or lower pool.clean.overlap"
+        )
+    while block := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+        for row, hit in zip(block, benchmarks.find([row.prompt for row in block]), strict=True):
+            if hit is None:
+                yield row
+            else:
+                dropped.add(row.id, "contaminated", question=hit.question.place, shared=hit.shared)
+
+
+def _final_rows(source: PoolSpec, screened: Path, dropped: Dropped) -> Bool[np.ndarray, " n"]:
+    """Return which of the screened rows stay: those that nearly repeat none, and of these the sample."""
+    table = read_table(screened)
+    ids, kept = Column(table["id"]), np.ones(len(table), dtype=bool)
+    if source.clean.near is not None:
+        for row, first in near_duplicates(Column(table["prompt"]), source.clean.near).items():
+            kept[row] = False
+            dropped.add(ids[row], "near_duplicate", of=ids[first])
+    if source.sample is not None:
+        left = np.flatnonzero(kept)
+        if source.sample > len(left):
+            raise ValueError(
+                f"pool.sample={source.sample} exceeds the {len(left)} prompts that are left of pool '{source.name}' "
+                f"({dropped.counts.total()} were dropped); lower it, or set pool.sample=null for all"
+            )
+        if source.sample < len(left):
+            dropped.counts["not_sampled"] = len(left) - source.sample
+            kept[left[_drawn_last([ids[row] for row in left.tolist()], source.sample, source.sample_seed)]] = False
+    return kept
+
+
+def _drawn_last(ids: Sequence[str], num_drawn: int, seed: int) -> Int64[np.ndarray, " m"]:
+    """Return the positions that a draw of `num_drawn` leaves out.
+
+    The lot of a row depends on its id alone, so it is the same in any order of the rows, and a smaller sample is
+    part of a larger one.
+    """
+    lots = (hashlib.blake2b(f"{seed} {row_id}".encode(), digest_size=8).digest() for row_id in ids)
+    return np.argsort(np.frombuffer(b"".join(lots), dtype=">u8"), kind="stable")[num_drawn:]

@@ -1,0 +1,104 @@
+"""Prepared prompts on disk: one Arrow file of ids, prompts and task labels, read through the page cache.
+
+There is no column for responses, so none can be kept by mistake.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool
+
+from aliquot.types import Pool
+
+SCHEMA = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("task", pa.string())])
+_ROWS_PER_BATCH = 8192
+
+
+class Column(Sequence[str]):
+    """One column of a memory-mapped table, as a sequence of texts: only what is read takes memory.
+
+    A slice is a list. Iteration decodes some thousand rows at a time, so it is as fast as over a list.
+    """
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return self._values[index].to_pylist()
+        return self._values[operator.index(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._values.chunks:
+            yield from chunk.to_pylist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(list(self), dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} texts>"
+
+
+class TableWriter:
+    """Appends rows to an Arrow file."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows: list[tuple[str, str, str | None]] = []
+        self._writer = pa.ipc.new_file(str(path), SCHEMA)
+        self.num_rows = 0
+
+    def append(self, row_id: str, prompt: str, task: str | None) -> None:
+        """Add one row."""
+        self._rows.append((row_id, prompt, task))
+        self.num_rows += 1
+        if len(self._rows) == _ROWS_PER_BATCH:
+            self._flush()
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = [pa.array(values, type=pa.string()) for values in zip(*self._rows, strict=True)]
+            self._writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            self._rows.clear()
+
+
+def write_kept(source: Path, kept: Bool[np.ndarray, " n"], target: Path) -> None:
+    """Write the rows of one table that are kept to another, a batch at a time."""
+    start = 0
+    with pa.ipc.new_file(str(target), SCHEMA) as writer:
+        for batch in read_table(source).to_batches():
+            rows = pa.array(kept[start : start + len(batch)])
+            writer.write_batch(batch.filter(rows))
+            start += len(batch)
+
+
+def read_table(path: Path) -> Any:
+    """Map a table into memory."""
+    path.stat()  # raises a FileNotFoundError that knows its file's name
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def read_pool(path: Path, name: str) -> Pool:
+    """Return the prompts of a prepared file; it counts as labelled where every row has a task."""
+    table = read_table(path)
+    tasks = Column(table["task"]) if len(table) and table["task"].null_count == 0 else None
+    return Pool(name, Column(table["id"]), Column(table["prompt"]), tasks)

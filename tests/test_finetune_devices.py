@@ -1,0 +1,217 @@
+"""Finetuning in several real processes: ours, and those that torchrun or srun would start."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aliquot.config import ROOT
+from aliquot.finetune import finetune, take_part
+from aliquot.model import Model
+from aliquot.trainer import TrainerSpec
+from test_finetune import CPU, RECIPE, annotated, checkpoint_step, weights
+from tiny_model import save_tiny_model
+
+#: Where processes drop nothing, the same steps on any number of devices; 6 rows are no multiple of 2 micro-batches.
+STEADY = replace(RECIPE, dropout=0.0, accumulate=None, rows_per_step=6, tokens_per_batch=30)
+TWO = TrainerSpec("cpu", devices=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Model(str(save_tiny_model(tmp_path_factory.mktemp("model"))), template="{prompt} Answer : {response}")
+
+
+@pytest.fixture(scope="module")
+def alone(model, tmp_path_factory):
+    return finetune(model, annotated(), STEADY, CPU, tmp_path_factory.mktemp("alone"))
+
+
+def assert_close(one, other):
+    """The adapters differ by the order of additions alone: far less than a step has moved them."""
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+def lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_devices_take_the_same_steps_as_one(model, alone, tmp_path, capfd):
+    heard = []
+    shared = finetune(model, annotated(), STEADY, TWO, tmp_path, heard.append)
+    assert_close(shared, alone)
+    assert heard == lines(tmp_path)
+    for one, other in zip(heard, lines(alone.path.parent), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert {k: one[k] for k in ("step", "learning_rate", "tokens")} == {
+            k: other[k] for k in ("step", "learning_rate", "tokens")
+        }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "finetune.json", "metrics.jsonl"]
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("finetune: ") == 1
+    assert "warn" not in err.lower()
+
+
+#: Processes of the tests below begin as copies of this one: imports take longer than all they do.
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tokenizers_without_threads():
+    """Threads do not live on in a copy, and tokenizers would wait for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        yield
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Have processes that should begin anew begin as copies of this one, which keep what tests change."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: FORK)
+
+
+def before_step(monkeypatch, action):
+    """Call `action` with the number of the process and of the step, before it is taken."""
+    from aliquot.finetune_module import LoRAModule
+
+    train = LoRAModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        action(self._at.rank, batch.step)
+        return train(self, batch, batch_idx)
+
+    monkeypatch.setattr(LoRAModule, "training_step", training_step)
+
+
+def wait_for_step(directory, step, processes):
+    deadline = time.monotonic() + 30
+    while not (directory / "metrics.jsonl").exists() or len(lines(directory)) < step:
+        assert time.monotonic() < deadline
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.01)
+
+
+def exit_codes(processes):
+    for process in processes:
+        process.join(30)
+    return [process.exitcode for process in processes]
+
+
+def as_srun_starts_it(rank, port, model, directory):
+    """Train in one of two processes that know of each other through their environment alone."""
+    os.environ |= {"SLURM_JOB_ID": "7", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "SLURM_PROCID": str(rank),
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_LOCALID": str(rank),
+    }
+    arguments = (STEADY, TWO, directory)
+    if rank == 0:
+        finetune(model, annotated(), *arguments)
+    else:
+        take_part(model, annotated, *arguments, is_done=lambda: False)
+
+
+def start_ranks(model, directory):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = [
+        FORK.Process(target=as_srun_starts_it, args=(rank, port, model, directory), daemon=True) for rank in (1, 0)
+    ]
+    for rank in ranks:
+        rank.start()
+    return ranks[::-1]
+
+
+@pytest.mark.parametrize(("told", "resuming"), [(0, 1), (1, 2)])
+def test_whichever_process_is_told_to_end_all_save_one_step_and_any_number_go_on(
+    model, alone, tmp_path, monkeypatch, told, resuming
+):
+    before_step(monkeypatch, lambda rank, step: time.sleep(0.1))
+    ranks = start_ranks(model, tmp_path)
+    wait_for_step(tmp_path, 5, ranks)
+    os.kill(ranks[told].pid, signal.SIGTERM)
+    assert exit_codes(ranks) == [128 + signal.SIGTERM] * 2
+    assert 5 <= checkpoint_step(tmp_path) < alone.steps
+    assert not (tmp_path / "launch").exists()
+    monkeypatch.undo()
+    if resuming == 1:
+        finetune(model, annotated(), STEADY, CPU, tmp_path)
+    else:
+        assert exit_codes(start_ranks(model, tmp_path)) == [0, 0]
+    from aliquot.finetune import load_adapter
+
+    assert_close(load_adapter(tmp_path), alone)
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, alone.steps + 1))
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)])
+def test_processes_that_we_started_end_with_us(model, alone, tmp_path, monkeypatch, forked, how, code):
+    before_step(monkeypatch, lambda rank, step: time.sleep(0.1))
+    ours = FORK.Process(target=finetune, args=(model, annotated(), STEADY, TWO, tmp_path))
+    ours.start()
+    wait_for_step(tmp_path, 4, [ours])
+    os.kill(ours.pid, how)
+    assert exit_codes([ours]) == [code]
+    assert 4 <= checkpoint_step(tmp_path) < alone.steps
+    monkeypatch.undo()
+    assert_close(finetune(model, annotated(), STEADY, CPU, tmp_path), alone)
+
+
+def test_a_process_that_is_lost_ends_the_training_with_one_error(model, tmp_path, monkeypatch, forked):
+    before_step(monkeypatch, lambda rank, step: (rank, step) == (1, 3) and os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RuntimeError, match=r"process 2 of 2 ended with exit code -9, .*run it again, with fewer"):
+        finetune(model, annotated(), STEADY, TWO, tmp_path)
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_of_one_process_is_the_error(model, tmp_path, monkeypatch, forked):
+    def fail(rank, step):
+        if (rank, step) == (1, 3):
+            raise MemoryError("no room for step 3")
+
+    before_step(monkeypatch, fail)
+    with pytest.raises(MemoryError, match="no room for step 3"):
+        finetune(model, annotated(), STEADY, TWO, tmp_path)
+    with pytest.raises(ValueError, match=r"the loss is nan at step \d+; lower finetune.learning_rate"):
+        finetune(model, annotated(), replace(STEADY, learning_rate=1e30), TWO, tmp_path / "explodes")
+
+
+def test_devices_without_a_row_and_encoder_decoders_take_the_same_steps(tmp_path, forked):
+    t5 = Model(str(save_tiny_model(tmp_path / "t5", family="t5")), template="{prompt} Answer : {response}")
+    few = replace(STEADY, rows_per_step=2, epochs=1)
+    shared = finetune(t5, annotated(11), few, TrainerSpec("cpu", devices=3), tmp_path / "shared")
+    assert_close(shared, finetune(t5, annotated(11), few, CPU, tmp_path / "alone"))
+
+
+def test_only_the_first_process_begins_a_training(model, tmp_path, monkeypatch):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="process 2 of 2 cannot begin a training, and the first has ended"):
+        finetune(model, annotated(), STEADY, TWO, tmp_path)
+
+
+def test_an_experiment_under_torchrun_does_everything_once(tmp_path):
+    wanted = ["experiments=smoke", "pool.limit=60", "budget=20", "strategy=random", "until=finetune", "tracker=none"]
+    wanted += ["trainer.accelerator=cpu", "trainer.devices=2", f"store={tmp_path}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "run.py"]
+    answer = subprocess.run([*torchrun, *wanted], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("finetune: LoRA rank 16, 1 x 20 rows, on 2 devices") == 2  # planned, and done
+    assert answer.stderr.count("waiting for process") <= 1  # for the pool, which both read
+    (record,) = tmp_path.glob("finetune/*/stage.json")
+    assert not (record.parent / "launch").exists()
+    assert len(list(tmp_path.glob("runs/*/results.json"))) == 1
