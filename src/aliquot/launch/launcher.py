@@ -1,0 +1,148 @@
+"""From the jobs that Hydra composed to a planned sweep: what both launchers begin with."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from aliquot import console
+from aliquot.config import create
+from aliquot.launch import display
+from aliquot.launch.local import Board, run_tasks
+from aliquot.launch.plan import make_plan
+from aliquot.launch.slurm import Cluster, submit
+from aliquot.launch.sweep import Sweep
+from aliquot.launch.worker import finish
+from aliquot.pipeline import Experiment, build
+from aliquot.results import RunRecord, find_run, save_config
+from aliquot.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """One composed job of a sweep.
+
+    Args:
+        cfg: the configuration, without Hydra's own node.
+        strategy: the choice.
+        overrides: what the command line and the sweep changed.
+    """
+
+    cfg: DictConfig
+    strategy: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sweep, saved, with all that could be checked before it starts."""
+
+    store: Store
+    sweep: Sweep
+    experiments: Sequence[Experiment]
+
+
+def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
+    """Plan the jobs as one sweep, show the plan and check every stage; None where only that was asked for.
+
+    Args:
+        jobs: one or more.
+        elsewhere: the stages will be built on other machines, whose devices cannot be checked from here.
+
+    Raises:
+        ValueError: a job is wrong, or a stage is known to fail.
+    """
+    console.set_up_logging()
+    store = Store(Path(jobs[0].cfg.store))
+    store.check_writable()
+    experiments = [build(job.cfg, job.strategy, job.overrides) for job in jobs]
+    plan = make_plan((stage for experiment in experiments for stage in experiment.stages), store)
+    sweep = Sweep.of(experiments, plan, shlex.join(["python", *sys.argv]))
+    display.show_plan(sweep, plan)
+    for task in plan.tasks:
+        task.stage.check()
+        if not elsewhere:
+            task.stage.check_devices()
+    if jobs[0].cfg.check:
+        console.say("Checked: everything is in order. Nothing was done.")
+        return None
+    for job, experiment in zip(jobs, experiments, strict=True):
+        create(job.cfg, "tracker")
+        save_config(job.cfg, store.root / "runs" / experiment.id)
+    sweep.save(store)
+    return Planned(store, sweep, experiments)
+
+
+def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord | None]:
+    """Run a sweep on this machine and show its results; return the record of each job, None where it failed."""
+    planned = prepare(jobs)
+    if planned is None:
+        return [None for _ in jobs]
+    store, sweep = planned.store, planned.sweep
+    if sweep.tasks:
+        environments = worker_environments(num_workers)
+        with display.Dashboard(store, sweep, len(environments)) as dashboard:
+            board = run_tasks(store, sweep, environments, dashboard.show)
+    else:
+        board = Board(())
+    for run in sweep.runs:
+        finish(store, sweep, run)
+    display.show_results(store, sweep, board, _records(planned))
+    if board.failed:
+        sys.exit(1)
+    return [find_run(store.root / "runs" / experiment.id) for experiment in planned.experiments]
+
+
+def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
+    """Submit a sweep to SLURM and say how to watch it; the jobs go on without this process."""
+    cluster.check()
+    planned = prepare(jobs, elsewhere=True)
+    if planned is None:
+        return
+    store, sweep = planned.store, planned.sweep
+    for run in sweep.runs:
+        finish(store, sweep, run)
+    if sweep.tasks:
+        display.show_submitted(store, sweep, submit(store, sweep, cluster))
+    else:
+        display.show_results(store, sweep, Board(()), _records(planned))
+
+
+def _records(planned: Planned) -> list[RunRecord]:
+    """Return the finished runs."""
+    found = (find_run(planned.store.root / "runs" / experiment.id) for experiment in planned.experiments)
+    return [record for record in found if record]
+
+
+def worker_environments(num_workers: int | None) -> list[dict[str, str]]:
+    """Return what each worker's environment adds: one GPU each, or a share of the cores.
+
+    Args:
+        num_workers: None is one per GPU, or one for all cores.
+
+    Raises:
+        ValueError: there are fewer GPUs than workers asked for.
+    """
+    import torch
+
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+    gpus = [device for device in devices.split(",") if device]
+    if gpus:
+        if num_workers is not None and not 1 <= num_workers <= len(gpus):
+            raise ValueError(
+                f"hydra.launcher.jobs={num_workers} asked, {len(gpus)} GPUs found; give one job a GPU at most"
+            )
+        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:num_workers]]
+    cores = len(os.sched_getaffinity(0))
+    if num_workers is not None and not 1 <= num_workers <= cores:
+        raise ValueError(f"hydra.launcher.jobs={num_workers} asked, {cores} cores found; give 1 to {cores}")
+    threads = str(cores // (num_workers or 1))
+    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    # Threads that wait must not burn the cores of other workers.
+    return [{**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"} for _ in range(num_workers or 1)]

@@ -1,0 +1,130 @@
+"""The plan of a sweep: every stage that its experiments need and the store lacks, once, upstream first.
+
+Three widths of a kernel, three budgets and three seeds are 27 experiments, but one scoring pass, three rankings and 27
+times finetuning and evaluating: stages of one key are one task, and a ranking to the largest budget serves the others.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aliquot.store import Stage, Store, canonical
+
+#: Every kind of stage, upstream first.
+KINDS = ("pool", "score", "select_part", "select", "annotate", "finetune", "evaluate")
+#: Short stages, done by whoever needs them first: a job of their own would wait longer than it works.
+_SHARED = ("pool", "annotate")
+#: Finished stages of a kind that an estimate looks back on.
+_REMEMBERED = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage that one worker builds.
+
+    Args:
+        stage: what to build; of a ranking that serves several budgets, the deepest.
+        needs: names of the tasks that must be done before.
+        seconds: how long it is likely to take, or None where nothing like it was done yet.
+    """
+
+    stage: Stage[Any]
+    needs: tuple[str, ...]
+    seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Names the task within any sweep: the stage and its key."""
+        return task_name(self.stage)
+
+    @property
+    def kind(self) -> str:
+        """The kind of resources it needs: score, select, finetune or evaluate."""
+        return "select" if self.stage.name == "select_part" else self.stage.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep has to do.
+
+    Args:
+        tasks: the unfinished stages, upstream first.
+        num_distinct: stage -> how many distinct ones the experiments have, upstream first.
+        num_done: stage -> how many of them are done already.
+    """
+
+    tasks: tuple[Task, ...]
+    num_distinct: dict[str, int]
+    num_done: dict[str, int]
+
+
+def task_name(stage: Stage[Any]) -> str:
+    """Return the name of the task that builds `stage`."""
+    return f"{stage.name}-{stage.key}"
+
+
+def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
+    """Plan the stages, and whatever they build upon, against what the store holds.
+
+    Args:
+        stages: of all experiments of the sweep, in any order, with repetitions.
+        store: where results live; only read.
+    """
+    distinct: dict[str, Stage[Any]] = {}
+    for stage in _upstream_first(stages):
+        known = distinct.get(task_name(stage))
+        if known is None or not stage.settles(known.notes()):  # a shallower ranking of the same key
+            distinct[task_name(stage)] = stage
+    todo = {name: stage for name, stage in distinct.items() if store.record(stage) is None}
+    tasks = [
+        Task(stage, tuple(dict.fromkeys(_needs(stage, todo))), estimate(stage, store))
+        for stage in todo.values()
+        if stage.name not in _SHARED
+    ]
+    kinds = sorted({stage.name for stage in distinct.values()}, key=KINDS.index)
+    names = {kind: [name for name, stage in distinct.items() if stage.name == kind] for kind in kinds}
+    return Plan(
+        tuple(tasks),
+        num_distinct={kind: len(names[kind]) for kind in kinds},
+        num_done={kind: sum(name not in todo for name in names[kind]) for kind in kinds},
+    )
+
+
+def _upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
+    for stage in stages:
+        yield from _upstream_first(stage.upstream())
+        yield stage
+
+
+def _needs(stage: Stage[Any], todo: dict[str, Stage[Any]]) -> Iterator[str]:
+    """Yield the tasks that a stage waits for, looking through the stages that it builds itself."""
+    for upstream in stage.upstream():
+        if upstream.name in _SHARED:
+            yield from _needs(upstream, todo)
+        elif task_name(upstream) in todo:
+            yield task_name(upstream)
+
+
+def estimate(stage: Stage[Any], store: Store) -> float | None:
+    """Return how many seconds a stage will take, from those of its kind and model that the store holds, or None.
+
+    Seconds are taken to grow with `Stage.size`; the median of the latest counts.
+    """
+    model = canonical(stage.inputs().get("model"))
+    rates = [
+        record["seconds"] / record["size"]
+        for record in _latest_records(store.root / stage.name)
+        if record.get("size") and record["fields"].get("model") == model
+    ]
+    return statistics.median(rates) * stage.size() if rates else None
+
+
+def _latest_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of the stages of one kind that were finished last."""
+    files = sorted(folder.glob("*/stage.json"), key=lambda file: file.stat().st_mtime_ns)[-_REMEMBERED:]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]

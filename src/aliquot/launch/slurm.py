@@ -1,0 +1,182 @@
+"""A sweep on a SLURM cluster: a job for every stage, waiting for the jobs whose results it reads.
+
+Stages of one kind that wait for the same are one array. A job runs the worker as a process of its own and stays beside
+it: before the time limit or a preemption it lets the worker save, and has itself requeued. The only home of submitit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aliquot.launch.queue import max_array_size, queued_jobs, save_jobs
+from aliquot.launch.sweep import PlannedTask, Sweep, sweep_directory
+from aliquot.store import Store
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job of one kind of stage asks for.
+
+    Args:
+        gpus: of each node.
+        processes: on each node; None is one per GPU, or one. Must be trainer.devices of the stages that use several.
+        cpus: of each process.
+        memory_gb: of each node.
+        minutes: the time limit; more than 10, or submitit takes every preemption for a time-out.
+        nodes: of the job.
+        requeues: how often a job that ran into its time limit goes on.
+        more: further options of sbatch, such as constraint: a100.
+    """
+
+    gpus: int = 0
+    processes: int | None = None
+    cpus: int = 4
+    memory_gb: float = 16
+    minutes: int = 120
+    nodes: int = 1
+    requeues: int = 10
+    more: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 10:
+            raise ValueError(
+                f"hydra.launcher.resources: minutes={self.minutes} leave no time to be requeued; give more than 10"
+            )
+
+    def options(self) -> dict[str, Any]:
+        """Return what submitit's executor is told."""
+        return {
+            "timeout_min": self.minutes,
+            "nodes": self.nodes,
+            "tasks_per_node": self.processes or max(1, self.gpus),
+            "cpus_per_task": self.cpus,
+            "mem_gb": self.memory_gb,
+            **({"gpus_per_node": self.gpus} if self.gpus else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where and how jobs are submitted.
+
+    Args:
+        resources: score, select, finetune, evaluate -> what their jobs ask for.
+        options: of every job, by the names of sbatch: account, partition, qos, constraint; None is left out.
+        setup: shell lines before the worker, such as module load.
+        max_jobs: jobs of one array that run at once.
+        signal_seconds: how long before the end a job is told, to save.
+    """
+
+    resources: Mapping[str, Resources]
+    options: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    setup: Sequence[str] = ()
+    max_jobs: int = 256
+    signal_seconds: int = 90
+
+    def check(self) -> None:
+        """Raise ValueError where jobs cannot be submitted from here."""
+        if shutil.which("sbatch") is None:
+            raise ValueError(
+                "hydra/launcher=slurm submits with sbatch, which is not on this machine; give the command on a login "
+                "node, or use hydra/launcher=local"
+            )
+
+
+class Job:
+    """What runs inside a job: the worker, and beside it what listens to SLURM.
+
+    Args:
+        store: root of the store.
+        sweep: its id.
+        task: what to build.
+    """
+
+    def __init__(self, store: str, sweep: str, task: str) -> None:
+        self._arguments = (store, sweep, task)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> None:
+        """Run the worker to its end.
+
+        Raises:
+            RuntimeError: it failed; the job then exits with an error, and what depends on it does not start.
+        """
+        store, sweep, task = self._arguments
+        command = [sys.executable, "-m", "aliquot", "work", sweep, task, "--store", store]
+        self._process = subprocess.Popen(command)
+        while (code := self._process.poll()) is None:
+            time.sleep(_POLL_SECONDS)
+        if code:
+            raise RuntimeError(f"{task} ended with exit code {code}; see `python -m aliquot logs {sweep} {task}`")
+
+    def checkpoint(self) -> Any:
+        """Let the worker save and end, and have the same job queued again; submitit calls this on its signal."""
+        from submitit.helpers import DelayedSubmission
+
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            # Not wait(): the signal may have come in the middle of a poll, whose lock is then held.
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(Job(*self._arguments))
+
+
+def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
+    """Submit a job for every task that no job is already queued for; return task -> job.
+
+    Another sweep may be building the same stage: then what depends on it waits for that job.
+    """
+    jobs = queued_jobs(store, [task.name for task in sweep.tasks])
+    todo = [task for task in sweep.tasks if task.name not in jobs]
+    for group in _groups(todo, max_array_size()):
+        jobs |= zip([task.name for task in group], _submit(store, sweep, cluster, group, jobs), strict=True)
+        save_jobs(store, sweep, jobs)  # after every group: what is submitted can be cancelled
+    return jobs
+
+
+def _groups(tasks: Sequence[PlannedTask], largest: int) -> Iterator[Sequence[PlannedTask]]:
+    """Cut the tasks into arrays: of one kind, and waiting for the same; upstream first."""
+    groups: dict[tuple[str, frozenset[str]], list[PlannedTask]] = {}
+    for task in tasks:
+        groups.setdefault((task.kind, frozenset(task.needs)), []).append(task)
+    for group in groups.values():
+        for start in range(0, len(group), largest):
+            yield group[start : start + largest]
+
+
+def _submit(
+    store: Store, sweep: Sweep, cluster: Cluster, group: Sequence[PlannedTask], jobs: Mapping[str, str]
+) -> list[str]:
+    """Submit one array, or one job; return their ids."""
+    import submitit
+
+    resources = cluster.resources[group[0].kind]
+    folder = sweep_directory(store, sweep.id) / "jobs"
+    executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=resources.requeues)
+    further: dict[str, Any] = {name: value for name, value in cluster.options.items() if value is not None}
+    further |= resources.more
+    if needed := [jobs[name] for name in group[0].needs]:
+        further |= {"dependency": f"afterok:{':'.join(needed)}", "kill-on-invalid-dep": "yes"}
+    executor.update_parameters(
+        name=f"aliquot-{sweep.id}-{group[0].stage}",
+        slurm_setup=list(cluster.setup),
+        slurm_array_parallelism=cluster.max_jobs,
+        slurm_signal_delay_s=cluster.signal_seconds,
+        slurm_additional_parameters=further,
+        **resources.options(),
+    )
+    calls = [Job(str(store.root), sweep.id, task.name) for task in group]
+    if len(calls) == 1:
+        return [executor.submit(calls[0]).job_id]
+    with executor.batch():
+        submitted = [executor.submit(call) for call in calls]
+    return [job.job_id for job in submitted]

@@ -1,0 +1,95 @@
+"""How a sweep stands: by what the store holds, and, where it was submitted, by what SLURM says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from aliquot import console
+from aliquot.launch.display import last_lines
+from aliquot.launch.queue import UNFINISHED, cancel, job_states, load_jobs
+from aliquot.launch.sweep import PlannedTask, Sweep, log_file, stage_directory
+from aliquot.launch.worker import finish
+from aliquot.lease import is_held
+from aliquot.results import find_run
+from aliquot.store import Store
+
+_STATES = ("done", "running", "waiting", "failed", "cancelled")
+_LINES_OF_AN_ERROR = 3
+
+
+def task_states(store: Store, sweep: Sweep) -> dict[str, str]:
+    """Return task -> done, running, waiting, failed or cancelled."""
+    jobs = load_jobs(store, sweep)
+    by_slurm = job_states(jobs.values())
+    return {task.name: _state(store, task, by_slurm.get(jobs.get(task.name, ""))) for task in sweep.tasks}
+
+
+def _state(store: Store, task: PlannedTask, job_state: str | None) -> str:
+    """Judge a task; `job_state` is None where SLURM knows nothing of it."""
+    directory = stage_directory(store, task.name)
+    if _is_built(store, task):
+        return "done"
+    if job_state is not None:
+        if job_state in UNFINISHED:
+            return "running" if job_state == "RUNNING" else "waiting"
+        return "cancelled" if job_state == "CANCELLED" else "failed"
+    if is_held(directory / "lease"):
+        return "running"
+    return "failed" if (directory / "error.txt").exists() else "waiting"
+
+
+def _is_built(store: Store, task: PlannedTask) -> bool:
+    file = stage_directory(store, task.name) / "stage.json"
+    if not file.exists():
+        return False
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return record.get("depth", 0) >= task.depth
+
+
+def show_status(store: Store, sweep: Sweep) -> None:
+    """Print how many stages of each kind are done, run, wait and failed, what runs, and why what failed did."""
+    for run in sweep.runs:  # its last stage may have been built by another sweep
+        finish(store, sweep, run)
+    states = task_states(store, sweep)
+    finished = sum(find_run(store.root / "runs" / run.id) is not None for run in sweep.runs)
+    console.say(f"Sweep {sweep.id}: {finished:,} of {len(sweep.runs):,} runs are finished")
+    table = Table("stage", *_STATES, box=None, pad_edge=False, header_style="dim")
+    for stage, tasks in sweep.by_kind().items():
+        counts = Counter(states[task.name] for task in tasks)
+        table.add_row(stage, *(f"{counts[state]:,}" if counts[state] else "-" for state in _STATES))
+    console.print_table(table)
+    for task in sweep.tasks:
+        log = log_file(store, sweep, task.name)
+        if states[task.name] == "running":
+            console.say(f"running  {task.title}: {last_lines(log, 1)}")
+        if states[task.name] == "failed":
+            console.say(f"FAILED   {task.name}, {task.title}:\n{last_lines(log, _LINES_OF_AN_ERROR)}")
+    if {"failed", "cancelled"} & set(states.values()):
+        console.say(f"Try again what failed, and only that: {sweep.command}")
+
+
+def show_logs(store: Store, sweep: Sweep, task: str | None, num_lines: int) -> None:
+    """Print the end of the log of one task, named by its beginning, or of all that run or failed."""
+    if task is None:
+        states = task_states(store, sweep)
+        names = [name for name, state in states.items() if state in ("running", "failed")]
+    else:
+        names = [known.name for known in sweep.tasks if known.name.startswith(task)] or [sweep.task(task).name]
+    for name in names:
+        log = log_file(store, sweep, name)
+        console.say(f"== {name}: {log}\n{last_lines(log, num_lines)}")
+    if not names:
+        console.say("Nothing runs and nothing failed; name a task to see its log.")
+
+
+def cancel_sweep(store: Store, sweep: Sweep) -> None:
+    """Cancel the jobs of a sweep that are queued or running; what they saved is kept."""
+    jobs = list(load_jobs(store, sweep).values())
+    states = job_states(jobs)
+    unfinished: Sequence[str] = [job for job in jobs if states.get(job) in UNFINISHED]
+    cancel(unfinished)
+    console.say(f"Cancelled {len(unfinished)} jobs of sweep {sweep.id}. To go on: {sweep.command}")

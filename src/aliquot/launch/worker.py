@@ -1,0 +1,138 @@
+"""What a worker does with one task of a sweep: build its stage, and finish the runs that now have all of theirs.
+
+A worker knows the name of a sweep and of a task, nothing else; the configuration of a run leads it to the stage. So its
+command line is the same on this machine, in a job of SLURM and after a requeue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+from typing import TextIO
+
+from omegaconf import DictConfig, OmegaConf
+
+from aliquot import console
+from aliquot.cli import explain
+from aliquot.config import Config, create
+from aliquot.launch.plan import task_name
+from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory
+from aliquot.lease import Lease
+from aliquot.pipeline import Experiment, build, execute
+from aliquot.provenance import environment
+from aliquot.results import find_run
+from aliquot.store import Store
+
+#: Said on standard output at the end of a task, to whoever sent its name.
+DONE, FAILED = "done", "failed"
+
+
+def work(store: Store, sweep: Sweep, name: str) -> None:
+    """Build the stage of one task, then finish every run of the sweep that has all its stages.
+
+    Raises:
+        ValueError: code, libraries or files are not those that the sweep was planned with.
+    """
+    _check_environment(sweep)
+    os.chdir(sweep.folder)
+    experiment, cfg = _compose(store, sweep.run(sweep.task(name).run))
+    stage = next((stage for stage in experiment.stages if task_name(stage) == name), None)
+    if stage is None:
+        raise ValueError(
+            f"sweep {sweep.id} planned {name}, and its configuration now leads to "
+            f"{', '.join(map(task_name, experiment.stages))}: a file it names has changed; give `{sweep.command}` again"
+        )
+    if store.record(stage) is None:
+        stage.check()
+        stage.check_devices()
+        if create(cfg, "trainer").place().rank > 0:  # the first of several processes does what only one can do
+            store.assist(stage)
+            return
+        console.say(stage.title())
+        store.ensure(stage)
+    for run in sweep.runs:
+        if name in run.stages and all((stage_directory(store, s) / "stage.json").exists() for s in run.stages):
+            finish(store, sweep, run)
+
+
+def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
+    """Write what a run leaves for people, and mirror it, unless that is done or a stage is missing."""
+    directory = store.root / "runs" / run.id
+    experiment, cfg = _compose(store, run)
+    if any(store.record(stage) is None for stage in experiment.stages):
+        return
+    with Lease(directory / "lease", what=f"run {run.id}"):
+        if find_run(directory) is None:
+            execute(experiment, store, cfg, create(cfg, "tracker"), {"id": sweep.id, "command": sweep.command})
+
+
+def serve(store: Store, sweep: Sweep, names: TextIO) -> None:
+    """Work on the tasks whose names arrive, one a line; answer each with a line of DONE or FAILED on standard output.
+
+    A worker that stays saves the imports, which take longer than a small stage.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    for line in names:
+        name = line.strip()
+        succeeded = attempt(store, sweep, name)
+        print(DONE if succeeded else FAILED, name, file=answers, flush=True)
+
+
+def attempt(store: Store, sweep: Sweep, name: str) -> bool:
+    """Work on a task with all that it says, and why it failed, going to its log; tell whether it succeeded."""
+    with _logged(log_file(store, sweep, name)):
+        try:
+            work(store, sweep, name)
+        except Exception as error:
+            message = None if os.environ.get("ALIQUOT_DEBUG") else explain(error)
+            print(f"error: {message}" if message else traceback.format_exc(), file=sys.stderr)
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Generator[None]:
+    """Send standard output and error, of libraries and their children too, to the end of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    streams = (sys.stdout, sys.stderr)
+    before = [os.dup(stream.fileno()) for stream in streams]
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            for stream in streams:
+                stream.flush()
+                os.dup2(file.fileno(), stream.fileno())
+            yield
+        finally:
+            for stream, descriptor in zip(streams, before, strict=True):
+                stream.flush()
+                os.dup2(descriptor, stream.fileno())
+                os.close(descriptor)
+
+
+def _compose(store: Store, run: PlannedRun) -> tuple[Experiment, DictConfig]:
+    """Make the experiment of a run from the configuration it left."""
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(store.root / "runs" / run.id / "config.yaml"))
+    assert isinstance(cfg, DictConfig)
+    return build(cfg, run.strategy, tuple(run.overrides)), cfg
+
+
+def _check_environment(sweep: Sweep) -> None:
+    """Raise ValueError where this process would not compute what was planned."""
+    here, planned = environment(), sweep.environment
+    libraries = [
+        f"{name} {here['libraries'].get(name)} (planned with {version})"
+        for name, version in planned["libraries"].items()
+        if here["libraries"].get(name) != version
+    ]
+    differences = libraries if here["python"] == planned["python"] else [f"Python {here['python']}", *libraries]
+    if here["code"] != planned["code"]:
+        differences.append(f"aliquot's code {here['code']} (planned with {planned['code']})")
+    if differences:
+        raise ValueError(
+            f"this worker has other software than sweep {sweep.id} was planned with: {', '.join(differences)}; "
+            f"run `{sweep.command}` again, in one environment"
+        )

@@ -1,0 +1,86 @@
+"""Hydra's door to sweeps: it composes the jobs, `aliquot.launch` plans and runs them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from aliquot.launch.launcher import Job
+    from aliquot.results import RunRecord
+
+
+class _SweepLauncher(Launcher):
+    """Composes the jobs of a sweep."""
+
+    _context: Any = None
+    _config: Any = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Remember what jobs are composed from; the task function, one whole run, is not called."""
+        self._context, self._config = hydra_context, config
+
+    def _compose(self, overrides: Sequence[str]) -> Job:
+        from aliquot.launch.launcher import Job
+
+        whole = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        choice, changes = whole.hydra.runtime.choices["strategy"], whole.hydra.overrides.task
+        cfg = copy.deepcopy(whole)
+        OmegaConf.set_readonly(cfg, False)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return Job(cfg, str(choice), tuple(changes))
+
+
+class LocalLauncher(_SweepLauncher):
+    """Run a sweep on this machine.
+
+    Args:
+        jobs: workers side by side; None is one per GPU, or one for all cores.
+    """
+
+    def __init__(self, jobs: int | None = None) -> None:
+        self._num_workers = jobs
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run all jobs as one sweep; a job's value is its mean score."""
+        from aliquot.launch.launcher import launch_here
+
+        records = launch_here([self._compose(overrides) for overrides in job_overrides], self._num_workers)
+        return [_answer(overrides, record) for overrides, record in zip(job_overrides, records, strict=True)]
+
+
+class SlurmLauncher(_SweepLauncher):
+    """Submit a sweep to a SLURM cluster and return.
+
+    Args:
+        cluster: fields of `aliquot.launch.slurm.Cluster`.
+    """
+
+    def __init__(self, **cluster: Any) -> None:
+        self._cluster = cluster
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit all jobs as one sweep; their values are not known yet."""
+        from aliquot.launch.launcher import launch_on_cluster
+        from aliquot.launch.slurm import Cluster, Resources
+
+        resources = {kind: Resources(**fields) for kind, fields in self._cluster.pop("resources").items()}
+        launch_on_cluster(
+            [self._compose(overrides) for overrides in job_overrides], Cluster(resources, **self._cluster)
+        )
+        return [_answer(overrides, None) for overrides in job_overrides]
+
+
+def _answer(overrides: Sequence[str], record: RunRecord | None) -> JobReturn:
+    """Tell the sweeper the mean score of a job, NaN where there is none."""
+    answer = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+    answer.return_value = record.mean_score() if record else math.nan
+    return answer

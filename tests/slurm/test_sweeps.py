@@ -1,0 +1,145 @@
+"""Sweeps on a real SLURM: planned once, preempted, failing, two at a time."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from cluster import SMALL, wait_until
+
+from aliquot.pipeline import build
+from aliquot.results import read_runs
+
+
+def tasks(store, stage):
+    """The tasks of one kind of stage of the only sweep, and their jobs."""
+    (sweep,) = (store / "sweeps").iterdir()
+    jobs = json.loads((sweep / "jobs.json").read_text())
+    return {name: job for name, job in jobs.items() if name.startswith(stage)}
+
+
+def test_a_sweep_of_three_strategies_and_two_budgets_runs_to_its_end(cluster, aliquot, submit, run, tmp_path):
+    said = submit("strategy=random,min_margin,facility_location", "budget=20,40")
+    assert "python -m aliquot status" in said
+    store = tmp_path / "store"
+    assert {stage: len(tasks(store, stage)) for stage in ("score", "select", "finetune", "evaluate")} == {
+        "score": 1,
+        "select": 3,
+        "finetune": 6,
+        "evaluate": 7,
+    }
+    cluster.wait_for_jobs()
+    runs = read_runs(store)
+    assert sorted((r.strategy, r.budget) for r in runs) == [
+        (strategy, budget) for strategy in ("facility_location", "min_margin", "random") for budget in (20, 40)
+    ]
+    assert "6 of 6 runs are finished" in aliquot("-m", "aliquot", "status")
+    here = run("strategy=min_margin", "budget=40", f"store={tmp_path / 'here'}")  # alone and in this process
+    (there,) = [r.mean_score() for r in runs if (r.strategy, r.budget) == ("min_margin", 40)]
+    assert here == there
+    assert "Everything was done" in submit("strategy=random,min_margin,facility_location", "budget=20,40")
+
+
+@pytest.mark.parametrize("stage", ["score", "finetune"])
+def test_a_preempted_job_is_requeued_and_ends_in_the_same_result(cluster, submit, run, tmp_path, stage):
+    slow, begun, result = {
+        "score": (["until=score", "pool.limit=6000", "scorer.shard_size=200"], "shards/*", "features.npy"),
+        "finetune": (
+            ["until=finetune", "strategy=random", "budget=300", "finetune.epochs=15"],
+            "metrics.jsonl",
+            "adapter/adapter_model.safetensors",
+        ),
+    }[stage]
+    submit(*slow)
+    store = tmp_path / "store"
+    ((task, job),) = tasks(store, stage).items()
+    key = task.rpartition("-")[2]
+    wait_until(lambda: any((store / stage / key).glob(begun)), 60)
+    cluster.run("scancel", f"--signal={signal.SIGUSR2.value}", job)
+    cluster.wait_for_jobs()
+    assert cluster.states()[job] == "COMPLETED"
+    assert "Restarts=1" in cluster.run("scontrol", "show", "job", job).stdout
+    run(*slow, f"store={tmp_path / 'here'}")
+    there, here = ((root / stage / key / result) for root in (store, tmp_path / "here"))
+    if stage == "score":  # rows that were missing are read in other batches
+        np.testing.assert_allclose(np.load(there), np.load(here), rtol=1e-4, atol=1e-5)
+    else:
+        assert there.read_bytes() == here.read_bytes()
+
+
+def test_a_failed_stage_stops_what_depends_on_it_alone_and_is_tried_again(cluster, aliquot, submit, compose, tmp_path):
+    store, grid = tmp_path / "store", ["strategy=random", "budget=20,40"]
+    submit(*grid, "check=true")
+    assert not (store / "sweeps").exists()
+    (failing,) = (
+        stage.key for stage in build(compose(*SMALL, "strategy=random", "budget=20")).stages if stage.name == "finetune"
+    )
+    obstacle = store / "finetune" / failing / "finetune.json"
+    obstacle.mkdir(parents=True)
+    submit(*grid)
+    cluster.wait_for_jobs()
+    states = cluster.states()
+    assert states[tasks(store, "finetune")[f"finetune-{failing}"]] == "FAILED"
+    assert sorted(states[job] for job in tasks(store, "evaluate").values()) == ["CANCELLED", "COMPLETED", "COMPLETED"]
+    assert [run.budget for run in read_runs(store)] == [40]
+    said = aliquot("-m", "aliquot", "status")
+    assert f"FAILED   finetune-{failing}" in said
+    assert "Is a directory" in said
+    obstacle.rmdir()
+    submit(*grid)
+    assert len(tasks(store, "finetune")) == len(tasks(store, "evaluate")) == 1
+    cluster.wait_for_jobs()
+    assert sorted(run.budget for run in read_runs(store)) == [20, 40]
+
+
+def test_two_sweeps_that_need_the_same_scoring_pass_share_its_job(cluster, submit, tmp_path):
+    for strategy in ("min_margin", "mean_margin"):
+        submit("until=select", "budget=20", "pool.limit=5000", f"strategy={strategy}")
+    sweeps = [json.loads(file.read_text()) for file in (tmp_path / "store" / "sweeps").glob("*/jobs.json")]
+    scoring = [{job for task, job in jobs.items() if task.startswith("score")} for jobs in sweeps]
+    assert len(sweeps) == 2
+    assert len(scoring[0]) == 1
+    assert scoring[0] == scoring[1]
+    cluster.wait_for_jobs()
+    assert len(read_runs(tmp_path / "store")) == 2
+
+
+def test_two_processes_of_a_job_share_the_scoring_pass(cluster, submit, run, tmp_path):
+    wanted = ["until=score", "budget=20", "trainer.accelerator=cpu"]
+    submit(*wanted, "trainer.devices=2", "hydra.launcher.resources.score.processes=2")
+    cluster.wait_for_jobs()
+    ((task, job),) = tasks(tmp_path / "store", "score").items()
+    assert cluster.states()[job] == "COMPLETED"
+    run(*wanted, f"store={tmp_path / 'here'}")
+    there, here = (
+        np.load(root / "score" / task[6:] / "features.npy") for root in (tmp_path / "store", tmp_path / "here")
+    )
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cancelled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster, aliquot, submit, tmp_path):
+    sweep = ["until=finetune", "strategy=random", "budget=300", "finetune.epochs=15"]
+    submit(*sweep)
+    (job,) = tasks(tmp_path / "store", "finetune").values()
+    wait_until(lambda: any((tmp_path / "store" / "finetune").glob("*/metrics.jsonl")), 60)
+    assert "Cancelled 1 job" in aliquot("-m", "aliquot", "cancel")
+    cluster.wait_for_jobs()
+    assert cluster.states()[job] == "CANCELLED"
+    submit(*sweep)
+    cluster.wait_for_jobs()
+    assert len(read_runs(tmp_path / "store")) == 1
+
+
+def test_a_worker_with_other_software_stops_before_it_computes(cluster, aliquot, submit, tmp_path):
+    submit("until=finetune", "strategy=random", "budget=20")
+    cluster.wait_for_jobs()
+    ((task, _),) = tasks(tmp_path / "store", "finetune").items()
+    (file,) = (tmp_path / "store" / "sweeps").glob("*/sweep.json")
+    planned = json.loads(file.read_text())
+    planned["environment"]["libraries"]["torch"] = "1.0"
+    file.write_text(json.dumps(planned))
+    aliquot("-m", "aliquot", "work", file.parent.name, task, code=1)
+    assert "torch" in (log := aliquot("-m", "aliquot", "logs", file.parent.name, "finetune"))
+    assert "planned with 1.0" in log

@@ -1,0 +1,130 @@
+"""Sweeps on this machine: the board that workers take from, and whole sweeps with real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from aliquot.config import ROOT
+from aliquot.launch.local import Board
+from aliquot.launch.queue import elements
+from aliquot.launch.sweep import PlannedTask
+from aliquot.pipeline import build
+from aliquot.results import read_runs
+
+SMALL = ("experiments=smoke", "pool.limit=300", "evaluate.limit=1", "tracker=none", "hydra/launcher=local")
+
+
+def task(name, *needs, kind="finetune", seconds=None):
+    return PlannedTask(name, kind, name, "run", needs, seconds)
+
+
+def test_a_task_is_taken_only_after_all_it_needs():
+    board = Board([task("a"), task("b"), task("c", "a", "b")])
+    assert [board.take().name, board.take().name] == ["a", "b"]
+    board.report("a", succeeded=True)
+    taken = []
+    waiting = threading.Thread(target=lambda: taken.append(board.take()))
+    waiting.start()
+    time.sleep(0.05)
+    assert not taken
+    board.report("b", succeeded=True)
+    waiting.join()
+    assert taken[0].name == "c"
+
+
+def test_a_failure_keeps_its_dependants_from_starting_and_nothing_else():
+    board = Board([task("a"), task("b", "a"), task("c", "b"), task("d")])
+    board.take()
+    board.report("a", succeeded=False)
+    assert board.take().name == "d"
+    board.report("d", succeeded=True)
+    assert board.take() is None
+    assert board.failed == ["a"]
+    assert board.skipped == ["b", "c"]
+    assert board.num_done == 1
+
+
+def test_time_left_follows_tasks_of_the_kind_that_are_done():
+    board = Board([task("a"), task("b"), task("c"), task("d", kind="evaluate", seconds=7)])
+    assert board.seconds_left(1) is None
+    board.take()
+    board.started["a"] -= 10
+    board.report("a", succeeded=True)
+    assert board.seconds_left(1) == pytest.approx(27, abs=0.1)
+    assert board.seconds_left(2) == pytest.approx(13.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "jobs"), [("7", ["7"]), ("7_3", ["7_3"]), ("7_[1-3,6%2]", ["7_1", "7_2", "7_3", "7_6"]), ("7_[4]", ["7_4"])]
+)
+def test_elements_of_an_array_are_told_apart(ids, jobs):
+    assert elements(ids) == jobs
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Start a sweep with two workers as a user would."""
+    environment = {**os.environ, "ALIQUOT_STORE": str(tmp_path / "store")}
+
+    def start(*overrides):
+        command = [sys.executable, "run.py", "-m", *SMALL, "hydra.launcher.jobs=2", *overrides]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+
+    return start
+
+
+def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(sweep, compose, run, tmp_path):
+    store, grid = tmp_path / "store", ("strategy=random,min_margin", "budget=20,40")
+    stages = build(compose(*SMALL, "strategy=random", "budget=20")).stages
+    (failing,) = (stage.key for stage in stages if stage.name == "finetune")
+    obstacle = store / "finetune" / failing / "finetune.json"
+    obstacle.mkdir(parents=True)
+    process = sweep(*grid)
+    said, _ = process.communicate()
+    assert process.returncode == 1
+    assert f"FAILED finetune-{failing}" in said
+    assert "Is a directory" in said
+    assert "1 stages failed and 1 could not start; 3 of 4 runs are finished" in said
+    assert sorted((r.strategy, r.budget) for r in read_runs(store)) == [
+        ("min_margin", 20),
+        ("min_margin", 40),
+        ("random", 40),
+    ]
+    obstacle.rmdir()
+    process = sweep(*grid)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    (file,) = (store / "sweeps").glob("*/sweep.json")
+    assert [task["name"].split("-")[0] for task in json.loads(file.read_text())["tasks"]] == ["finetune", "evaluate"]
+    for record in read_runs(store):
+        here = run(f"strategy={record.strategy}", f"budget={record.budget}", f"store={tmp_path / 'here'}")
+        assert here == record.mean_score()
+
+
+def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_path):
+    store, long = (
+        tmp_path / "store",
+        ("strategy=random", "budget=300", "until=finetune", "finetune.epochs=15", "seed=0,1"),
+    )
+    process = sweep(*long)
+    while len(list((store / "finetune").glob("*/metrics.jsonl"))) < 2:
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate()
+    assert "the same command goes on" in said
+    assert len(list((store / "finetune").glob("*/checkpoint.ckpt"))) == 2
+    assert not read_runs(store)
+    process = sweep(*long)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert len(read_runs(store)) == 2
