@@ -134,7 +134,7 @@ def test_features_that_are_not_finite_are_counted_and_located(tmp_path):
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     pool = write_pool(tmp_path / "pool.jsonl", *GOOD)
     overrides = [f"store={tmp_path / 'store'}", "model=hf", f"model.path={tmp_path / 'model'}", "until=select"]
-    message = refuse(*overrides, *pool, "budget=2", "tracker=none")
+    message = refuse(*overrides, *pool, "model.max_tokens=256", "budget=2", "tracker=none")
     assert "features of 5 of 5 prompts hold NaN or infinity (rows 0, 1, 2, 3, 4)" in message
 
 
@@ -150,7 +150,7 @@ def test_a_read_only_store_is_refused_before_any_work(small_disk):
 
 
 def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):
-    command = [sys.executable, ROOT / "run.py", f"store={tmp_path}", "pool.limit=2000", "budget=10"]
+    command = [sys.executable, ROOT / "run.py", f"store={tmp_path}", "pool.limit=6000", "budget=10"]
     command += ["until=score", "tracker=none"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while first.poll() is None and not list(tmp_path.glob("score/*/lease")):
@@ -168,7 +168,7 @@ def test_a_pool_without_responses_is_told_so_before_anything_is_scored(tmp_path)
     message = refuse(f"store={tmp_path / 'store'}", *pool, "budget=2", "tracker=none")
     assert "no text in column 'response', so the oracle cannot annotate" in message
     assert "until=select" in message
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["pool"]
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_csv_that_cannot_be_written_is_one_message(tmp_path):

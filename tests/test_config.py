@@ -56,7 +56,8 @@ def test_every_experiment_and_sweep_composes_into_stages(compose, group, tmp_pat
     from aliquot.types import Pool
 
     numbers = list(map(str, range(100_000)))  # stands in for pools of the hub, which have as many prompts
-    monkeypatch.setattr("aliquot.pipeline._prepared", lambda *_: Pool("stand-in", numbers, numbers, numbers))
+    pool = Pool("stand-in", numbers, numbers, numbers)
+    monkeypatch.setattr("aliquot.pipeline._prepared", lambda prepare, *_, **__: (pool, prepare))
 
     for path in (ROOT / group).rglob("*.yaml"):
         name = path.relative_to(ROOT / group).with_suffix("").as_posix()

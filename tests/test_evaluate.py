@@ -184,6 +184,25 @@ def test_fewshot_examples_change_the_prompt_reproducibly(model, folder, tmp_path
     one, other = (evaluate(model, None, few, CPU, tmp_path / name).correct for name in "ab")
     assert one == other
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["num_fewshot"] == {"pick_few": 2}
+    most = replace(few, num_fewshot=20, limit=1)  # of 21 questions, one is asked
+    evaluate(model, None, most, CPU, tmp_path / "c")
+    with pytest.raises(ValueError, match=r"num_fewshot=21: task 'pick_few' has 20 worked examples; give 20 at most"):
+        evaluate(model, None, replace(most, num_fewshot=21), CPU, tmp_path / "d")
+    assert not list((tmp_path / "d").rglob("*.json"))
+
+
+def test_the_data_of_every_task_is_recorded_by_its_content(model, tmp_path):
+    def data(name, text):
+        folder = save_tiny_tasks(tmp_path / name, lambda question: text)
+        evaluate(model, None, Benchmark(["pick", "say"], str(folder)), CPU, tmp_path / f"{name} done")
+        return json.loads((tmp_path / f"{name} done" / "metrics.json").read_text())["task_data"]
+
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    one, same, other = data("a", "x"), data("b", "x"), data("c", "y")
+    assert set(one) == {"pick_a", "pick_b", "say"} and len(set(one.values())) == 3
+    assert one == same
+    assert {task for task in one if one[task] != other[task]} == {"say"}
 
 
 def test_evaluation_leaves_the_process_as_it_was(model, benchmark_, caplog, capfd, tmp_path):

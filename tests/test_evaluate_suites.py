@@ -153,9 +153,36 @@ def test_what_does_not_belong_together_is_refused(mmlu, tmp_path):
     with pytest.raises(ValueError, match=r"evaluate.include=pkg://aliquot.demo/tasks brings others"):
         Benchmark(["demo_mmlu"], "pkg://aliquot.demo/tasks", data)
     with pytest.raises(ValueError, match=r"evaluate.num_fewshot.bbh=3: 'bbh' is not in evaluate.tasks=\['mmlu'\]"):
-        Benchmark(["mmlu"], num_fewshot={"bbh": 3})
+        Benchmark(["mmlu"], num_fewshot={"bbh": 3}, data=data).check()
     with pytest.raises(ValueError, match=r"evaluate.num_fewshot.mmlu=five is str; it must be a whole number"):
         Benchmark(["mmlu"], num_fewshot={"mmlu": "five"})
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    """A cache of `datasets` that seems to hold both suites."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    for suite in (MMLU, BBH):
+        (tmp_path / suite.hub.replace("/", "___")).mkdir()
+
+
+def test_a_number_for_a_task_that_is_not_asked_can_be_dropped_as_told(compose, cached):
+    from aliquot.config import create
+
+    chosen = ["evaluate=mmlu_bbh", "evaluate.tasks=[mmlu]"]
+    with pytest.raises(ValueError, match=r"drop the number with '~evaluate.num_fewshot.bbh_cot_fewshot'"):
+        create(compose(*chosen), "evaluate").check()
+    create(compose(*chosen, "~evaluate.num_fewshot.bbh_cot_fewshot"), "evaluate").check()
+    with pytest.raises(ValueError, match=r"unknown task 'mmlu_anatomie'"):  # first
+        create(compose(*chosen, "evaluate.tasks=[mmlu_anatomie]"), "evaluate").check()
+
+
+@pytest.mark.parametrize(("task", "most"), [("mmlu", 5), ("bbh_fewshot", 3), ("bbh_cot_fewshot_snarks", 3)])
+def test_more_worked_examples_than_there_are_are_refused(cached, task, most):
+    Benchmark([task], num_fewshot={task: most}).check()
+    for asked in ({task: most + 1}, most + 1):
+        with pytest.raises(ValueError, match=rf"evaluate.num_fewshot={most + 1} for {task}: .* give {most} at most"):
+            Benchmark([task], num_fewshot=asked).check()
 
 
 def test_without_hub_and_copy_the_remedy_comes_at_once(monkeypatch, tmp_path):
@@ -191,6 +218,7 @@ def test_all_official_tasks_run_on_local_data(real_data, tmp_path):
     shots = {name: {n for task, n in record["num_fewshot"].items() if task.startswith(f"{name}_")} for name in names}
     assert shots == {"mmlu": {0}, "bbh_cot_fewshot": {3}, "bbh_fewshot": {3}}
     assert record["task_versions"]["mmlu_anatomy"] == 1.0 and record["task_versions"]["bbh_fewshot_snarks"] == 2.0
+    assert len(set(record["task_data"].values())) == 57 + 2 * 27
     assert 0 < record["num_cut"]["bbh_cot_fewshot_navigate"] <= 1  # its examples are longer than the model's context
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from aliquot.config import ROOT
-from aliquot.finetune import finetune, take_part
+from aliquot.finetune import finetune, load_adapter, take_part
 from aliquot.model import Model
 from aliquot.trainer import TrainerSpec
 from test_finetune import CPU, RECIPE, annotated, checkpoint_step, weights
@@ -115,7 +115,6 @@ def as_srun_starts_it(rank, port, model, directory):
     os.environ |= {
         "SLURM_PROCID": str(rank),
         "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_NTASKS": "2",
         "SLURM_LOCALID": str(rank),
     }
     arguments = (STEADY, TWO, directory)
@@ -152,8 +151,6 @@ def test_whichever_process_is_told_to_end_all_save_one_step_and_any_number_go_on
         finetune(model, annotated(), STEADY, CPU, tmp_path)
     else:
         assert exit_codes(start_ranks(model, tmp_path)) == [0, 0]
-    from aliquot.finetune import load_adapter
-
     assert_close(load_adapter(tmp_path), alone)
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, alone.steps + 1))
 
@@ -191,10 +188,21 @@ def test_an_error_of_one_process_is_the_error(model, tmp_path, monkeypatch, fork
 
 
 def test_devices_without_a_row_and_encoder_decoders_take_the_same_steps(tmp_path, forked):
-    t5 = Model(str(save_tiny_model(tmp_path / "t5", family="t5")), template="{prompt} Answer : {response}")
+    folder = save_tiny_model(tmp_path / "t5", family="t5")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dropout_rate": 0.0}))  # it has one of its own
+    t5 = Model(str(folder), template="{prompt} Answer : {response}")
     few = replace(STEADY, rows_per_step=2, epochs=1)
     shared = finetune(t5, annotated(11), few, TrainerSpec("cpu", devices=3), tmp_path / "shared")
     assert_close(shared, finetune(t5, annotated(11), few, CPU, tmp_path / "alone"))
+
+
+def test_under_srun_processes_meet_at_the_first_node_or_where_one_says():
+    from aliquot.process_group import meeting_point
+
+    srun = {"SLURM_STEP_NODELIST": "gpu[07-09,12]", "SLURM_JOB_ID": "123456"}
+    assert meeting_point(srun) == "tcp://gpu07:18456"
+    assert meeting_point({**srun, "MASTER_ADDR": "gpu07", "MASTER_PORT": "1"}) == "env://"
 
 
 def test_only_the_first_process_begins_a_training(model, tmp_path, monkeypatch):

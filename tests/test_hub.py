@@ -99,9 +99,9 @@ def refusal(path, revision=COMMIT):
     return message
 
 
-def test_an_open_model_passes_and_nothing_but_small_talk_is_downloaded(hub):
+def test_an_open_model_passes_and_nothing_but_its_config_is_downloaded(hub):
     Model("org/open", revision=COMMIT).check()
-    assert not [path for path in hub.asked if "resolve" in path]
+    assert {path for path in hub.asked if "resolve" in path} == {f"/org/open/resolve/{COMMIT}/config.json"}
     num_asked = len(hub.asked)
     Model("org/open", revision=COMMIT).check()
     assert len(hub.asked) == num_asked

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from aliquot.config import ROOT
+from aliquot.launch.launcher import worker_environments
 from aliquot.launch.local import Board
-from aliquot.launch.queue import elements
 from aliquot.launch.sweep import PlannedTask
 from aliquot.pipeline import build
 from aliquot.results import read_runs
@@ -62,11 +62,19 @@ def test_time_left_follows_tasks_of_the_kind_that_are_done():
     assert board.seconds_left(2) == pytest.approx(13.5, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    ("ids", "jobs"), [("7", ["7"]), ("7_3", ["7_3"]), ("7_[1-3,6%2]", ["7_1", "7_2", "7_3", "7_6"]), ("7_[4]", ["7_4"])]
-)
-def test_elements_of_an_array_are_told_apart(ids, jobs):
-    assert elements(ids) == jobs
+def test_workers_share_the_gpus_or_the_cores_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,7")
+    visible = [list(environment.values()) for environment in worker_environments(None, 2)]
+    assert visible == [["0,1"], ["2,3"]]
+    assert len(worker_environments(None, 1)) == 5
+    assert len(worker_environments(3, 1)) == 3
+    with pytest.raises(ValueError, match=r"3 jobs .* of 2 devices .* asked, 5 GPUs found"):
+        worker_environments(3, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (alone,) = worker_environments(None, 1)
+    assert int(alone["OMP_NUM_THREADS"]) == len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match="cores found"):
+        worker_environments(10_000, 1)
 
 
 @pytest.fixture
@@ -84,7 +92,7 @@ def sweep(tmp_path):
 
 def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(sweep, compose, run, tmp_path):
     store, grid = tmp_path / "store", ("strategy=random,min_margin", "budget=20,40")
-    stages = build(compose(*SMALL, "strategy=random", "budget=20")).stages
+    stages = build(compose(*SMALL, "strategy=random", "budget=20", f"store={tmp_path / 'keys'}")).stages
     (failing,) = (stage.key for stage in stages if stage.name == "finetune")
     obstacle = store / "finetune" / failing / "finetune.json"
     obstacle.mkdir(parents=True)
@@ -105,9 +113,8 @@ def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(
     assert process.returncode == 0, said
     (file,) = (store / "sweeps").glob("*/sweep.json")
     assert [task["name"].split("-")[0] for task in json.loads(file.read_text())["tasks"]] == ["finetune", "evaluate"]
-    for record in read_runs(store):
-        here = run(f"strategy={record.strategy}", f"budget={record.budget}", f"store={tmp_path / 'here'}")
-        assert here == record.mean_score()
+    record = next(r for r in read_runs(store) if (r.strategy, r.budget) == ("min_margin", 40))
+    assert run("strategy=min_margin", "budget=40", f"store={tmp_path / 'here'}") == record.mean_score()
 
 
 def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_path):

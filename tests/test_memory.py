@@ -1,5 +1,6 @@
 """Passes that run out of memory, against undisturbed ones."""
 
+import json
 import logging
 
 import numpy as np
@@ -76,6 +77,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_scores_stay(model, pool, tm
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert failed == len(warnings) == 2  # 400, 200; never tried again, whatever the width
     assert "does not fit into memory; going on with half as many" in warnings[0]
+    (note,) = (tmp_path / "full").glob("out_of_memory_*.json")
+    found = json.loads(note.read_text())
+    assert found["tokens_per_batch"] == 400 and f"scorer.tokens_per_batch={found['lowered_to']} " in warnings[-1]
+    assert not list((tmp_path / "undisturbed").glob("out_of_memory_*"))
 
 
 def test_one_prompt_that_does_not_fit_is_an_error_with_the_remedy(model, pool, tmp_path, reads):

@@ -1,9 +1,12 @@
 """What a model is, and what is refused before anything is loaded."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from aliquot.model import Model
@@ -43,7 +46,7 @@ def test_an_incomplete_directory_is_refused_with_what_is_missing(model, tmp_path
         model.check()
     for path in tmp_path.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ValueError, match="has no tokenizer; add it"):
+    with pytest.raises(ValueError, match=r"has no tokenizer \(tokenizer.json, .*\); add it"):
         model.check()
 
 
@@ -128,3 +131,145 @@ def test_pickled_weights_are_refused(model, tmp_path):
     (tmp_path / "pytorch_model.bin").unlink()
     with pytest.raises(ValueError, match=r"holds no weights \(model.safetensors or model.safetensors.index.json\)"):
         model.check()
+
+
+def refusal(model):
+    """Return the one line with which `check` refuses."""
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as refused:
+        model.check()
+    return str(refused.value)
+
+
+def damage(folder, change):
+    """Rewrite the weights; `change` takes their names and tensors."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def drop_three(weights):
+    for name in sorted(weights)[-3:]:
+        del weights[name]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_that_are_missing_are_refused_and_never_made_up(tmp_path, family):
+    model = Model(str(save_tiny_model(tmp_path, family=family)))
+    model.check()
+    names = set(load_file(tmp_path / "model.safetensors"))
+    damage(tmp_path, drop_three)
+    first = min(names - set(load_file(tmp_path / "model.safetensors")))
+    message = refusal(model)
+    assert f"3 of its weights ({first} first) are not in its files, and would be random numbers" in message
+    with pytest.raises(ValueError, match="would be random numbers"):
+        model.load()
+
+
+def test_weights_of_another_shape_or_of_more_layers_are_refused(model, tmp_path):
+    kept = (tmp_path / "config.json").read_text()
+    config = json.loads(kept)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    assert "9 of its weights (model.layers.1.input_layernorm.weight first) are in its files and have no" in refusal(
+        model
+    )
+    (tmp_path / "config.json").write_text(kept)
+    damage(tmp_path, lambda weights: weights.update({"model.norm.weight": torch.ones(5)}))
+    for refuses in (model.check, model.load):
+        with pytest.raises(
+            ValueError, match=r"1 of its weights \(model.norm.weight\) .*, \(5,\) where \(32,\) belongs"
+        ):
+            refuses()
+
+
+def test_tied_weights_may_be_absent_and_heads_of_other_tasks_are_no_matter(tmp_path):
+    model = Model(str(save_tiny_model(tmp_path, family="gpt2")))
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    before = model.load().state_dict()
+
+    def as_on_the_hub(weights):
+        """Take the prefix away, as in openai-community/gpt2, and put a head of a classifier on."""
+        for name in list(weights):
+            weights[name.removeprefix("transformer.")] = weights.pop(name)
+        weights["score.weight"] = torch.ones(2, 32)
+
+    damage(tmp_path, as_on_the_hub)
+    model.check()
+    after = model.load().state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    damage(tmp_path, lambda weights: weights.update({"h.2.ln_1.weight": torch.ones(32)}))
+    assert "1 of its weights (h.2.ln_1.weight) are in its files and have no place" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.json", "{", r"config.json is damaged, Expecting property name"),
+        ("config.json", "[]", r"config.json holds a list where a json object belongs"),
+        ("config.json", '{"model_type": "llama9"}', r"cannot be loaded: .*`llama9`.* install a later one"),
+        ("tokenizer.json", '{"version"', r"tokenizer.json is damaged, Expecting"),
+        ("tokenizer.json", '{"version": "1.0"}', r"cannot be loaded: "),
+        ("model.safetensors", "", r"model.safetensors \(0 bytes\) is damaged: .*; copy it again"),
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1", r"\(42 bytes\) is damaged: .*git lfs pull"),
+    ],
+)
+def test_a_damaged_file_is_told_before_anything_starts(model, tmp_path, name, content, told):
+    model.check()
+    (tmp_path / name).write_text(content)
+    assert re.search(told, refusal(model))
+
+
+def test_weights_that_were_cut_off_are_told_with_the_file(model, tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert str(file) in refusal(model)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_the_settings_of_a_tokenizer_are_no_tokenizer(tmp_path, family):
+    model = Model(str(save_tiny_model(tmp_path, family=family)))
+    (tmp_path / "tokenizer.json").unlink()
+    assert (tmp_path / "tokenizer_config.json").is_file()
+    assert "has no tokenizer (tokenizer.json, " in refusal(model)
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("")
+    assert "cannot be loaded" in (message := refusal(model)) or "makes no token of any text" in message
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_more_tokens_than_the_model_has_positions_are_refused(tmp_path, family):
+    model = Model(str(save_tiny_model(tmp_path, family=family)), max_tokens=257)
+    if family == "t5":
+        model.check()  # its positions are relative
+    else:
+        assert "model.max_tokens=257 asks for 257 positions, the model has 256; set" in refusal(model)
+    replace(model, max_tokens=256).check()
+
+
+@pytest.mark.parametrize(
+    ("stated", "rope", "positions"),
+    [
+        (512, {"rope_type": "linear", "factor": 4.0}, 2048),
+        (512, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
+        (2048, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
+        (2048, {"rope_type": "default"}, 2048),
+    ],
+)
+def test_positions_that_were_stretched_count(model, tmp_path, stated, rope, positions):
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"max_position_embeddings": stated, "rope_scaling": rope}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    replace(model, max_tokens=positions).check()
+    assert f"set model.max_tokens={positions}" in refusal(replace(model, max_tokens=positions + 1))
+
+
+def test_an_attention_that_the_family_has_not_is_refused_with_the_one_it_has(tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny_model(tmp_path))
+    options = {"vocab_size": len(tokenizer), "hidden_size": 32, "n_layer": 1, "n_head": 2, "eos_token_id": 2}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", **options)).save_pretrained(tmp_path)
+    model = Model(str(tmp_path))
+    assert "model.attention=sdpa is not to be had" in refusal(model)
+    assert "a bloom; set model.attention=eager" in refusal(model)
+    replace(model, attention="eager").check()

@@ -126,3 +126,11 @@ def test_the_real_pool_and_the_real_model_run_the_whole_path(run, tmp_path, real
     model = ["model=hf", f"model.path={real_data / 'models' / 'tinystories-656k-llama'}"]
     run(*pool, *model, "budget=40", "scorer.max_new_tokens=4")
     assert done(tmp_path) == {"score": 1, "select": 1, "annotate": 1, "finetune": 1, "evaluate": 2}
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_the_first_one_speaks(run, capsys, monkeypatch, rank):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, value)
+    run("check=true", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert bool(capsys.readouterr().out) == (rank == "0")

@@ -260,8 +260,11 @@ def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
     spec.check_responses()
     with pytest.raises(ValueError, match=r"a\.jsonl:2: no text in column 'response', so the oracle cannot annotate"):
         spec.read_responses(["a", "b"])
+    blank = write(tmp_path / "c.jsonl", [ROWS[0], {"id": "b", "prompt": "x", "response": " \n"}])
+    with pytest.raises(ValueError, match=r"c\.jsonl:2: no text in column 'response', .*fill it in"):
+        blank.read_responses(["b"])
     silent = write(tmp_path / "b.jsonl", [{"messages": [turn("user", "x")]}], messages="messages")
-    with pytest.raises(ValueError, match=r"b\.jsonl:1: no turn of role 'assistant' in column 'messages'"):
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: no turn of role 'assistant' with text in column 'messages'"):
         silent.check_responses()
 
 

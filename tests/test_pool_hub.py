@@ -160,3 +160,9 @@ def test_a_branch_is_no_revision_and_a_name_alone_is_none():
         HubPool("a/b", "main")
     with pytest.raises(ValueError, match=r"pool\.path=a/b is no folder here; correct it, or give pool\.revision"):
         HubPool("a/b", None).load()
+
+
+def test_offline_the_remedy_is_the_command_that_fetches_that_commit():
+    command = rf"hf download --repo-type dataset nobody/nothing --revision {COMMIT} --local-dir copy"
+    with pytest.raises(ValueError, match=rf"{command}`\) and set pool\.path=copy"):
+        HubPool("nobody/nothing", COMMIT).load()

@@ -12,6 +12,7 @@ from aliquot.annotate import Oracle
 from aliquot.benchmark import Benchmark
 from aliquot.pipeline import build
 from aliquot.pool import JsonlPool
+from aliquot.pools.clean import Cleaning
 from aliquot.stages import Annotate, Prepare, Select
 from aliquot.store import Store
 from aliquot.strategies.random import Random
@@ -63,6 +64,7 @@ def test_questions_of_the_chosen_benchmark_are_kept_out_of_the_pool(compose, tmp
         f"store={tmp_path / 'store'}",
         "strategy=random",
         "budget=1",
+        "until=select",
     ]
     pool = ["pool.clean.decontaminate=[evaluate]", "pool.clean.overlap=5"]
     stages = {text: build(compose(*chosen, *text)).stages[0] for text in ((), tuple(pool), (*pool, "evaluate.limit=3"))}
@@ -108,6 +110,65 @@ def test_a_killed_preparation_leaves_nothing_that_counts_and_is_done_again(tmp_p
     assert len(store.get(stage)) == 20_000
     names = {path.name for path in store.directory(stage).iterdir()}
     assert names == {"pool.arrow", "report.json", "dropped.jsonl", "stage.json"}
+
+
+def test_what_reads_a_pool_depends_on_its_prompts_and_not_on_how_they_were_had(run, tmp_path):
+    def score_and_choose(prompt="prompt 1", *overrides, **response):
+        rows = [{"id": i, "prompt": f"prompt {i}" if i != 1 else prompt, **response} for i in range(20)]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        pool = ["pool=jsonl", f"pool.path={tmp_path / 'a.jsonl'}", "pool.limit=null", "budget=5"]
+        run(*pool, "strategy=min_margin", *(overrides or ["until=select"]))
+        kinds = ("pool", "score", "select", "annotate")
+        return [len(list((tmp_path / "store").glob(f"{kind}/*/stage.json"))) for kind in kinds]
+
+    assert score_and_choose() == [1, 1, 1, 0]
+    said = score_and_choose("prompt 1", "until=annotate", response="yes")  # a column more
+    assert said == [2, 1, 1, 1]
+    other = score_and_choose("prompt 1", "until=annotate", "pool.response=reply", reply="no")
+    assert other == [3, 1, 1, 2], "other responses, bought anew"
+    assert score_and_choose("prompt one", reply="no") == [4, 2, 2, 2]
+
+
+def test_the_digest_is_that_of_the_rows_and_not_of_how_the_file_parts_them(tmp_path):
+    def digest(**options):
+        return Prepare(write(tmp_path / "a.jsonl", **options)).settled(Store(tmp_path / "store")).digest
+
+    whole = digest(num=9000)
+    assert whole == digest(num=9000, secret="other") == digest(num=9000, sample=9000)
+    rows = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "b.jsonl").write_text("".join([*rows[:5000], rows[0].replace('"r0"', '"again"'), *rows[5000:]]))
+    spec = JsonlPool(str(tmp_path / "b.jsonl"), clean=Cleaning(near=1.0))
+    assert Prepare(spec).settled(Store(tmp_path / "store")).digest == whole
+    (tmp_path / "b.jsonl").write_text("".join(reversed(rows)))
+    assert Prepare(JsonlPool(str(tmp_path / "b.jsonl"))).settled(Store(tmp_path / "store")).digest != whole
+
+
+def test_a_preparation_that_fails_leaves_no_half_of_a_pool(tmp_path):
+    write(tmp_path / "a.jsonl")
+    with open(tmp_path / "a.jsonl", "a") as file:
+        file.write('{"prompt": ""}\n')
+    store, stage = Store(tmp_path / "store"), Prepare(JsonlPool(str(tmp_path / "a.jsonl")))
+    with pytest.raises(ValueError, match=r"a\.jsonl:51: the prompt is empty"):
+        store.ensure(stage)
+    assert not list(store.directory(stage).glob("*.partial"))
+
+
+def test_what_can_be_known_to_fail_is_looked_at_before_the_pool_is_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(JsonlPool, "rows", None)  # would fail if the pool were read
+    for overrides, message in (
+        (["model=hf", f"model.path={tmp_path}"], "has no config.json"),
+        (["evaluate.tasks=[demo_mlu]"], "unknown task 'demo_mlu'"),
+        (["+pool.response=reply"], "no text in column 'reply'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run("strategy=random", *overrides)
+    assert not (tmp_path / "store").exists()
+
+
+def test_questions_that_cannot_be_had_are_told_before_the_pool_is_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"cais/mmlu.* is not in the cache .*point evaluate.data at a folder"):
+        run("until=select", "strategy=random", "evaluate=mmlu_bbh", "pool.clean.decontaminate=[evaluate]")
 
 
 def test_what_changes_rows_changes_the_key_and_nothing_else_does(tmp_path):

@@ -64,10 +64,10 @@ def _config(family: str, vocab_size: int):
         return AutoConfig.for_model("t5", feed_forward_proj="gated-gelu", decoder_start_token_id=0, **options)
     options["initializer_range"] = 0.3
     if family == "gpt2":
-        return AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=128, **options)
+        return AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=256, **options)
     options |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     if family in ("mistral", "qwen2", "qwen3"):
         options["num_key_value_heads"] = 1
     if family == "qwen3":
         options["head_dim"] = 16
-    return AutoConfig.for_model(family, max_position_embeddings=128, **options)
+    return AutoConfig.for_model(family, max_position_embeddings=256, **options)

@@ -61,14 +61,33 @@ class Benchmark:
         numbers = dict(value) if isinstance(value, Mapping) else {"": value}
         for task, number in numbers.items():
             asked = f"evaluate.{name}{'.' if task else ''}{task}={number}"
-            if task and task not in self.tasks:
-                raise ValueError(
-                    f"{asked}: '{task}' is not in evaluate.tasks={list(self.tasks)}; drop it or add it there"
-                )
             if number is not None and type(number) is not int:
                 raise ValueError(f"{asked} is {type(number).__name__}; it must be a whole number or null")
             if number is not None and number < least:
                 raise ValueError(f"{asked} is too small; give at least {least}")
+
+    def _check_settings(self) -> None:
+        """Refuse numbers for names that are not asked, and more worked examples than there are."""
+        for name in ("num_fewshot", "limit"):
+            value: int | Mapping[str, int] | None = getattr(self, name)
+            for task, number in value.items() if isinstance(value, Mapping) else ():
+                if task not in self.tasks:
+                    raise ValueError(
+                        f"evaluate.{name}.{task}={number}: '{task}' is not in evaluate.tasks={list(self.tasks)}; "
+                        f"add it there, or drop the number with '~evaluate.{name}.{task}'"
+                    )
+        for task in self.tasks:
+            suite = None if self.include is not None else suite_of(task)
+            if suite and (self.for_task(self.num_fewshot, task) or 0) > suite.num_examples:
+                raise ValueError(
+                    f"evaluate.num_fewshot={self.for_task(self.num_fewshot, task)} for {task}: {suite.name} has "
+                    f"{suite.num_examples} worked examples; give {suite.num_examples} at most"
+                )
+
+    @staticmethod
+    def for_task(value: int | Mapping[str, int] | None, task: str) -> int | None:
+        """Return the number for one of the names asked for."""
+        return value.get(task) if isinstance(value, Mapping) else value
 
     def identity(self) -> dict[str, object]:
         """Name tasks and data by content; what comes with lm-eval by its version."""
@@ -100,6 +119,7 @@ class Benchmark:
             raise ValueError(f"evaluate.include={self.include}: {folder} is no folder; give one with lm-eval yamls")
         if folders := self.folders():
             check_tasks(self.tasks, sorted(set(_names(folders))), str(self.include or "lm-eval"))
+        self._check_settings()
         if self.data is None:
             for suite in self.suites():
                 _check_hub(suite)
@@ -154,13 +174,14 @@ def _check_hub(suite: Suite) -> None:
     """Raise ValueError at once where the data set is neither cached nor to be had from the hub."""
     from datasets.config import HF_DATASETS_CACHE
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  # httpx, whichever it uses
 
     if (Path(HF_DATASETS_CACHE) / suite.hub.replace("/", "___")).is_dir():
         return
     try:
         HfApi().dataset_info(suite.hub, timeout=_SECONDS)
-    except Exception as error:  # offline mode, no network, no such set: each has a class of its own
-        reason = str(error).strip().splitlines()[0]
+    except (HTTPError, OSError) as error:  # offline mode, no network, no such set
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"{suite.hub}, the data of {suite.name}, is not in the cache and the Hugging Face hub does not give it out "
             f"({reason}); point evaluate.data at a folder with a copy of it in {suite.name}/"

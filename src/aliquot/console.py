@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from aliquot.pipeline import Experiment
 
 
-def set_up_logging() -> None:
-    """Send our log lines, and warnings of anybody, to stderr in the plainest form."""
+def set_up_logging(silent: bool = False) -> None:
+    """Send our log lines, and warnings of anybody, to stderr in the plainest form.
+
+    Of several processes that run the same experiment together one speaks; the others, `silent`, only warn.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("aliquot").setLevel(logging.INFO)
+    logging.getLogger("aliquot").setLevel(logging.WARNING if silent else logging.INFO)
     logging.captureWarnings(True)
     warnings.formatwarning = _one_line
 

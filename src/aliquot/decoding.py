@@ -7,6 +7,7 @@ and per token three numbers leave the device, never the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -14,8 +15,26 @@ from torch import Tensor
 
 from aliquot.reading import Context
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 #: Rows that ended are computed along until they are this share of the batch: dropping them copies the cache.
 _DROP_FROM = 0.125
+
+
+def give_float32_logits(network: PreTrainedModel) -> None:
+    """Let the output layer of a 16-bit model compute in float32, with a float32 copy of its weights.
+
+    Between 16 and 32 bfloat16 knows no value but the multiples of 1/8, so 16-bit logits tie, and a margin is often
+    exactly 0. What a family does to its logits afterwards, scaling or capping, goes on in float32. Where the embeddings
+    share the weights, they keep theirs.
+    """
+    layer = cast(torch.nn.Module, network.get_output_embeddings())
+    if layer.weight.dtype not in (torch.bfloat16, torch.float16):
+        return
+    for name, values in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, torch.nn.Parameter(values.detach().float(), requires_grad=False))
+    layer.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
 
 
 def respond(

@@ -166,6 +166,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, path: str
         )
     if template == CHAT and tokenizer.chat_template is None:
         raise ValueError(no_chat_template(path))
+    if not cast(Ids, tokenizer("a b c", add_special_tokens=False)["input_ids"]):
+        raise ValueError(
+            f"the tokenizer of {path} makes no token of any text: it has no vocabulary; add it with the "
+            "tokenizer's save_pretrained"
+        )
     begin = cast("str | None", tokenizer.bos_token)
     ids = cast(Ids, tokenizer(template)["input_ids"])
     if begin and template.startswith(begin) and ids[:2] == [tokenizer.bos_token_id] * 2:

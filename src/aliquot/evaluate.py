@@ -13,20 +13,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aliquot.benchmark import Benchmark, lm_eval_version
 from aliquot.model import Model
 from aliquot.store import write_atomic
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, EvalResult, Metric
+from aliquot.validation_loss import LIKELIHOOD, ValidationLoss, row_losses
 
 _METRICS = "metrics.json"
 _CORRECT = "correct.json"
 _TASKS = "tasks"  # the folder of tasks that are done while others are not
 
 
-def check_evaluable(model: Model, benchmark: Benchmark) -> None:
+def check_evaluable(model: Model, benchmark: Benchmark | ValidationLoss) -> None:
     """Raise ValueError where the benchmark, or the model for it, is not to be had, before anything expensive starts."""
     benchmark.check()
+    if isinstance(benchmark, ValidationLoss):
+        return
     own = bool(benchmark.suites() and benchmark.folders())  # the task files can be read without the catalogue
     if not own and benchmark.backend == "hf":
         return  # at once: importing transformers takes seconds
@@ -42,19 +47,26 @@ def check_evaluable(model: Model, benchmark: Benchmark) -> None:
 
 
 def evaluate(
-    model: Model, adapter: Adapter | None, benchmark: Benchmark, trainer: TrainerSpec, directory: Path
+    model: Model,
+    adapter: Adapter | None,
+    benchmark: Benchmark | ValidationLoss,
+    trainer: TrainerSpec,
+    directory: Path,
 ) -> EvalResult:
     """Score `model`, with `adapter` or bare, and leave metrics.json and correct.json in `directory`.
 
     A metric is the share of right answers over all questions of its tasks, each question counting once; its standard
     error is that of a mean over questions, sqrt(p (1 - p) / (n - 1)). Cut off and called again with the same arguments,
-    it goes on behind the last task that was finished.
+    it goes on behind the last task that was finished. The metric of a `ValidationLoss` is the mean of its rows' values,
+    which stand in correct.json, and metrics.json holds the loss in nats per response token.
 
     Raises:
         ValueError: a task is unknown, its data is missing, it has neither `acc` nor `exact_match`, or its answers do
             not fit into the model's context; the adapter is of another base model, or changes nothing.
     """
     check_evaluable(model, benchmark)
+    if isinstance(benchmark, ValidationLoss):
+        return _validate(model, adapter, benchmark, trainer, directory)
     from aliquot.harness import answer_questions
     from aliquot.undisturbed import undisturbed
 
@@ -69,6 +81,7 @@ def evaluate(
         "lm_eval": lm_eval_version(),
         "backend": benchmark.backend,
         "task_versions": {name: task.version for name, task in by_task.items()},
+        "task_data": {name: task.data for name, task in by_task.items()},
         "num_fewshot": {name: task.num_fewshot for name, task in by_task.items()},
         "max_new_tokens": {name: task.max_new_tokens for name, task in by_task.items()},
         "num_cut": {name: task.num_cut for name, task in by_task.items()},
@@ -78,6 +91,19 @@ def evaluate(
     write_atomic(directory / _CORRECT, json.dumps({name: task.correct for name, task in by_task.items()}) + "\n")
     write_atomic(directory / _METRICS, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(directory / _TASKS)
+    return load_result(directory)
+
+
+def _validate(
+    model: Model, adapter: Adapter | None, spec: ValidationLoss, trainer: TrainerSpec, directory: Path
+) -> EvalResult:
+    losses, loss, num_cut = row_losses(model, adapter, spec, _device(trainer))
+    values = np.exp(-losses)
+    stderr = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    metric = Metric(LIKELIHOOD, float(values.mean()), stderr, len(values))
+    record = {"metrics": [asdict(metric)], "loss": loss, "num_cut": num_cut, "limit": spec.limit}
+    write_atomic(directory / _CORRECT, json.dumps({LIKELIHOOD: values.tolist()}) + "\n")
+    write_atomic(directory / _METRICS, json.dumps(record, indent=2) + "\n")
     return load_result(directory)
 
 

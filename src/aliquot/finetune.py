@@ -190,6 +190,8 @@ def _plan(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: TrainerS
 
     tokenizer = model.load_tokenizer()
     examples = encode_examples(model, tokenizer, annotated)
+    longest = int(examples.lengths.max())
+    model.check_positions(longest, f"an example of {longest} tokens takes")
     assert isinstance(tokenizer.pad_token_id, int)
     fingerprint = _fingerprint(model, recipe, examples)
     return Training(model, examples, tokenizer.pad_token_id, recipe, fingerprint, trainer, directory)

@@ -14,7 +14,7 @@ import torch
 from lm_eval import evaluator
 
 from aliquot.benchmark import Benchmark
-from aliquot.harness_tasks import Tasks, check_room, max_new_tokens, measure_of, open_tasks
+from aliquot.harness_tasks import Tasks, check_examples, check_room, data_hash, max_new_tokens, measure_of, open_tasks
 from aliquot.progress import Progress
 from aliquot.store import write_atomic
 from aliquot.undisturbed import undisturbed
@@ -32,6 +32,7 @@ class Answers:
         num_fewshot: worked examples before each question.
         max_new_tokens: of each answer, or None where the model only chooses.
         num_cut: questions that lost their beginning, being longer than the model's context.
+        data: hash of the task's questions and worked examples.
     """
 
     correct: list[float]
@@ -39,6 +40,7 @@ class Answers:
     num_fewshot: int
     max_new_tokens: int | None
     num_cut: int
+    data: str
 
 
 def answer_questions(lm: Any, benchmark: Benchmark, finished: Path) -> dict[str, dict[str, Answers]]:
@@ -50,6 +52,7 @@ def answer_questions(lm: Any, benchmark: Benchmark, finished: Path) -> dict[str,
     with undisturbed(), torch.inference_mode(), open_tasks(benchmark) as opened:
         for name, task in opened.tasks.items():
             measure_of(name, task)
+            check_examples(name, task)
             if lm.backend == "causal":
                 check_room(max_new_tokens(task, lm) or 0, lm.max_length)
         for name, tasks in opened.names.items():
@@ -86,6 +89,7 @@ def _answer_task(lm: Any, name: str, opened: Tasks) -> Answers:
         results["n-shot"][name],
         max_new_tokens(task, lm),
         getattr(lm, "num_cut", 0) - cut,
+        data_hash(task),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 from lm_eval.tasks import TaskManager
 
@@ -59,15 +61,29 @@ def open_tasks(benchmark: Benchmark) -> Generator[Tasks]:
             folders.append(write_suites(locate(benchmark.data), benchmark.tasks, Path(scratch)))
         manager = TaskManager(include_path=[str(folder) for folder in folders], include_defaults=not folders)
         check_tasks(benchmark.tasks, manager.all_tasks, str(benchmark.include or "lm-eval"))
-        loaded = cast(Any, manager.load([prefix + name for name in benchmark.tasks]))
+        loaded = _load(manager, [prefix + name for name in benchmark.tasks])
         names = {name: _task_names(prefix + name, loaded["groups"], manager) for name in benchmark.tasks}
         limits: dict[str, int] = {}
         for name, tasks in names.items():
             for task in tasks:
-                _configure(loaded["tasks"][task], _of(benchmark.num_fewshot, name), benchmark.max_new_tokens)
+                num_fewshot = benchmark.for_task(benchmark.num_fewshot, name)
+                _configure(loaded["tasks"][task], num_fewshot, benchmark.max_new_tokens)
                 num_questions = len(loaded["tasks"][task].eval_docs)
-                limits[task] = min(num_questions, _of(benchmark.limit, name) or num_questions)
+                limits[task] = min(num_questions, benchmark.for_task(benchmark.limit, name) or num_questions)
         yield Tasks(loaded["tasks"], names, limits)
+
+
+def _load(manager: TaskManager, names: list[str]) -> Any:
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        return manager.load(names)
+    except (ConnectionError, DatasetNotFoundError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"evaluate.tasks: data of {', '.join(names)} is not in the cache and the Hugging Face hub does not give it "
+            f"out ({reason}); run once with a network (HF_HUB_OFFLINE unset), or give copies with evaluate.data"
+        ) from error
 
 
 def longest_answer(benchmark: Benchmark) -> int:
@@ -83,11 +99,6 @@ def longest_answer(benchmark: Benchmark) -> int:
         return asked if entry.cfg["output_type"] == "generate_until" else 0
 
     return max(longest(name) for name in benchmark.tasks)
-
-
-def _of(value: int | Mapping[str, int] | None, name: str) -> int | None:
-    """Return the number for one of the names asked for."""
-    return value.get(name) if isinstance(value, Mapping) else value
 
 
 def _configure(task: Any, num_fewshot: int | None, max_new_tokens: int | None) -> None:
@@ -121,6 +132,26 @@ def max_new_tokens(task: Any, lm: Any) -> int | None:
     if task.OUTPUT_TYPE != "generate_until":
         return None
     return int(task.config.generation_kwargs.get("max_gen_toks", lm.max_gen_toks))
+
+
+def check_examples(name: str, task: Any) -> None:
+    """Raise ValueError where more worked examples are asked for than a task has beside the question itself."""
+    asked, sampler = task.get_config("num_fewshot") or 0, getattr(task, "sampler", None)
+    shared = task.fewshot_cfg.split is not None and task.fewshot_cfg.split == task.config.test_split
+    found = len(sampler.df or ()) - shared if sampler else 0
+    if asked > found:
+        raise ValueError(
+            f"evaluate.num_fewshot={asked}: task '{name}' has {found} worked examples; give {found} at most"
+        )
+
+
+def data_hash(task: Any) -> str:
+    """Return a hash of a task's questions and worked examples, as its data set has them."""
+    examples = task.sampler.df if hasattr(task, "sampler") else None
+    digest = hashlib.sha256()
+    for row in (*task.eval_docs, *(examples or ())):
+        digest.update(f"{json.dumps(row, sort_keys=True, default=repr)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def check_room(answer: int, context: int) -> None:

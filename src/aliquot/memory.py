@@ -27,10 +27,11 @@ class MemoryGuard:
     Args:
         work: takes a batch.
         num_new: tokens that may be generated for each row.
+        halved: takes the new bound whenever a batch did not fit.
     """
 
-    def __init__(self, work: Callable[[Batch], Any], num_new: int) -> None:
-        self._work, self._num_new = work, num_new
+    def __init__(self, work: Callable[[Batch], Any], num_new: int, halved: Callable[[int], object]) -> None:
+        self._work, self._num_new, self._halved = work, num_new, halved
         self._most_tokens: int | None = None
 
     def run(self, batch: Batch) -> list[Any]:
@@ -67,9 +68,10 @@ class MemoryGuard:
         self._most_tokens = num_rows * (width + self._num_new) // 2
         log.warning(
             "a batch of %d x %d tokens does not fit into memory; going on with half as many. "
-            "scorer.tokens_per_batch=%d would spare the attempt",
+            "scorer.tokens_per_batch=%d would spare a new pass the attempt",
             *(num_rows, width, self._most_tokens),
         )
+        self._halved(self._most_tokens)
 
     def _cut(self, batch: Batch) -> list[Batch]:
         num_rows, width = batch.tokens.shape

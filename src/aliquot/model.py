@@ -6,6 +6,7 @@ The only home of transformers' loading functions. A spec is cheap and frozen; `l
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from aliquot.hub import check_id, check_repository, fetch
 from aliquot.model_files import check_directory, read_json, weights_hash
 from aliquot.quantization import NF4
 from aliquot.sources import locate
+from aliquot.weights import check_weights_fit, reports_hidden
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -85,12 +87,13 @@ class Model:
         """Raise ValueError unless the model can be had and loaded here, before anything expensive starts."""
         local = self.directory()
         if local:
-            check_directory(local)
+            _check_local(self, weights_hash(local))
         else:
             check_id(self.path, self.revision)
             check_repository(self.path, cast(str, self.revision))
         if self.template == CHAT and not self._has_chat_template():
             raise ValueError(no_chat_template(self.path))
+        self.check_positions(self.max_tokens, f"model.max_tokens={self.max_tokens} asks for")
         if self.attention == _FLASH and find_spec("flash_attn") is None:
             raise ValueError(
                 f"model.attention={_FLASH} needs the package flash-attn, which is not installed; run "
@@ -102,6 +105,12 @@ class Model:
             )
         if self.quantization:
             self.quantization.check()
+
+    def check_positions(self, needed: int, what: str) -> None:
+        """Raise ValueError where `what` needs more positions than the model has: beyond them it fails, or babbles."""
+        positions = _num_positions(self.load_config())
+        if positions is not None and needed > positions:
+            raise ValueError(f"{what} {needed} positions, the model has {positions}; set model.max_tokens={positions}")
 
     def _has_chat_template(self) -> bool:
         return self._file("chat_template.jinja") is not None or bool(
@@ -139,18 +148,21 @@ class Model:
 
     def load(self) -> PreTrainedModel:
         """Load the weights (safetensors only) in eval mode with the KV cache on."""
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # a bar of its own for every load; ours tell how far the work is
-        options = self._options() | {"dtype": self.dtype, "attn_implementation": self.attention}
+        options: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
         if self.quantization:
             options["quantization_config"] = self.quantization.config(self.dtype)
-        with self._explained():
-            model: PreTrainedModel = _auto_class(self.load_config()).from_pretrained(
-                self._source(), use_safetensors=True, **options
-            )
+        model = self._load(**options)
         model.config.use_cache = True
         return model.eval()
+
+    def _load(self, **options: Any) -> PreTrainedModel:
+        """Load the weights, and make sure that they are all there and belong to the network."""
+        options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        kind = _auto_class(self.load_config())
+        with self._explained(), reports_hidden():
+            model, found = kind.from_pretrained(self._source(), **options, **self._options())
+        check_weights_fit(model, found, f"model.path={self.path}")
+        return model
 
     def load_skeleton(self) -> PreTrainedModel:
         """Build the network without weights, on torch's meta device: its layers have names and shapes only."""
@@ -169,16 +181,28 @@ class Model:
 
     @contextmanager
     def _explained(self) -> Generator[None]:
-        """Say what to do where the hub does not give the model out."""
+        """Say what to do where the hub does not give the model out, or its files cannot be made sense of."""
         try:
             yield
-        except OSError as error:
-            if self.directory() or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        except (RuntimeError, MemoryError):  # of this machine
+            raise
+        except Exception as error:  # tokenizers has no class of its own
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+            if "attn_implementation=" in str(error):
+                raise ValueError(
+                    f"model.attention={self.attention} is not to be had for {self.path}, a {self.family()}; set "
+                    "model.attention=eager"
+                ) from error
+            if self.directory() or not isinstance(error, OSError):
+                raise ValueError(
+                    f"model.path={self.path} cannot be loaded: {reason}; where a file is damaged, download the model "
+                    "again; where transformers does not know the family, install a later one"
+                ) from error
             raise ValueError(
                 f"model.path={self.path} at revision {self.revision} cannot be loaded from the Hugging Face hub: "
-                f"{reason} Check id, revision and network; where access is restricted, run `hf auth login`"
+                f"{reason}. Check id, revision and network; where access is restricted, run `hf auth login`"
             ) from error
 
     def encoding(self, tokenizer: PreTrainedTokenizerBase) -> Encoding:
@@ -190,6 +214,30 @@ class Model:
     def encode_prompts(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
         """Tokenise prompts in the template up to where the response begins, special tokens included; none is cut."""
         return self.encoding(tokenizer).prompts(prompts)
+
+
+@functools.cache
+def _check_local(model: Model, content: str) -> None:
+    """Raise ValueError unless a directory of that content is complete and loads; only its weights are not read.
+
+    Every stage and every run of a sweep asks; a process looks once.
+    """
+    check_directory(cast(Path, model.directory()))
+    if not hasattr(model.load_config(), "quantization_config"):  # else some other library unpacks them
+        attention = "eager" if model.attention == _FLASH else model.attention  # flash wants a GPU even to look
+        model._load(device_map="meta", attn_implementation=attention)  # pyright: ignore[reportPrivateUsage]
+    model.load_tokenizer()
+
+
+def _num_positions(config: PreTrainedConfig) -> int | None:
+    """Return how many tokens the model can tell apart by their place; None where nothing in its config limits them."""
+    text = config.get_text_config()
+    positions: int | None = getattr(text, "max_position_embeddings", None)
+    rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    if positions is None or "factor" not in rope:
+        return positions
+    # Some configs that stretch rotary positions state the stretched number, others the one before.
+    return max(positions, int((rope.get("original_max_position_embeddings") or positions) * rope["factor"]))
 
 
 def _auto_class(config: PreTrainedConfig) -> Any:

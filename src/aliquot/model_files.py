@@ -1,35 +1,45 @@
-"""The files of a model on this machine: whether they are complete, and what identifies them."""
+"""The files of a model on this machine: whether they are complete and whole, and what identifies them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aliquot.sources import content_hash
 
 _WEIGHTS = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
 _TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-_CHAT_TEMPLATE = "chat_template.jinja"
+#: What holds a tokenizer's words; the rest of its files only set options.
+_VOCABULARY = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
+_WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # its words are the bytes
 #: The files of a directory that decide what a model computes: not its README, nor its git history.
 _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetensors", "*.py", *_TOKENIZER, "*.jinja")
 
 
 def check_directory(folder: Path) -> None:
-    """Raise ValueError unless config, weights and tokenizer are all there."""
+    """Raise ValueError unless config, weights and tokenizer are all there, and none is cut off or damaged."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"model directory {folder} has no config.json; save one with save_pretrained")
     check_weights([path.name for path in folder.iterdir()], f"model directory {folder}")
-    if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
-        raise ValueError(f"model directory {folder} has no tokenizer; add it with the tokenizer's save_pretrained")
+    if not _has_vocabulary(folder):
+        raise ValueError(
+            f"model directory {folder} has no tokenizer ({', '.join(_VOCABULARY)}); add it with the tokenizer's "
+            "save_pretrained"
+        )
     missing = _missing_shards(folder)
     if missing:
         raise ValueError(
             f"model directory {folder} lacks {len(missing)} of the files that {_SHARD_INDEX} names, {missing[0]} "
             "first; copy them, or download the model again"
         )
+    for path in _defining_files(folder):
+        if path.suffix == ".json":
+            read_json(path)
+    for name in sorted(_weight_files(folder)):
+        _check_header(folder / name)
 
 
 def check_weights(names: list[str], where: str) -> None:
@@ -47,16 +57,56 @@ def check_weights(names: list[str], where: str) -> None:
 
 def weights_hash(folder: Path) -> str:
     """Hash the names and contents of the files that define a model."""
-    files = sorted({file for pattern in _DEFINING for file in folder.glob(pattern) if file.is_file()})
-    lines = "".join(f"{file.name}\0{content_hash(file)}\n" for file in files)
+    lines = "".join(f"{file.name}\0{content_hash(file)}\n" for file in _defining_files(folder))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def read_json(path: Path | None) -> dict[str, Any]:
-    """Return what a json file holds, or nothing where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    """Return the object that a json file holds, or an empty one where there is no such file.
+
+    Raises:
+        ValueError: the file is no json, or holds something else.
+    """
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, {error}; copy it again, or download the model again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__} where a json object belongs; copy it again")
+    return cast(dict[str, Any], found)
 
 
 def _missing_shards(folder: Path) -> list[str]:
+    return sorted(name for name in _weight_files(folder) if not (folder / name).is_file())
+
+
+def _defining_files(folder: Path) -> list[Path]:
+    return sorted({file for pattern in _DEFINING for file in folder.glob(pattern) if file.is_file()})
+
+
+def _weight_files(folder: Path) -> set[str]:
+    """Return the names of the files with weights: the only one, and what an index names."""
     named: set[str] = set(read_json(folder / _SHARD_INDEX).get("weight_map", {}).values())
-    return sorted(name for name in named if not (folder / name).is_file())
+    return named | ({_WEIGHTS} if (folder / _WEIGHTS).is_file() else set())
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    if any(path for pattern in _VOCABULARY for path in folder.glob(pattern)):
+        return True
+    return read_json(folder / "tokenizer_config.json").get("tokenizer_class") in _WITHOUT_VOCABULARY
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError where a file with weights is cut off or no safetensors; its weights are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) is damaged: {error}; copy it again, download the model again, or "
+            "run `git lfs pull` where it was cloned"
+        ) from error

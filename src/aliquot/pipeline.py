@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,17 +75,33 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         choice, overrides = _command_line(cfg)
     parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
     parts |= {group: create(cfg, group) for group in ("finetune", "evaluate", "trainer")}
-    model, spec, strategy, trainer = parts["model"], parts["pool"], parts["strategy"], parts["trainer"]
+    spec, strategy = parts["pool"], parts["strategy"]
     if not isinstance(strategy, Strategy):
         raise ValueError(
             f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
         )
     prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
-    pool = _prepared(prepare, Store(Path(cfg.store)))
+    drafted, assists = _stages(parts, prepare, cfg.until), parts["trainer"].place().rank > 0
+    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), drafted, silent=assists)
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
+    return Experiment(
+        stages=_stages(parts, prepare, cfg.until, budget, len(pool)),
+        strategy=choice,
+        pool=pool.name,
+        num_prompts=len(pool),
+        budget=budget,
+        seed=cfg.seed,
+        overrides=overrides,
+    )
 
-    score = Score(model, prepare, parts["scorer"], trainer, len(pool))
+
+def _stages(
+    parts: dict[str, Any], prepare: Prepare, until: Until, budget: int = 1, num_prompts: int = 1
+) -> tuple[Stage[Any], ...]:
+    """Return the stages up to the goal, upstream first."""
+    model, strategy, trainer = parts["model"], parts["strategy"], parts["trainer"]
+    score = Score(model, prepare, parts["scorer"], trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
     select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
     annotate = Annotate(select, parts["annotator"], budget)
@@ -97,33 +113,32 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         Until.annotate: annotate,
         Until.finetune: finetune,
         Until.evaluate: Evaluate(model, finetune, parts["evaluate"], trainer),
-    }[cfg.until]
+    }[until]
     chain = list(
         {stage.key: stage for stage in _upstream_first(goal)}.values()
     )  # parts of a ranking share a scoring pass
-    if cfg.until == Until.evaluate:
+    if until == Until.evaluate:
         chain.insert(-2, base)  # before finetuning: what keeps an evaluation from working shows early
-    return Experiment(
-        stages=tuple(chain),
-        strategy=choice,
-        pool=pool.name,
-        num_prompts=len(pool),
-        budget=budget,
-        seed=cfg.seed,
-        overrides=overrides,
-    )
+    return tuple(chain)
 
 
-def _prepared(prepare: Prepare, store: Store) -> Pool:
-    """Return the pool, read and cleaned now if it was not before."""
-    if store.record(prepare) is not None:
-        return store.get(prepare)
-    store.check_writable()
-    console.say(prepare.title())
-    pool = store.get(prepare)
-    if lost := prepare.report(store).line(pool.name):
-        console.say(f"{lost}: {store.directory(prepare)}")
-    return pool
+def _prepared(prepare: Prepare, store: Store, drafted: Sequence[Stage[Any]], silent: bool) -> tuple[Pool, Prepare]:
+    """Return the pool, and the stage that knows what is in it; read and cleaned now if it was not before.
+
+    That may take long, so what can be known to fail without it is looked at first. `drafted` are the stages of the
+    experiment before the pool is known: their keys are not the final ones, and whatever reads the pool is to do.
+    """
+    if store.record(prepare) is None:
+        for stage in drafted:
+            if store.record(stage) is None:
+                stage.check()
+        store.check_writable()
+        if not silent:
+            console.say(prepare.title())
+        store.ensure(prepare)
+        if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
+            console.say(f"{lost}: {store.directory(prepare)}")
+    return store.get(prepare), prepare.settled(store)
 
 
 def _upstream_first(goal: Stage[Any]) -> Iterator[Stage[Any]]:
@@ -144,12 +159,12 @@ def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:
 
 def run(cfg: DictConfig) -> float:
     """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any)."""
-    console.set_up_logging()
+    assists = create(cfg, "trainer").place().rank > 0
+    console.set_up_logging(silent=assists)
     tracker: Tracker = create(cfg, "tracker")
     experiment = build(cfg)
     store = Store(Path(cfg.store))
     todo = [stage for stage in experiment.stages if store.record(stage) is None]
-    assists = create(cfg, "trainer").place().rank > 0
     if not assists:
         console.show_plan(experiment, store)
     store.check_writable()

@@ -103,8 +103,8 @@ class PoolSpec:
 
     def check_responses(self) -> None:
         """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""
-        record = next(self.records(self.columns.for_responses()))
-        if response_text(record, self.columns) is None:
+        record = next(self.records(self.columns.for_responses()), None)  # a pool of no rows is refused by its reader
+        if record is not None and response_text(record, self.columns) is None:
             raise self._no_response(record)
 
     def read_responses(self, ids: Collection[str]) -> dict[str, str]:
@@ -131,10 +131,10 @@ class PoolSpec:
     def _no_response(self, record: Record) -> ValueError:
         found = f"no text in column '{self.response}'"
         if self.messages:
-            found = f"no turn of role 'assistant' in column '{self.messages}'"
+            found = f"no turn of role 'assistant' with text in column '{self.messages}'"
         return ValueError(
-            f"{record.place}: {found}, so the oracle cannot annotate; name the column with pool.response, or stop "
-            "after choosing with until=select"
+            f"{record.place}: {found}, so the oracle cannot annotate; fill it in (what was scored and chosen is kept), "
+            "name another column with pool.response, or stop after choosing with until=select"
         )
 
 

@@ -10,7 +10,8 @@ training before we could save (2.6.6, signal_connector.py). What is needed besid
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import os
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -21,16 +22,17 @@ from aliquot.processes import Place
 
 #: Within so many minutes all processes have loaded the model, or something keeps one of them.
 _PATIENCE = timedelta(minutes=30)
+_FIRST_PORT = 15_000
 
 
-def meeting_point(at: Place) -> str:
+def meeting_point(environment: Mapping[str, str] = os.environ) -> str:
     """Return where the processes that torchrun or srun started meet, as an address for `together`."""
-    if at.launch.startswith("torchrun"):
-        return "env://"  # torchrun has set MASTER_ADDR and MASTER_PORT
+    if {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():  # torchrun sets them; under srun one may
+        return "env://"
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
-    slurm = SLURMEnvironment(auto_requeue=False)
-    return f"tcp://{slurm.main_address}:{slurm.main_port}"
+    first = SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
+    return f"tcp://{first}:{_FIRST_PORT + int(environment['SLURM_JOB_ID'][-4:])}"  # jobs that share a node differ
 
 
 @contextmanager
@@ -74,10 +76,11 @@ def together(at: Place, meeting: str, device: torch.device) -> Generator[None]:
 
 
 def add_up(tensors: Sequence[torch.Tensor]) -> None:
-    """Replace each tensor by its sum over all processes."""
-    for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-        assert work is not None
-        work.wait()
+    """Replace each tensor by its sum over all processes; sent as one, for an adapter consists of many small ones."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
 def agreed(told: bool, at: Place, device: torch.device) -> bool:

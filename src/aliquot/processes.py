@@ -29,6 +29,7 @@ from aliquot.trainer import interruptible
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
     from multiprocessing.queues import SimpleQueue
+    from multiprocessing.synchronize import Event as EventType
 
 log = logging.getLogger(__name__)
 
@@ -116,30 +117,38 @@ def run_side_by_side(
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        lost, deadline = None, math.inf
-        while any(process.is_alive() for process in processes):
-            wait([process.sentinel for process in processes if process.is_alive()], timeout=_SECONDS_BETWEEN_LOOKS)
-            _hear_all(told, hear)
+
+        def look() -> None:
+            while not told.empty():
+                hear(told.get())
             if interrupted.is_set() or terminated.is_set():
                 stop.set()
-            if lost is None and (lost := _first_lost(processes)) is not None:
-                stop.set()
-                deadline = time.monotonic() + (math.inf if seconds_to_end is None else seconds_to_end)
-            if time.monotonic() > deadline:
-                for process in processes:
-                    process.kill()
-        _hear_all(told, hear)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
+
+        lost = _attend(processes, look, stop, seconds_to_end)
     if terminated.is_set():
         raise SystemExit(128 + signal.SIGTERM)
     if lost is not None:
         _raise_loss(*lost, len(shares), failures)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
-def _hear_all(told: SimpleQueue[Any], hear: Callable[[Any], object]) -> None:
-    while not told.empty():
-        hear(told.get())
+def _attend(
+    processes: Sequence[SpawnProcess], look: Callable[[], None], stop: EventType, seconds_to_end: float | None
+) -> tuple[int, int] | None:
+    """Stay until all processes have ended, looking now and then; return the number and exit code of one that failed."""
+    lost, deadline = None, math.inf
+    while running := [process for process in processes if process.is_alive()]:
+        wait([process.sentinel for process in running], timeout=_SECONDS_BETWEEN_LOOKS)
+        look()
+        if lost is None and (lost := _first_lost(processes)):
+            stop.set()
+            deadline = time.monotonic() + (math.inf if seconds_to_end is None else seconds_to_end)
+        if time.monotonic() > deadline:
+            for process in running:
+                process.kill()
+    look()  # they may have spoken last
+    return lost or _first_lost(processes)
 
 
 def _first_lost(processes: Sequence[SpawnProcess]) -> tuple[int, int] | None:

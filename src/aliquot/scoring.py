@@ -3,7 +3,8 @@
     prompts -> batches of like length -> Pass (on one device or several) -> ScoringModule (prefill, decode)
             -> shards on disk -> arrays in pool order
 
-A prompt's signals do not depend on what shares its batch, so neither batch size nor restarts belong to the result.
+In float32 only the last bits of a prompt's signals depend on what shares its batch, so the batch size is no part of the
+key. In 16 bits those bits change tokens of the response, so there it is (`Score.inputs`). A restart keeps the batches.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Scorer:
         layer: index into the model's hidden states: 0 the embeddings, -1 the last layer, after the final norm.
         position: which tokens of the prompt make its features: last, mean, or weighted towards the end.
         normalize: raw, centred on the mean of the pool, or unit norm.
-        tokens_per_batch: read and generated together, padding included. Changes memory and speed, no result.
+        tokens_per_batch: read and generated together, padding included. A matter of memory and speed, and for a model
+            in 16 bits of the result too.
         shard_size: prompts between two saves; as much work is lost at most when the pass is cut off.
         token_features: which vectors of single tokens to keep; None keeps none.
     """
@@ -158,7 +160,7 @@ def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
         cut = f"{encoded.num_cut:,} of {len(pool):,} prompts are longer than {room} tokens"
         lost = f"their {OVERLONG[model.overlong]} was cut"
         log.info("%s; %s (model.max_tokens=%d, with room to respond)", cut, lost, model.max_tokens)
-    _check_positions(model.load_config(), int(encoded.lengths.max()), scorer.max_new_tokens)
+    _check_positions(model, int(encoded.lengths.max()), scorer.max_new_tokens)
     return Pass(model, scorer, trainer, encoded, directory)
 
 
@@ -190,16 +192,11 @@ def num_layers(config: PreTrainedConfig) -> int:
     return config.get_text_config().num_hidden_layers + 1
 
 
-def _check_positions(config: PreTrainedConfig, longest: int, num_new: int) -> None:
+def _check_positions(model: Model, longest: int, num_new: int) -> None:
     """Raise ValueError where the model has too few positions for the longest prompt and its response."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     read = max(num_new - 1, 0)  # the last generated token is not read
-    needed = max(longest, read + 1) if config.is_encoder_decoder else longest + read
-    if positions is not None and needed > positions:
-        raise ValueError(
-            f"a prompt of {longest} tokens and {num_new} new ones take {needed} positions, the model has {positions}; "
-            f"set model.max_tokens={positions}"
-        )
+    needed = max(longest, read + 1) if model.load_config().is_encoder_decoder else longest + read
+    model.check_positions(needed, f"a prompt of {longest} tokens and {num_new} new ones take")
 
 
 def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], scorer: Scorer, directory: Path) -> None:

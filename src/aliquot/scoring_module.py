@@ -7,7 +7,7 @@ Of an encoder-decoder the encoder gives the features, and the decoder the respon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aliquot.batching import EncodedPrompts
-from aliquot.decoding import respond
+from aliquot.decoding import give_float32_logits, respond
 from aliquot.features import gaussian_projection, pool_positions
 from aliquot.memory import MemoryGuard
 from aliquot.reading import CausalContext, Context, DecoderContext
@@ -96,13 +96,17 @@ class ScoringModule(LightningModule):
         network: any causal language model or encoder-decoder of transformers.
         scorer: which signals to keep.
         ends: the tokens that end a response.
+        halved: takes the most tokens of a batch from then on, whenever one did not fit into memory.
     """
 
     ends: Tensor
     projection: Tensor | None
 
-    def __init__(self, network: PreTrainedModel, scorer: Scorer, ends: Sequence[int]) -> None:
+    def __init__(
+        self, network: PreTrainedModel, scorer: Scorer, ends: Sequence[int], halved: Callable[[int], object]
+    ) -> None:
         super().__init__()
+        give_float32_logits(network)
         self.network, self._scorer = network, scorer
         self._layer = scorer.layer % num_layers(network.config)
         self._is_last_layer = self._layer == num_layers(network.config) - 1
@@ -113,7 +117,7 @@ class ScoringModule(LightningModule):
         if not network.config.is_encoder_decoder:
             network.base_model.register_forward_hook(self._keep_last_states)
         cast(torch.nn.Module, network.get_output_embeddings()).register_forward_pre_hook(self._keep_pre_logits)
-        self._guard = MemoryGuard(self._on_threads, scorer.max_new_tokens)
+        self._guard = MemoryGuard(self._on_threads, scorer.max_new_tokens, halved)
         self._threads: ThreadPoolExecutor | None = None
         self._num_threads = torch.get_num_threads()
 

@@ -6,6 +6,7 @@ may have had more processes, or fewer.
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -124,8 +125,15 @@ class Pass:
         loader = PromptBatches(self.encoded, self.missing(share, num_shares), pad, side).loader()
         writer = ShardWriter(self.shards, self.scorer.shard_size, count, told_to_end)
         trainer = self.trainer.build(self.directory, device, callbacks=[writer])
-        with closing(ScoringModule(network, self.scorer, end_tokens(network, tokenizer))) as module:
+        halved = partial(self._note_halved, share, num_shares)
+        with closing(ScoringModule(network, self.scorer, end_tokens(network, tokenizer), halved)) as module:
             trainer.predict(module, loader, return_predictions=False)
+
+    def _note_halved(self, share: int, num_shares: int, most_tokens: int) -> None:
+        """Leave beside the scores that batches were smaller than asked for: in 16 bits that shows in them."""
+        note = {"tokens_per_batch": self.scorer.tokens_per_batch, "lowered_to": most_tokens}
+        name = f"out_of_memory_{share + 1}_of_{num_shares}.json"
+        write_atomic(self.directory / name, json.dumps(note) + "\n")
 
     def _planned(self, share: int, num_shares: int) -> Sequence[Int64[np.ndarray, " b"]]:
         scorer = self.scorer

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,6 +32,7 @@ from aliquot.store import Stage, Store
 from aliquot.strategies.base import Partitioned, Strategy, check_signals, rank
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
+from aliquot.validation_loss import ValidationLoss
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,36 @@ _RANKING = "ranking"  # the folder of a ranking that is under way
 class Prepare(Stage[Pool]):
     """Read the pool's source once, drop what is not wanted, and keep the prompts where they load at once.
 
+    Once it is done, what reads it depends on the prompts alone: a column of responses that is added to the source, or
+    another way to the same prompts, leads to no second scoring pass.
+
     Args:
         source: where the rows come from.
         without: a benchmark whose questions must not be in the pool, or None.
+        digest: of the prompts that are left, once they are known (`settled`).
     """
 
     name: ClassVar[str] = "pool"
+    version: ClassVar[int] = 2
 
     source: PoolSpec
-    without: Benchmark | None = None
+    without: Benchmark | ValidationLoss | None = None
+    digest: str | None = field(default=None, metadata={"key": False})
 
     def title(self) -> str:
         return f"pool: read the prompts of '{self.source.name}', without their responses"
+
+    def as_input(self) -> dict[str, object]:
+        return {"stage": self.name, "digest": self.digest} if self.digest else super().as_input()
+
+    def settled(self, store: Store) -> Prepare:
+        """Return the stage with the digest of what it left; prepares the pool if need be."""
+        store.ensure(self)
+        return replace(self, digest=self.report(store).digest)
+
+    def check(self) -> None:
+        if self.without:
+            self.without.check()
 
     def build(self, store: Store, directory: Path) -> None:
         prepare(self.source, directory, self.without.questions() if self.without else ())
@@ -78,6 +97,11 @@ class Score(Stage[Scores]):
     scorer: Scorer
     trainer: TrainerSpec = field(metadata={"key": False})
     num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
+
+    def inputs(self) -> dict[str, object]:
+        """Add what shares a batch where arithmetic in 16 bits lets it show in the signals."""
+        in_16_bits = self.model.dtype != "float32"
+        return super().inputs() | ({"tokens_per_batch": self.scorer.tokens_per_batch} if in_16_bits else {})
 
     def title(self) -> str:
         kept = self.scorer.token_features
@@ -215,6 +239,14 @@ class Annotate(Stage[AnnotatedSet]):
     annotator: Annotator
     budget: int
 
+    def inputs(self) -> dict[str, object]:
+        return {**super().inputs(), "source": self.source}  # of its responses the ranking knows nothing
+
+    @property
+    def source(self) -> PoolSpec:
+        """Where the prompts come from; an oracle finds their responses there."""
+        return self.select.pool.source
+
     def title(self) -> str:
         return f"annotate: {self.budget:,} responses from {type(self.annotator).__name__}"
 
@@ -222,13 +254,13 @@ class Annotate(Stage[AnnotatedSet]):
         return self.budget
 
     def check(self) -> None:
-        self.annotator.check(self.select.pool.source)
+        self.annotator.check(self.source)
 
     def build(self, store: Store, directory: Path) -> None:
         rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
         pool = store.get(self.select.pool)
         ids, prompts = [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
-        save_annotated(self.annotator.annotate(self.select.pool.source, ids, prompts), directory / "annotated.jsonl")
+        save_annotated(self.annotator.annotate(self.source, ids, prompts), directory / "annotated.jsonl")
 
     def load(self, directory: Path) -> AnnotatedSet:
         return load_annotated(directory / "annotated.jsonl")
@@ -279,7 +311,7 @@ class Evaluate(Stage[EvalResult]):
 
     model: Model
     finetune: Finetune | None
-    benchmark: Benchmark
+    benchmark: Benchmark | ValidationLoss
     trainer: TrainerSpec = field(metadata={"key": False})
 
     def title(self) -> str:
@@ -291,7 +323,7 @@ class Evaluate(Stage[EvalResult]):
         check_evaluable(self.model, self.benchmark)
 
     def check_devices(self) -> None:
-        self.trainer.check()
+        replace(self.trainer, devices=1, num_nodes=1).check()  # a job of its own has no process for the others
 
     def build(self, store: Store, directory: Path) -> None:
         adapter = store.get(self.finetune) if self.finetune else None

@@ -51,6 +51,10 @@ class Stage(Generic[T]):
         text = json.dumps(canonical({"stage": self.name, "version": self.version, **self.inputs()}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def as_input(self) -> dict[str, object]:
+        """Return what stands for the result in the keys of the stages that read it."""
+        return {"stage": self.name, "key": self.key}
+
     def upstream(self) -> list[Stage[Any]]:
         """Return the stages among the fields, whose results this one reads."""
         values = [getattr(self, f.name) for f in dataclasses.fields(self)]
@@ -102,11 +106,11 @@ def _fields(value: object) -> dict[str, object]:
 def canonical(value: object) -> object:
     """Reduce a value to JSON so that equal meanings give equal text: 1 and 1.0, tuples and lists.
 
-    A stage stands for itself by its key, an object with `identity()` by what that returns, any other dataclass by
-    its class, the class's `version` (1 where it has none) and its fields.
+    A stage stands for itself by what `as_input()` returns, an object with `identity()` by what that returns, any other
+    dataclass by its class, the class's `version` (1 where it has none) and its fields.
     """
     if isinstance(value, Stage):
-        return {"stage": value.name, "key": value.key}
+        return canonical(cast("Stage[Any]", value).as_input())
     if hasattr(value, "identity"):
         return canonical(cast(Any, value).identity())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

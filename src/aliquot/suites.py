@@ -29,6 +29,7 @@ _LETTERS = "ABCD"
 _MMLU_ROWS = {"dev": 285, "test": 14_042}
 _MMLU_DEV_ROWS = 5  # of each subject, the worked examples
 _BBH_ROWS = 250
+_BBH_EXAMPLES = 3  # of each task, in lm-eval's task files
 _BBH_FEWER = {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178}
 
 
@@ -41,6 +42,7 @@ class Suite:
         hub: the data set that lm-eval loads.
         tasks: the folder of lm-eval's task files.
         subjects: one of them for each subject, as a pattern below `tasks`.
+        num_examples: worked examples that each subject has.
         read: reads and checks a local copy; takes its folder and the subjects.
     """
 
@@ -48,6 +50,7 @@ class Suite:
     hub: str
     tasks: str
     subjects: str
+    num_examples: int
     read: Callable[[Path, list[str]], Rows]
 
     def folder(self) -> Path:
@@ -192,6 +195,6 @@ def _bbh_rows(file: Path) -> list[Row]:
 
 
 SUITES = (
-    Suite("mmlu", "cais/mmlu", "mmlu/default", "mmlu_*.yaml", _read_mmlu),
-    Suite("bbh", "SaylorTwift/bbh", "bbh", "fewshot/[a-z]*.yaml", _read_bbh),
+    Suite("mmlu", "cais/mmlu", "mmlu/default", "mmlu_*.yaml", _MMLU_DEV_ROWS, _read_mmlu),
+    Suite("bbh", "SaylorTwift/bbh", "bbh", "fewshot/[a-z]*.yaml", _BBH_EXAMPLES, _read_bbh),
 )

@@ -76,7 +76,7 @@ class Training:
     def take_part(self, at: Place, on_metrics: OnMetrics) -> None:
         """Train in this process, with those that were started beside it."""
         with interruptible() as interrupted:
-            self.train(at, meeting_point(at) if at.world > 1 else "", on_metrics, interrupted.is_set)
+            self.train(at, meeting_point() if at.world > 1 else "", on_metrics, interrupted.is_set)
 
     def train(self, at: Place, meeting: str, on_metrics: OnMetrics, told_to_end: Callable[[], bool]) -> None:
         """Take every step of the plan, from the checkpoint where there is one; leave the adapter and the record.
@@ -88,21 +88,22 @@ class Training:
             told_to_end: says whether the user wants the training to end.
         """
         checkpoint, plan = self.directory / _CHECKPOINT, plan_steps(self.examples, self.recipe)
-        with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
-            fit = self.trainer.build(
-                self.directory,
-                at.local_rank,
-                max_epochs=1,  # the plan holds all epochs
-                precision="bf16-mixed" if self.model.dtype == "bfloat16" else "32-true",
-                callbacks=[
-                    Report(self.directory / "metrics.jsonl", plan, at, on_metrics),
-                    Checkpoints(checkpoint, self.recipe.checkpoint_every, at, told_to_end),
-                ],
-            )
+        fit = self.trainer.build(
+            self.directory,
+            at.local_rank,
+            max_epochs=1,  # the plan holds all epochs
+            precision="bf16-mixed" if self.model.dtype == "bfloat16" else "32-true",
+            callbacks=[
+                Report(self.directory / "metrics.jsonl", plan, at, on_metrics),
+                Checkpoints(checkpoint, self.recipe.checkpoint_every, at, told_to_end),
+            ],
+        )
+        device = fit.strategy.root_device
+        # Of this device alone: the generators of others are for their processes.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             network = add_adapter(self.model, self.recipe)
             module = LoRAModule(network, self.recipe, self.examples, plan, self.pad, self.fingerprint, at)
             module.train()  # transformers loads models in eval mode, and Lightning leaves them there: no dropout
-            device = fit.strategy.root_device
             with threads_for(network), together(at, meeting, device):
                 resumes = agreed(checkpoint.exists(), at, device)
                 fit.fit(module, ckpt_path=checkpoint if resumes else None, weights_only=True)

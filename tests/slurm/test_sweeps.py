@@ -8,9 +8,13 @@ import signal
 import numpy as np
 import pytest
 from cluster import SMALL, wait_until
+from safetensors.numpy import load_file
 
 from aliquot.pipeline import build
 from aliquot.results import read_runs
+
+#: A finetuning that takes long enough to be disturbed.
+LONG = ("until=finetune", "strategy=random", "budget=300", "finetune.epochs=15")
 
 
 def tasks(store, stage):
@@ -47,7 +51,7 @@ def test_a_preempted_job_is_requeued_and_ends_in_the_same_result(cluster, submit
     slow, begun, result = {
         "score": (["until=score", "pool.limit=6000", "scorer.shard_size=200"], "shards/*", "features.npy"),
         "finetune": (
-            ["until=finetune", "strategy=random", "budget=300", "finetune.epochs=15"],
+            [*LONG, "finetune.checkpoint_every=100000"],  # so that only what is told to end saves
             "metrics.jsonl",
             "adapter/adapter_model.safetensors",
         ),
@@ -58,6 +62,8 @@ def test_a_preempted_job_is_requeued_and_ends_in_the_same_result(cluster, submit
     key = task.rpartition("-")[2]
     wait_until(lambda: any((store / stage / key).glob(begun)), 60)
     cluster.run("scancel", f"--signal={signal.SIGUSR2.value}", job)
+    if stage == "finetune":
+        wait_until(lambda: (store / stage / key / "checkpoint.ckpt").exists(), 60)
     cluster.wait_for_jobs()
     assert cluster.states()[job] == "COMPLETED"
     assert "Restarts=1" in cluster.run("scontrol", "show", "job", job).stdout
@@ -74,7 +80,9 @@ def test_a_failed_stage_stops_what_depends_on_it_alone_and_is_tried_again(cluste
     submit(*grid, "check=true")
     assert not (store / "sweeps").exists()
     (failing,) = (
-        stage.key for stage in build(compose(*SMALL, "strategy=random", "budget=20")).stages if stage.name == "finetune"
+        stage.key
+        for stage in build(compose(*SMALL, "strategy=random", "budget=20", f"store={tmp_path / 'keys'}")).stages
+        if stage.name == "finetune"
     )
     obstacle = store / "finetune" / failing / "finetune.json"
     obstacle.mkdir(parents=True)
@@ -88,9 +96,8 @@ def test_a_failed_stage_stops_what_depends_on_it_alone_and_is_tried_again(cluste
     assert f"FAILED   finetune-{failing}" in said
     assert "Is a directory" in said
     obstacle.rmdir()
-    submit(*grid)
+    assert "2 of 2 runs are finished" in submit(*grid, "hydra.launcher.wait=true")
     assert len(tasks(store, "finetune")) == len(tasks(store, "evaluate")) == 1
-    cluster.wait_for_jobs()
     assert sorted(run.budget for run in read_runs(store)) == [20, 40]
 
 
@@ -106,28 +113,34 @@ def test_two_sweeps_that_need_the_same_scoring_pass_share_its_job(cluster, submi
     assert len(read_runs(tmp_path / "store")) == 2
 
 
-def test_two_processes_of_a_job_share_the_scoring_pass(cluster, submit, run, tmp_path):
-    wanted = ["until=score", "budget=20", "trainer.accelerator=cpu"]
-    submit(*wanted, "trainer.devices=2", "hydra.launcher.resources.score.processes=2")
+def test_two_processes_of_a_job_share_scoring_and_finetuning(cluster, submit, run, tmp_path):
+    wanted = ["until=finetune", "strategy=min_margin", "budget=60", "trainer.accelerator=cpu"]
+    processes = [f"hydra.launcher.resources.{kind}.processes=2" for kind in ("score", "finetune")]
+    submit(*wanted, "trainer.devices=2", *processes)
     cluster.wait_for_jobs()
-    ((task, job),) = tasks(tmp_path / "store", "score").items()
-    assert cluster.states()[job] == "COMPLETED"
-    run(*wanted, f"store={tmp_path / 'here'}")
-    there, here = (
-        np.load(root / "score" / task[6:] / "features.npy") for root in (tmp_path / "store", tmp_path / "here")
-    )
+    store, alone = tmp_path / "store", tmp_path / "here"
+    assert set(cluster.states()[job] for stage in ("score", "finetune") for job in tasks(store, stage).values()) == {
+        "COMPLETED"
+    }
+    run(*wanted, f"store={alone}")
+    (there,), (here,) = ([np.load(f) for f in root.glob("score/*/features.npy")] for root in (store, alone))
     np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
+    (there,), (here,) = (
+        [load_file(f) for f in root.glob("finetune/*/adapter/*.safetensors")] for root in (store, alone)
+    )
+    assert there.keys() == here.keys()
+    for name, weights in here.items():
+        np.testing.assert_allclose(there[name], weights, rtol=1e-2, atol=1e-4, err_msg=name)
 
 
 def test_a_cancelled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster, aliquot, submit, tmp_path):
-    sweep = ["until=finetune", "strategy=random", "budget=300", "finetune.epochs=15"]
-    submit(*sweep)
+    submit(*LONG)
     (job,) = tasks(tmp_path / "store", "finetune").values()
     wait_until(lambda: any((tmp_path / "store" / "finetune").glob("*/metrics.jsonl")), 60)
     assert "Cancelled 1 job" in aliquot("-m", "aliquot", "cancel")
     cluster.wait_for_jobs()
     assert cluster.states()[job] == "CANCELLED"
-    submit(*sweep)
+    submit(*LONG)
     cluster.wait_for_jobs()
     assert len(read_runs(tmp_path / "store")) == 1
 

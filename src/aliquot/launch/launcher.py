@@ -17,6 +17,7 @@ from aliquot.launch import display
 from aliquot.launch.local import Board, run_tasks
 from aliquot.launch.plan import make_plan
 from aliquot.launch.slurm import Cluster, submit
+from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
 from aliquot.pipeline import Experiment, build
@@ -86,7 +87,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
         return [None for _ in jobs]
     store, sweep = planned.store, planned.sweep
     if sweep.tasks:
-        environments = worker_environments(num_workers)
+        environments = worker_environments(num_workers, int(jobs[0].cfg.trainer.devices))
         with display.Dashboard(store, sweep, len(environments)) as dashboard:
             board = run_tasks(store, sweep, environments, dashboard.show)
     else:
@@ -100,7 +101,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
 
 
 def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
-    """Submit a sweep to SLURM and say how to watch it; the jobs go on without this process."""
+    """Submit a sweep to SLURM and say how to watch it; the jobs go on without this process, which may wait for them."""
     cluster.check()
     planned = prepare(jobs, elsewhere=True)
     if planned is None:
@@ -108,10 +109,15 @@ def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
     store, sweep = planned.store, planned.sweep
     for run in sweep.runs:
         finish(store, sweep, run)
-    if sweep.tasks:
-        display.show_submitted(store, sweep, submit(store, sweep, cluster))
-    else:
+    if not sweep.tasks:
         display.show_results(store, sweep, Board(()), _records(planned))
+        return
+    display.show_submitted(store, sweep, submit(store, sweep, cluster))
+    if cluster.wait:
+        succeeded = wait_for_end(store, sweep)
+        show_status(store, sweep)
+        if not succeeded:
+            sys.exit(1)
 
 
 def _records(planned: Planned) -> list[RunRecord]:
@@ -120,25 +126,29 @@ def _records(planned: Planned) -> list[RunRecord]:
     return [record for record in found if record]
 
 
-def worker_environments(num_workers: int | None) -> list[dict[str, str]]:
-    """Return what each worker's environment adds: one GPU each, or a share of the cores.
+def worker_environments(num_workers: int | None, num_devices: int) -> list[dict[str, str]]:
+    """Return what each worker's environment adds: its own GPUs, or a share of the cores.
 
     Args:
-        num_workers: None is one per GPU, or one for all cores.
+        num_workers: None is as many as there are GPUs for, or one for all cores.
+        num_devices: GPUs of a worker.
 
     Raises:
-        ValueError: there are fewer GPUs than workers asked for.
+        ValueError: there are too few GPUs or cores.
     """
     import torch
 
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     gpus = [device for device in devices.split(",") if device]
     if gpus:
-        if num_workers is not None and not 1 <= num_workers <= len(gpus):
+        most = len(gpus) // num_devices
+        if not 1 <= (num_workers or most) <= most:
             raise ValueError(
-                f"hydra.launcher.jobs={num_workers} asked, {len(gpus)} GPUs found; give one job a GPU at most"
+                f"{num_workers or 1} jobs (hydra.launcher.jobs) of {num_devices} devices (trainer.devices) each asked, "
+                f"{len(gpus)} GPUs found; lower one of them"
             )
-        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:num_workers]]
+        shares = [gpus[start : start + num_devices] for start in range(0, most * num_devices, num_devices)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares[:num_workers]]
     cores = len(os.sched_getaffinity(0))
     if num_workers is not None and not 1 <= num_workers <= cores:
         raise ValueError(f"hydra.launcher.jobs={num_workers} asked, {cores} cores found; give 1 to {cores}")

@@ -75,6 +75,7 @@ class Cluster:
         setup: shell lines before the worker, such as module load.
         max_jobs: jobs of one array that run at once.
         signal_seconds: how long before the end a job is told, to save.
+        wait: stay until all jobs have ended, and fail where one failed.
     """
 
     resources: Mapping[str, Resources]
@@ -82,6 +83,7 @@ class Cluster:
     setup: Sequence[str] = ()
     max_jobs: int = 256
     signal_seconds: int = 90
+    wait: bool = False
 
     def check(self) -> None:
         """Raise ValueError where jobs cannot be submitted from here."""
@@ -113,7 +115,7 @@ class Job:
         """
         store, sweep, task = self._arguments
         command = [sys.executable, "-m", "aliquot", "work", sweep, task, "--store", store]
-        self._process = subprocess.Popen(command)
+        self._process = subprocess.Popen(command, preexec_fn=_leave_preemption_to_us)
         while (code := self._process.poll()) is None:
             time.sleep(_POLL_SECONDS)
         if code:
@@ -130,6 +132,12 @@ class Job:
         return DelayedSubmission(Job(*self._arguments))
 
 
+def _leave_preemption_to_us() -> None:
+    """Ignore the signal of a preemption in the worker: SLURM sends it to every process of the job."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
     """Submit a job for every task that no job is already queued for; return task -> job.
 
@@ -137,13 +145,13 @@ def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
     """
     jobs = queued_jobs(store, [task.name for task in sweep.tasks])
     todo = [task for task in sweep.tasks if task.name not in jobs]
-    for group in _groups(todo, max_array_size()):
+    for group in arrays(todo, max_array_size()):
         jobs |= zip([task.name for task in group], _submit(store, sweep, cluster, group, jobs), strict=True)
         save_jobs(store, sweep, jobs)  # after every group: what is submitted can be cancelled
     return jobs
 
 
-def _groups(tasks: Sequence[PlannedTask], largest: int) -> Iterator[Sequence[PlannedTask]]:
+def arrays(tasks: Sequence[PlannedTask], largest: int) -> Iterator[Sequence[PlannedTask]]:
     """Cut the tasks into arrays: of one kind, and waiting for the same; upstream first."""
     groups: dict[tuple[str, frozenset[str]], list[PlannedTask]] = {}
     for task in tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from aliquot.store import Store
 
 _STATES = ("done", "running", "waiting", "failed", "cancelled")
 _LINES_OF_AN_ERROR = 3
+_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def task_states(store: Store, sweep: Sweep) -> dict[str, str]:
@@ -70,6 +72,19 @@ def show_status(store: Store, sweep: Sweep) -> None:
             console.say(f"FAILED   {task.name}, {task.title}:\n{last_lines(log, _LINES_OF_AN_ERROR)}")
     if {"failed", "cancelled"} & set(states.values()):
         console.say(f"Try again what failed, and only that: {sweep.command}")
+
+
+def wait_for_end(store: Store, sweep: Sweep) -> bool:
+    """Say whenever a stage begins or ends, until none runs or waits; tell whether all were built."""
+    said: Counter[str] = Counter()
+    while True:
+        states = Counter(task_states(store, sweep).values())
+        if states != said:
+            console.say(", ".join(f"{states[state]:,} {state}" for state in _STATES if states[state]))
+            said = states
+        if not states["running"] and not states["waiting"]:
+            return states["done"] == len(sweep.tasks)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def show_logs(store: Store, sweep: Sweep, task: str | None, num_lines: int) -> None:

@@ -80,12 +80,14 @@ class Report:
         rows: read from the source.
         prompts: left in the pool.
         dropped: how many for which reason; dropped.jsonl names each but those left out by the sample.
+        digest: of ids, prompts and task labels in the pool, in their order.
         without_task: rows without a task label, where others have one: then none counts.
     """
 
     rows: int
     prompts: int
     dropped: dict[str, int]
+    digest: str
     without_task: int = 0
 
     def line(self, pool: str) -> str | None:

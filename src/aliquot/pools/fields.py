@@ -77,13 +77,15 @@ def prompt_row(record: Record, columns: Columns) -> Row:
 
 
 def response_text(record: Record, columns: Columns) -> str | None:
-    """Return the response that a record holds, or None where it holds none."""
+    """Return the response that a record holds, or None where it holds none or only blanks."""
     if columns.messages:
         turns = _turns(record, columns.messages)
         asked = next((i for i, (role, _) in enumerate(turns) if role == "user"), len(turns))
-        return next((content for role, content in turns[asked:] if role == "assistant"), None)
-    value = _lookup(record.fields, columns.response)
-    return _whole(value, record, columns.response) if isinstance(value, str) else None
+        response = next((content for role, content in turns[asked:] if role == "assistant"), None)
+    else:
+        value = _lookup(record.fields, columns.response)
+        response = _whole(value, record, columns.response) if isinstance(value, str) else None
+    return response if response and response.strip() else None
 
 
 def _prompt(record: Record, columns: Columns) -> str:

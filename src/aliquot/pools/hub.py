@@ -53,6 +53,7 @@ def open_dataset(repo: str, config: str | None, split: str, revision: str | None
     from datasets.exceptions import DatasetNotFoundError
 
     asked = f"pool.path={repo}" + (f" at pool.revision={revision}" if revision else "")
+    download = f"hf download --repo-type dataset {repo}" + (f" --revision {revision}" if revision else "")
     try:
         return load_dataset(repo, config, split=split, revision=revision)  # pyright: ignore[reportReturnType]
     except DatasetNotFoundError as error:
@@ -67,7 +68,7 @@ def open_dataset(repo: str, config: str | None, split: str, revision: str | None
     except ConnectionError as error:
         raise ValueError(
             f"{asked}: {error}; it is not in the cache either. Run once with a network (HF_HUB_OFFLINE unset), "
-            f"or download it (`hf download --repo-type dataset {repo}`) and set pool.path to the folder"
+            f"or download it (`{download} --local-dir copy`) and set pool.path=copy"
         ) from error
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, such as a full disk

@@ -21,7 +21,7 @@ from aliquot.pools.clean import EVALUATE, Dropped, Report
 from aliquot.pools.contamination import Benchmarks, Question, read_questions
 from aliquot.pools.fields import Row
 from aliquot.pools.near import near_duplicates
-from aliquot.pools.table import Column, TableWriter, read_pool, read_table, write_kept
+from aliquot.pools.table import Column, TableWriter, digest_of, read_pool, read_table, write_kept
 from aliquot.progress import Progress
 from aliquot.types import Pool
 
@@ -44,6 +44,13 @@ def prepare(source: PoolSpec, directory: Path, questions: Sequence[str] = ()) ->
         ValueError: the source cannot be read, a row is bad, two prompts have one id, or nothing is left.
     """
     screened = directory / "screened.partial"
+    try:
+        _prepare(source, directory, questions, screened)
+    finally:
+        screened.unlink(missing_ok=True)
+
+
+def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screened: Path) -> None:
     with open(directory / "dropped.jsonl", "w", encoding="utf-8") as file:
         dropped = Dropped(file)
         with TableWriter(screened) as table, Progress("pool", None, "row") as progress:
@@ -60,12 +67,13 @@ def prepare(source: PoolSpec, directory: Path, questions: Sequence[str] = ()) ->
     else:
         write_kept(screened, kept, directory / "kept.partial")
         (directory / "kept.partial").replace(directory / _POOL)
-        screened.unlink()
-    missing = int(read_table(directory / _POOL)["task"].null_count)
+    table = read_table(directory / _POOL)
+    missing = int(table["task"].null_count)
     Report(
         rows=num_rows,
         prompts=int(kept.sum()),
         dropped=dict(dropped.counts),
+        digest=digest_of(table),
         without_task=missing if missing < kept.sum() else 0,
     ).write(directory)
 

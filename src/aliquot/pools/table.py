@@ -5,6 +5,7 @@ There is no column for responses, so none can be kept by mistake.
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,6 +96,15 @@ def read_table(path: Path) -> Any:
     """Map a table into memory."""
     path.stat()  # raises a FileNotFoundError that knows its file's name
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def digest_of(table: Any) -> str:
+    """Return the SHA-256 of all rows in their order, however the file parts them into batches."""
+    digest = hashlib.sha256()
+    for batch in table.to_batches():
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            digest.update("".join("-" if text is None else f"{len(text)}:{text}" for text in row).encode())
+    return digest.hexdigest()
 
 
 def read_pool(path: Path, name: str) -> Pool:

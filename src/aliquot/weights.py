@@ -1,0 +1,60 @@
+"""Whether a model's weights are those of its network: transformers fills what is missing with random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError unless every weight of the network was in the files, and no other of its layers.
+
+    Weights that are tied to others may be absent, and those of heads that the network has not are no matter: of a
+    classifier, of a reward model.
+
+    Args:
+        network: as transformers built it, with or without its weights.
+        found: transformers' report on loading: missing_keys, mismatched_keys, unexpected_keys.
+        where: how the message calls the model.
+    """
+    tied: Mapping[str, str] = network.all_tied_weights_keys  # missing only where what they are tied to is
+    missing = sorted(name for name in found["missing_keys"] if tied.get(name) not in found["missing_keys"])
+    if missing:
+        what = "in its files, and would be random numbers"
+        raise ValueError(f"{where}: {_count(missing)} not {what}; copy the files again, or download the model again")
+    if found["mismatched_keys"]:
+        _, shape, wanted = min(found["mismatched_keys"])
+        names = [name for name, *_ in found["mismatched_keys"]]
+        raise ValueError(
+            f"{where}: {_count(sorted(names))} not of the shape that config.json asks for, {tuple(shape)} where "
+            f"{tuple(wanted)} belongs; give it the config.json that belongs to its weights"
+        )
+    own = {name.partition(".")[0] for part in (network, network.base_model) for name in part.state_dict()}
+    unexpected = sorted(name for name in found["unexpected_keys"] if name.partition(".")[0] in own)
+    if unexpected:
+        raise ValueError(
+            f"{where}: {_count(unexpected)} in its files and have no place in the network that config.json describes; "
+            "give it the config.json that belongs to its weights"
+        )
+
+
+@contextmanager
+def reports_hidden() -> Generator[None]:
+    """Keep transformers' table of weights that do not fit to ourselves: we say it in one line, or it is no matter."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar of its own for every load; ours tell how far the work is
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} of its weights ({names[0]}{' first' if len(names) > 1 else ''}) are"

@@ -1,0 +1,56 @@
+"""What is submitted to SLURM, without one: arrays, options, refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from aliquot.launch.queue import elements
+from aliquot.launch.slurm import Cluster, Resources, arrays
+from aliquot.launch.sweep import PlannedTask
+
+
+def task(name, *needs):
+    return PlannedTask(name, name.rpartition("-")[0], name, "run", needs, None)
+
+
+def test_stages_of_one_kind_that_wait_for_the_same_are_one_array():
+    tasks = [task("score-1"), task("select-1", "score-1"), task("select-2", "score-1"), task("evaluate-0")]
+    tasks += [task("finetune-1", "select-1"), task("finetune-2", "select-2"), task("finetune-3", "select-1")]
+    names = [[t.name for t in group] for group in arrays(tasks, 100)]
+    assert names == [
+        ["score-1"],
+        ["select-1", "select-2"],
+        ["evaluate-0"],
+        ["finetune-1", "finetune-3"],
+        ["finetune-2"],
+    ]
+
+
+def test_an_array_is_no_larger_than_the_cluster_allows():
+    tasks = [task(f"finetune-{i}", "select-1") for i in range(7)]
+    assert [len(group) for group in arrays(tasks, 3)] == [3, 3, 1]
+
+
+def test_a_job_asks_for_a_process_a_gpu_unless_told_otherwise():
+    assert Resources(gpus=4).options()["tasks_per_node"] == 4
+    assert Resources(gpus=4).options()["gpus_per_node"] == 4
+    assert Resources(gpus=0, processes=2).options()["tasks_per_node"] == 2
+    assert "gpus_per_node" not in Resources(gpus=0).options()
+
+
+def test_a_time_limit_without_room_for_a_requeue_is_refused():
+    with pytest.raises(ValueError, match="minutes=10 leave no time to be requeued; give more than 10"):
+        Resources(minutes=10)
+
+
+def test_a_machine_without_sbatch_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="login node, or use hydra/launcher=local"):
+        Cluster({}).check()
+
+
+@pytest.mark.parametrize(
+    ("ids", "jobs"), [("7", ["7"]), ("7_3", ["7_3"]), ("7_[1-3,6%2]", ["7_1", "7_2", "7_3", "7_6"]), ("7_[4]", ["7_4"])]
+)
+def test_elements_of_an_array_are_told_apart(ids, jobs):
+    assert elements(ids) == jobs
