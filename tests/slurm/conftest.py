@@ -52,4 +52,5 @@ def submit(aliquot):
     resources = [
         f"hydra.launcher.resources.{kind}.{name}={value}" for kind in kinds for name, value in _RESOURCES.items()
     ]
-    return lambda *overrides: aliquot("run.py", "-m", *SMALL, "hydra/launcher=slurm", *resources, *overrides)
+    command = ("run.py", "-m", *SMALL, "hydra/launcher=slurm", *resources)
+    return lambda *overrides, code=0: aliquot(*command, *overrides, code=code)

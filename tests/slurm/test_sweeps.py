@@ -145,6 +145,23 @@ def test_a_cancelled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster
     assert len(read_runs(tmp_path / "store")) == 1
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "hydra.launcher.options.partition=nowhere",
+        "+hydra.launcher.resources.finetune.more.partition=nowhere",
+    ],  # at once, later
+)
+def test_a_refused_submission_is_told_and_leaves_nothing_queued(cluster, aliquot, submit, tmp_path, wrong):
+    before = cluster.states()
+    said = submit("strategy=random,min_margin", "budget=20", wrong, code=1)
+    assert "error: SLURM refused the jobs of" in said
+    assert "Traceback" not in said
+    cluster.wait_for_jobs(30)
+    left = {job: state for job, state in cluster.states().items() if job not in before}
+    assert set(left.values()) <= {"CANCELLED"}
+
+
 def test_a_worker_with_other_software_stops_before_it_computes(cluster, aliquot, submit, tmp_path):
     submit("until=finetune", "strategy=random", "budget=20")
     cluster.wait_for_jobs()

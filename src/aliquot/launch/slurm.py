@@ -6,6 +6,8 @@ it: before the time limit or a preemption it lets the worker save, and has itsel
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aliquot.launch.queue import max_array_size, queued_jobs, save_jobs
+from aliquot.launch.queue import cancel, max_array_size, queued_jobs, save_jobs
 from aliquot.launch.sweep import PlannedTask, Sweep, sweep_directory
 from aliquot.store import Store
 
@@ -142,11 +144,27 @@ def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
     """Submit a job for every task that no job is already queued for; return task -> job.
 
     Another sweep may be building the same stage: then what depends on it waits for that job.
+
+    Raises:
+        ValueError: SLURM refused a job; those that it had accepted are cancelled.
     """
-    jobs = queued_jobs(store, [task.name for task in sweep.tasks])
+    from submitit.core.utils import FailedJobError
+
+    queued = queued_jobs(store, [task.name for task in sweep.tasks])
+    jobs = dict(queued)
     todo = [task for task in sweep.tasks if task.name not in jobs]
     for group in arrays(todo, max_array_size()):
-        jobs |= zip([task.name for task in group], _submit(store, sweep, cluster, group, jobs), strict=True)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+                ids = _submit(store, sweep, cluster, group, jobs)
+        except FailedJobError as error:
+            cancel([job for task, job in jobs.items() if task not in queued])
+            save_jobs(store, sweep, queued)
+            raise ValueError(
+                f"SLURM refused the jobs of {group[0].stage}: {' '.join(str(error).split())}; nothing of the sweep is "
+                f"queued; change hydra.launcher.options or hydra.launcher.resources.{group[0].kind}"
+            ) from error
+        jobs |= zip([task.name for task in group], ids, strict=True)
         save_jobs(store, sweep, jobs)  # after every group: what is submitted can be cancelled
     return jobs
 
