@@ -335,6 +335,24 @@ finetune(Model({model.path!r}, template={model.template!r}), annotated(), RECIPE
     assert_same(finetune(model, annotated(), RECIPE, CPU, tmp_path), uninterrupted)
 
 
+def test_told_to_end_between_two_looks_it_still_saves_and_says_so_by_its_exit_code(
+    model, uninterrupted, tmp_path, monkeypatch
+):
+    from aliquot.finetune_module import LoRAModule
+
+    def told(module, *_):  # Lightning calls it after our look at the end of a step, and before its own
+        if module.trainer.global_step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(LoRAModule, "on_train_batch_end", told)
+    with pytest.raises(SystemExit) as end:
+        finetune(model, annotated(), RECIPE, CPU, tmp_path)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert checkpoint_step(tmp_path) == 4
+    monkeypatch.undo()
+    assert_same(finetune(model, annotated(), RECIPE, CPU, tmp_path), uninterrupted)
+
+
 def checkpoint_step(directory):
     import torch
 

@@ -15,6 +15,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -161,13 +163,26 @@ class Checkpoints(Callback):
 
     def __init__(self, path: Path, every: int, at: Place, told_to_end: Callable[[], bool]) -> None:
         self._path, self._every, self._at, self._told_to_end = path, every, at, told_to_end
+        self._terminated = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take SIGTERM over from Lightning, which puts the earlier handler back at the end.
+
+        Told between our look at the end of a step and its own, Lightning would leave with exit code 0 and save nothing.
+        """
+        self._terminated = trainer.received_sigterm
+        if current_thread() is main_thread():  # no other may handle signals
+            signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._terminated = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
-        """Save, whole or not at all; Lightning itself would heed SIGTERM only after the last epoch."""
+        """Save, whole or not at all."""
         interrupted = self._told_to_end()
-        ends = agreed(interrupted or trainer.received_sigterm, self._at, trainer.strategy.root_device)
+        ends = agreed(interrupted or self._terminated, self._at, trainer.strategy.root_device)
         if self._at.rank == 0 and (ends or trainer.global_step % self._every == 0):
             # Lightning's own writing may end in a copy across file systems, which a kill can cut in half.
             temporary = self._path.with_suffix(".partial")
