@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: the real data where there is some, and a way to run experiments in this process."""
 
+import json
 import os
 import shutil
 import signal
@@ -32,6 +33,18 @@ def real_data():
     if not folder:
         pytest.skip("ALIQUOT_DATA is not set: no real data to test on")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def long_model(real_data, tmp_path_factory):
+    """The real model with a longer context, so that no worked example is cut off."""
+    path = tmp_path_factory.mktemp("model") / "long"
+    shutil.copytree(real_data / "models" / "tinystories-656k-llama", path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    from aliquot.model import Model
+
+    return Model(str(path))
 
 
 @pytest.fixture

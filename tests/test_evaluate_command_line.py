@@ -1,7 +1,6 @@
 """Evaluation beside lm-eval's own command line: the same questions, answers and judgements, one by one."""
 
 import json
-import shutil
 
 import pytest
 
@@ -16,16 +15,6 @@ from tiny_tasks import read_samples, record_answers, save_tiny_tasks, start_comm
 CPU = TrainerSpec("cpu")
 MMLU = ["mmlu_anatomy", "mmlu_conceptual_physics"]
 BBH = ["bbh_fewshot_snarks", "bbh_cot_fewshot_navigate"]
-
-
-@pytest.fixture(scope="module")
-def long_model(real_data, tmp_path_factory):
-    """The real model with a longer context, so that no worked example is cut off."""
-    path = tmp_path_factory.mktemp("model") / "long"
-    shutil.copytree(real_data / "models" / "tinystories-656k-llama", path)
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    return Model(str(path))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,16 +30,6 @@ def tiny(tmp_path_factory):
     t5 = save_tiny_model(tmp_path_factory.mktemp("t5"), family="t5")
     tasks = save_tiny_tasks(tmp_path_factory.mktemp("tasks"), lambda question: "the cat")
     return types.SimpleNamespace(causal=Model(str(causal)), t5=Model(str(t5)), tasks=tasks)
-
-
-@pytest.fixture(scope="module")
-def long_model(real_data, tmp_path_factory):
-    """The real model with a longer context, so that no worked example is cut off."""
-    path = tmp_path_factory.mktemp("model") / "long"
-    shutil.copytree(real_data / "models" / "tinystories-656k-llama", path)
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    return Model(str(path))
 
 
 @pytest.fixture
