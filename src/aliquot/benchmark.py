@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from aliquot.hub import reason_of
 from aliquot.sources import content_hash, locate
 from aliquot.suites import SUITES, Suite, suite_of
 
@@ -181,8 +182,7 @@ def _check_hub(suite: Suite) -> None:
     try:
         HfApi().dataset_info(suite.hub, timeout=_SECONDS)
     except (HTTPError, OSError) as error:  # offline mode, no network, no such set
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"{suite.hub}, the data of {suite.name}, is not in the cache and the Hugging Face hub does not give it out "
-            f"({reason}); point evaluate.data at a folder with a copy of it in {suite.name}/"
+            f"({reason_of(error)}); point evaluate.data at a folder with a copy of it in {suite.name}/"
         ) from error

@@ -14,6 +14,7 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from aliquot.benchmark import Benchmark, check_tasks
+from aliquot.hub import reason_of
 from aliquot.sources import locate
 from aliquot.suites import LOCAL, write_suites
 from aliquot.undisturbed import undisturbed
@@ -79,10 +80,10 @@ def _load(manager: TaskManager, names: list[str]) -> Any:
     try:
         return manager.load(names)
     except (ConnectionError, DatasetNotFoundError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"evaluate.tasks: data of {', '.join(names)} is not in the cache and the Hugging Face hub does not give it "
-            f"out ({reason}); run once with a network (HF_HUB_OFFLINE unset), or give copies with evaluate.data"
+            f"out ({reason_of(error)}); run "
+            "once with a network (HF_HUB_OFFLINE unset), or give copies with evaluate.data"
         ) from error
 
 

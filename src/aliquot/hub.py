@@ -60,12 +60,17 @@ def check_repository(path: str, revision: str) -> None:
             f"{asked}: the hub has no such repository, or it is private; check the spelling, or run `hf auth login`"
         ) from error
     except (HTTPError, OSError) as error:
-        reason = (next(iter(str(error).strip().splitlines()), "") or type(error).__name__).rstrip(".")
         raise ValueError(
-            f"{asked} is not in the local cache ({unfinished}), and the Hugging Face hub cannot be asked: {reason}; "
+            f"{asked} is not in the local cache ({unfinished}), and the Hugging Face hub cannot be asked: "
+            f"{reason_of(error)}; "
             f"mend the connection, or fetch it where there is one with `hf download {path} --revision {revision}`"
         ) from error
     check_weights([file.rfilename for file in files], f"{asked} at revision {revision}")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
 
 
 def fetch(path: str, revision: str, name: str) -> Path | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aliquot.encoding import CHAT, OVERLONG, Encoding, check_template, check_tokenizer, no_chat_template
-from aliquot.hub import check_id, check_repository, fetch
+from aliquot.hub import check_id, check_repository, fetch, reason_of
 from aliquot.model_files import check_directory, read_json, weights_hash
 from aliquot.quantization import NF4
 from aliquot.sources import locate
@@ -189,7 +189,7 @@ class Model:
         except Exception as error:  # tokenizers has no class of its own
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            reason = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+            reason = reason_of(error)
             if "attn_implementation=" in str(error):
                 raise ValueError(
                     f"model.attention={self.attention} is not to be had for {self.path}, a {self.family()}; set "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from aliquot.config import Until, create, parse_budget
 from aliquot.pools.clean import EVALUATE
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
-from aliquot.store import Stage, Store, ignore
+from aliquot.store import Stage, Store, ignore, upstream_first
 from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.tracker import NoTracker, Tracked, Tracker
 from aliquot.types import Pool
@@ -115,7 +115,7 @@ def _stages(
         Until.evaluate: Evaluate(model, finetune, parts["evaluate"], trainer),
     }[until]
     chain = list(
-        {stage.key: stage for stage in _upstream_first(goal)}.values()
+        {stage.key: stage for stage in upstream_first([goal])}.values()
     )  # parts of a ranking share a scoring pass
     if until == Until.evaluate:
         chain.insert(-2, base)  # before finetuning: what keeps an evaluation from working shows early
@@ -139,12 +139,6 @@ def _prepared(prepare: Prepare, store: Store, drafted: Sequence[Stage[Any]], sil
         if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
             console.say(f"{lost}: {store.directory(prepare)}")
     return store.get(prepare), prepare.settled(store)
-
-
-def _upstream_first(goal: Stage[Any]) -> Iterator[Stage[Any]]:
-    for stage in goal.upstream():
-        yield from _upstream_first(stage)
-    yield goal
 
 
 def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -98,6 +98,13 @@ class Stage(Generic[T]):
         raise NotImplementedError
 
 
+def upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
+    """Yield the stages, each behind whatever it builds upon; one that several need comes several times."""
+    for stage in stages:
+        yield from upstream_first(stage.upstream())
+        yield stage
+
+
 def _fields(value: object) -> dict[str, object]:
     kept = [f.name for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
     return {name: getattr(value, name) for name in kept}
@@ -145,7 +152,7 @@ class Store:
 
     def record(self, stage: Stage[Any]) -> dict[str, Any] | None:
         """Return the record of a finished stage, or None where there is work to do."""
-        record = _read_record(self.directory(stage))
+        record = read_record(self.directory(stage))
         return record if record is not None and stage.settles(record) else None
 
     def get(self, stage: Stage[T]) -> T:
@@ -168,7 +175,7 @@ class Store:
         with Lease(directory / "lease", what=f"{stage.name} {stage.key}") as lease:
             if self.record(stage) is not None:
                 return  # another process finished it while we waited
-            earlier = _read_record(directory)  # of a result that this one goes on from, such as a shallower ranking
+            earlier = read_record(directory)  # of a result that this one goes on from, such as a shallower ranking
             started = time.monotonic() - (earlier["seconds"] if earlier else 0)
             reset_peak_memory()
             try:
@@ -213,7 +220,8 @@ class Store:
         }
 
 
-def _read_record(directory: Path) -> dict[str, Any] | None:
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """Return the record in a stage's directory, or None where the stage is not done."""
     try:
         return json.loads((directory / _RECORD).read_text())
     except FileNotFoundError:

@@ -22,7 +22,7 @@ from aliquot.results import RunRecord
 from aliquot.store import Store
 
 _SECONDS_BETWEEN_LINES = 30.0
-_LINES_OF_AN_ERROR = 3
+LINES_OF_AN_ERROR = 3
 
 
 def show_plan(sweep: Sweep, plan: Plan) -> None:
@@ -125,7 +125,7 @@ def show_results(store: Store, sweep: Sweep, board: Board, runs: Sequence[RunRec
         console.show_runs(runs)
     for name in board.failed:
         log = log_file(store, sweep, name)
-        console.say(f"\nFAILED {name}: {last_lines(log, _LINES_OF_AN_ERROR)}\n       {log}")
+        console.say(f"\nFAILED {name}: {last_lines(log, LINES_OF_AN_ERROR)}\n       {log}")
     if board.failed:
         console.say(
             f"\n{len(board.failed)} stages failed and {len(board.skipped)} could not start; {len(runs):,} of "

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from aliquot import console
 from aliquot.config import create
+from aliquot.greedy.workers import num_cores
 from aliquot.launch import display
 from aliquot.launch.local import Board, run_tasks
 from aliquot.launch.plan import make_plan
@@ -149,7 +150,7 @@ def worker_environments(num_workers: int | None, num_devices: int) -> list[dict[
             )
         shares = [gpus[start : start + num_devices] for start in range(0, most * num_devices, num_devices)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares[:num_workers]]
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     if num_workers is not None and not 1 <= num_workers <= cores:
         raise ValueError(f"hydra.launcher.jobs={num_workers} asked, {cores} cores found; give 1 to {cores}")
     threads = str(cores // (num_workers or 1))

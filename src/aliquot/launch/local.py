@@ -95,15 +95,14 @@ class Board:
 
     def seconds_left(self, num_workers: int) -> float | None:
         """Estimate how long the rest takes: by the tasks of its kind that are done, else by the plan; or None."""
-        total = 0.0
+        total, ended, skipped = 0.0, dict[str, list[float]](), set(self.skipped)
         for task in self.tasks:
-            if task.name in self.seconds or task.name in self.skipped:
+            if task.name in self.seconds:
+                ended.setdefault(task.kind, []).append(self.seconds[task.name])
+        for task in self.tasks:
+            if task.name in self.seconds or task.name in skipped:
                 continue
-            alike = [
-                self.seconds[other.name]
-                for other in self.tasks
-                if other.kind == task.kind and other.name in self.seconds
-            ]
+            alike = ended.get(task.kind)
             expected = sum(alike) / len(alike) if alike else task.seconds
             if expected is None:
                 return None

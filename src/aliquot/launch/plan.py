@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aliquot.store import Stage, Store, canonical
+from aliquot.store import Stage, Store, canonical, upstream_first
 
 #: Every kind of stage, upstream first.
 KINDS = ("pool", "score", "select_part", "select", "annotate", "finetune", "evaluate")
@@ -76,7 +76,7 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
         store: where results live; only read.
     """
     distinct: dict[str, Stage[Any]] = {}
-    for stage in _upstream_first(stages):
+    for stage in upstream_first(stages):
         known = distinct.get(task_name(stage))
         if known is None or not stage.settles(known.notes()):  # a shallower ranking of the same key
             distinct[task_name(stage)] = stage
@@ -93,12 +93,6 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
         num_distinct={kind: len(names[kind]) for kind in kinds},
         num_done={kind: sum(name not in todo for name in names[kind]) for kind in kinds},
     )
-
-
-def _upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
-    for stage in stages:
-        yield from _upstream_first(stage.upstream())
-        yield stage
 
 
 def _needs(stage: Stage[Any], todo: dict[str, Stage[Any]]) -> Iterator[str]:

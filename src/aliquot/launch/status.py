@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,16 +9,15 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from aliquot import console
-from aliquot.launch.display import last_lines
+from aliquot.launch.display import LINES_OF_AN_ERROR, last_lines
 from aliquot.launch.queue import UNFINISHED, cancel, job_states, load_jobs
 from aliquot.launch.sweep import PlannedTask, Sweep, log_file, stage_directory
 from aliquot.launch.worker import finish
 from aliquot.lease import is_held
 from aliquot.results import find_run
-from aliquot.store import Store
+from aliquot.store import Store, read_record
 
 _STATES = ("done", "running", "waiting", "failed", "cancelled")
-_LINES_OF_AN_ERROR = 3
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
@@ -33,7 +31,8 @@ def task_states(store: Store, sweep: Sweep) -> dict[str, str]:
 def _state(store: Store, task: PlannedTask, job_state: str | None) -> str:
     """Judge a task; `job_state` is None where SLURM knows nothing of it."""
     directory = stage_directory(store, task.name)
-    if _is_built(store, task):
+    record = read_record(directory)
+    if record is not None and record.get("depth", 0) >= task.depth:
         return "done"
     if job_state is not None:
         if job_state in UNFINISHED:
@@ -42,14 +41,6 @@ def _state(store: Store, task: PlannedTask, job_state: str | None) -> str:
     if is_held(directory / "lease"):
         return "running"
     return "failed" if (directory / "error.txt").exists() else "waiting"
-
-
-def _is_built(store: Store, task: PlannedTask) -> bool:
-    file = stage_directory(store, task.name) / "stage.json"
-    if not file.exists():
-        return False
-    record = json.loads(file.read_text(encoding="utf-8"))
-    return record.get("depth", 0) >= task.depth
 
 
 def show_status(store: Store, sweep: Sweep) -> None:
@@ -69,7 +60,7 @@ def show_status(store: Store, sweep: Sweep) -> None:
         if states[task.name] == "running":
             console.say(f"running  {task.title}: {last_lines(log, 1)}")
         if states[task.name] == "failed":
-            console.say(f"FAILED   {task.name}, {task.title}:\n{last_lines(log, _LINES_OF_AN_ERROR)}")
+            console.say(f"FAILED   {task.name}, {task.title}:\n{last_lines(log, LINES_OF_AN_ERROR)}")
     if {"failed", "cancelled"} & set(states.values()):
         console.say(f"Try again what failed, and only that: {sweep.command}")
 

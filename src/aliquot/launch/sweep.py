@@ -74,11 +74,6 @@ class PlannedTask:
         """The kind of stage."""
         return self.name.rpartition("-")[0]
 
-    @property
-    def key(self) -> str:
-        """The key of the stage."""
-        return self.name.rpartition("-")[2]
-
 
 @dataclass(frozen=True)
 class Sweep:

@@ -25,7 +25,7 @@ from aliquot.lease import Lease
 from aliquot.pipeline import Experiment, build, execute
 from aliquot.provenance import environment
 from aliquot.results import find_run
-from aliquot.store import Store
+from aliquot.store import Store, read_record
 
 #: Said on standard output at the end of a task, to whoever sent its name.
 DONE, FAILED = "done", "failed"
@@ -55,13 +55,15 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
         console.say(stage.title())
         store.ensure(stage)
     for run in sweep.runs:
-        if name in run.stages and all((stage_directory(store, s) / "stage.json").exists() for s in run.stages):
+        if name in run.stages:
             finish(store, sweep, run)
 
 
 def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
     """Write what a run leaves for people, and mirror it, unless that is done or a stage is missing."""
     directory = store.root / "runs" / run.id
+    if find_run(directory) or any(read_record(stage_directory(store, stage)) is None for stage in run.stages):
+        return  # at once: composing takes longer, and sweeps have many runs
     experiment, cfg = _compose(store, run)
     if any(store.record(stage) is None for stage in experiment.stages):
         return
