@@ -6,7 +6,8 @@ import math
 import shlex
 
 from aliquot.console import show_results, show_runs
-from aliquot.results import RunRecord, write_csv
+from aliquot.report.formats import runs_csv
+from aliquot.results import RunRecord
 from aliquot.types import Metric
 
 RUN = RunRecord(
@@ -42,10 +43,7 @@ def test_the_table_names_changes_of_the_strategy(capsys):
 
 def test_csv_has_a_line_a_run_and_benchmark_that_reads_back():
     stopped_early = RunRecord(**{**vars(RUN), "base": [], "finetuned": [], "id": "x"})
-    file = io.StringIO()
-    write_csv([RUN, stopped_early], file)
-    file.seek(0)
-    rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(runs_csv([RUN, stopped_early]))))
     assert [row["id"] for row in rows] == ["0123-40", "x"]
     assert (float(rows[0]["base"]), float(rows[0]["finetuned"]), int(rows[0]["budget"])) == (0.25, 0.75, 45_000)
     assert math.isnan(float(rows[1]["finetuned"]))

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from aliquot.launch.plan import make_plan, task_name
-from aliquot.store import Stage, Store
+from aliquot.store import Stage, Store, check_all
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,26 @@ def test_seconds_are_estimated_from_stages_of_the_same_kind_by_their_size(tmp_pa
         record = store.directory(stage) / "stage.json"
         record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": seconds}))
     assert make_plan([Score(4, amount=30)], store).tasks[0].seconds == pytest.approx(60)
+
+
+def test_of_stages_that_agree_in_what_a_check_looks_at_one_is_checked():
+    checked = []
+
+    @dataclass(frozen=True)
+    class Checked(Step):
+        name: ClassVar[str] = "score"
+        specs: list[str] = field(default_factory=list)
+
+        def check(self):
+            checked.append((self.value, self.specs))
+
+    @dataclass(frozen=True)
+    class Alike(Checked):
+        def checked(self):
+            return (self.specs,)
+
+    check_all(Checked(value, specs=["a"]) for value in [*range(100), *range(100)])
+    assert checked == [(value, ["a"]) for value in range(100)]
+    checked.clear()
+    check_all(Alike(value, specs=[spec]) for spec in "ab" for value in range(100))
+    assert checked == [(0, ["a"]), (0, ["b"])]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
 
 from aliquot.launch.queue import elements
+from aliquot.launch.sharing import doubt, file_system
 from aliquot.launch.slurm import Cluster, Resources, arrays
 from aliquot.launch.sweep import PlannedTask
 
@@ -47,6 +51,33 @@ def test_a_machine_without_sbatch_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="login node, or use hydra/launcher=local"):
         Cluster({}).check()
+
+
+@pytest.fixture
+def nodes(monkeypatch, tmp_path):
+    """Stand in for sinfo: a cluster of this machine and the nodes given."""
+
+    def name(*others):
+        lines = " ".join([socket.gethostname().partition(".")[0], *others])
+        (tmp_path / "sinfo").write_text(f"#!/bin/sh\nfor node in {lines}; do echo $node; done\n")
+        (tmp_path / "sinfo").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return name
+
+
+def test_a_store_of_this_machine_alone_is_doubted_where_there_are_other_nodes(nodes):
+    nodes("n1", "n2")
+    assert "/tmp/store is below /tmp, which is mostly a node's own, and n1 is another node" in doubt(Path("/tmp/store"))
+    assert "/dev/shm/store is of type tmpfs" in doubt(Path("/dev/shm/store"))
+    assert doubt(Path("/proc/store")) is None  # neither a kind nor a place that is doubted
+    nodes()
+    assert doubt(Path("/tmp/store")) is None
+
+
+def test_a_file_system_is_that_of_the_deepest_mount(small_disk):
+    assert file_system(small_disk / "absent" / "store") == "tmpfs"
+    assert file_system(Path("/proc/self")) == "proc"
 
 
 @pytest.mark.parametrize(

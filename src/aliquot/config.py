@@ -25,6 +25,8 @@ ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parents[1]
 
 #: The config groups, in the order of the pipeline.
 GROUPS = ("model", "pool", "scorer", "strategy", "annotator", "finetune", "evaluate", "trainer", "tracker")
+#: What `create` has made, by what was asked for: all of it is frozen.
+_CREATED: dict[str, Any] = {}
 
 
 class Until(enum.Enum):
@@ -97,7 +99,7 @@ def _finite(text: str) -> float:
 
 
 def create(cfg: DictConfig, group: str) -> Any:
-    """Instantiate one group of the config.
+    """Instantiate one group of the config; equal ones, of which a sweep has hundreds, are one object.
 
     Only classes of this package are instantiated: a config file from elsewhere can name nothing else.
 
@@ -110,9 +112,12 @@ def create(cfg: DictConfig, group: str) -> Any:
     if missing:
         raise ValueError(f"{group} needs {', '.join(missing)}; set it on the command line")
     node = OmegaConf.to_container(cfg[group], resolve=True)
+    asked = f"{group}={node}"
+    if asked in _CREATED:
+        return _CREATED[asked]
     _check(node, group)
     try:
-        return instantiate(node, _convert_="all")
+        return _CREATED.setdefault(asked, instantiate(node, _convert_="all"))
     except InstantiationException as error:
         cause = error.__cause__
         if cause is not None and not isinstance(cause, (ValueError, TypeError)):

@@ -67,6 +67,11 @@ def show_plan(experiment: Experiment, store: Store) -> None:
     _console().print(table)
 
 
+def show_checked() -> None:
+    """Say that nothing wrong was found, and what was done though nothing was to be."""
+    say("Checked: everything is in order. Nothing was done, except that the pool was read.")
+
+
 def show_results(run: RunRecord, directory: Path, computed: int) -> None:
     """Print the scores, what they cost, where everything lies, and the next command worth typing."""
     if not computed:

@@ -136,17 +136,27 @@ def unit_rows(features: Features) -> Features:
 
 
 def warn_if_degenerate(embedding: Embedding, remedy: str) -> None:
-    """Warn where the mean similarity of a fixed sample of pairs is < 1e-3 or > 0.99: no set is then better."""
+    """Warn where the similarities are degenerate: no set is then better than another."""
     if len(embedding) == 1:
         return
-    mean = float(_over_pairs(embedding.similarity, len(embedding), seed=0).mean())
-    if not 1e-3 <= mean <= 0.99:
+    mean = mean_similarity(embedding)
+    if is_degenerate(mean):
         alike = "alike" if mean > 0.99 else "unlike"
         warnings.warn(
             f"degenerate kernel: the mean similarity of two prompts is {mean:.2g}, outside 1e-3..0.99, so nearly "
             f"all prompts look {alike} and the selection says little; {remedy}",
             stacklevel=2,
         )
+
+
+def mean_similarity(embedding: Embedding) -> float:
+    """Return the mean similarity of a fixed sample of pairs of distinct rows, of which there are two or more."""
+    return float(_over_pairs(embedding.similarity, len(embedding), seed=0).mean())
+
+
+def is_degenerate(mean: float) -> bool:
+    """Tell whether a mean similarity is < 1e-3 or > 0.99: nearly all rows are unlike, or alike."""
+    return not 1e-3 <= mean <= 0.99
 
 
 def _median_squared_distance(features: Features, seed: int) -> float:

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,10 @@ from aliquot.config import Until, create, parse_budget
 from aliquot.pools.clean import EVALUATE
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
-from aliquot.store import Stage, Store, ignore, upstream_first
+from aliquot.store import Stage, Store, check_all, ignore, upstream_first
 from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.tracker import NoTracker, Tracked, Tracker
 from aliquot.types import Pool
-
-#: Rows of the selection that the tracker shows; selected.jsonl has them all.
-TABLE_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,13 @@ class Experiment:
         goal = self.stages[-1]
         return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
 
+    @property
+    def arm(self) -> str:
+        """The strategy, with the settings of it and of the scorer that the command line changed, but for seeds."""
+        changed = [o for o in self.overrides if o.startswith(("strategy.", "strategy/", "scorer"))]
+        shown = [o.removeprefix("strategy.").removeprefix("strategy/") for o in changed if "seed=" not in o]
+        return " ".join([self.strategy, *shown])
+
 
 def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...] = ()) -> Experiment:
     """Turn a composed config into an experiment.
@@ -81,8 +87,8 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
             f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
         )
     prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
-    drafted, assists = _stages(parts, prepare, cfg.until), parts["trainer"].place().rank > 0
-    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), drafted, silent=assists)
+    draft, assists = partial(_stages, parts, prepare, cfg.until), parts["trainer"].place().rank > 0
+    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), draft, silent=assists)
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
     return Experiment(
@@ -122,16 +128,16 @@ def _stages(
     return tuple(chain)
 
 
-def _prepared(prepare: Prepare, store: Store, drafted: Sequence[Stage[Any]], silent: bool) -> tuple[Pool, Prepare]:
+def _prepared(
+    prepare: Prepare, store: Store, draft: Callable[[], Sequence[Stage[Any]]], silent: bool
+) -> tuple[Pool, Prepare]:
     """Return the pool, and the stage that knows what is in it; read and cleaned now if it was not before.
 
-    That may take long, so what can be known to fail without it is looked at first. `drafted` are the stages of the
+    That may take long, so what can be known to fail without it is looked at first. `draft` makes the stages of the
     experiment before the pool is known: their keys are not the final ones, and whatever reads the pool is to do.
     """
     if store.record(prepare) is None:
-        for stage in drafted:
-            if store.record(stage) is None:
-                stage.check()
+        check_all(stage for stage in draft() if store.record(stage) is None)
         store.check_writable()
         if not silent:
             console.say(prepare.title())
@@ -162,15 +168,15 @@ def run(cfg: DictConfig) -> float:
     if not assists:
         console.show_plan(experiment, store)
     store.check_writable()
+    check_all(todo)
     for stage in todo:
-        stage.check()
         stage.check_devices()
     if assists:  # one of several processes, the first of which does what only one can do
         for stage in () if cfg.check else todo:
             store.assist(stage)
         return math.nan
     if cfg.check:
-        console.say("Checked: everything is in order. Nothing was done, except that the pool was read.")
+        console.show_checked()
         return math.nan
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
     console.show_results(record, store.root / "runs" / experiment.id, computed=len(todo))
@@ -190,41 +196,73 @@ def execute(
         sweep: id and command of the sweep that the experiment belongs to.
     """
     directory = store.root / "runs" / experiment.id
-    tracked = _track(save_config(cfg, directory), tracker, experiment, directory, sweep)
-    summary: dict[str, Any] | None = None
-    try:
-        store.on_metrics = tracked.log
+    with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
         record = _execute(experiment, store, directory, tracked)
-        summary = record.summary()
-    finally:
-        store.on_metrics = ignore
-        tracked.finish(summary)
+        tracked.results(record.summary())
     return record
 
 
-def _track(
-    config: dict[str, Any], tracker: Tracker, experiment: Experiment, directory: Path, sweep: dict[str, str] | None
-) -> Tracked:
-    config = {**config, "stages": {stage.name: stage.key for stage in experiment.stages}}
+def build_stage(
+    stage: Stage[Any], experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str]
+) -> None:
+    """Build one stage of an experiment, whose losses show in the mirror as they come, where the mirror is live.
+
+    Whoever finishes the experiment goes on with the same run of the mirror.
+    """
+    if not (isinstance(stage, Finetune) and tracker.live):
+        store.ensure(stage)
+        return
+    with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
+        for line in _losses(stage, store):  # of a worker that was cut off
+            tracked.log(line)
+        store.ensure(stage)
+
+
+@contextlib.contextmanager
+def _mirrored(
+    experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str] | None
+) -> Generator[Tracked]:
+    """Mirror what the store logs meanwhile in the experiment's run of the tracker."""
+    directory = store.root / "runs" / experiment.id
+    config = save_config(cfg, directory)
+    about = {name: getattr(experiment, name) for name in ("strategy", "arm", "budget", "pool", "num_prompts")}
+    config["experiment"] = about | {"model": Path(config["model"]["path"]).name}
+    config["stages"] = {stage.name: stage.key for stage in experiment.stages}
     if sweep:
         config["sweep"] = sweep
-    tags = (experiment.strategy, f"{experiment.budget}", experiment.pool, Path(config["model"]["path"]).name)
-    return tracker.start(experiment.id, config, tags, directory, sweep["id"] if sweep else None)
+    tracked, failed = tracker.start(experiment.id, config, directory), True
+    try:
+        store.on_metrics = tracked.log
+        yield tracked
+        failed = False
+    finally:
+        store.on_metrics = ignore
+        tracked.finish(failed)
 
 
 def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
     """Do what is not done yet, stage by stage, and record the run."""
     for number, stage in enumerate(experiment.stages, start=1):
+        if isinstance(stage, Finetune):
+            for line in _losses(stage, store):  # of a run that was cut off, or of a worker of a sweep
+                tracked.log(line)
         if store.record(stage) is None:
             console.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
             store.ensure(stage)
-        elif isinstance(stage, Finetune):  # by a run that was cut off, or by a worker of a sweep
-            for line in (store.directory(stage) / "metrics.jsonl").read_text().splitlines():
-                tracked.log(json.loads(line))
         if isinstance(stage, Select):
-            rows = write_selection(store.get(stage.pool), store.get(stage), directory / "selected.jsonl")
-            tracked.table("selection", rows[:TABLE_ROWS])
+            file = directory / "selected.jsonl"
+            tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
+        if isinstance(stage, Finetune):
+            tracked.adapter(store.get(stage).path)
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)
     record.write(directory, losses="".join(path.read_text() for path in logged))
     return record
+
+
+def _losses(stage: Finetune, store: Store) -> Iterator[dict[str, Any]]:
+    """Yield what finetuning has logged so far; a crash may have cut the last line in half."""
+    path = store.directory(stage) / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        yield json.loads(line)

@@ -1,4 +1,4 @@
-"""What a run leaves for people: the chosen prompts, its numbers, and the table of all runs.
+"""What a run leaves for people: the chosen prompts, and its numbers.
 
 `runs/<id>/` holds selected.jsonl, results.json, metrics.jsonl and config.yaml. Everything in them can be made again
 from the stages.
@@ -6,14 +6,13 @@ from the stages.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -87,6 +86,10 @@ class RunRecord:
         values = [metric.value for metric in self.finetuned]
         return sum(values) / len(values) if values else math.nan
 
+    def selection_seconds(self) -> float:
+        """Return what choosing cost: the scoring pass and the ranking."""
+        return sum(seconds for name, _, seconds in self.stages if name in ("score", "select_part", "select"))
+
     def summary(self) -> dict[str, Any]:
         """Return the numbers flat, one name each, as trackers and metrics.jsonl want them."""
         values: dict[str, Any] = {"budget": self.budget, "seed": self.seed}
@@ -94,7 +97,12 @@ class RunRecord:
             for metric in metrics:
                 values[f"{when}/{metric.name}"] = metric.value
                 values[f"{when}/{metric.name}_stderr"] = metric.stderr
-        return values | {f"seconds/{name.replace(' ', '_')}": seconds for name, _, seconds in self.stages}
+        base = {metric.name: metric.value for metric in self.base}
+        values |= {f"gain/{metric.name}": metric.value - base[metric.name] for metric in self.finetuned}
+        for name, _, seconds in self.stages:  # of a ranking in parts there are several of one name
+            key = f"seconds/{name.replace(' ', '_')}"
+            values[key] = round(values.get(key, 0) + seconds, 2)
+        return values | {"selection_seconds": round(self.selection_seconds(), 2)}
 
     def write(self, directory: Path, losses: str) -> None:
         """Write results.json, and metrics.jsonl: the lines logged while finetuning, then one of the results."""
@@ -137,15 +145,3 @@ def read_runs(root: Path) -> list[RunRecord]:
     """Return all finished runs of a store, oldest first."""
     runs = [RunRecord.read(path.parent) for path in (root / "runs").glob(f"*/{_RESULTS}")]
     return sorted(runs, key=lambda run: (run.finished, run.id))
-
-
-def write_csv(runs: Iterable[RunRecord], file: IO[str]) -> None:
-    """Write one line a run and benchmark: long form, as plotting libraries like it."""
-    writer = csv.writer(file)
-    head = ("id", "strategy", "pool", "num_prompts", "budget", "seed")
-    writer.writerow([*head, "benchmark", "base", "finetuned", "stderr", "num_questions", "overrides", "finished"])
-    for run in runs:
-        base = {metric.name: metric.value for metric in run.base}
-        for m in run.finetuned or [Metric("", math.nan, math.nan, 0)]:
-            scores = [m.name, base.get(m.name), m.value, m.stderr, m.num_questions]
-            writer.writerow([*(getattr(run, name) for name in head), *scores, " ".join(run.overrides), run.finished])

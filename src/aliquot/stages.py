@@ -75,6 +75,9 @@ class Prepare(Stage[Pool]):
         if self.without:
             self.without.check()
 
+    def checked(self) -> tuple[object, ...]:
+        return (self.without,)
+
     def build(self, store: Store, directory: Path) -> None:
         prepare(self.source, directory, self.without.questions() if self.without else ())
 
@@ -118,6 +121,9 @@ class Score(Stage[Scores]):
         self.model.check()
         check_scorer(self.model, self.scorer)
 
+    def checked(self) -> tuple[object, ...]:
+        return self.model, self.scorer
+
     def check_devices(self) -> None:
         self.trainer.check()
 
@@ -158,7 +164,7 @@ class SelectPart(Stage[Selection]):
         _save_selection(self.strategy.select_part(pool, scores, self.part, self.budget, workspace), directory)
 
     def load(self, directory: Path) -> Selection:
-        return _load_selection(directory)
+        return load_selection(directory)
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ class Select(Stage[Selection]):
 
     def build(self, store: Store, directory: Path) -> None:
         scores = store.get(self.score) if self.score else None
-        start = _load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
+        start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
             from aliquot.greedy.distributed import give_parts  # numba and torch: not for composing a config
@@ -214,7 +220,7 @@ class Select(Stage[Selection]):
         _save_selection(rank(self.strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
 
     def load(self, directory: Path) -> Selection:
-        return _load_selection(directory).head(self.budget)
+        return load_selection(directory).head(self.budget)
 
 
 def _save_selection(selection: Selection, directory: Path) -> None:
@@ -224,7 +230,8 @@ def _save_selection(selection: Selection, directory: Path) -> None:
     clear(directory / _RANKING)
 
 
-def _load_selection(directory: Path) -> Selection:
+def load_selection(directory: Path) -> Selection:
+    """Return the whole ranking that a Select or SelectPart left in its directory."""
     with np.load(directory / _SELECTION, allow_pickle=False) as arrays:
         return Selection(arrays["indices"], arrays["gains"])
 
@@ -255,6 +262,9 @@ class Annotate(Stage[AnnotatedSet]):
 
     def check(self) -> None:
         self.annotator.check(self.source)
+
+    def checked(self) -> tuple[object, ...]:
+        return self.annotator, self.source
 
     def build(self, store: Store, directory: Path) -> None:
         rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
@@ -287,6 +297,9 @@ class Finetune(Stage[Adapter]):
     def check(self) -> None:
         self.model.check()
         check_trainable(self.model, self.recipe)
+
+    def checked(self) -> tuple[object, ...]:
+        return self.model, self.recipe
 
     def check_devices(self) -> None:
         self.trainer.check()
@@ -321,6 +334,9 @@ class Evaluate(Stage[EvalResult]):
     def check(self) -> None:
         self.model.check()
         check_evaluable(self.model, self.benchmark)
+
+    def checked(self) -> tuple[object, ...]:
+        return self.model, self.benchmark
 
     def check_devices(self) -> None:
         replace(self.trainer, devices=1, num_nodes=1).check()  # a job of its own has no process for the others

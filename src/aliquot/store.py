@@ -71,6 +71,10 @@ class Stage(Generic[T]):
     def check(self) -> None:
         """Raise ValueError for what can be known to fail before any work is done."""
 
+    def checked(self) -> tuple[object, ...]:
+        """Return what `check` looks at: of stages of one kind that agree in it, one is checked."""
+        return (self.key,)
+
     def check_devices(self) -> None:
         """Raise ValueError where this machine lacks the devices that `build` is to run on."""
 
@@ -103,6 +107,20 @@ def upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
     for stage in stages:
         yield from upstream_first(stage.upstream())
         yield stage
+
+
+def check_all(stages: Iterable[Stage[Any]]) -> None:
+    """Check stages, and nothing twice: the hundreds of a sweep share a few models and benchmarks.
+
+    Raises:
+        ValueError: one is known to fail.
+    """
+    seen: list[tuple[object, ...]] = []
+    for stage in stages:
+        looked_at = (stage.name, *stage.checked())
+        if looked_at not in seen:
+            stage.check()
+            seen.append(looked_at)
 
 
 def _fields(value: object) -> dict[str, object]:

@@ -6,6 +6,7 @@ or database is touched.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -157,6 +158,13 @@ class Cluster:
         if self._database:
             self._database.terminate()
             self._database.wait(20)
+
+
+def tasks(store: Path, stage: str) -> dict[str, str]:
+    """Return the tasks of one kind of stage of a store's only sweep, and their jobs."""
+    (sweep,) = (store / "sweeps").iterdir()
+    jobs = json.loads((sweep / "jobs.json").read_text())
+    return {name: job for name, job in jobs.items() if name.startswith(stage)}
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> None:

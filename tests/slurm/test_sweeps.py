@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from cluster import SMALL, wait_until
+from cluster import SMALL, tasks, wait_until
 from safetensors.numpy import load_file
 
 from aliquot.pipeline import build
@@ -15,13 +15,6 @@ from aliquot.results import read_runs
 
 #: A finetuning that takes long enough to be disturbed.
 LONG = ("until=finetune", "strategy=random", "budget=300", "finetune.epochs=15")
-
-
-def tasks(store, stage):
-    """The tasks of one kind of stage of the only sweep, and their jobs."""
-    (sweep,) = (store / "sweeps").iterdir()
-    jobs = json.loads((sweep / "jobs.json").read_text())
-    return {name: job for name, job in jobs.items() if name.startswith(stage)}
 
 
 def test_a_sweep_of_three_strategies_and_two_budgets_runs_to_its_end(cluster, aliquot, submit, run, tmp_path):

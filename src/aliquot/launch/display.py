@@ -114,7 +114,7 @@ def show_submitted(store: Store, sweep: Sweep, jobs: Mapping[str, str]) -> None:
     console.say(f"Watch         python -m aliquot status {sweep.id}{where}")
     console.say(f"Look inside   python -m aliquot logs {sweep.id}{where}")
     console.say(f"Cancel        python -m aliquot cancel {sweep.id}{where}")
-    console.say(f"Results       python -m aliquot report{where}")
+    console.say(f"Results       python -m aliquot report {sweep.id}{where}")
 
 
 def show_results(store: Store, sweep: Sweep, board: Board, runs: Sequence[RunRecord]) -> None:

@@ -17,13 +17,14 @@ from aliquot.greedy.workers import num_cores
 from aliquot.launch import display
 from aliquot.launch.local import Board, run_tasks
 from aliquot.launch.plan import make_plan
+from aliquot.launch.sharing import doubt
 from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
 from aliquot.pipeline import Experiment, build
 from aliquot.results import RunRecord, find_run, save_config
-from aliquot.store import Store
+from aliquot.store import Store, check_all
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     plan = make_plan((stage for experiment in experiments for stage in experiment.stages), store)
     sweep = Sweep.of(experiments, plan, shlex.join(["python", *sys.argv]))
     display.show_plan(sweep, plan)
-    for task in plan.tasks:
-        task.stage.check()
+    check_all(plan.todo)
+    for stage in plan.todo:
         if not elsewhere:
-            task.stage.check_devices()
+            stage.check_devices()
     if jobs[0].cfg.check:
-        console.say("Checked: everything is in order. Nothing was done.")
+        console.show_checked()
         return None
     for job, experiment in zip(jobs, experiments, strict=True):
         create(job.cfg, "tracker")
@@ -104,6 +105,8 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
 def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
     """Submit a sweep to SLURM and say how to watch it; the jobs go on without this process, which may wait for them."""
     cluster.check()
+    if reason := doubt(Store(Path(jobs[0].cfg.store)).root):
+        console.say(f"warning: {reason}")
     planned = prepare(jobs, elsewhere=True)
     if planned is None:
         return

@@ -53,11 +53,13 @@ class Plan:
     """What a sweep has to do.
 
     Args:
-        tasks: the unfinished stages, upstream first.
+        todo: the unfinished stages, upstream first.
+        tasks: those of them that a worker builds for their own sake.
         num_distinct: stage -> how many distinct ones the experiments have, upstream first.
         num_done: stage -> how many of them are done already.
     """
 
+    todo: tuple[Stage[Any], ...]
     tasks: tuple[Task, ...]
     num_distinct: dict[str, int]
     num_done: dict[str, int]
@@ -89,7 +91,8 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
     kinds = sorted({stage.name for stage in distinct.values()}, key=KINDS.index)
     names = {kind: [name for name, stage in distinct.items() if stage.name == kind] for kind in kinds}
     return Plan(
-        tuple(tasks),
+        todo=tuple(todo.values()),
+        tasks=tuple(tasks),
         num_distinct={kind: len(names[kind]) for kind in kinds},
         num_done={kind: sum(name not in todo for name in names[kind]) for kind in kinds},
     )

@@ -64,6 +64,21 @@ def _pairs(command: list[str]) -> dict[str, str]:
     return {job: state.split()[0] for ids, state in pairs if state for job in elements(ids)}
 
 
+def node_names() -> set[str]:
+    """Return the names of the cluster's nodes; none where SLURM does not answer."""
+    answer = subprocess.run(["sinfo", "--noheader", "--Node", "--format=%N"], capture_output=True, text=True)
+    return set(answer.stdout.split())
+
+
+def node_of(job: str) -> str:
+    """Return the nodes that a job ran on, as SLURM's accounting writes them; "" where it does not know."""
+    if shutil.which("sacct") is None:
+        return ""
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=NodeList", f"--jobs={job}"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    return "".join(name for name in answer.stdout.split() if name != "None")
+
+
 def elements(ids: str) -> list[str]:
     """Return the jobs behind an id: those of an array that never started are listed together.
 

@@ -117,7 +117,7 @@ class Job:
         """
         store, sweep, task = self._arguments
         command = [sys.executable, "-m", "aliquot", "work", sweep, task, "--store", store]
-        self._process = subprocess.Popen(command, preexec_fn=_leave_preemption_to_us)
+        self._process = subprocess.Popen(command, env=_with_threads(), preexec_fn=_leave_preemption_to_us)
         while (code := self._process.poll()) is None:
             time.sleep(_POLL_SECONDS)
         if code:
@@ -132,6 +132,12 @@ class Job:
             # Not wait(): the signal may have come in the middle of a poll, whose lock is then held.
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(Job(*self._arguments))
+
+
+def _with_threads() -> dict[str, str]:
+    """Return this environment, with as many threads as the process has cpus: not every cluster binds it to them."""
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK")
+    return {**(dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), cpus) if cpus else {}), **os.environ}
 
 
 def _leave_preemption_to_us() -> None:

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from aliquot import console
 from aliquot.launch.display import LINES_OF_AN_ERROR, last_lines
-from aliquot.launch.queue import UNFINISHED, cancel, job_states, load_jobs
-from aliquot.launch.sweep import PlannedTask, Sweep, log_file, stage_directory
+from aliquot.launch.queue import UNFINISHED, cancel, job_states, load_jobs, node_of
+from aliquot.launch.sharing import REMEDY
+from aliquot.launch.sweep import PlannedTask, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.launch.worker import finish
 from aliquot.lease import is_held
 from aliquot.results import find_run
@@ -47,6 +48,7 @@ def show_status(store: Store, sweep: Sweep) -> None:
     """Print how many stages of each kind are done, run, wait and failed, what runs, and why what failed did."""
     for run in sweep.runs:  # its last stage may have been built by another sweep
         finish(store, sweep, run)
+    jobs = load_jobs(store, sweep)
     states = task_states(store, sweep)
     finished = sum(find_run(store.root / "runs" / run.id) is not None for run in sweep.runs)
     console.say(f"Sweep {sweep.id}: {finished:,} of {len(sweep.runs):,} runs are finished")
@@ -60,9 +62,28 @@ def show_status(store: Store, sweep: Sweep) -> None:
         if states[task.name] == "running":
             console.say(f"running  {task.title}: {last_lines(log, 1)}")
         if states[task.name] == "failed":
-            console.say(f"FAILED   {task.name}, {task.title}:\n{last_lines(log, LINES_OF_AN_ERROR)}")
+            console.say(f"FAILED   {task.name}, {task.title}:\n{_reason(store, sweep, task.name, jobs.get(task.name))}")
     if {"failed", "cancelled"} & set(states.values()):
         console.say(f"Try again what failed, and only that: {sweep.command}")
+
+
+def _reason(store: Store, sweep: Sweep, task: str, job: str | None) -> str:
+    """Say why a task failed: in its worker's last words, or its job's where the worker never spoke, or SLURM's."""
+    said = last_lines(log_file(store, sweep, task), LINES_OF_AN_ERROR)
+    if job is None:
+        return said
+    outputs = sorted((sweep_directory(store, sweep.id) / "jobs").glob(f"{job}_*_log.*"))
+    if not said:
+        said = "\n".join(filter(None, (last_lines(file, LINES_OF_AN_ERROR) for file in outputs)))
+    state = job_states([job]).get(job, "FAILED")
+    if state != "FAILED":
+        return f"{said}\n(job {job}: {state})"
+    if not said and not outputs:
+        return (
+            f"job {job} ended on node {node_of(job) or '(unknown)'} before anything was written to {store.root}, which "
+            f"that node does not seem to see; {REMEDY}"
+        )
+    return said
 
 
 def wait_for_end(store: Store, sweep: Sweep) -> bool:
@@ -80,14 +101,17 @@ def wait_for_end(store: Store, sweep: Sweep) -> bool:
 
 def show_logs(store: Store, sweep: Sweep, task: str | None, num_lines: int) -> None:
     """Print the end of the log of one task, named by its beginning, or of all that run or failed."""
+    states, jobs = task_states(store, sweep), load_jobs(store, sweep)
     if task is None:
-        states = task_states(store, sweep)
         names = [name for name, state in states.items() if state in ("running", "failed")]
     else:
         names = [known.name for known in sweep.tasks if known.name.startswith(task)] or [sweep.task(task).name]
     for name in names:
         log = log_file(store, sweep, name)
-        console.say(f"== {name}: {log}\n{last_lines(log, num_lines)}")
+        said = last_lines(log, num_lines)
+        if not said and states[name] == "failed":
+            said = _reason(store, sweep, name, jobs.get(name))
+        console.say(f"== {name}: {log}\n{said}")
     if not names:
         console.say("Nothing runs and nothing failed; name a task to see its log.")
 

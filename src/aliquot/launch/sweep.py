@@ -126,6 +126,10 @@ class Sweep:
         """Return an experiment by its id."""
         return next(run for run in self.runs if run.id == name)
 
+    def label(self) -> dict[str, str]:
+        """Return what a tracker says of the sweep in each of its runs."""
+        return {"id": self.id, "command": self.command}
+
     def by_kind(self) -> dict[str, list[PlannedTask]]:
         """Return the tasks of each kind of stage, upstream first."""
         stages = sorted({task.stage for task in self.tasks}, key=KINDS.index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Generator
@@ -20,9 +21,10 @@ from aliquot import console
 from aliquot.cli import explain
 from aliquot.config import Config, create
 from aliquot.launch.plan import task_name
-from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory
+from aliquot.launch.sharing import REMEDY
+from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.lease import Lease
-from aliquot.pipeline import Experiment, build, execute
+from aliquot.pipeline import Experiment, build, build_stage, execute
 from aliquot.provenance import environment
 from aliquot.results import find_run
 from aliquot.store import Store, read_record
@@ -53,10 +55,21 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
             store.assist(stage)
             return
         console.say(stage.title())
-        store.ensure(stage)
+        build_stage(stage, experiment, store, cfg, create(cfg, "tracker"), sweep.label())
     for run in sweep.runs:
         if name in run.stages:
             finish(store, sweep, run)
+
+
+def assigned(store: Store, sweep: str) -> Sweep:
+    """Read the sweep that this process is to work for.
+
+    Raises:
+        ValueError: it is not in the store, as this machine sees it.
+    """
+    if not sweep_directory(store, sweep).is_dir():
+        raise ValueError(f"sweep {sweep} is not in {store.root} on node {socket.gethostname()}; {REMEDY}")
+    return Sweep.load(store, sweep)
 
 
 def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
@@ -69,7 +82,7 @@ def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
         return
     with Lease(directory / "lease", what=f"run {run.id}"):
         if find_run(directory) is None:
-            execute(experiment, store, cfg, create(cfg, "tracker"), {"id": sweep.id, "command": sweep.command})
+            execute(experiment, store, cfg, create(cfg, "tracker"), sweep.label())
 
 
 def serve(store: Store, sweep: Sweep, names: TextIO) -> None:

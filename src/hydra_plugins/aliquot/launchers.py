@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
+
+from hydra_plugins.aliquot.compose import Composer
 
 if TYPE_CHECKING:
     from aliquot.launch.launcher import Job
@@ -20,23 +21,16 @@ if TYPE_CHECKING:
 class _SweepLauncher(Launcher):
     """Composes the jobs of a sweep."""
 
-    _context: Any = None
-    _config: Any = None
+    _composer: Composer
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what jobs are composed from; the task function, one whole run, is not called."""
-        self._context, self._config = hydra_context, config
+        self._composer = Composer(hydra_context.config_loader, config)
 
-    def _compose(self, overrides: Sequence[str]) -> Job:
+    def _jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
         from aliquot.launch.launcher import Job
 
-        whole = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        choice, changes = whole.hydra.runtime.choices["strategy"], whole.hydra.overrides.task
-        cfg = copy.deepcopy(whole)
-        OmegaConf.set_readonly(cfg, False)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return Job(cfg, str(choice), tuple(changes))
+        return [Job(*self._composer.compose(overrides), tuple(overrides)) for overrides in job_overrides]
 
 
 class LocalLauncher(_SweepLauncher):
@@ -53,7 +47,7 @@ class LocalLauncher(_SweepLauncher):
         """Run all jobs as one sweep; a job's value is its mean score."""
         from aliquot.launch.launcher import launch_here
 
-        records = launch_here([self._compose(overrides) for overrides in job_overrides], self._num_workers)
+        records = launch_here(self._jobs(job_overrides), self._num_workers)
         return [_answer(overrides, record) for overrides, record in zip(job_overrides, records, strict=True)]
 
 
@@ -73,9 +67,7 @@ class SlurmLauncher(_SweepLauncher):
         from aliquot.launch.slurm import Cluster, Resources
 
         resources = {kind: Resources(**fields) for kind, fields in self._cluster.pop("resources").items()}
-        launch_on_cluster(
-            [self._compose(overrides) for overrides in job_overrides], Cluster(resources, **self._cluster)
-        )
+        launch_on_cluster(self._jobs(job_overrides), Cluster(resources, **self._cluster))
         return [_answer(overrides, None) for overrides in job_overrides]
 
 
