@@ -171,11 +171,6 @@ def test_a_pool_without_responses_is_told_so_before_anything_is_scored(tmp_path)
     assert not (tmp_path / "store").exists()
 
 
-def test_a_csv_that_cannot_be_written_is_one_message(tmp_path):
-    (tmp_path / "runs").mkdir()
-    assert "no finished runs" in refuse("report", "--store", tmp_path, "--csv", tmp_path / "no" / "x.csv", module=True)
-
-
 def test_report_without_runs_says_where_it_looked(tmp_path):
     message = refuse("report", "--store", tmp_path, module=True)
     assert str(tmp_path) in message

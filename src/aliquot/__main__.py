@@ -9,15 +9,36 @@ from pathlib import Path
 
 from aliquot.cli import errors_explained
 
+_REPORT = """\
+Compare finished runs with random at the same budget, on the same questions: accuracy with 95 % intervals, differences
+with p-values corrected for how many there are, annotations saved at equal accuracy. Runs are compared where nothing
+differs but how the prompts were chosen, how many, and the seed. A sweep that still runs is reported with what is there.
+
+  python -m aliquot report                    all runs of the store
+  python -m aliquot report 4e2f               the runs of one sweep, named by the beginning of its id
+  python -m aliquot report --to paper/gamma   write there instead of outputs/report
+  python -m aliquot report --runs             a line a run, also those that stopped before evaluation
+
+The folder has index.html (everything on one page, no network needed), figures/ (SVG and PNG), results and areas as CSV
+and Parquet (no number rounded), results.md, results.tex (booktabs, longtable), runs.csv (a line a run and benchmark).
+"""
+
 
 def main() -> None:
     """Parse the command line and answer."""
     parser = argparse.ArgumentParser(prog="python -m aliquot", description="Look at finished runs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    report = commands.add_parser("report", help="list all finished runs as a table")
-    report.add_argument(
-        "--csv", nargs="?", const="-", metavar="FILE", help="a line a run and benchmark, into FILE or printed"
+    report = commands.add_parser(
+        "report",
+        help="what finished runs tell: tables, figures, one page",
+        description=_REPORT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    report.add_argument(
+        "sweeps", nargs="*", metavar="SWEEP", help="its id, or the beginning of it; all runs if left out"
+    )
+    report.add_argument("--to", type=Path, metavar="FOLDER", help="where the report goes (default: STORE/report)")
+    report.add_argument("--runs", action="store_true", help="only list the finished runs; write nothing")
     work = commands.add_parser("work", help="build stages of a planned sweep (started by its launcher)")
     work.add_argument("sweep", help="its id")
     work.add_argument("task", nargs="?", help="a stage and its key; without, names are read from standard input")
@@ -25,21 +46,26 @@ def main() -> None:
     logs = commands.add_parser("logs", help="the end of the logs of a sweep: of one task, or of all that run or failed")
     cancel = commands.add_parser("cancel", help="cancel the jobs of a sweep; what they saved is kept")
     sync = commands.add_parser("sync", help="upload the W&B runs that were made offline, each once")
-    for command in (status, logs, cancel):
+    dashboard = commands.add_parser("dashboard", help="create a W&B view and report of a sweep, or say what they hold")
+    dashboard.add_argument("--entity", help="W&B user or team (default: that of the runs)")
+    dashboard.add_argument("--project", help="W&B project (default: that of the runs)")
+    for command in (status, logs, cancel, dashboard):
         command.add_argument(
             "sweep", nargs="?", default="", help="its id, or the beginning of it; the only one if left out"
         )
     logs.add_argument("task", nargs="?", help="a stage, or a stage and its key")
     logs.add_argument("--lines", type=int, default=20, help="of each log (default: %(default)s)")
-    for command in (report, status, logs, cancel, sync, work):
+    for command in (report, status, logs, cancel, sync, dashboard, work):
         store = Path(os.environ.get("ALIQUOT_STORE", "outputs"))
         command.add_argument("--store", type=Path, default=store, help="where results live (default: %(default)s)")
     arguments = parser.parse_args()
     with errors_explained():
         if arguments.command == "report":
-            _report(arguments.store, arguments.csv)
+            _report(arguments)
         elif arguments.command == "sync":
             _sync(arguments.store)
+        elif arguments.command == "dashboard":
+            _dashboard(arguments)
         elif arguments.command == "work":
             _work(arguments.store, arguments.sweep, arguments.task)
         else:
@@ -73,36 +99,37 @@ def _sync(root: Path) -> None:
         sys.exit(1)
 
 
+def _dashboard(arguments: argparse.Namespace) -> None:
+    from aliquot.console import set_up_logging
+    from aliquot.report.dashboard import create_dashboards
+
+    set_up_logging()
+    create_dashboards(arguments.store, arguments.sweep, arguments.entity, arguments.project)
+
+
 def _work(root: Path, sweep: str, task: str | None) -> None:
     from aliquot.console import set_up_logging
-    from aliquot.launch.sweep import Sweep
-    from aliquot.launch.worker import attempt, serve
+    from aliquot.launch.worker import assigned, attempt, serve
     from aliquot.store import Store
 
     set_up_logging()
     store = Store(root)
-    planned = Sweep.load(store, sweep)
+    planned = assigned(store, sweep)
     if task is None:
         serve(store, planned, sys.stdin)
     elif not attempt(store, planned, task):
         sys.exit(1)
 
 
-def _report(root: Path, csv: str | None) -> None:
-    from aliquot.console import show_runs
-    from aliquot.results import read_runs, write_csv
+def _report(arguments: argparse.Namespace) -> None:
+    from aliquot.console import set_up_logging
+    from aliquot.report.command import list_runs, report
 
-    runs = read_runs(root)
-    if not runs:
-        sys.exit(f"error: no finished runs in {root}/; run one with `python run.py`, or name another with --store")
-    if csv is None:
-        show_runs(runs)
-    elif csv == "-":
-        write_csv(runs, sys.stdout)
+    set_up_logging()
+    if arguments.runs:
+        list_runs(arguments.store, arguments.sweeps)
     else:
-        with open(csv, "w", encoding="utf-8", newline="") as file:
-            write_csv(runs, file)
-        print(f"wrote {len(runs)} runs to {csv}")
+        report(arguments.store, arguments.sweeps, arguments.to or arguments.store / "report")
 
 
 if __name__ == "__main__":

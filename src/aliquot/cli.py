@@ -43,7 +43,7 @@ Results
   outputs/runs/<id>/         selected.jsonl (what to annotate, in order), results.json, config.yaml, metrics.jsonl
   outputs/<stage>/<key>/     what each stage made, with stage.json: its inputs, versions, seconds, memory
   outputs/sweeps/<id>/       the plan of a sweep, and the logs of its stages
-  python -m aliquot report   all finished runs as a table (--csv for a file); also status, logs, cancel, sync
+  python -m aliquot report   what finished runs tell: tables, figures, a page; also status, logs, cancel, sync
 
 Set ALIQUOT_DEBUG=1 for tracebacks.
 """

@@ -9,20 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aliquot.report.study import Arm
+from aliquot.report.statistics import Estimate
+from aliquot.report.study import Arm, Study
 
 #: The strategy that the others are compared with.
 REFERENCE = "random"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its standard error and 95 % interval, all fractions (0.01 is one point of accuracy)."""
-
-    value: float
-    stderr: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -32,9 +23,9 @@ class Comparison:
     Args:
         difference: arm minus random; positive is better than random.
         p: two-sided, of no difference.
-        p_adjusted: by Holm over all comparisons of the benchmark in the study.
+        p_adjusted: by Holm over all comparisons of the benchmark in the study; those of curves are counted apart.
         test: which one: "paired bootstrap", or "McNemar" for a single pair of runs.
-        num_pairs: replicates that both have.
+        num_pairs: replicates of the one that has fewer.
     """
 
     difference: Estimate
@@ -53,8 +44,8 @@ class Saved:
 
     Args:
         ratio: the estimate, or None with `side`.
-        low: end of the 95 % interval, or None where it lies below random's smallest budget.
-        high: end of the 95 % interval, or None where it lies above random's largest budget.
+        low: end of the 95 % interval, or None where it lies below random's smallest budget; no more than range[1].
+        high: end of the 95 % interval, or None where it lies above random's largest budget; no less than range[0].
         side: None where the estimate is within random's budgets.
         range: the ratios that random's smallest and largest budget stand for.
     """
@@ -129,3 +120,18 @@ class Findings:
     findings: Sequence[Finding]
     curves: Sequence[Curve]
     notes: Sequence[str]
+
+
+def find(study: Study) -> Findings:
+    """Judge a study: how good every cell is, against random, and in annotations saved."""
+    from aliquot.report.judge import Judge, judge_base  # they make what this file defines
+    from aliquot.report.notes import notes
+
+    reference = next((cell.arm for cell in study.cells if cell.arm.strategy == REFERENCE), None)
+    judges = [Judge(study, benchmark, reference) for benchmark in study.benchmarks]
+    return Findings(
+        base={name: judge_base(values) for name, values in study.base.items()},
+        findings=[finding for judge in judges for finding in judge.findings()],
+        curves=[curve for judge in judges for curve in judge.curves()],
+        notes=notes(study, reference),
+    )

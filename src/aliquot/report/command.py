@@ -1,0 +1,155 @@
+"""`python -m aliquot report`: tables on the terminal, and a folder with all that can be made of finished runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from aliquot import console
+from aliquot.launch.sweep import Sweep
+from aliquot.progress import Progress
+from aliquot.report.figures import draw
+from aliquot.report.findings import Findings, find
+from aliquot.report.formats import Flat, latex, markdown, runs_csv, show
+from aliquot.report.page import Origin, StudyReport, write_page
+from aliquot.report.picks import look_at_picks
+from aliquot.report.reading import read_records, studies_of
+from aliquot.report.study import Study
+from aliquot.report.tables import AREAS, RESULTS, tables_of
+from aliquot.results import RunRecord
+from aliquot.store import Store, read_record, write_atomic
+from aliquot.tracker import address_of
+
+_MANY = 2000  # runs take a second or two to read
+
+
+def list_runs(root: Path, sweeps: Sequence[str] = ()) -> None:
+    """Print the finished runs, one line each, evaluated or not."""
+    console.show_runs(_finished(root, _sweeps(root, sweeps)))
+
+
+def report(root: Path, sweeps: Sequence[str], folder: Path) -> None:
+    """Print the tables of the evaluated runs, and write everything that can be made of them.
+
+    Args:
+        root: the store.
+        sweeps: ids, or their beginnings: only the runs of these; none for all runs.
+        folder: is made; files of an earlier report in it are replaced.
+
+    Raises:
+        ValueError: the folder cannot be written to; or the store has no such sweep, no finished run, or none that was
+            evaluated.
+    """
+    _check_writable(folder)
+    planned = _sweeps(root, sweeps)
+    records = _finished(root, planned)
+    studies = _studies(root, records)
+    planned = planned or _sweeps(root, sorted(path.parent.name for path in (root / "sweeps").glob("*/sweep.json")))
+    found: list[tuple[Study, Findings]] = []
+    with Progress("judge", len(studies), "study") if len(records) >= _MANY else nullcontext() as bar:
+        for study in studies:
+            found.append((study, find(study)))
+            if bar:
+                bar.update()
+    for study, findings in found:
+        show(tables_of(study, findings))
+    write_tables(found, records, folder)
+    with Progress("draw", 2 * len(found), "step") as steps:
+        reports = [
+            _draw(root, study, findings, folder / "figures" / (str(number) if len(found) > 1 else ""), steps)
+            for number, (study, findings) in enumerate(found, start=1)
+        ]
+    write_page(folder / "index.html", reports, _origin(root, studies, planned, folder))
+    for sweep in planned:
+        console.say(progress_of(root, sweep))
+    console.say(f"Report        {folder / 'index.html'}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise ValueError where the report could not be written, before it is made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"the report cannot be written to {folder}: {there} is no folder that you may write to; set --to"
+        )
+
+
+def write_tables(found: Sequence[tuple[Study, Findings]], records: Sequence[RunRecord], folder: Path) -> None:
+    """Write the tables of all studies in four formats, and the runs."""
+    results, areas = Flat.of(RESULTS, found, lambda f: f.findings), Flat.of(AREAS, found, lambda f: f.curves)
+    for name, flat in {"results": results, "areas": areas}.items():
+        flat.write_csv(folder / f"{name}.csv")
+        flat.write_parquet(folder / f"{name}.parquet")
+    tables = [tables_of(study, findings) for study, findings in found]
+    write_atomic(folder / "results.md", markdown(tables))
+    write_atomic(folder / "results.tex", latex(tables))
+    write_atomic(folder / "runs.csv", runs_csv(records))
+
+
+def _draw(root: Path, study: Study, findings: Findings, folder: Path, steps: Progress) -> StudyReport:
+    """Look at what a study picked, and draw its figures into a folder."""
+    picks = look_at_picks(root, study)
+    steps.update()
+    drawings = draw(study, findings, picks)
+    for drawing in drawings:
+        drawing.save(folder)
+    steps.update()
+    return StudyReport(study, findings, drawings, picks)
+
+
+def _origin(root: Path, studies: Sequence[Study], sweeps: Sequence[Sweep], folder: Path) -> Origin:
+    """Say what the report was made from."""
+    newest = max((record for study in studies for record in study.records), key=lambda record: record.finished)
+    name, key, _ = newest.stages[-1]
+    made_with = read_record(root / name.split()[0] / key) or {}
+    return Origin(
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        commands=[sweep.command for sweep in sweeps],
+        versions=made_with.get("libraries", {}),
+        progress=" ".join(progress_of(root, sweep) for sweep in sweeps),
+        runs=Path(os.path.relpath(root / "runs", folder)).as_posix(),
+        urls={run.id: url for study in studies for run in study.records if (url := address_of(root / "runs" / run.id))},
+    )
+
+
+def progress_of(root: Path, sweep: Sweep) -> str:
+    """Say how many of a sweep's runs are finished."""
+    finished = sum((root / "runs" / run.id / "results.json").exists() for run in sweep.runs)
+    return f"Sweep {sweep.id}: {finished:,} of {len(sweep.runs):,} runs finished."
+
+
+def _sweeps(root: Path, names: Sequence[str]) -> list[Sweep]:
+    return [Sweep.load(Store(root), name) for name in names]
+
+
+def _finished(root: Path, sweeps: Sequence[Sweep]) -> list[RunRecord]:
+    """Return the finished runs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    records = read_records(root, sweeps)
+    if not records and sweeps:
+        raise ValueError(f"{' '.join(progress_of(root, sweep) for sweep in sweeps)} There is nothing to report yet")
+    if not records:
+        raise ValueError(f"no finished runs in {root}/; run one with `python run.py`, or name another with --store")
+    return records
+
+
+def _studies(root: Path, records: Sequence[RunRecord]) -> list[Study]:
+    """Return the studies of these runs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    with Progress("read", len(records), "run") if len(records) >= _MANY else nullcontext() as bar:
+        studies = studies_of(root, records, bar.update if bar else lambda: None)
+    if not studies:
+        raise ValueError(
+            f"of {len(records):,} finished runs in {root}/ none was evaluated and can be read, so there is nothing to "
+            "compare; `python -m aliquot report --runs` lists them"
+        )
+    return studies

@@ -1,0 +1,93 @@
+"""Which questions an evaluation answered right, benchmark by benchmark."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from aliquot.types import Metric
+
+_TOLERANCE = 1e-6  # between a metric and the mean over its questions
+
+Correct = Float32[np.ndarray, " questions"]
+
+
+class _Numbers(dict[str, float]):
+    """Numbers by their text: nearly all are one of two, which is three times as fast to look up as to read."""
+
+    def __missing__(self, text: str) -> float:
+        return float(text)
+
+
+_JSON = json.JSONDecoder(parse_float=_Numbers({"0.0": 0.0, "1.0": 1.0}).__getitem__)
+
+
+class Evaluations:
+    """Reads evaluations of the same questions, and refuses one of others.
+
+    The tasks in correct.json stand in the order of the benchmarks, so the benchmarks' numbers of questions tell which
+    tasks are whose.
+    """
+
+    def __init__(self, evaluations: Sequence[Sequence[Metric]]) -> None:
+        """Settle on the benchmarks and numbers of questions that most of the evaluations have."""
+        self._asked = Counter(_asked(metrics) for metrics in evaluations).most_common(1)[0][0]
+        self._tasks: Sequence[tuple[str, int]] | None = None  # of the first one that was read
+
+    @property
+    def _counts(self) -> list[int]:
+        return [count for _, count in self._asked]
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """Their names, in the order of the configuration."""
+        return tuple(name for name, _ in self._asked)
+
+    def read(self, directory: Path, metrics: Sequence[Metric]) -> Mapping[str, Correct]:
+        """Return the correctness of every question, by benchmark.
+
+        Raises:
+            ValueError: the questions are not those of the other evaluations, or do not lead to the metrics.
+            OSError: correct.json cannot be read.
+        """
+        if _asked(metrics) != self._asked:
+            raise ValueError(f"it has {_counted(_asked(metrics))}, where most runs have {_counted(self._asked)}")
+        correct: dict[str, list[float]] = _JSON.decode((directory / "correct.json").read_text())
+        tasks = [(task, len(values)) for task, values in correct.items()]
+        self._check_tasks(tasks)
+        values = np.fromiter(itertools.chain.from_iterable(correct.values()), np.float64, sum(self._counts))
+        parts = np.split(values, np.cumsum(self._counts)[:-1])
+        for metric, part in zip(metrics, parts, strict=True):
+            if abs(part.mean() - metric.value) > _TOLERANCE:
+                raise ValueError(f"its {metric.name} is {metric.value:.6f}, but {part.mean():.6f} by its questions")
+        return {name: part.astype(np.float32) for name, part in zip(self.benchmarks, parts, strict=True)}
+
+    def _check_tasks(self, tasks: Sequence[tuple[str, int]]) -> None:
+        """Raise ValueError where tasks are not those of the first evaluation, or do not add up to its benchmarks."""
+        if tasks == self._tasks:
+            return
+        if self._tasks is not None:
+            raise ValueError("its correct.json has other tasks than that of most runs")
+        sizes = [size for _, size in tasks]
+        ends, task_ends = {*itertools.accumulate(self._counts)}, {*itertools.accumulate(sizes)}
+        if sum(sizes) != sum(self._counts) or not ends <= task_ends:
+            raise ValueError(f"its tasks have {sum(sizes):,} questions, its benchmarks {_counted(self._asked)}")
+        self._tasks = tasks
+
+    def unknown(self) -> Mapping[str, Correct]:
+        """Return NaN for all questions."""
+        return {name: np.full(count, np.nan, dtype=np.float32) for name, count in self._asked}
+
+
+def _asked(metrics: Sequence[Metric]) -> tuple[tuple[str, int], ...]:
+    return tuple((metric.name, metric.num_questions) for metric in metrics)
+
+
+def _counted(asked: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{count:,} questions of {name}" for name, count in asked)

@@ -1,0 +1,88 @@
+"""What a reader must know of a study, each with its remedy."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+from aliquot.report.findings import REFERENCE
+from aliquot.report.study import Arm, Cell, Study
+
+#: From how many seeds on nothing is said of their number.
+_ENOUGH = 3
+#: How many arms a note names.
+_NAMED = 4
+#: How settings begin that say which prompts are chosen.
+_CHOICES = ("strategy", "budget=", "seed=", "sweeps=")
+
+
+def notes(study: Study, reference: Arm | None) -> list[str]:
+    """Return what limits the findings of a study."""
+    return [*_on_random(study, reference), *_on_seeds(study.cells), *_on_curves(study.cells)]
+
+
+def _on_random(study: Study, reference: Arm | None) -> list[str]:
+    if reference is None:
+        remedy = _remedy(study, {cell.budget for cell in study.cells})
+        return [f"No run of random: nothing is compared. {remedy}"]
+    found: list[str] = []
+    budgets = {cell.budget for cell in study.cells if cell.arm.name == reference.name}
+    missing = {cell.budget for cell in study.cells} - budgets
+    if missing:
+        at = ", ".join(f"{budget:,}" for budget in sorted(missing))
+        found.append(f"No run of random at {at}: nothing is compared there. {_remedy(study, missing)}")
+    if len(budgets) < 2:
+        others = sorted(missing) or [2 * min(budgets)]
+        found.append(f"Random has one budget, so annotations saved are unknown. {_remedy(study, others)}")
+    arms = dict.fromkeys(cell.arm.name for cell in study.cells if cell.arm.strategy == REFERENCE)
+    if len(arms) > 1:
+        found.append(f"{len(arms)} arms choose at random: all are compared with '{reference.name}'.")
+    return found
+
+
+def _on_seeds(cells: Sequence[Cell]) -> list[str]:
+    found: list[str] = []
+    if alone := [cell for cell in cells if len(cell.replicates) == 1]:
+        found.append(
+            f"One seed only: {_names(alone)}. Their intervals cover questions, not seeds; compared with several "
+            "seeds of random, they are taken to vary like these. Run them with seed=1,2 too."
+        )
+    if few := [cell for cell in cells if 1 < len(cell.replicates) < _ENOUGH]:
+        found.append(
+            f"Two seeds only, hence very wide intervals: {_names(few)}. Run them with a third seed, such as seed=2."
+        )
+    return found
+
+
+def _on_curves(cells: Sequence[Cell]) -> list[str]:
+    arms: dict[str, list[Cell]] = {}
+    for cell in cells:
+        arms.setdefault(cell.arm.name, []).append(cell)
+    apart = [name for name, group in arms.items() if not set.intersection(*(set(cell.replicates) for cell in group))]
+    if not apart:
+        return []
+    return [f"No seed has all budgets, so there is no area under the curve: {', '.join(apart)}. Run the missing seeds."]
+
+
+def _names(cells: Iterable[Cell]) -> str:
+    """Return the first arms with their budgets: random at 1,000 and 3,000."""
+    arms: dict[str, list[str]] = {}
+    for cell in cells:
+        arms.setdefault(cell.arm.name, []).append(f"{cell.budget:,}")
+    named = [f"{name} at {' and '.join(budgets)}" for name, budgets in arms.items()]
+    more = [f"{len(named) - _NAMED} more arms"] if len(named) > _NAMED else []
+    return "; ".join(named[:_NAMED] + more)
+
+
+def _remedy(study: Study, budgets: Iterable[int]) -> str:
+    """Return the command that runs random at these budgets, with the settings that all runs share."""
+    seeds = {replicate.split("/")[0] for cell in study.cells for replicate in cell.replicates}
+    values = ",".join(map(str, sorted(budgets)))
+    shared = [
+        shlex.quote(override)
+        for override in (study.records[0].overrides if study.records else ())
+        if not override.startswith(_CHOICES) and all(override in record.overrides for record in study.records)
+    ]
+    return " ".join(
+        ["python run.py -m strategy=random", f"budget={values}", f"seed={','.join(sorted(seeds, key=int))}", *shared]
+    )

@@ -1,0 +1,139 @@
+"""What a cell of the page's tables says, sorts by, and tells when it is pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aliquot.report.answer import interval, p_value, points, saved_interval, times, verdict
+from aliquot.report.findings import Comparison, Estimate, Finding, Saved
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Args:
+        title: its heading.
+        number: it holds numbers, to be set right and sorted by value.
+        filter: readers may keep the rows of one of its values.
+    """
+
+    title: str
+    number: bool = True
+    filter: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Args:
+        text: what it says.
+        value: what it sorts by, or None: by its text.
+        interval: its 95 % interval, in words.
+        tip: what is said on hover and focus.
+        link: where it leads, or "".
+        code: it is something to type.
+    """
+
+    text: str
+    value: float | str | None = None
+    interval: str = ""
+    tip: str = ""
+    link: str = ""
+    code: bool = False
+
+
+#: Where there is no value; sorts last whichever way.
+NONE = Cell("-")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows; `note` is small print below it."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+
+def count(number: int) -> Cell:
+    """Write a number of things."""
+    return Cell(f"{number:,}", number)
+
+
+def number(value: float | None, form: str, tip: str = "") -> Cell:
+    """Write a number in a form such as ".2f"."""
+    return NONE if value is None else Cell(f"{value:{form}}", value, tip=tip)
+
+
+def accuracy(score: Estimate, of: str = "") -> Cell:
+    """Write an accuracy in percent; `of` says in the tip what it was measured on."""
+    value, low, high, stderr = (100 * part for part in (score.value, score.low, score.high, score.stderr))
+    tip = f"{value:.2f} %, standard error {stderr:.2f}, 95 % {low:.2f} to {high:.2f}"
+    return Cell(f"{value:.1f}", score.value, f"{low:.1f} to {high:.1f}", f"{tip}; {of}" if of else tip)
+
+
+def difference(comparison: Comparison | None) -> Cell:
+    """Write a difference in points."""
+    if comparison is None:
+        return NONE
+    d, pairs = comparison.difference, comparison.num_pairs
+    exact = f"{100 * d.value:+.2f} points, standard error {100 * d.stderr:.2f}".replace("-", "\N{MINUS SIGN}")
+    tested = f"{comparison.test}, {pairs} pair{'s' if pairs > 1 else ''} of runs"
+    tip = f"{exact}, {p_value(comparison.p)}, after Holm {p_value(comparison.p_adjusted)}; {tested}"
+    return Cell(points(d.value), d.value, interval(d), tip)
+
+
+def judged(comparison: Comparison | None) -> Cell:
+    """Write the verdict."""
+    return Cell(verdict(comparison), verdict(comparison)) if comparison else NONE
+
+
+def compared(comparison: Comparison | None) -> tuple[Cell, ...]:
+    """Write a comparison in full: difference, standard error, p, p after Holm, verdict, pairs, test."""
+    if comparison is None:
+        return (NONE,) * 7
+    stderr = comparison.difference.stderr
+    return (
+        difference(comparison),
+        Cell(f"{100 * stderr:.2f}", stderr),
+        _p(comparison.p),
+        _p(comparison.p_adjusted),
+        judged(comparison),
+        count(comparison.num_pairs),
+        Cell(comparison.test),
+    )
+
+
+def _p(p: float) -> Cell:
+    return Cell(p_value(p).removeprefix("p ").removeprefix("= "), p, tip=f"{p:.2g}")
+
+
+def times_saved(saved: Saved | None) -> Cell:
+    """Write annotations saved as a ratio."""
+    if saved is None:
+        return NONE
+    low, high = saved.range
+    if saved.ratio is not None:
+        return Cell(f"{times(saved.ratio)}x", saved.ratio, saved_interval(saved), f"{saved.ratio:.4g} times")
+    if saved.side == "above":
+        tip = f"random needs more than {times(high)} times as many"
+        return Cell("not reached", high, saved_interval(saved), tip)
+    tip = f"random needs less than {times(low)} times as many"
+    return Cell(f"below {times(low)}x", low, saved_interval(saved), tip)
+
+
+def needed(finding: Finding, saved: Saved) -> Cell:
+    """Write how many annotations random needs for the accuracy of a finding."""
+    low, high = (finding.budget * end for end in saved.range)
+    if saved.ratio is not None:
+        return number(saved.ratio * finding.budget, ",.0f")
+    return Cell(f"more than {high:,.0f}", high) if saved.side == "above" else Cell(f"fewer than {low:,.0f}", low)
+
+
+def seconds(spent: float) -> Cell:
+    """Write what choosing cost."""
+    return number(spent, ",.0f", f"{spent:,.1f} device-seconds of scoring and ranking")

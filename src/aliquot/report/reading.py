@@ -1,0 +1,199 @@
+"""From the files of a store to studies. Nothing is kept from one report to the next: it shows what is there now."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from aliquot.launch.sweep import Sweep
+from aliquot.report.arms import Choice, Record, differences, flatten, label_replicates, name_arms, setting_of, shown
+from aliquot.report.correctness import Correct, Evaluations
+from aliquot.report.study import Arm, Cell, Study
+from aliquot.results import RunRecord
+from aliquot.store import Store, read_record
+
+log = logging.getLogger(__name__)
+
+_RUNS_NAMED = 3  # in a warning
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished run, and what the records of its stages say of it."""
+
+    record: RunRecord
+    choice: Choice
+    budget: int
+    seed: int
+    setting: Mapping[str, Any]
+
+
+def read_studies(root: Path, sweeps: Sequence[str] = ()) -> list[Study]:
+    """Return what the finished runs of a store can be compared in, the study of most runs first.
+
+    A run that cannot be read, or does not fit the others, is left out with a warning.
+
+    Args:
+        root: the store.
+        sweeps: ids, or their beginnings: only the runs of these; none for all runs.
+
+    Raises:
+        ValueError: the store has no such sweep.
+    """
+    return studies_of(root, read_records(root, [Sweep.load(Store(root), sweep) for sweep in sweeps]))
+
+
+def read_records(root: Path, sweeps: Sequence[Sweep] = ()) -> list[RunRecord]:
+    """Return the finished runs of a store, or of some of its sweeps, oldest first; evaluated or not."""
+    wanted = {run.id for sweep in sweeps for run in sweep.runs}
+    records: list[RunRecord] = []
+    for path in (root / "runs").glob("*/results.json"):
+        if sweeps and path.parent.name not in wanted:
+            continue
+        try:
+            records.append(RunRecord.read(path.parent))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("left out: %s: its results.json cannot be read (%s); run it again", path.parent.name, error)
+    return sorted(records, key=lambda run: (run.finished, run.id))
+
+
+def studies_of(root: Path, records: Sequence[RunRecord], on_run: Callable[[], object] = lambda: None) -> list[Study]:
+    """Return the studies of the evaluated ones among these runs; `on_run` is called for each of them."""
+    reader, grouped = _Reader(root, on_run), defaultdict[str, list[_Run]](list)
+    for record in records:
+        if record.finetuned and (run := reader.run(record)):
+            grouped[json.dumps(run.setting, sort_keys=True)].append(run)
+    groups = sorted(grouped.values(), key=len, reverse=True)
+    settings = [flatten(runs[0].setting) for runs in groups]
+    texts = differences(settings)
+    studies = [reader.study(*group) for group in zip(groups, settings, texts, strict=True)]
+    reader.warn()
+    return [study for study in studies if study.cells]
+
+
+class _Reader:
+    """Reads the files behind runs, the record of a stage once, and keeps what was wrong with them."""
+
+    def __init__(self, root: Path, on_run: Callable[[], object]) -> None:
+        self._root, self._on_run = root, on_run
+        self._records: dict[str, Record] = {}
+        self._choices: dict[tuple[str, str], Choice] = {}
+        self._left_out: dict[str, list[str]] = {}  # reason -> ids
+
+    def run(self, record: RunRecord) -> _Run | None:
+        """Return a run with what its stages say; None, and a warning later, where they do not."""
+        try:
+            evaluate = self._record("evaluate", _key(record, "evaluate finetuned"))
+            finetune = self._record(**evaluate["fields"]["finetune"])
+            annotate = self._record(**finetune["fields"]["annotate"])
+            select = self._record(**annotate["fields"]["select"])
+            choice = self._choice(record.strategy, select)
+            seed, setting = finetune["fields"]["recipe"]["seed"], setting_of(evaluate, finetune, annotate, select)
+            return _Run(record, choice, annotate["fields"]["budget"], seed, setting)
+        except KeyError as error:
+            self._leave_out(record.id, f"the records of its stages have no {error}")
+        except (OSError, ValueError) as error:
+            self._leave_out(record.id, str(error))
+        return None
+
+    def _choice(self, strategy: str, select: Record) -> Choice:
+        known = strategy, select["key"]
+        if known not in self._choices:
+            scored = select["fields"]["score"]
+            self._choices[known] = Choice.of(strategy, select, self._record(**scored) if scored else None)
+        return self._choices[known]
+
+    def _record(self, stage: str, key: str) -> Record:
+        name = f"{stage}/{key}"
+        if name not in self._records:
+            record = read_record(self._root / name)
+            if record is None:
+                raise ValueError(f"{name}/stage.json is gone")
+            self._records[name] = record
+        return self._records[name]
+
+    def study(self, runs: Sequence[_Run], setting: Mapping[str, object], text: str) -> Study:
+        """Return the study of runs that share a setting; `text` tells it from others."""
+        first = runs[0].record
+        evaluations = Evaluations([run.record.finetuned for run in runs])
+        arms, by_arm = name_arms(run.choice for run in runs), defaultdict[str, list[_Run]](list)
+        for run in runs:
+            by_arm[run.choice.identity].append(run)
+        cells = [cell for key, alike in by_arm.items() for cell in self._cells(arms[key], alike, evaluations)]
+        read = {name for cell in cells for name in cell.runs}
+        model = self._model(first)
+        named = {"pool": first.pool, "prompts": first.num_prompts, "model": model, **setting}
+        return Study(
+            name=", ".join(part for part in (first.pool, model, text) if part),
+            setting={name: shown(value) for name, value in named.items()},
+            benchmarks=evaluations.benchmarks,
+            base=self._base(first, evaluations),
+            cells=sorted(cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, cell.budget)),
+            records=[run.record for run in runs if run.record.id in read],
+        )
+
+    def _base(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct]:
+        """Return the answers before finetuning, all NaN where they cannot be read."""
+        try:
+            return evaluations.read(self._root / "evaluate" / _key(record, "evaluate base"), record.base)
+        except (OSError, ValueError) as error:
+            self._leave_out(f"the base model in {record.id}", str(error))
+            return evaluations.unknown()
+
+    def _cells(self, arm: Arm, runs: Sequence[_Run], evaluations: Evaluations) -> Iterator[Cell]:
+        """Yield the cells of an arm's runs."""
+        by_budget = defaultdict[int, list[tuple[str, _Run]]](list)
+        for label, run in zip(label_replicates([(run.seed, run.choice.seeds) for run in runs]), runs, strict=True):
+            by_budget[run.budget].append((label, run))
+        for budget, replicates in by_budget.items():
+            replicates.sort(key=lambda replicate: (replicate[1].seed, replicate[0]))
+            read = [(label, run.record, self._correct(run.record, evaluations)) for label, run in replicates]
+            kept = [(label, record, correct) for label, record, correct in read if correct]
+            if kept:
+                labels, records, answers = zip(*kept, strict=True)
+                correct = {name: np.stack([answer[name] for answer in answers]) for name in evaluations.benchmarks}
+                seconds = float(np.mean([record.selection_seconds() for record in records]))
+                yield Cell(arm, budget, labels, tuple(record.id for record in records), correct, seconds)
+
+    def _correct(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct] | None:
+        """Return the answers after finetuning; None, and a warning later, where they do not fit."""
+        self._on_run()
+        try:
+            return evaluations.read(self._root / "evaluate" / _key(record, "evaluate finetuned"), record.finetuned)
+        except (OSError, ValueError) as error:
+            self._leave_out(record.id, str(error))
+            return None
+
+    def _model(self, record: RunRecord) -> str:
+        """Name the model as the run's configuration does, without the folder that it lies in on some machine."""
+        from omegaconf import OmegaConf
+
+        try:
+            path = str(OmegaConf.load(self._root / "runs" / record.id / "config.yaml").model.path)
+        except (OSError, ValueError, AttributeError):
+            return "model"
+        return "/".join(PurePosixPath(path.removeprefix("pkg://")).parts[-2:])
+
+    def _leave_out(self, run: str, reason: str) -> None:
+        self._left_out.setdefault(reason, []).append(run)
+
+    def warn(self) -> None:
+        """Say which runs were left out, one line a reason."""
+        for reason, runs in self._left_out.items():
+            more = f" and {len(runs) - _RUNS_NAMED:,} more" if len(runs) > _RUNS_NAMED else ""
+            log.warning("left out: %s%s: %s; run it again", ", ".join(runs[:_RUNS_NAMED]), more, reason)
+
+
+def _key(record: RunRecord, stage: str) -> str:
+    """Return the key of one of a run's stages."""
+    for name, key, _ in record.stages:
+        if name == stage:
+            return key
+    raise ValueError(f"its results.json names no stage '{stage}'")

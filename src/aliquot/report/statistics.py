@@ -1,0 +1,238 @@
+"""Means over seeds and questions, both random: their variances, intervals and tests.
+
+Results of an arm are a matrix, replicates x questions: x_rq = mu + a_r + b_q + e_rq, with a random effect a of the
+seed, a random effect b of the question, and e, what is left. Their mean would be another with other questions (other b)
+and with other seeds (other a and e). The two variances are estimated apart: there are many questions and few seeds.
+Two arms answer the same questions, so b of one is subtracted from b of the other; their seeds have nothing in common.
+`docs/statistics.md` says why, and how often the intervals cover the truth.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+NUM_DRAWS = 2000
+_SEED = 2007
+_CHUNK = 100  # draws at once
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error and 95 % interval, all fractions (0.01 is one point of accuracy)."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the statistics need of a matrix, replicates x questions, that is a weighted sum of cells.
+
+    Args:
+        owner: whose seeds these are.
+        weights: index of a cell -> its weight in the sum.
+        value: the mean of all.
+        rows: replicate -> mean over questions, less `value`.
+        columns: mean over replicates of each question, less `value`.
+        between: variance of the rows; NaN for a single one.
+        left: variance of e; NaN for a single row.
+    """
+
+    owner: str
+    weights: Mapping[int, float]
+    value: float
+    rows: Mapping[str, float]
+    columns: Float32[np.ndarray, " questions"]
+    between: float
+    left: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a sample, or the difference of two, and what it varies by.
+
+    Args:
+        value: the mean.
+        questions: variance that other questions bring.
+        seeds: variance that other seeds bring, of each sample; 0 where no sample has two, because it cannot be known.
+        dof: degrees of freedom of the whole variance, for Student's t.
+    """
+
+    value: float
+    questions: float
+    seeds: tuple[float, ...]
+    dof: float
+
+    @property
+    def stderr(self) -> float:
+        """The standard error."""
+        return math.sqrt(self.questions + sum(self.seeds))
+
+
+def summarise(
+    values: Float[np.ndarray, "replicates questions"],
+    replicates: Sequence[str],
+    owner: str,
+    weights: Mapping[int, float],
+) -> Sample:
+    """Return a sample with the mean squares of a two-way layout."""
+    count, num_questions = values.shape
+    rows = values.mean(axis=1, dtype=np.float64)
+    value = float(rows.mean())
+    rows -= value
+    columns = values.mean(axis=0, dtype=np.float64) - value
+    between = left = math.nan
+    if count > 1:
+        between = float(np.square(rows).sum()) / (count - 1)
+        squares = np.einsum("rq,rq->", values, values, dtype=np.float64) - values.size * value**2
+        squares -= num_questions * np.square(rows).sum() + count * np.square(columns).sum()
+        left = max(0.0, float(squares)) / ((count - 1) * max(1, num_questions - 1))
+    named = dict(zip(replicates, rows.tolist(), strict=True))
+    return Sample(owner, weights, value, named, columns.astype(np.float32), between, left)
+
+
+def mean(ours: Sample, theirs: Sample | None = None) -> Mean:
+    """Return the mean of a sample, or that of `ours` less that of `theirs`.
+
+    The variance of the columns over the number of questions estimates var(b) / Q + var(e) / (R Q), and that of the rows
+    over the number of rows var(a) / R + var(e) / (R Q): e is taken off the first. A sample of one replicate takes the
+    variances of the other.
+    """
+    samples = [ours] if theirs is None else [ours, theirs]
+    columns = ours.columns if theirs is None else ours.columns - theirs.columns
+    value = ours.value - (0.0 if theirs is None else theirs.value)
+    count = len(columns)
+    questions = float(np.square(columns, dtype=np.float64).sum()) / max(1, count - 1) / count
+    repeated = [sample for sample in samples if len(sample.rows) > 1]
+    if not repeated:
+        return Mean(value, questions, (0.0,) * len(samples), math.inf)
+    known = [(sample if len(sample.rows) > 1 else repeated[0], len(sample.rows)) for sample in samples]
+    questions = max(0.0, questions - sum(sample.left / rows for sample, rows in known) / count)
+    seeds = tuple(sample.between / rows for sample, rows in known)
+    return Mean(value, questions, seeds, _degrees_of_freedom(repeated, seeds, questions))
+
+
+def _degrees_of_freedom(repeated: Sequence[Sample], seeds: Sequence[float], questions: float) -> float:
+    """Return those of the seeds, R - 1 a sample (Satterthwaite 1946), over the share of the seeds in the variance.
+
+    Satterthwaite would square the share, which is itself an estimate from few seeds: intervals would be too short.
+    """
+    total = sum(seeds)
+    if total == 0:
+        return math.inf
+    if len(repeated) == 1:
+        dof = len(repeated[0].rows) - 1
+    else:
+        dof = total**2 / sum(v**2 / (len(s.rows) - 1) for s, v in zip(repeated, seeds, strict=True))
+    return dof * (questions + total) / total
+
+
+def p_value(mean: Mean) -> float:
+    """Return the two-sided p-value of no difference, by Student's t; 1 where nothing varies."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(mean.dof, -abs(mean.value) / mean.stderr)) if mean.stderr > 0 else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values adjusted for their number (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests
+
+    return cast(Any, multipletests)(p_values, method="holm")[1].tolist() if p_values else []
+
+
+def mcnemar(ours: Float32[np.ndarray, " questions"], theirs: Float32[np.ndarray, " questions"]) -> float:
+    """Return the exact p-value of McNemar (1947) for two runs on the same questions, 1 right and 0 wrong."""
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
+    table = [[np.sum((ours == i) & (theirs == j)) for j in (1, 0)] for i in (1, 0)]
+    return float(cast(Any, test)(table, exact=True).pvalue)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample whose mean was drawn again and again, less that mean.
+
+    Args:
+        sample: the sample.
+        questions: means over other questions.
+        seeds: means over other seeds, of variance 1.
+    """
+
+    sample: Sample
+    questions: Float32[np.ndarray, " draws"]
+    seeds: Float32[np.ndarray, " draws"]
+
+
+class Resampling:
+    """Draws of means with other questions and other seeds, the same ones for all cells of a benchmark.
+
+    Questions are drawn with replacement (Efron & Tibshirani 1993). A few seeds drawn with replacement make a handful of
+    different means, so their deviations get random normal weights instead (the multiplier bootstrap).
+
+    Args:
+        columns: of every cell, the mean of each question over replicates.
+    """
+
+    def __init__(self, columns: Float32[np.ndarray, "cells questions"]) -> None:
+        self._questions = _resample(columns)
+
+    def draw(self, sample: Sample) -> Drawn:
+        """Draw the mean of a sample."""
+        cells, weights = list(sample.weights), np.array(list(sample.weights.values()), np.float32)
+        alone = len(sample.rows) == 1
+        normals = [_normal(sample.owner, row) * (1.0 if alone else value) for row, value in sample.rows.items()]
+        return Drawn(sample, weights @ self._questions[cells], _standard(np.sum(normals, axis=0)).astype(np.float32))
+
+
+def draws(mean: Mean, ours: Drawn, theirs: Drawn | None = None) -> Float[np.ndarray, " draws"]:
+    """Draw a mean: both parts scaled to their variances, and the whole so that 95 % of it is that of Student's t."""
+    from scipy.special import ndtri, stdtrit
+
+    questions, seeds = ours.questions, math.sqrt(mean.seeds[0]) * ours.seeds
+    if theirs is not None:
+        questions, seeds = questions - theirs.questions, seeds - math.sqrt(mean.seeds[1]) * theirs.seeds
+    deviations = math.sqrt(mean.questions) * _standard(questions) + math.sqrt(sum(mean.seeds)) * _standard(seeds)
+    return mean.value + deviations * (stdtrit(mean.dof, 0.975) / ndtri(0.975))
+
+
+def _resample(columns: Float32[np.ndarray, "cells questions"]) -> Float32[np.ndarray, "cells draws"]:
+    """Return means over questions drawn with replacement, less those over all questions."""
+    rng = np.random.default_rng(_SEED)
+    count = columns.shape[1]
+    centred = np.ascontiguousarray((columns - columns.mean(axis=1, keepdims=True)).T, np.float32)
+    means: list[np.ndarray] = []
+    for _ in range(0, NUM_DRAWS, _CHUNK):
+        drawn = rng.integers(count, size=(_CHUNK, count)) + count * np.arange(_CHUNK)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=_CHUNK * count).reshape(_CHUNK, count)
+        means.append(times.astype(np.float32) @ centred / count)
+    return np.ascontiguousarray(np.concatenate(means).T)
+
+
+def _standard(draws: Float[np.ndarray, " draws"]) -> Float[np.ndarray, " draws"]:
+    """Give draws mean 0 and variance 1 exactly: less noise in what is made from them."""
+    centred = draws - draws.mean(dtype=np.float64)
+    deviation = math.sqrt(np.square(centred).mean())
+    return centred / deviation if deviation > 0 else centred
+
+
+@lru_cache(maxsize=16)  # cells of an arm, one after the other, share their seeds
+def _normal(owner: str, replicate: str) -> Float[np.ndarray, " draws"]:
+    """Return normal weights of a seed: the same ones whatever else is in the study."""
+    return np.random.default_rng([_SEED, zlib.crc32(f"{owner} {replicate}".encode())]).standard_normal(NUM_DRAWS)
+
+
+def estimate(mean: Mean, draws: Float[np.ndarray, " draws"], least: float = -1.0) -> Estimate:
+    """Return the mean with the 95 % interval of its draws, which ends at `least` and 1."""
+    low, high = np.clip(np.percentile(draws, [2.5, 97.5]), least, 1.0).tolist()
+    return Estimate(mean.value, mean.stderr, low, high)

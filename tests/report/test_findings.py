@@ -1,0 +1,247 @@
+"""What is found in studies made up from known accuracies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import ndtr, ndtri
+from sklearn.isotonic import IsotonicRegression
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from synthetic import BUDGETS, make_study
+
+from aliquot.report.findings import find
+from aliquot.report.judge import trapezoid
+from aliquot.report.saved import isotonic, saved
+from aliquot.report.study import Arm, Cell
+from aliquot.results import RunRecord
+
+RISING = (0.3, 0.4, 0.5, 0.6)
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Random, an arm that is better and one that is worse."""
+    accuracy = {"random": RISING, "better": [a + 0.07 for a in RISING], "worse": [a - 0.07 for a in RISING]}
+    return make_study(accuracy, num_seeds=5, num_questions=800)
+
+
+@pytest.fixture(scope="module")
+def found(study):
+    return find(study)
+
+
+def with_cells(study, change):
+    """The study with its cells changed, or left out where `change` returns None."""
+    return replace(study, cells=[new for cell in study.cells if (new := change(cell))])
+
+
+def rows(cell, count):
+    correct = {name: values[:count] for name, values in cell.correct.items()}
+    return replace(cell, replicates=cell.replicates[:count], runs=cell.runs[:count], correct=correct)
+
+
+def of(found, arm, budget, benchmark="demo_mmlu"):
+    (finding,) = [f for f in found.findings if (f.benchmark, f.arm.name, f.budget) == (benchmark, arm, budget)]
+    return finding
+
+
+def test_there_is_a_finding_for_every_benchmark_and_cell_in_their_order(study, found):
+    assert [(f.benchmark, f.arm, f.budget, f.runs) for f in found.findings] == [
+        (name, cell.arm, cell.budget, cell.runs) for name in study.benchmarks for cell in study.cells
+    ]
+    for finding in found.findings:
+        (cell,) = [c for c in study.cells if c.runs == finding.runs]
+        assert finding.score.value == pytest.approx(cell.correct[finding.benchmark].mean())
+        assert (finding.num_replicates, finding.num_questions) == (5, 800)
+    assert list(found.base) == list(study.benchmarks)
+
+
+def test_random_is_compared_with_nothing_and_the_others_with_random_at_their_budget(study, found):
+    for finding in found.findings:
+        if finding.arm.name == "random":
+            assert finding.comparison is None
+            assert finding.saved is None
+        else:
+            reference = of(found, "random", finding.budget, finding.benchmark)
+            assert finding.comparison.difference.value == pytest.approx(finding.score.value - reference.score.value)
+            assert (finding.comparison.difference.value > 0) == (finding.arm.name == "better")
+    assert sum(f.comparison.p_adjusted < 0.05 for f in found.findings if f.comparison) >= 12  # of 16
+
+
+def test_p_values_are_adjusted_within_a_benchmark_as_statsmodels_does(found):
+    for name in found.base:
+        for kind in (found.findings, found.curves):
+            family = [f.comparison for f in kind if f.benchmark == name and f.comparison]
+            expected = multipletests([c.p for c in family], method="holm")[1]
+            assert [c.p_adjusted for c in family] == pytest.approx(expected.tolist())
+
+
+def test_the_same_study_gives_the_same_findings_and_other_arms_change_no_interval(study, found):
+    assert find(study) == found
+    fewer = find(with_cells(study, lambda cell: None if cell.arm.name == "worse" else cell))
+    ours, theirs = of(fewer, "better", 3000), of(found, "better", 3000)
+    assert ours.score.low == pytest.approx(theirs.score.low, abs=1e-6)
+    assert ours.comparison.difference.high == pytest.approx(theirs.comparison.difference.high, abs=1e-6)
+
+
+def test_under_the_null_hardly_any_study_has_an_adjusted_difference():
+    wrong = 0
+    for seed in range(60):
+        flat = {arm: (0.4, 0.5) for arm in ("random", "a", "b")}
+        null = make_study(flat, (1000, 3000), num_questions=60, seed=seed, benchmarks=("x",))
+        wrong += any(f.comparison.p_adjusted <= 0.05 for f in find(null).findings if f.comparison)
+    assert wrong <= 7  # 3 are expected; more than 7 have a chance of 1 %
+
+
+def test_a_pair_of_single_runs_is_compared_by_mcnemar_but_likelihoods_are_not(study):
+    single = find(with_cells(study, lambda cell: rows(cell, 1)))
+    ours, theirs = (
+        next(c for c in study.cells if (c.arm.name, c.budget) == (arm, 1000)).correct["demo_mmlu"][0]
+        for arm in ("better", "random")
+    )
+    table = [[np.sum((ours == i) & (theirs == j)) for j in (0, 1)] for i in (0, 1)]
+    comparison = of(single, "better", 1000).comparison
+    assert (comparison.test, comparison.num_pairs) == ("McNemar", 1)
+    assert comparison.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+
+    def likely(cell):
+        return replace(rows(cell, 1), correct={name: 0.9 * v[:1] for name, v in cell.correct.items()})
+
+    assert of(find(with_cells(study, likely)), "better", 1000).comparison.test == "paired bootstrap"
+
+
+def test_an_arm_of_one_seed_is_compared_with_the_uncertainty_of_the_seeds_of_random(study):
+    one = find(with_cells(study, lambda cell: rows(cell, 1) if cell.arm.name == "better" else cell))
+    five, single = of(one, "worse", 3000).comparison, of(one, "better", 3000).comparison
+    assert (single.test, single.num_pairs) == ("paired bootstrap", 1)
+    assert single.difference.stderr > 1.2 * five.difference.stderr
+    assert any("better at 1,000 and 3,000" in note and "seed=1,2" in note for note in one.notes)
+
+
+def test_notes_name_budgets_without_random_and_the_command_that_adds_them(study):
+    def change(cell):
+        return None if cell.arm.name == "random" and cell.budget in (3000, 30000) else cell
+
+    partly = find(with_cells(study, change))
+    assert of(partly, "better", 3000).comparison is None
+    assert of(partly, "better", 3000).saved is not None
+    (note,) = partly.notes
+    assert "3,000, 30,000" in note
+    assert "python run.py -m strategy=random budget=3000,30000 seed=0,1,2,3,4" in note
+
+
+def test_the_command_repeats_the_settings_that_all_runs_share(study):
+    def record(*overrides):
+        return RunRecord("r", "better", "p", 9, 1, 0, overrides, (), (), (), "")
+
+    runs = (record("strategy=better", "seed=0", "pool=tulu", "x=1"), record("strategy=better", "seed=1", "pool=tulu"))
+    alone = find(replace(with_cells(study, lambda c: None if c.arm.name == "random" else c), records=runs))
+    assert alone.notes[0].endswith("seed=0,1,2,3,4 pool=tulu")
+
+
+def test_without_random_there_are_scores_and_a_note(study):
+    alone = find(with_cells(study, lambda cell: None if cell.arm.name == "random" else cell))
+    assert all(f.comparison is None and f.saved is None for f in alone.findings)
+    assert "strategy=random" in alone.notes[0]
+
+
+def test_the_fit_is_the_isotonic_regression_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    values, weights = rng.random((6, 40)), rng.integers(1, 6, 6)
+    expected = [IsotonicRegression().fit_transform(np.arange(6), column, sample_weight=weights) for column in values.T]
+    assert isotonic(values, weights) == pytest.approx(np.stack(expected, axis=1))
+
+
+RATIOS, WEIGHTS = np.array([0.1, 1.0, 10.0]), np.array([3, 3, 3])
+
+
+def reached(*values):
+    draws = np.array(values)[:, None] + np.linspace(-1e-9, 1e-9, 99)
+    return saved(np.array(values), draws, RATIOS, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("values", "ratio", "side"),
+    [
+        ((-0.1, 0.0, 0.1), 1.0, None),
+        ((-0.3, -0.1, 0.1), np.sqrt(10.0), None),  # half way from 1 to 10 in log budget
+        ((-0.3, -0.2, -0.1), None, "above"),
+        ((0.1, 0.2, 0.3), None, "below"),
+        ((0.02, 0.0, -0.02), 1.0, None),  # a curve that only falls, by noise, is flat: random is at its own budget
+        ((0.0, 0.0, 0.0), 1.0, None),
+        ((0.02, 0.0, -0.05), 1.0, None),
+        ((0.05, -0.01, -0.01), None, "above"),  # worse than the arm at its budget, though the fit is better
+    ],
+)
+def test_annotations_saved_are_where_random_reaches_the_arm(values, ratio, side):
+    found = reached(*values)
+    assert (found.ratio, found.side) == (pytest.approx(ratio), side)
+    assert found.range == (0.1, 10.0)
+
+
+def test_an_interval_beyond_the_budgets_of_random_ends_at_them_or_nowhere():
+    above, below = reached(-0.3, -0.2, -0.1), reached(0.1, 0.2, 0.3)
+    assert (above.low, above.high) == (10.0, None)
+    assert (below.low, below.high) == (None, 0.1)
+
+
+def curve(budget):
+    return 0.3 + 0.25 * np.log10(budget / 1000)
+
+
+def test_intervals_of_annotations_saved_cover_the_truth(study):
+    truths = {"equal": 1.0, "half saved": 2.0, "twice needed": 0.5}
+    rng, covered = np.random.default_rng(1), dict.fromkeys(truths, 0)
+    for _ in range(300):
+        hardness = rng.standard_normal(100)
+
+        def cell(arm, budget, accuracy, hardness=hardness):
+            level = ndtri(accuracy) * np.sqrt(2) + 0.05 * rng.standard_normal((3, 1))
+            correct = (rng.random((3, 100)) < ndtr(level + hardness)).astype(np.float32)
+            return Cell(Arm(arm, arm, {}), budget, ("0", "1", "2"), ("0", "1", "2"), {"x": correct}, 0.0)
+
+        cells = [cell("random", budget, curve(budget)) for budget in BUDGETS]
+        cells += [cell(arm, 5000, curve(5000 * truth)) for arm, truth in truths.items()]
+        for finding in find(replace(study, benchmarks=("x",), base={}, cells=cells)).findings:
+            if (ends := finding.saved) is not None:
+                truth = truths[finding.arm.name]
+                covered[finding.arm.name] += (ends.low or 0) <= truth <= (ends.high or np.inf)
+    coverage = {arm: 100 * count / 300 for arm, count in covered.items()}
+    print(f"annotations saved | {coverage}")
+    assert all(92 <= value <= 98.5 for value in coverage.values()), coverage
+
+
+def test_the_area_is_numpys_trapezoid_over_log_budget(study, found):
+    for line in found.curves:
+        scores = [of(found, line.arm.name, budget, line.benchmark).score.value for budget in line.budgets]
+        logs = np.log10(line.budgets)
+        assert line.area.value == pytest.approx(np.trapezoid(scores, logs) / (logs[-1] - logs[0]), rel=1e-5)
+        assert line.budgets == BUDGETS
+    assert sum(trapezoid([10, 20, 1000])) == pytest.approx(1)
+    better = next(line for line in found.curves if line.arm.name == "better")
+    assert better.comparison.difference.value == pytest.approx(0.07, abs=0.02)
+    assert better.comparison.p_adjusted < 0.01
+
+
+def test_areas_are_compared_over_the_budgets_that_both_have(study):
+    def change(cell):
+        return None if (cell.arm.name, cell.budget) in (("random", 1000), ("better", 30000)) else cell
+
+    found = find(with_cells(study, change))
+    line = next(line for line in found.curves if line.arm.name == "better")
+    differences = [of(found, "better", budget).comparison.difference.value for budget in (3000, 10000)]
+    assert line.budgets == (1000, 3000, 10000)
+    expected = np.dot(trapezoid((3000, 10000)), differences)
+    assert line.comparison.difference.value == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_arm_without_a_seed_at_all_budgets_has_no_curve_and_a_note(study):
+    def change(cell):
+        return replace(cell, replicates=tuple("56789")) if cell.arm.name == "worse" and cell.budget == 1000 else cell
+
+    found = find(with_cells(study, change))
+    assert {line.arm.name for line in found.curves} == {"random", "better"}
+    assert any("no area" in note and "worse" in note for note in found.notes)
