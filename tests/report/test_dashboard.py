@@ -20,7 +20,8 @@ from aliquot.results import read_runs
 from aliquot.store import Store
 from mirror import read_back
 
-pytestmark = pytest.mark.filterwarnings("default")  # wandb-workspaces uses what pydantic calls deprecated
+# wandb-workspaces uses what pydantic calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 KEY = "0123456789" * 4
 TASK = "demo_bbh_count_word"
 SMALL = ("pool.limit=100", "budget=20", "evaluate.limit=8", f"evaluate.tasks=[{TASK}]", "scorer.max_new_tokens=1")
