@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from aliquot.report.answer import measured
 from aliquot.results import RunRecord
 from aliquot.store import Store
 from aliquot.types import Metric
@@ -91,7 +92,8 @@ def show_results(run: RunRecord, directory: Path, computed: int) -> None:
 
 
 def _scores(run: RunRecord) -> Table:
-    table = Table("accuracy, %", "base", "finetuned", "gain", "questions", box=None, pad_edge=False)
+    measure = measured(*(metric.name for metric in run.finetuned))
+    table = Table(f"{measure}, %", "base", "finetuned", "gain", "questions", box=None, pad_edge=False)
     base = {metric.name: metric for metric in run.base}
     for metric in run.finetuned:
         before = base[metric.name]

@@ -17,7 +17,7 @@ from synthetic import make_study
 from aliquot.report.ablation import find_ablations
 from aliquot.report.answer import times
 from aliquot.report.drawings import COLOURS, INK, NEUTRAL, apart
-from aliquot.report.figures import draw
+from aliquot.report.figures import draw, draw_into
 from aliquot.report.findings import Comparison, Estimate, Finding, Findings, Saved
 from aliquot.report.picks import Picks
 from aliquot.report.study import Arm, Study
@@ -364,3 +364,23 @@ def test_labels_on_an_axis_keep_their_distance(logarithmic):
         assert (kept[0], kept[-1]) == (values[0], values[-1])
         place = np.log(kept) if logarithmic else np.asarray(kept, dtype=float)
         assert len(kept) < 3 or (np.diff(place) >= 0.1 * np.ptp(place) - 1e-9).all()
+
+
+def test_what_several_processes_draw_is_what_one_draws(tmp_path):
+    study = make_study({name: FEW[name] for name in ("random", "min_margin")}, BUDGETS, benchmarks=("demo_mmlu",))
+    findings = findings_of(study)
+    expected, sent = draw(study, findings, None), draw_into(tmp_path, study, findings, None)
+    assert [d.name for d in sent] == [d.name for d in expected]
+    for one, other in zip(expected, sent, strict=True):
+        assert (one.title, one.description, one.svg("s1-")) == (other.title, other.description, other.svg("s1-"))
+        one.save(tmp_path / "one")
+        for file in (f"{one.name}.svg", f"{one.name}.png"):
+            assert (tmp_path / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+
+
+def test_a_likelihood_is_nowhere_called_an_accuracy():
+    study = make_study(MANY, BUDGETS, benchmarks=("validation_likelihood",), num_questions=50)
+    for few in (study, replace(study, cells=study.cells[:8])):
+        for drawing in draw(few, findings_of(few), None):
+            said = drawing.svg().replace(drawing.name, "")
+            assert "accuracy" not in f"{drawing.title} {drawing.description} {said}".lower()

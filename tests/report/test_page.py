@@ -9,9 +9,11 @@ import pytest
 from page_sample import ACCURACY, ORIGIN, make_report, report_of
 from synthetic import make_study
 
+from aliquot.report.formats import latex, markdown
 from aliquot.report.page import Origin, render, write_page
 from aliquot.report.page_tables import RUNS_SHOWN
 from aliquot.report.study import Arm
+from aliquot.report.tables import tables_of
 
 
 class Page(HTMLParser):
@@ -174,3 +176,15 @@ def test_ten_thousand_runs_stay_one_small_page_with_all_findings(report):
     assert [row[0][0] for row in page.rows("Finished runs")] == [f"run-{9_999 - i}" for i in range(RUNS_SHOWN)]
     assert f"The newest {RUNS_SHOWN} of 10,000 runs; runs.csv has them all." in page.text
     assert len(html) < 5e6
+
+
+def test_a_likelihood_is_explained_and_its_numbers_are_nowhere_called_accuracies():
+    report = replace(make_report(benchmarks=("validation_likelihood",)), pictures=())
+    text = Page(render([report], ORIGIN)).text
+    assert "It is no share of right answers, and a point of it is no point of accuracy." in text
+    assert text.lower().count("accurac") == 1
+    assert "likelihood, %" in text
+    assert "points of likelihood at" in text
+    tables = [tables_of(report.study, report.findings)]
+    assert "accurac" not in (markdown(tables) + latex(tables)).lower()
+    assert "likelihood in %" in markdown(tables)

@@ -75,7 +75,7 @@ def folder(store, tmp_path_factory):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Draw nothing: it takes most of the time."""
-    monkeypatch.setattr(command, "draw", lambda *_: [])
+    monkeypatch.setattr(command, "draw_into", lambda *_: [])
 
 
 def test_the_folder_has_every_format_with_every_finding(store, folder):
@@ -104,7 +104,7 @@ def test_a_second_report_is_the_same_and_an_interrupted_one_changes_nothing(stor
     second = contents(folder)
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} <= {"index.html"}  # has the time in it
-    monkeypatch.setattr(command, "draw", killed)
+    monkeypatch.setattr(command, "draw_into", killed)
     refused(ask, "report", "--store", store.root, "--to", folder)
     assert contents(folder) == second
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from aliquot.report.statistics import Resampling, draws, estimate, mean, p_value, summarise
+from aliquot.report.statistics import Resampling, draws, estimate, holm, mcnemar, mean, p_value, summarise
 
 STUDIES, QUESTIONS = 2000, 100
 
@@ -142,3 +142,19 @@ def test_a_true_difference_is_found():
 
     found = [p_value(difference) < 0.05 for difference, _ in judged(runs(0.73), runs(0.70))]
     assert np.mean(found) > 0.8  # 3 points, of a standard error of about 0.8
+
+
+def test_holm_and_mcnemar_are_those_of_statsmodels_with_ties_and_without_a_difference():
+    from statsmodels.stats.contingency_tables import mcnemar as expected_mcnemar
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(3)
+    for count in (1, 2, 7, 40):
+        p = np.round(rng.random(count) ** 3, 2)  # ties, and zeros
+        np.testing.assert_allclose(holm(p.tolist()), multipletests(p, method="holm")[1], rtol=1e-12)
+    assert holm([]) == []
+    for chance in (0.0, 0.1, 0.5, 0.9):
+        ours = (rng.random(60) < 0.6).astype(np.float32)
+        theirs = np.where(rng.random(60) < chance, 1 - ours, ours).astype(np.float32)
+        table = [[np.sum((ours == i) & (theirs == j)) for j in (0, 1)] for i in (0, 1)]
+        assert mcnemar(ours, theirs) == pytest.approx(expected_mcnemar(table, exact=True).pvalue, rel=1e-9)

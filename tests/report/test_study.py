@@ -56,6 +56,15 @@ def test_likelihoods_are_kept_as_they_are(store):
     np.testing.assert_allclose(only(store.root).cells[0].correct["demo_mmlu"][0, :30], values, rtol=1e-6)
 
 
+@pytest.mark.parametrize("odd", ["2.0", "0.5", "1.5", "9.0"])
+def test_one_answer_that_is_neither_right_nor_wrong_is_read_among_many_that_are(store, odd):
+    for seed in range(3):  # the layout of the first file is that of the others
+        store.add("random", random(seed), 100, seed=seed)
+    values = [1.0, 0.0] * 14 + [float(odd), 1.0]
+    store.add("random", random(3), 100, seed=3, correct={"moth": values})
+    np.testing.assert_array_equal(only(store.root).cells[0].correct["demo_mmlu"][3, :30], values)
+
+
 def test_an_arm_is_named_after_the_settings_in_which_arms_of_its_strategy_differ(store):
     store.add("random", random(0), 100)
     store.add("facility_location", facility_location(), 100)

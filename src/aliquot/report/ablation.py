@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aliquot.kernels import is_degenerate
+from aliquot.report.answer import measured
 from aliquot.report.drawings import (
     COLOURS,
     INK,
@@ -91,7 +92,7 @@ def draw_ablation(ablation: Ablation, findings: Findings, similarity: Mapping[st
         shown = [f for f in found if f.benchmark == benchmark and f.budget in budgets]
         _cross_out(canvas, axes, shown, value_of, similarity)
         axes.set_title(benchmark)
-        axes.set_ylabel("accuracy, %")
+        axes.set_ylabel(f"{measured(benchmark)}, %")
     last = canvas.panels[-1][0]
     _mark_values(last, sorted({value_of[f.arm.name] for f in found if f.budget in budgets}))
     last.set_xlabel(ablation.setting)
@@ -165,4 +166,5 @@ def _say(
     means = {f"{value_of[arm.name]:g}": similarity.get(arm.name, 0.5) for arm in ablation.arms}
     crossed = [f"{value} ({_say_similarity(mean)})" for value, mean in means.items() if is_degenerate(mean)]
     said = f" Crossed out as degenerate: {'; '.join(crossed)}." if crossed else ""
-    return f"Accuracy against {ablation.setting} of {ablation.name}, with 95 % intervals. {' '.join(texts)}{said}"
+    measure = measured(*(f.benchmark for f in found)).capitalize()
+    return f"{measure} against {ablation.setting} of {ablation.name}, with 95 % intervals. {' '.join(texts)}{said}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from aliquot.report.answer import measured
 from aliquot.report.drawings import (
     ACCENT,
     COLOURS,
@@ -44,23 +45,23 @@ def draw_accuracy(findings: Findings, benchmark: str) -> Drawing | None:
     random = next((series for series in all_series if series[0].arm.strategy == REFERENCE), [])
     others = [series for series in all_series if series is not random]
     budgets = sorted({f.budget for series in all_series for f in series})
-    base = findings.base[benchmark].value
+    base, axis = findings.base[benchmark].value, f"{measured(benchmark)}, %"
     if len(budgets) == 1:
-        canvas = _one_budget(all_series, random, base)
+        canvas = _one_budget(all_series, random, base, axis)
     elif len(others) <= _ONE_PANEL:
-        canvas = _one_panel(others, random, base)
+        canvas = _one_panel(others, random, base, axis)
         _mark_budgets(canvas.panels[0][0], budgets, 0.08)
     else:
-        canvas = _small_multiples(others, random, base)
+        canvas = _small_multiples(others, random, base, axis)
         _mark_budgets(canvas.panels[0][0], budgets, 0.16)
     return canvas.drawing(
         f"accuracy-{slug(benchmark)}",
-        f"{benchmark}: accuracy against annotations",
+        f"{benchmark}: {measured(benchmark)} against annotations",
         _say(benchmark, all_series, budgets[-1], base),
     )
 
 
-def _one_panel(others: list[Series], random: Series, base: float) -> Canvas:
+def _one_panel(others: list[Series], random: Series, base: float, axis: str) -> Canvas:
     canvas = Canvas(3.6 + 0.2 * ((len(others) + 3) // 2))
     axes = canvas.panels[0][0]
     for position, series in enumerate(others):
@@ -68,13 +69,13 @@ def _one_panel(others: list[Series], random: Series, base: float) -> Canvas:
     if random:
         _draw_arm(canvas, axes, random, NEUTRAL, "o", hollow=True)
     _draw_base(axes, [*others, random], base)
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(axis)
     axes.set_xlabel("prompts annotated")
     canvas.legend(axes, columns=1 if max(len(series[0].arm.name) for series in others or [random]) > 28 else 2)
     return canvas
 
 
-def _small_multiples(others: list[Series], random: Series, base: float) -> Canvas:
+def _small_multiples(others: list[Series], random: Series, base: float, axis: str) -> Canvas:
     """Draw a panel an arm: this arm in colour, random dashed, all others thin and grey."""
     from matplotlib.collections import LineCollection
 
@@ -89,12 +90,12 @@ def _small_multiples(others: list[Series], random: Series, base: float) -> Canva
         _draw_base(axes, [*others, random], base)
         axes.set_title(wrapped(series[0].arm.name), fontsize=9)
     canvas.hide_beyond(len(others))
-    canvas.figure.supylabel("accuracy, %")
+    canvas.figure.supylabel(axis)
     canvas.figure.supxlabel("prompts annotated")
     return canvas
 
 
-def _one_budget(all_series: list[Series], random: Series, base: float) -> Canvas:
+def _one_budget(all_series: list[Series], random: Series, base: float, axis: str) -> Canvas:
     """Draw a row an arm: there is no curve."""
     found = sorted((series[0] for series in all_series), key=lambda f: -f.score.value)
     rows = [
@@ -104,7 +105,7 @@ def _one_budget(all_series: list[Series], random: Series, base: float) -> Canvas
     axes = canvas.panels[0][0]
     if random:
         axes.axvline(100 * random[0].score.value, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
-    canvas.figure.supxlabel(f"accuracy, % (before finetuning: {100 * base:.1f})")
+    canvas.figure.supxlabel(f"{axis} (before finetuning: {100 * base:.1f})")
     return canvas
 
 
@@ -125,7 +126,7 @@ def _draw_arm(canvas: Canvas, axes: Axes, series: Series, colour: str, marker: s
 
 
 def _draw_base(axes: Axes, all_series: list[Series], base: float) -> None:
-    """Draw the accuracy before finetuning, unless it lies so far below that it would flatten the curves."""
+    """Draw the score before finetuning, unless it lies so far below that it would flatten the curves."""
     values = [f.score.value for series in all_series for f in series]
     lowest, highest = min(values), max(values)
     if lowest - base < max(highest - lowest, 0.05):
@@ -150,6 +151,7 @@ def _say(benchmark: str, all_series: list[Series], budget: int, base: float) -> 
         f"{f.arm.name} {percent(f.score.value)} ({100 * f.score.low:.1f} to {100 * f.score.high:.1f})" for f in shown
     )
     return (
-        f"Accuracy on {benchmark} against the number of annotations, with 95 % intervals; random is dashed. "
+        f"{measured(benchmark).capitalize()} on {benchmark} against the number of annotations, with 95 % intervals; "
+        "random is dashed. "
         f"With {budget:,}: {scores}. Before finetuning: {percent(base)}."
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aliquot.report.findings import REFERENCE, Comparison, Estimate, Finding, Findings, Saved
+from aliquot.validation_loss import LIKELIHOOD
 
 #: Below it, a p-value that is corrected for how many comparisons there are is called reliable.
 LEVEL = 0.05
@@ -47,7 +48,7 @@ def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
     if better:
         headline = (
             f"{best.arm.name} beats {REFERENCE} on {benchmark}: "
-            f"{points(_difference(best))} points of accuracy at {best.budget:,} annotations."
+            f"{points(_difference(best))} points of {measured(benchmark)} at {best.budget:,} annotations."
         )
         detail = f"That is the largest reliable gain ({_interval_and_p(best)}){_saving(best)}."
     else:
@@ -82,7 +83,8 @@ def _saving(finding: Finding) -> str:
     if saved is None or saved.side == "below":
         return ""
     if saved.ratio is None:
-        return f"; {REFERENCE} does not reach that accuracy with {round(saved.range[1] * finding.budget):,} annotations"
+        most = f"{round(saved.range[1] * finding.budget):,}"
+        return f"; {REFERENCE} does not reach that {measured(finding.benchmark)} with {most} annotations"
     limits = f" (95 % {saved_interval(saved)})" if saved_interval(saved) else ""
     return f"; {REFERENCE} needs {times(saved.ratio)} times as many annotations for it{limits}"
 
@@ -95,8 +97,13 @@ def _are(count: int) -> str:
     return "1 is" if count == 1 else f"{count or 'none'} are"
 
 
+def measured(*benchmarks: str) -> str:
+    """Return what benchmarks of one study measure: a likelihood must not be read as an accuracy."""
+    return "likelihood" if LIKELIHOOD in benchmarks else "accuracy"
+
+
 def points(fraction: float) -> str:
-    """Write a difference of fractions as points of accuracy, with its sign."""
+    """Write a difference of fractions as points, hundredths of it, with its sign."""
     rounded = round(100 * fraction, 1)
     return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
 

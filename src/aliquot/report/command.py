@@ -11,7 +11,7 @@ from pathlib import Path
 from aliquot import console
 from aliquot.launch.sweep import Sweep
 from aliquot.progress import Progress
-from aliquot.report.figures import draw
+from aliquot.report.figures import draw_into
 from aliquot.report.findings import Findings, find
 from aliquot.report.formats import Flat, latex, markdown, runs_csv, show
 from aliquot.report.page import Origin, StudyReport, write_page
@@ -93,9 +93,7 @@ def _draw(root: Path, study: Study, findings: Findings, folder: Path, steps: Pro
     """Look at what a study picked, and draw its figures into a folder."""
     picks = look_at_picks(root, study)
     steps.update()
-    drawings = draw(study, findings, picks)
-    for drawing in drawings:
-        drawing.save(folder)
+    drawings = draw_into(folder, study, findings, picks)
     steps.update()
     return StudyReport(study, findings, drawings, picks)
 

@@ -6,14 +6,24 @@ benchmark, the benchmark ends the name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+from aliquot.greedy.workers import num_cores
 from aliquot.report.ablation import draw_ablation, find_ablations
 from aliquot.report.accuracy import draw_accuracy
 from aliquot.report.drawings import Drawing, styled
 from aliquot.report.findings import Findings
-from aliquot.report.pick_figures import draw_picks
+from aliquot.report.pick_figures import PICK_FIGURES
 from aliquot.report.picks import Picks
 from aliquot.report.study import Study
 from aliquot.report.whiskers import draw_cost, draw_differences, draw_saved
+
+_PER_PROCESS = 2  # figures, for which it is worth to start one
 
 
 def draw(study: Study, findings: Findings, picks: Picks | None) -> list[Drawing]:
@@ -24,14 +34,36 @@ def draw(study: Study, findings: Findings, picks: Picks | None) -> list[Drawing]
         findings: what they say.
         picks: what was picked, or None where that is not known.
     """
+    return [drawing for make in _makers(study, findings, picks) if (drawing := _drawn(make))]
+
+
+def draw_into(folder: Path, study: Study, findings: Findings, picks: Picks | None) -> list[Drawing]:
+    """Write the figures of a study into a folder, on as many cores as there are, and return them as SVG."""
+    makers = _makers(study, findings, picks)
+    processes = min(num_cores(), len(makers) // _PER_PROCESS)
+    context = get_context("forkserver")  # neither copies the threads of this process, nor imports everything anew
+    context.set_forkserver_preload([__name__, "matplotlib.figure", "matplotlib.backends.backend_svg"])
+    with ProcessPoolExecutor(max(1, processes), context) as pool:
+        return [drawing for drawing in pool.map(_saved, makers, repeat(folder)) if drawing]
+
+
+def _makers(study: Study, findings: Findings, picks: Picks | None) -> list[Callable[[], Drawing | None]]:
     arms = list({cell.arm.name: cell.arm for cell in study.cells}.values())
     similarity = picks.similarity if picks else {}
+    by_benchmark = (draw_accuracy, draw_differences, draw_saved, draw_cost)
+    return [
+        *(partial(make, findings, benchmark) for make in by_benchmark for benchmark in study.benchmarks),
+        *(partial(draw_ablation, ablation, findings, similarity) for ablation in find_ablations(arms)),
+        *(partial(make, picks) for make in PICK_FIGURES if picks),
+    ]
+
+
+def _drawn(make: Callable[[], Drawing | None]) -> Drawing | None:
     with styled():
-        drawings = [
-            make(findings, benchmark)
-            for make in (draw_accuracy, draw_differences, draw_saved, draw_cost)
-            for benchmark in study.benchmarks
-        ]
-        drawings += [draw_ablation(ablation, findings, similarity) for ablation in find_ablations(arms)]
-        drawings += draw_picks(picks) if picks else []
-    return [drawing for drawing in drawings if drawing]
+        return make()
+
+
+def _saved(make: Callable[[], Drawing | None], folder: Path) -> Drawing | None:
+    if drawing := _drawn(make):
+        drawing.save(folder)
+    return drawing

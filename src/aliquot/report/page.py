@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from aliquot.report.answer import Answer, answers
+from aliquot.report.answer import Answer, answers, measured
 from aliquot.report.findings import Findings
 from aliquot.report.page_cells import Table
 from aliquot.report.page_tables import (
@@ -108,6 +108,7 @@ class _View:
 
     report: StudyReport
     answers: Sequence[Answer]
+    measure: str
     sections: Sequence[Section]
 
 
@@ -131,7 +132,7 @@ def render(reports: Sequence[StudyReport], origin: Origin) -> str:
     style, script, template = ((folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        studies=[_View(report, answers(report.findings), _sections(report, origin)) for report in reports],
+        studies=[_view(report, origin) for report in reports],
         num_runs=sum(len(report.study.records) for report in reports),
         origin=origin,
         style=Markup(style),
@@ -142,6 +143,11 @@ def render(reports: Sequence[StudyReport], origin: Origin) -> str:
     )
 
 
+def _view(report: StudyReport, origin: Origin) -> _View:
+    findings = report.findings
+    return _View(report, answers(findings), measured(*findings.base), _sections(report, origin))
+
+
 def _sections(report: StudyReport, origin: Origin) -> list[Section]:
     """Arrange the tables and pictures of a study in reading order."""
     findings = report.findings
@@ -150,7 +156,7 @@ def _sections(report: StudyReport, origin: Origin) -> list[Section]:
         return Section(name, title, [p for p in report.pictures if p.name.split("-")[0] == name], tables)
 
     sections = [
-        section("accuracy", "Accuracy against annotations"),
+        section("accuracy", f"{measured(*findings.base).capitalize()} against annotations"),
         section("results", "Results", result_table(findings)),
         section("differences", "Differences from random", difference_table(findings)),
         section("saved", "Annotations saved", saved_table(findings)),

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from aliquot.report.answer import measured
 from aliquot.report.page_cells import (
     NONE,
     Cell,
@@ -40,7 +41,8 @@ _COMPARED = (Column("difference, points"), Column("standard error"), Column("p")
 
 def result_table(findings: Findings) -> Table:
     """One row a benchmark, budget and strategy, the best of each budget first."""
-    columns = (Column("accuracy, %"), Column("against random, points"), _VERDICT, Column("annotations saved"))
+    measure = measured(*findings.base)
+    columns = (Column(f"{measure}, %"), Column("against random, points"), _VERDICT, Column("annotations saved"))
     order = {name: place for place, name in enumerate(findings.base)}
     rows = [
         (
@@ -55,7 +57,12 @@ def result_table(findings: Findings) -> Table:
     ]
     known = [f"{name} {100 * e.value:.1f} %" for name, e in findings.base.items() if not math.isnan(e.value)]
     note = f"Before finetuning: {', '.join(known)}." if known else ""
-    return Table("Accuracy after finetuning, with 95 % intervals", (*_WHERE, *columns, Column("seeds")), rows, note)
+    return Table(
+        f"{measure.capitalize()} after finetuning, with 95 % intervals",
+        (*_WHERE, *columns, Column("seeds")),
+        rows,
+        note,
+    )
 
 
 def difference_table(findings: Findings) -> Table:
@@ -69,7 +76,9 @@ def saved_table(findings: Findings) -> Table:
     """One row an arm and budget for whose accuracy random's curve was asked."""
     rows = [(*_where(f), times_saved(f.saved), needed(f, f.saved)) for f in findings.findings if f.saved]
     columns = (*_WHERE, Column("annotations saved"), Column("random would need"))
-    return Table("Annotations that random needs for the same accuracy, over the strategy's own", columns, rows)
+    return Table(
+        f"Annotations that random needs for the same {measured(*findings.base)}, over the strategy's own", columns, rows
+    )
 
 
 def area_table(curves: Sequence[Curve]) -> Table:
@@ -84,8 +93,9 @@ def area_table(curves: Sequence[Curve]) -> Table:
         )
         for curve in curves
     ]
-    columns = (_STRATEGY, _BENCHMARK, Column("mean accuracy, %"), *_COMPARED, Column("over", number=False))
-    return Table("Area under accuracy over the logarithm of the budget", columns, rows)
+    measure = measured(*(curve.benchmark for curve in curves))
+    columns = (_STRATEGY, _BENCHMARK, Column(f"mean {measure}, %"), *_COMPARED, Column("over", number=False))
+    return Table(f"Area under the {measure} over the logarithm of the budget", columns, rows)
 
 
 def cost_table(findings: Findings) -> Table:

@@ -21,6 +21,7 @@ from wandb_workspaces.reports.v2.interface import (
 )
 
 from aliquot.report.ablation import Ablation
+from aliquot.report.answer import measured
 
 #: Where a run's config names its arm.
 ARM = "experiment.arm"
@@ -41,15 +42,17 @@ def accuracy(benchmarks: Sequence[str]) -> Section:
     panels: list[PanelTypes] = []
     for name in benchmarks:
         score = f"finetuned/{name}"
-        means = _lines(f"{name}: accuracy, mean of each arm", "budget", score, log_x=True, title_x="annotations")
+        means = _lines(
+            f"{name}: {measured(name)}, mean of each arm", "budget", score, log_x=True, title_x="annotations"
+        )
         means.groupby, means.groupby_aggfunc, means.groupby_rangefunc = Config(ARM), "mean", "stderr"
-        panels += [means, _dots(f"{name}: accuracy of each run", SummaryMetric("budget"), score, log_x=True)]
-    return Section("Accuracy by budget", panels)
+        panels += [means, _dots(f"{name}: {measured(name)} of each run", SummaryMetric("budget"), score, log_x=True)]
+    return Section(f"{measured(*benchmarks).capitalize()} by budget", panels)
 
 
 def at_one_budget(benchmarks: Sequence[str], budget: int) -> Section:
     """Return accuracy and gain of each arm; to be shown of the runs of this budget."""
-    titles = {"finetuned": "accuracy", "gain": "gain over the base model"}
+    titles = {"finetuned": measured(*benchmarks), "gain": "gain over the base model"}
     panels = [_bars(f"{name}: {titles[kind]}", f"{kind}/{name}", ARM) for name in benchmarks for kind in titles]
     return Section(f"{budget:,} annotations", panels)
 
@@ -60,9 +63,9 @@ def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> Secti
     panels: list[PanelTypes] = []
     for name in benchmarks:
         score = f"finetuned/{name}"
-        dots = _dots(f"{name}: accuracy of each run, coloured by budget", Config(path), score, log_x)
+        dots = _dots(f"{name}: {measured(name)} of each run, coloured by budget", Config(path), score, log_x)
         dots.z = SummaryMetric("budget")
-        panels += [dots, _bars(f"{name}: accuracy, mean over all budgets", score, path)]
+        panels += [dots, _bars(f"{name}: {measured(name)}, mean over all budgets", score, path)]
     return Section(title, panels)
 
 

@@ -18,12 +18,6 @@ _NAMED = 4  # tasks of each arm that are told apart
 _TOLD = 3  # arms whose most changed task the description tells
 
 
-def draw_picks(picks: Picks) -> list[Drawing]:
-    """Return the figures of what was picked that there is something to draw in."""
-    makers = (draw_summary, _draw_tasks, _draw_lengths, _draw_map, draw_overlap, draw_correlations)
-    return [drawing for make in makers if (drawing := make(picks))]
-
-
 def _draw_tasks(picks: Picks) -> Drawing | None:
     """Draw the share of each task among the picks against its share of the pool; on the diagonal, nothing changed."""
     tasks = picks.tasks
@@ -134,3 +128,7 @@ def _panel_each(
     canvas.figure.supxlabel(xlabel)
     canvas.figure.supylabel(ylabel)
     return canvas
+
+
+#: What draws a figure of what was picked, in the order of a report; None where there is nothing to draw.
+PICK_FIGURES = (draw_summary, _draw_tasks, _draw_lengths, _draw_map, draw_overlap, draw_correlations)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -13,14 +15,18 @@ def isotonic(
 ) -> Float[np.ndarray, "budgets draws"]:
     """Return the non-decreasing least-squares fit of each column: max over a <= j of min over b >= j of mean(a..b).
 
-    That is what scikit-learn's IsotonicRegression fits, for thousands of short columns at once.
+    That is what scikit-learn's IsotonicRegression fits, for thousands of short columns at once. It goes row by row:
+    numpy's own accumulation over the first axis is several times as slow.
     """
     fit = np.full(values.shape, -np.inf)
-    weighted = values * weights[:, None]
+    weighted = list(values * weights[:, None])
     for a in range(len(values)):
-        means = np.cumsum(weighted[a:], axis=0) / np.cumsum(weights[a:])[:, None]
-        lowest = np.minimum.accumulate(means[::-1], axis=0)[::-1]
-        fit[a:] = np.maximum(fit[a:], lowest)
+        sums = list(zip(accumulate(weighted[a:]), accumulate(weights[a:].tolist()), strict=True))
+        lowest = np.full(values.shape[1], np.inf)
+        for b in reversed(range(a, len(values))):
+            total, weight = sums[b - a]
+            np.minimum(lowest, total / weight, out=lowest)
+            np.maximum(fit[b], lowest, out=fit[b])
     return fit
 
 

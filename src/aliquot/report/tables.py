@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from aliquot.report.answer import LEVEL, interval, p_value, points
+from aliquot.report.answer import LEVEL, interval, measured, p_value, points
 from aliquot.report.findings import REFERENCE, Comparison, Curve, Estimate, Finding, Findings, Saved
 from aliquot.report.study import Study
 
@@ -22,7 +22,7 @@ Row = TypeVar("Row", Finding, Curve)
 MARK = "*"
 LEGEND = (
     f"In brackets: 95 % intervals. {MARK}: reliably better or worse than random, p < {LEVEL} after Holm's correction. "
-    "annotations saved: how many times as many random needs for the same accuracy; > where its largest budget does not "
+    "annotations saved: how many times as many random needs for the same score; > where its largest budget does not "
     "reach it, < where its smallest is more than enough. cost: seconds of the scoring pass and the ranking."
 )
 _NONE = "-"
@@ -97,8 +97,9 @@ def tables_of(study: Study, findings: Findings) -> StudyTables:
         )
         curves = sorted((c for c in findings.curves if c.benchmark == name), key=_gain, reverse=True)
         budgets = [f"{f.budget}" for f in results]
-        tables.append(_texts(f"{name}: accuracy in %; {_percent(base)} before finetuning", RESULTS, results, budgets))
-        tables.append(_texts(f"{name}: mean accuracy in % over the logarithm of the budget", AREAS, curves))
+        measure = measured(name)
+        tables.append(_texts(f"{name}: {measure} in %; {_percent(base)} before finetuning", RESULTS, results, budgets))
+        tables.append(_texts(f"{name}: mean {measure} in % over the logarithm of the budget", AREAS, curves))
     return StudyTables(study.name, [table for table in tables if table.rows], findings.notes)
 
 
@@ -192,7 +193,7 @@ def _of_saved(name: str, kind: Kind) -> Value[Finding]:
 RESULTS: Sequence[Column[Finding]] = (
     Column("budget", lambda f: f"{f.budget:,}", [Value("budget", int, lambda f: f.budget)]),
     *_where(),
-    Column("accuracy", lambda f: _percent(f.score), _estimate("score", lambda f: f.score)),
+    Column("score", lambda f: _percent(f.score), _estimate("score", lambda f: f.score)),
     *_compared(),
     Column(
         "annotations saved",
@@ -222,6 +223,6 @@ AREAS: Sequence[Column[Curve]] = (
         lambda curve: f"{curve.budgets[0]:,} to {curve.budgets[-1]:,}",
         [Value("budgets", str, lambda curve: " ".join(map(str, curve.budgets)))],
     ),
-    Column("mean accuracy", lambda curve: _percent(curve.area), _estimate("area", lambda curve: curve.area)),
+    Column("mean score", lambda curve: _percent(curve.area), _estimate("area", lambda curve: curve.area)),
     *_compared(),
 )

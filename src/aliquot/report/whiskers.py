@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from aliquot.report.answer import LEVEL, interval, p_value, points, saved_interval, times
+from aliquot.report.answer import LEVEL, interval, measured, p_value, points, saved_interval, times
 from aliquot.report.drawings import (
     ACCENT,
     NEUTRAL,
@@ -59,13 +59,13 @@ def draw_differences(findings: Findings, benchmark: str) -> Drawing | None:
     canvas = draw_whiskers({f"{budget:,} prompts": whiskers for budget, whiskers in rows.items()})
     for (axes,) in canvas.panels:
         axes.axvline(0, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
-    canvas.figure.supxlabel("difference from random, points of accuracy")
+    canvas.figure.supxlabel(f"difference from random, points of {measured(benchmark)}")
     return canvas.drawing(
         f"differences-{slug(benchmark)}",
         f"{benchmark}: difference from random",
-        f"Accuracy on {benchmark} minus that of random with as many annotations, with 95 % intervals, in the order of "
-        f"the mean over budgets. Solid: p < {LEVEL} after Holm's correction. {_say_differences(panels)}"
-        f"{_left_out(findings, benchmark, panels)}",
+        f"{measured(benchmark).capitalize()} on {benchmark} minus that of random with as many annotations, with 95 % "
+        f"intervals, in the order of the mean over budgets. Solid: p < {LEVEL} after Holm's correction. "
+        f"{_say_differences(panels)}{_left_out(findings, benchmark, panels)}",
     )
 
 
@@ -92,8 +92,8 @@ def draw_saved(findings: Findings, benchmark: str) -> Drawing | None:
     return canvas.drawing(
         f"saved-{slug(benchmark)}",
         f"{benchmark}: annotations saved",
-        f"How many times as many annotations random needs for the same accuracy on {benchmark}, with 95 % intervals: "
-        f"2 is half saved. Shaded: beyond random's budgets; a triangle points to where the value must lie. "
+        f"How many times as many annotations random needs for the same {measured(benchmark)} on {benchmark}, with 95 % "
+        f"intervals: 2 is half saved. Shaded: beyond random's budgets; a triangle points to where the value must lie. "
         f"{_say_saved(panels)}{_left_out(findings, benchmark, panels)}",
     )
 
