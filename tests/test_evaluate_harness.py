@@ -68,7 +68,7 @@ def test_killed_and_taken_up_again_it_loses_only_the_task_it_was_in(tiny, asked,
     done = tmp_path / "killed" / "tasks" / "pick_a.json"
     started = time.monotonic()
     while not done.exists():
-        assert process.poll() is None and time.monotonic() - started < 60
+        assert process.poll() is None and time.monotonic() - started < 300  # a busy machine
         time.sleep(0.05)
     time.sleep(0.3)  # it is now in pick_b
     process.send_signal(signal.SIGKILL)
