@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench label-studio clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)    ## the main job: choose 45,000 of 99,000 prompts, finetune, evaluate
@@ -26,8 +26,16 @@ bench: $(READY)   ## what the performance claims are measured with
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/pools.py
 
+label-studio: .label-studio/.ready    ## 1 GB beside the project: then ALIQUOT_LABEL_STUDIO=.label-studio/bin/label-studio adds its tests
+
+# In an environment of its own: it pins other versions than this project has.
+.label-studio/.ready:
+	$(PYTHON) -m venv .label-studio
+	.label-studio/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .label-studio
 
 # torch first and pinned: left to itself pip takes the newest build, with several GB of CUDA.
 $(READY): pyproject.toml constraints.txt

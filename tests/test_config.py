@@ -44,9 +44,8 @@ def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group
     choices = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
     assert choices
     for choice in choices:
-        overrides = [f"{group}={choice}"]
-        if OmegaConf.missing_keys(compose(*overrides)[group]):
-            overrides += [f"{group}.path=somewhere"]
+        missing = sorted(OmegaConf.missing_keys(compose(f"{group}={choice}")[group]))
+        overrides = [f"{group}={choice}", *(f"{name}=somewhere" for name in missing)]
         assert create(compose(*overrides), group) is not None
 
 

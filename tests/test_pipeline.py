@@ -104,7 +104,7 @@ def test_results_are_kept_as_files_and_listed_by_the_report(run, tmp_path, capsy
     run("strategy=random")
     directory = only((tmp_path / "store" / "runs").iterdir())
     assert {path.name for path in directory.iterdir()} == {
-        "config.yaml", "metrics.jsonl", "results.json", "selected.jsonl",
+        "config.yaml", "metrics.jsonl", "quality.html", "results.json", "selected.jsonl",
     }  # fmt: skip
     record = RunRecord.read(directory)
     assert read_runs(tmp_path / "store") == [record]

@@ -6,21 +6,44 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from aliquot.annotators.bill import Bill
 from aliquot.pool import PoolSpec
 from aliquot.types import AnnotatedSet
 
 
 class Annotator(Protocol):
-    """Answers prompts, for a price."""
+    """Answers prompts, for a price.
+
+    It is told the prompts that were chosen and nothing else; what it answers reaches finetuning and nothing before it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages and bills call the annotator."""
+        ...
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError for what can be known to fail before any prompt is chosen."""
         ...
 
-    def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str]) -> AnnotatedSet:
-        """Return one response per id, in the order given."""
+    def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
+        """Return responses in the order given: one per id, or fewer where the annotator may leave some out.
+
+        Args:
+            source: of the prompts; only an oracle reads it.
+            ids: of the chosen prompts, in the order picked.
+            prompts: their text.
+            ledger: a folder for what has been paid for already, which all budgets and strategies share.
+
+        Raises:
+            Pending: people have not answered yet.
+        """
+        ...
+
+    def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
+        """Return what the responses to these prompts cost, once they are there, whichever run paid for them."""
         ...
 
 
@@ -28,11 +51,13 @@ class Annotator(Protocol):
 class Oracle:
     """Reveals the responses that the pool's own source already holds: for research, where they exist."""
 
+    name: ClassVar[str] = "Oracle"
+
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError where the source holds no responses."""
         source.check_responses()
 
-    def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str]) -> AnnotatedSet:
+    def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
         """Look the responses up by id.
 
         Raises:
@@ -40,6 +65,10 @@ class Oracle:
         """
         responses = source.read_responses(ids)
         return AnnotatedSet(list(ids), list(prompts), [responses[row_id] for row_id in ids])
+
+    def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
+        """Return a bill of nothing: all responses were there already."""
+        return Bill(by=self.name, num_asked=len(ids), num_responses=len(ids))
 
 
 def save_annotated(annotated: AnnotatedSet, path: Path) -> None:

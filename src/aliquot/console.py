@@ -83,12 +83,21 @@ def show_results(run: RunRecord, directory: Path, computed: int) -> None:
     seconds = ", ".join(f"{name} {seconds:.0f}" for name, _, seconds in run.stages)
     _console().print()
     if (directory / "selected.jsonl").exists():
-        verb = "Annotated" if any(name == "annotate" for name, _, _ in run.stages) else "Chosen"
-        chosen = f"{run.budget:,} of {run.num_prompts:,} prompts by {run.strategy}"
-        say(f"{verb:<13} {chosen}: {_shown(directory)}selected.jsonl")
+        say(f"{_chosen(run)}: {_shown(directory)}selected.jsonl")
     say(f"Seconds       {seconds}; {sum(s for _, _, s in run.stages):.0f} in all")
     say(f"Results       {_shown(directory)}")
     say(f"Next          {_next_command(run)}")
+
+
+def _chosen(run: RunRecord) -> str:
+    """Say how many prompts were chosen and, where they were annotated, how many got responses, and from whom."""
+    chosen = f"{run.budget:,} of {run.num_prompts:,} prompts by {run.strategy}"
+    if not any(name == "annotate" for name, _, _ in run.stages):
+        return f"Chosen        {chosen}"
+    if run.num_annotated not in (None, run.budget):
+        chosen = f"{run.num_annotated:,} of {run.budget:,} chosen of {run.num_prompts:,} prompts by {run.strategy}"
+    cost = f", by {run.annotator}, cost {run.annotation_cost:,.4f}" if run.annotation_cost else ""
+    return f"Annotated     {chosen}{cost}"
 
 
 def _scores(run: RunRecord) -> Table:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +20,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from aliquot import console
+from aliquot.annotators.people import People
 from aliquot.config import Until, create, parse_budget
 from aliquot.pools.clean import EVALUATE
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
-from aliquot.store import Stage, Store, check_all, ignore, upstream_first
+from aliquot.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
 from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.tracker import NoTracker, Tracked, Tracker
 from aliquot.types import Pool
@@ -63,6 +66,17 @@ class Experiment:
         shown = [o.removeprefix("strategy.").removeprefix("strategy/") for o in changed if "seed=" not in o]
         return " ".join([self.strategy, *shown])
 
+    @property
+    def waiting(self) -> Annotate | None:
+        """The stage that people have to answer before it can be done, or None."""
+        return next((stage for stage in self.stages if isinstance(stage, Annotate) and stage.waits()), None)
+
+    @property
+    def ready(self) -> tuple[Stage[Any], ...]:
+        """The stages that need no answers of people, or have them."""
+        waiting = self.waiting
+        return tuple(stage for stage in self.stages if not any(up is waiting for up in upstream_first([stage])))
+
 
 def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...] = ()) -> Experiment:
     """Turn a composed config into an experiment.
@@ -92,7 +106,7 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
     return Experiment(
-        stages=_stages(parts, prepare, cfg.until, budget, len(pool)),
+        stages=_stages(parts, prepare, cfg.until, budget, len(pool), Store(Path(cfg.store))),
         strategy=choice,
         pool=pool.name,
         num_prompts=len(pool),
@@ -103,14 +117,21 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
 
 
 def _stages(
-    parts: dict[str, Any], prepare: Prepare, until: Until, budget: int = 1, num_prompts: int = 1
+    parts: dict[str, Any],
+    prepare: Prepare,
+    until: Until,
+    budget: int = 1,
+    num_prompts: int = 1,
+    store: Store | None = None,
 ) -> tuple[Stage[Any], ...]:
-    """Return the stages up to the goal, upstream first."""
+    """Return the stages up to the goal, upstream first; drafted without a store, which knows what people returned."""
     model, strategy, trainer = parts["model"], parts["strategy"], parts["trainer"]
     score = Score(model, prepare, parts["scorer"], trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
     select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
     annotate = Annotate(select, parts["annotator"], budget)
+    if store is not None:
+        annotate = annotate.settled(store)
     finetune = Finetune(model, annotate, parts["finetune"], trainer)
     base = Evaluate(model, None, parts["evaluate"], trainer)
     goal: Stage[Any] = {
@@ -162,6 +183,7 @@ def run(cfg: DictConfig) -> float:
     assists = create(cfg, "trainer").place().rank > 0
     console.set_up_logging(silent=assists)
     tracker: Tracker = create(cfg, "tracker")
+    fetch([cfg])
     experiment = build(cfg)
     store = Store(Path(cfg.store))
     todo = [stage for stage in experiment.stages if store.record(stage) is None]
@@ -171,16 +193,68 @@ def run(cfg: DictConfig) -> float:
     check_all(todo)
     for stage in todo:
         stage.check_devices()
-    if assists:  # one of several processes, the first of which does what only one can do
-        for stage in () if cfg.check else todo:
-            store.assist(stage)
-        return math.nan
     if cfg.check:
-        console.show_checked()
+        if not assists:
+            console.show_checked()
+        return math.nan
+    if experiment.waiting:
+        _choose(experiment.waiting, experiment, store, silent=assists)
+        experiment = build(cfg)  # what was chosen may have been answered before
+        if experiment.waiting:
+            if not assists:
+                ask([experiment], store, shlex.join(["python", *sys.argv]))
+            return math.nan
+    if assists:  # one of several processes, the first of which does what only one can do
+        for stage in experiment.stages:
+            store.assist(stage)
         return math.nan
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
     console.show_results(record, store.root / "runs" / experiment.id, computed=len(todo))
     return record.mean_score()
+
+
+def fetch(cfgs: Sequence[DictConfig]) -> None:
+    """Bring in what people have answered on labelling servers, each batch once: keys depend on it."""
+    seen: list[People] = []
+    for cfg in cfgs:
+        annotator = create(cfg, "annotator") if cfg.until not in (Until.score, Until.select) else None
+        if isinstance(annotator, People) and annotator not in seen:
+            seen.append(annotator)
+            annotator.fetch()
+
+
+def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: bool) -> None:
+    """Choose the prompts, without a run to record: it begins when people have answered."""
+    numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
+    for stage in upstream_first([waiting.select]):
+        if store.record(stage) is None:
+            if not silent:
+                console.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
+            store.ensure(stage)
+
+
+def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
+    """Ask people for all that experiments wait for, and say so, once for each batch.
+
+    Args:
+        experiments: whose prompts are chosen.
+        store: where the choices are.
+        command: what to type when the responses are back.
+    """
+    batches: dict[People, list[Annotate]] = {}
+    for experiment in experiments:
+        stage = experiment.waiting
+        if stage and isinstance(stage.annotator, People) and store.record(stage.select):  # else choosing failed
+            batches.setdefault(stage.annotator, []).append(stage)
+    for annotator, stages in batches.items():
+        requests = [stage.request(store) for stage in stages]
+        union = {row_id: prompt for ids, prompts in requests for row_id, prompt in zip(ids, prompts, strict=True)}
+        for ids, prompts in ((list(union), list(union.values())), *requests):
+            try:
+                annotator.annotate(stages[0].source, ids, prompts, store.root)
+            except Pending as pending:
+                console.say(f"{pending}\n  {command}")
+                break
 
 
 def execute(
@@ -252,6 +326,8 @@ def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tra
         if isinstance(stage, Select):
             file = directory / "selected.jsonl"
             tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
+        if isinstance(stage, Annotate) and (page := stage.quality(store)):
+            write_atomic(directory / "quality.html", page)
         if isinstance(stage, Finetune):
             tracked.adapter(store.get(stage).path)
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]

@@ -104,7 +104,7 @@ def run_side_by_side(
     context = multiprocessing.get_context("spawn")
     told, stop, failures = context.SimpleQueue(), context.Event(), context.SimpleQueue()
     threads = max(1, _num_threads() // len(shares))
-    with interruptible() as interrupted, _terminable() as terminated, tempfile.NamedTemporaryFile() as file:
+    with interruptible() as interrupted, terminable() as terminated, tempfile.NamedTemporaryFile() as file:
         # Through a file: what `start` hands over itself goes through a pipe, where a child that dies early blocks us.
         pickle.dump(shares, file)
         file.flush()
@@ -170,7 +170,7 @@ def _raise_loss(number: int, code: int, world: int, failures: SimpleQueue[Except
 
 
 @contextmanager
-def _terminable() -> Generator[Event]:
+def terminable() -> Generator[Event]:
     """Let SIGTERM wait for the end of the block; the event that it yields says that it came."""
     told = Event()
     before = signal.getsignal(signal.SIGTERM)

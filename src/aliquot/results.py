@@ -1,7 +1,7 @@
 """What a run leaves for people: the chosen prompts, and its numbers.
 
-`runs/<id>/` holds selected.jsonl, results.json, metrics.jsonl and config.yaml. Everything in them can be made again
-from the stages.
+`runs/<id>/` holds selected.jsonl, quality.html (how the responses look), results.json, metrics.jsonl and config.yaml.
+Everything in them can be made again from the stages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from aliquot.stages import Evaluate
+from aliquot.stages import Annotate, Evaluate
 from aliquot.store import Store, write_atomic
 from aliquot.types import Metric, Pool, Selection
 
@@ -38,6 +38,9 @@ class RunRecord:
         finetuned: metrics after it.
         stages: (name, key, seconds) upstream first; the seconds are those of the run that built the stage.
         finished: when the last stage was finished.
+        num_annotated: responses bought; None where the run stopped before that, or is older than bills.
+        annotator: who wrote them, or "".
+        annotation_cost: of these responses, whichever run paid for them: runs that share prompts share what they cost.
     """
 
     id: str
@@ -51,13 +54,16 @@ class RunRecord:
     finetuned: Sequence[Metric]
     stages: Sequence[tuple[str, str, float]]
     finished: str
+    num_annotated: int | None = None
+    annotator: str = ""
+    annotation_cost: float = 0.0
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> RunRecord:
         """Collect the numbers of a finished experiment from its stages."""
         metrics: dict[bool, Sequence[Metric]] = {False: (), True: ()}
         stages: list[tuple[str, str, float]] = []
-        finished = ""
+        finished, bill = "", None
         for stage in experiment.stages:
             record = store.record(stage)
             assert record is not None, f"{stage.name} {stage.key} is not done"
@@ -65,6 +71,8 @@ class RunRecord:
             if isinstance(stage, Evaluate):
                 metrics[stage.finetune is not None] = store.get(stage).metrics
                 name += " finetuned" if stage.finetune else " base"
+            if isinstance(stage, Annotate):
+                bill = stage.bill(store)
             stages.append((name, stage.key, record["seconds"]))
             finished = max(finished, record["finished"])
         return cls(
@@ -79,6 +87,9 @@ class RunRecord:
             finetuned=metrics[True],
             stages=stages,
             finished=finished,
+            num_annotated=bill.num_responses if bill else None,
+            annotator=bill.by if bill else "",
+            annotation_cost=bill.cost if bill else 0.0,
         )
 
     def mean_score(self) -> float:
@@ -102,6 +113,8 @@ class RunRecord:
         for name, _, seconds in self.stages:  # of a ranking in parts there are several of one name
             key = f"seconds/{name.replace(' ', '_')}"
             values[key] = round(values.get(key, 0) + seconds, 2)
+        if self.num_annotated is not None:
+            values |= {"annotations": self.num_annotated, "annotation_cost": self.annotation_cost}
         return values | {"selection_seconds": round(self.selection_seconds(), 2)}
 
     def write(self, directory: Path, losses: str) -> None:

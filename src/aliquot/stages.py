@@ -19,6 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from aliquot.annotate import Annotator, load_annotated, save_annotated
+from aliquot.annotators.bill import Bill
+from aliquot.annotators.people import People, digest_of
+from aliquot.annotators.quality import Quality
 from aliquot.benchmark import Benchmark
 from aliquot.evaluate import check_evaluable, evaluate, load_result
 from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter, take_part
@@ -28,7 +31,7 @@ from aliquot.pool import PoolSpec
 from aliquot.pools.clean import Report
 from aliquot.pools.prepare import load_prepared, prepare
 from aliquot.scoring import Scorer, check_scorer, load_scores, score, score_share
-from aliquot.store import Stage, Store
+from aliquot.store import Stage, Store, write_atomic
 from aliquot.strategies.base import Partitioned, Strategy, check_signals, rank
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _SELECTION = "selection.npz"
 _RANKING = "ranking"  # the folder of a ranking that is under way
+_BILL, _QUALITY = "bill.json", "quality.html"
+_LEDGER = "ledger"  # the folder of what teachers have answered
 
 
 @dataclass(frozen=True)
@@ -238,16 +243,26 @@ def load_selection(directory: Path) -> Selection:
 
 @dataclass(frozen=True)
 class Annotate(Stage[AnnotatedSet]):
-    """Buy the responses to the first `budget` prompts of a ranking."""
+    """Buy the responses to the first `budget` prompts of a ranking.
+
+    Args:
+        select: the ranking.
+        annotator: who answers.
+        budget: how many prompts.
+        digest: of the responses that people have returned for them, once these are all there (`settled`): what reads
+            them depends on what they say, whenever it came and in however many files.
+    """
 
     name: ClassVar[str] = "annotate"
 
     select: Select
     annotator: Annotator
     budget: int
+    digest: str | None = None
 
     def inputs(self) -> dict[str, object]:
-        return {**super().inputs(), "source": self.source}  # of its responses the ranking knows nothing
+        known = {name: value for name, value in super().inputs().items() if name != "digest" or self.digest}
+        return {**known, "source": self.source}  # of its responses the ranking knows nothing
 
     @property
     def source(self) -> PoolSpec:
@@ -255,7 +270,7 @@ class Annotate(Stage[AnnotatedSet]):
         return self.select.pool.source
 
     def title(self) -> str:
-        return f"annotate: {self.budget:,} responses from {type(self.annotator).__name__}"
+        return f"annotate: {self.budget:,} responses from {self.annotator.name}"
 
     def size(self) -> float:
         return self.budget
@@ -266,11 +281,44 @@ class Annotate(Stage[AnnotatedSet]):
     def checked(self) -> tuple[object, ...]:
         return self.annotator, self.source
 
-    def build(self, store: Store, directory: Path) -> None:
+    def settled(self, store: Store) -> Annotate:
+        """Return the stage with the digest of what people have returned; without one where prompts still wait."""
+        if not isinstance(self.annotator, People) or store.record(self.select) is None:
+            return self
+        return replace(self, digest=self.annotator.digest(*self.request(store)))
+
+    def waits(self) -> bool:
+        """Tell whether people have to answer before this can be done."""
+        return isinstance(self.annotator, People) and self.digest is None
+
+    def request(self, store: Store) -> tuple[list[str], list[str]]:
+        """Return the ids and the text of the prompts, in the order picked."""
         rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
         pool = store.get(self.select.pool)
-        ids, prompts = [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
-        save_annotated(self.annotator.annotate(self.source, ids, prompts), directory / "annotated.jsonl")
+        return [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
+
+    def build(self, store: Store, directory: Path) -> None:
+        ids, prompts = self.request(store)
+        annotated = self.annotator.annotate(self.source, ids, prompts, store.root / _LEDGER)
+        bill = self.annotator.bill(ids, prompts, store.root / _LEDGER)
+        read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
+        if isinstance(self.annotator, People) and (read != self.digest or bill.num_responses != len(annotated)):
+            raise ValueError(
+                f"{self.annotator.folder}: the responses changed while the run began; give the same command again"
+            )
+        bill.write(directory / _BILL)
+        write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out).page())
+        save_annotated(annotated, directory / "annotated.jsonl")
+
+    def bill(self, store: Store) -> Bill | None:
+        """Return what the responses cost, once they are there; None of a store older than bills."""
+        file = store.directory(self) / _BILL
+        return Bill.read(file) if file.exists() else None
+
+    def quality(self, store: Store) -> str | None:
+        """Return the page on how the responses look, once they are there; None of a store older than that."""
+        file = store.directory(self) / _QUALITY
+        return file.read_text(encoding="utf-8") if file.exists() else None
 
     def load(self, directory: Path) -> AnnotatedSet:
         return load_annotated(directory / "annotated.jsonl")

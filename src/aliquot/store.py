@@ -153,6 +153,10 @@ def canonical(value: object) -> object:
     return value
 
 
+class Pending(ValueError):
+    """A stage waits for people: nothing is wrong, and nothing that reads it goes on without them."""
+
+
 def ignore(values: dict[str, Any]) -> None:
     """Take logged values and do nothing."""
 
@@ -198,6 +202,8 @@ class Store:
             reset_peak_memory()
             try:
                 stage.build(self, directory)
+            except Pending:
+                raise
             except Exception:
                 write_atomic(directory / "error.txt", traceback.format_exc())
                 raise

@@ -22,7 +22,7 @@ from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
-from aliquot.pipeline import Experiment, build
+from aliquot.pipeline import Experiment, ask, build, fetch
 from aliquot.results import RunRecord, find_run, save_config
 from aliquot.store import Store, check_all
 
@@ -44,11 +44,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep, saved, with all that could be checked before it starts."""
+    """A sweep, saved, with all that could be checked before it starts.
+
+    Args:
+        store: where results live.
+        sweep: what was planned.
+        experiments: one a job.
+        waiting: the jobs that people have to answer first: only their prompts are chosen.
+    """
 
     store: Store
     sweep: Sweep
     experiments: Sequence[Experiment]
+    waiting: Sequence[Job]
 
 
 def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
@@ -64,11 +72,13 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     console.set_up_logging()
     store = Store(Path(jobs[0].cfg.store))
     store.check_writable()
+    fetch([job.cfg for job in jobs])
     experiments = [build(job.cfg, job.strategy, job.overrides) for job in jobs]
-    plan = make_plan((stage for experiment in experiments for stage in experiment.stages), store)
+    plan = make_plan((stage for experiment in experiments for stage in experiment.ready), store)
     sweep = Sweep.of(experiments, plan, shlex.join(["python", *sys.argv]))
     display.show_plan(sweep, plan)
-    check_all(plan.todo)
+    waiting = [stage for experiment in experiments if experiment.waiting for stage in experiment.stages]
+    check_all([*plan.todo, *(stage for stage in waiting if store.record(stage) is None)])
     for stage in plan.todo:
         if not elsewhere:
             stage.check_devices()
@@ -79,7 +89,7 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
         create(job.cfg, "tracker")
         save_config(job.cfg, store.root / "runs" / experiment.id)
     sweep.save(store)
-    return Planned(store, sweep, experiments)
+    return Planned(store, sweep, experiments, [job for job, e in zip(jobs, experiments, strict=True) if e.waiting])
 
 
 def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord | None]:
@@ -94,9 +104,12 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
             board = run_tasks(store, sweep, environments, dashboard.show)
     else:
         board = Board(())
+    if any(not build(job.cfg, job.strategy, job.overrides).waiting for job in planned.waiting):
+        return launch_here(jobs, num_workers)  # some of what was chosen had been answered before
     for run in sweep.runs:
         finish(store, sweep, run)
     display.show_results(store, sweep, board, _records(planned))
+    ask(planned.experiments, store, sweep.command)
     if board.failed:
         sys.exit(1)
     return [find_run(store.root / "runs" / experiment.id) for experiment in planned.experiments]
@@ -115,7 +128,13 @@ def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
         finish(store, sweep, run)
     if not sweep.tasks:
         display.show_results(store, sweep, Board(()), _records(planned))
+        ask(planned.experiments, store, sweep.command)
         return
+    if planned.waiting:
+        console.say(
+            f"{len(planned.waiting):,} of {len(jobs):,} experiments wait for people: these jobs choose their prompts; "
+            "when they have ended, give the same command again, which asks for the responses"
+        )
     display.show_submitted(store, sweep, submit(store, sweep, cluster))
     if cluster.wait:
         succeeded = wait_for_end(store, sweep)

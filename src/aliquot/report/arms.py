@@ -51,7 +51,7 @@ def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Rec
     fields = {
         "model": evaluate["fields"]["model"],
         "pool": {"digest": pool.get("digest") or pool["key"]},
-        **_without(annotate, "select", "budget"),
+        **_without(annotate, "select", "budget", "digest"),
         **_without(finetune, "annotate", "model", "recipe"),
         "finetune": {name: value for name, value in finetune["fields"]["recipe"].items() if name != "seed"},
         **_without(evaluate, "finetune", "model"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aliquot.report.statistics import Estimate
-from aliquot.report.study import Arm, Study
+from aliquot.report.study import NOT_TOLD, Annotations, Arm, Study
 
 #: The strategy that the others are compared with.
 REFERENCE = "random"
@@ -72,6 +72,7 @@ class Finding:
         saved: annotations saved; None for random itself, and where random has fewer than two budgets.
         selection_seconds: device-seconds that choosing cost.
         runs: ids.
+        annotations: what annotating took.
     """
 
     benchmark: str
@@ -84,6 +85,7 @@ class Finding:
     saved: Saved | None
     selection_seconds: float
     runs: tuple[str, ...]
+    annotations: Annotations = NOT_TOLD
 
 
 @dataclass(frozen=True)

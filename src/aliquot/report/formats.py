@@ -168,10 +168,14 @@ def runs_csv(runs: Iterable[RunRecord]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ("id", "strategy", "pool", "num_prompts", "budget", "seed")
-    writer.writerow([*head, "benchmark", "base", "finetuned", "stderr", "num_questions", "overrides", "finished"])
+    bill = ("num_annotated", "annotator", "annotation_cost")
+    writer.writerow(
+        [*head, "benchmark", "base", "finetuned", "stderr", "num_questions", "overrides", "finished", *bill]
+    )
     for run in runs:
         base = {metric.name: metric.value for metric in run.base}
         for m in run.finetuned or [Metric("", math.nan, math.nan, 0)]:
             scores = [m.name, base.get(m.name), m.value, m.stderr, m.num_questions]
-            writer.writerow([*(getattr(run, name) for name in head), *scores, shlex.join(run.overrides), run.finished])
+            about = [[getattr(run, name) for name in names] for names in (head, bill)]
+            writer.writerow([*about[0], *scores, shlex.join(run.overrides), run.finished, *about[1]])
     return text.getvalue()

@@ -80,6 +80,7 @@ class Judge:
             saved=self._saved(i) if compared and len(self.random) > 1 else None,
             selection_seconds=cell.selection_seconds,
             runs=cell.runs,
+            annotations=cell.annotations,
         )
 
     def _compare(self, i: int, other: int) -> Comparison:

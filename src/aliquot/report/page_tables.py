@@ -108,13 +108,21 @@ def cost_table(findings: Findings) -> Table:
             Cell(arm),
             count(budget),
             seconds(max(f.selection_seconds for f in found.values())),
+            *_bought(next(iter(found.values()))),
             *(difference(found[name].comparison) if name in found else NONE for name in findings.base),
         )
         for (arm, budget), found in cells.items()
     ]
     gains = [Column(f"{name} against random, points") for name in findings.base]
-    columns = (_STRATEGY, _BUDGET, Column("choosing, device-seconds"), *gains)
-    return Table("Device-seconds of the scoring pass and the ranking, beside the gain", columns, rows)
+    bought = (Column("responses of a run"), Column("from", number=False), Column("their price"))
+    columns = (_STRATEGY, _BUDGET, Column("choosing, device-seconds"), *bought, *gains)
+    return _without_empty("What choosing and annotating cost, beside the gain", columns, rows)
+
+
+def _bought(f: Finding) -> tuple[Cell, Cell, Cell]:
+    """Write what annotating took."""
+    bought = f.annotations
+    return number(bought.number, ",.0f"), Cell(bought.by) if bought.by else NONE, number(bought.cost, ",.2f")
 
 
 def pick_table(picks: Picks) -> Table:
@@ -122,12 +130,14 @@ def pick_table(picks: Picks) -> Table:
     titles = ("tasks", "as diverse as", "mean tokens", "pool to pick", "pick to pick", "same features", "shared")
     rows = [_picked(summary) for summary in picks.summaries()]
     columns = [_STRATEGY, *(Column(title) for title in titles)]
+    caption = f"What was picked: {picks.budget:,} of {picks.num_prompts:,} prompts, one run a strategy"
+    return _without_empty(caption, columns, rows)
+
+
+def _without_empty(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+    """Leave out the columns for which no row has a value."""
     kept = [place for place in range(len(columns)) if any(row[place] != NONE for row in rows)]
-    return Table(
-        f"What was picked: {picks.budget:,} of {picks.num_prompts:,} prompts, one run a strategy",
-        [columns[place] for place in kept],
-        [[row[place] for place in kept] for row in rows],
-    )
+    return Table(caption, [columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
 def _picked(s: Summary) -> tuple[Cell, ...]:

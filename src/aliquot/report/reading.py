@@ -15,7 +15,7 @@ import numpy as np
 from aliquot.launch.sweep import Sweep
 from aliquot.report.arms import Choice, Record, differences, flatten, label_replicates, name_arms, setting_of, shown
 from aliquot.report.correctness import Correct, Evaluations
-from aliquot.report.study import Arm, Cell, Study
+from aliquot.report.study import Annotations, Arm, Cell, Study
 from aliquot.results import RunRecord
 from aliquot.store import Store, read_record
 
@@ -129,7 +129,7 @@ class _Reader:
         cells = [cell for key, alike in by_arm.items() for cell in self._cells(arms[key], alike, evaluations)]
         read = {name for cell in cells for name in cell.runs}
         model = self._model(first)
-        named = {"pool": first.pool, "prompts": first.num_prompts, "model": model, **setting}
+        named = {"pool": first.pool, "prompts": first.num_prompts, "model": model, **_bought(cells), **setting}
         return Study(
             name=", ".join(part for part in (first.pool, model, text) if part),
             setting={name: shown(value) for name, value in named.items()},
@@ -160,7 +160,15 @@ class _Reader:
                 labels, records, answers = zip(*kept, strict=True)
                 correct = {name: np.stack([answer[name] for answer in answers]) for name in evaluations.benchmarks}
                 seconds = float(np.mean([record.selection_seconds() for record in records]))
-                yield Cell(arm, budget, labels, tuple(record.id for record in records), correct, seconds)
+                yield Cell(
+                    arm,
+                    budget,
+                    labels,
+                    tuple(record.id for record in records),
+                    correct,
+                    seconds,
+                    Annotations.of(records),
+                )
 
     def _correct(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct] | None:
         """Return the answers after finetuning; None, and a warning later, where they do not fit."""
@@ -189,6 +197,20 @@ class _Reader:
         for reason, runs in self._left_out.items():
             more = f" and {len(runs) - _RUNS_NAMED:,} more" if len(runs) > _RUNS_NAMED else ""
             log.warning("left out: %s%s: %s; run it again", ", ".join(runs[:_RUNS_NAMED]), more, reason)
+
+
+def _bought(cells: Sequence[Cell]) -> dict[str, str]:
+    """Say who annotated, how much and for how much; of a run, since runs share responses, and where runs tell."""
+    bought = [cell.annotations for cell in cells]
+    numbers = [spent.number for spent in bought if spent.number is not None]
+    costs = [spent.cost for spent in bought if spent.cost is not None]
+    if not numbers or not costs:
+        return {}
+    return {
+        "annotated by": ", ".join(sorted({spent.by for spent in bought if spent.by})),
+        "responses of a run": f"{min(numbers):,.0f} to {max(numbers):,.0f}",
+        "their price": f"{min(costs):,.2f} to {max(costs):,.2f}",
+    }
 
 
 def _key(record: RunRecord, stage: str) -> str:

@@ -31,6 +31,33 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Annotations:
+    """What the responses behind a cell took.
+
+    Args:
+        number: responses a run, the mean over its replicates; None where older runs do not tell.
+        by: who wrote them, or "".
+        cost: of a run's responses, the mean over replicates; runs that share prompts share what these cost.
+    """
+
+    number: float | None = None
+    by: str = ""
+    cost: float | None = None
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord]) -> Annotations:
+        """Summarise the bills of replicates."""
+        bills = [(r.num_annotated, r.annotation_cost) for r in records if r.num_annotated is not None]
+        if not bills:
+            return NOT_TOLD
+        by = ", ".join(sorted({record.annotator for record in records if record.annotator}))
+        return cls(sum(number for number, _ in bills) / len(bills), by, sum(cost for _, cost in bills) / len(bills))
+
+
+NOT_TOLD = Annotations()
+
+
+@dataclass(frozen=True)
 class Cell:
     """All replicates of an arm at one budget.
 
@@ -42,6 +69,7 @@ class Cell:
         correct: benchmark -> correctness of every question, one row a replicate, 1 right and 0 wrong (a value in
             [0, 1] for a validation likelihood). Column q is the same question in all cells of the study.
         selection_seconds: device-seconds of the scoring pass and the ranking: what choosing cost.
+        annotations: what annotating took.
     """
 
     arm: Arm
@@ -50,6 +78,7 @@ class Cell:
     runs: tuple[str, ...]
     correct: Mapping[str, Float32[np.ndarray, "replicates questions"]]
     selection_seconds: float
+    annotations: Annotations = NOT_TOLD
 
 
 @dataclass(frozen=True)

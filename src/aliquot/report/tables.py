@@ -213,6 +213,15 @@ RESULTS: Sequence[Column[Finding]] = (
     ),
     Column("", lambda f: "", [Value("num_questions", int, lambda f: f.num_questions)]),
     Column("", lambda f: "", [Value("runs", str, lambda f: " ".join(f.runs))]),
+    Column(
+        "",
+        lambda f: "",
+        [
+            Value("num_annotated", float, lambda f: f.annotations.number),
+            Value("annotator", str, lambda f: f.annotations.by or None),
+            Value("annotation_cost", float, lambda f: f.annotations.cost),
+        ],
+    ),
 )
 
 #: One row a benchmark and arm of several budgets.

@@ -1,0 +1,135 @@
+"""What annotators gave back, row by row, and what is wrong with it.
+
+A row is used only where it can be no mistake: its id was asked for, its prompt (where the row repeats it) is the one
+that was asked, it has a response, and its annotator gave no other. Where two annotators answered, the first one's
+response counts until somebody decides between them. Nothing returned is ever changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One returned row.
+
+    Args:
+        place: the file, and the line or row in it, for messages.
+        id: of the prompt that it answers.
+        response: the text; None or blank where the annotator left it open.
+        prompt: the text of the prompt as the row repeats it, or None.
+        annotator: who wrote it, or None.
+        skipped: why the annotator left the prompt out on purpose, or None.
+    """
+
+    place: str
+    id: str
+    response: str | None
+    prompt: str | None = None
+    annotator: str | None = None
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A returned row that is not used, and why."""
+
+    place: str
+    id: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Returns:
+    """All that came back for the prompts that were asked.
+
+    Args:
+        responses: id -> text, of the rows that can be used.
+        skipped: id -> reason, of the prompts that an annotator left out on purpose.
+        problems: the rows that cannot be used.
+        empty: the rows without a response whose prompts have none from elsewhere: they still wait.
+        doubled: id -> the answers of the annotators, in the order read, of the prompts that several answered.
+        decided: ids of those between whose answers somebody has decided.
+    """
+
+    responses: Mapping[str, str]
+    skipped: Mapping[str, str]
+    problems: tuple[Problem, ...]
+    empty: tuple[Problem, ...]
+    doubled: Mapping[str, tuple[Answer, ...]]
+    decided: frozenset[str]
+
+    @property
+    def disagreements(self) -> dict[str, tuple[Answer, ...]]:
+        """Answers that differ in more than white space, and between which nobody has decided."""
+        return {
+            row_id: given
+            for row_id, given in self.doubled.items()
+            if row_id not in self.decided and len({" ".join((answer.response or "").split()) for answer in given}) > 1
+        }
+
+
+def sort_out(
+    rows: Iterable[Answer | Problem], asked: Mapping[str, str], decided: Iterable[Answer | Problem] = ()
+) -> Returns:
+    """Tell the rows that can be used from those that cannot.
+
+    Args:
+        rows: all returned rows, and what could not be read.
+        asked: id -> prompt, of everything that was ever asked of these annotators.
+        decided: responses that count whatever else came back.
+    """
+    kept: dict[str, list[Answer]] = {}
+    skipped: dict[str, str] = {}
+    problems: list[Problem] = []
+    blank: list[Problem] = []
+    for row in rows:
+        if problem := _problem(row, asked, kept):
+            problems.append(problem)
+        elif isinstance(row, Problem):  # told above
+            continue
+        elif row.skipped is not None:
+            skipped[row.id] = row.skipped
+        elif not _is_given(row):
+            blank.append(Problem(row.place, row.id, "the response is empty"))
+        elif all(earlier.annotator != row.annotator for earlier in kept.get(row.id, ())):
+            kept.setdefault(row.id, []).append(row)
+    final: dict[str, list[Answer]] = {}
+    for row in decided:
+        if problem := _problem(row, asked, final):
+            problems.append(problem)
+        elif isinstance(row, Answer) and _is_given(row):
+            final.setdefault(row.id, [row])
+    responses = {row_id: given[0].response or "" for row_id, given in (kept | final).items()}
+    return Returns(
+        responses=responses,
+        skipped={row_id: why for row_id, why in skipped.items() if row_id not in responses},
+        problems=tuple(problems),
+        empty=tuple(row for row in blank if row.id not in responses and row.id not in skipped),
+        doubled={row_id: tuple(given) for row_id, given in kept.items() if len(given) > 1},
+        decided=frozenset(final),
+    )
+
+
+def _is_given(answer: Answer) -> bool:
+    return bool(answer.response and answer.response.strip())
+
+
+def _problem(row: Answer | Problem, asked: Mapping[str, str], kept: Mapping[str, list[Answer]]) -> Problem | None:
+    """Say why a row cannot be used; None where it can, or is merely open."""
+    if isinstance(row, Problem):
+        return row
+    what = None
+    if not row.id:
+        what = "the row has no id"
+    elif row.id not in asked:
+        what = "nobody asked for this id"
+    elif row.prompt is not None and row.prompt.split() != asked[row.id].split():
+        what = "the prompt was edited, so the response may answer something else"
+    elif _is_given(row):
+        same = (earlier for earlier in kept.get(row.id, ()) if earlier.annotator == row.annotator)
+        if (earlier := next(same, None)) and row.response != earlier.response:
+            what = f"another response to this prompt is at {earlier.place}"
+    return Problem(row.place, row.id, what) if what else None

@@ -1,0 +1,264 @@
+"""Experiments whose responses people write into files: the run waits without leaving traces, and goes on."""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aliquot.config import ROOT
+from aliquot.launch import launcher
+from aliquot.launch.slurm import Cluster
+from aliquot.pipeline import build
+from aliquot.stages import Annotate, Finetune, Select
+from aliquot.store import Store
+from aliquot.strategies.random import Random
+from aliquot.types import Pool, Scores
+
+FILES = ("annotator=file", "strategy=random")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "batch"
+
+
+@pytest.fixture
+def files(run, folder):
+    """Run with people who answer in files; returns what `run` does."""
+    return lambda *more: run(*FILES, f"annotator.folder={folder}", *more)
+
+
+def asked(folder, name="to_annotate.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+
+
+def answer(folder, rows=None, name="a.jsonl", say="the answer to {prompt}"):
+    """Return responses as an annotator does who filled in the file that aliquot wrote."""
+    rows = asked(folder) if rows is None else rows
+    text = "".join(json.dumps(row | {"response": say.format(**row)}) + "\n" for row in rows)
+    (folder / "returned" / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "returned" / name).write_text(text, encoding="utf-8")
+    return rows
+
+
+def done(tmp_path, stage):
+    return {path.parent.name for path in tmp_path.glob(f"store/{stage}/*/stage.json")}
+
+
+def test_the_run_waits_without_a_trace_and_the_same_command_finetunes_on_what_came_back(
+    files, tmp_path, folder, capsys
+):
+    assert str(files("tracker=wandb")) == "nan"
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"40 of 40 prompts wait for their responses: {folder}/to_annotate.jsonl" in said
+    assert f"Put the responses into {folder}/returned and give the same command again: python " in said
+    left = {path.relative_to(tmp_path / "store").parts[0] for path in (tmp_path / "store").rglob("*") if path.is_file()}
+    assert left == {"pool", "select"}  # no run, no mirror of one, no error
+    rows = answer(folder)
+    before = (folder / "returned" / "a.jsonl").read_bytes()
+    assert 0 <= files("annotator.price=0.25") <= 1
+    (stage,) = (tmp_path / "store" / "annotate").glob("*/stage.json")
+    trained = [json.loads(line) for line in (stage.parent / "annotated.jsonl").read_text().splitlines()]
+    assert trained == [row | {"response": f"the answer to {row['prompt']}"} for row in rows]
+    assert (folder / "returned" / "a.jsonl").read_bytes() == before
+    (results,) = (tmp_path / "store" / "runs").glob("*/results.json")
+    record = json.loads(results.read_text())
+    assert (record["annotator"], record["num_annotated"], record["annotation_cost"]) == ("people (files)", 40, 10.0)
+    assert "Annotated     40 of 300 prompts by random, by people (files), cost 10.0000" in capsys.readouterr().out
+    assert (results.parent / "quality.html").exists()
+    files("annotator.price=0.25")
+    assert "nothing was computed" in capsys.readouterr().out
+
+
+def test_a_command_line_that_waits_exits_with_0_and_names_itself(tmp_path):
+    command = [
+        "run.py", "pool.limit=200", "budget=5", *FILES, f"annotator.folder={tmp_path}/my batch", "tracker=none",
+        f"store={tmp_path}/store", "until=annotate",
+    ]  # fmt: skip
+    ran = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    assert ran.returncode == 0, ran.stderr
+    *_, last = ran.stdout.splitlines()
+    assert last.strip() == f"python {' '.join(command)}".replace(
+        f"annotator.folder={tmp_path}/my batch", f"'annotator.folder={tmp_path}/my batch'"
+    )
+
+
+def test_checking_asks_nobody(files, folder, capsys):
+    files("check=true")
+    assert "Nothing was done" in capsys.readouterr().out and not folder.exists()
+
+
+def test_partial_returns_are_counted_and_used_only_where_that_is_wanted(files, tmp_path, folder, capsys):
+    files("until=annotate")
+    answer(folder, asked(folder)[:27])
+    capsys.readouterr()
+    files("until=annotate")
+    said = capsys.readouterr().out
+    assert "13 of 40 prompts wait" in said and "annotator.allow_partial=true goes on with what is there" in said
+    assert not done(tmp_path, "annotate")
+    files("until=annotate", "annotator.allow_partial=true")
+    assert "Annotated     27 of 40 chosen" in capsys.readouterr().out
+    answer(folder)
+    files("until=annotate", "annotator.allow_partial=true")
+    assert len(done(tmp_path, "annotate")) == 2
+
+
+def test_other_responses_are_another_finetuning_and_the_same_ones_in_other_files_are_not(
+    compose, files, folder, tmp_path
+):
+    def finetune_key():
+        small = ["pool.limit=300", "budget=40", "evaluate.limit=1", "tracker=none", f"store={tmp_path / 'store'}"]
+        experiment = build(compose(*small, *FILES, f"annotator.folder={folder}", "annotator.price=3"))
+        return next(stage.key for stage in experiment.stages if isinstance(stage, Finetune))
+
+    files("until=annotate")
+    waiting = finetune_key()
+    rows = answer(folder)
+    first = finetune_key()
+    assert first != waiting
+    (folder / "returned" / "a.jsonl").unlink()
+    random.Random(0).shuffle(rows)
+    answer(folder, rows[:9], "b.jsonl")
+    table = [row | {"response": f"the answer to {row['prompt']}"} for row in rows[9:]]
+    pq.write_table(pa.Table.from_pylist(table), folder / "returned" / "c.parquet")
+    assert finetune_key() == first
+    answer(folder, rows[:9], "b.jsonl", say="another answer")
+    assert finetune_key() not in (first, waiting)
+
+
+def test_larger_budgets_and_other_strategies_ask_for_what_is_new_and_share_what_is_there(files, folder, capsys):
+    files("until=annotate", "budget=20")
+    answer(folder)
+    known = asked(folder)
+    capsys.readouterr()
+    files("until=annotate", "budget=30")
+    assert "10 of 30 prompts wait" in capsys.readouterr().out
+    assert asked(folder)[:20] == known and len(asked(folder)) == 30
+    files("until=annotate", "budget=25", "strategy=longest")
+    ids = [row["id"] for row in asked(folder)]
+    assert len(ids) == len(set(ids)) and 30 < len(ids) <= 55
+    answer(folder)
+    capsys.readouterr()
+    files("until=annotate", "budget=25", "strategy=longest")
+    files("until=annotate", "budget=30")
+    assert "wait" not in capsys.readouterr().out
+
+
+def test_responses_that_change_while_the_run_begins_are_not_trained_on(files, folder, monkeypatch, tmp_path):
+    files("until=annotate")
+    answer(folder)
+    build_stage = Annotate.build
+
+    def change_and_build(self, store, directory):
+        answer(folder, say="something else")
+        build_stage(self, store, directory)
+
+    monkeypatch.setattr(Annotate, "build", change_and_build)
+    with pytest.raises(ValueError, match="changed while the run began"):
+        files("until=annotate")
+    assert not done(tmp_path, "annotate")
+
+
+def test_the_oracle_needs_no_answer_and_its_key_knows_no_digest(compose, tmp_path):
+    cfg = compose("pool.limit=200", "budget=5", "strategy=random", f"store={tmp_path / 'store'}")
+    (stage,) = (stage for stage in build(cfg).stages if isinstance(stage, Annotate))
+    assert set(stage.inputs()) == {"select", "annotator", "budget", "source"}
+    assert stage.settled(Store(tmp_path / "store")) == stage and not stage.waits()
+
+
+def test_a_waiting_sweep_asks_once_for_the_prompts_of_all_and_one_batch_serves_it(tmp_path, folder):
+    def sweep(*more):
+        command = [
+            "run.py", "-m", "pool.limit=200", "budget=8,16", *FILES, f"annotator.folder={folder}",
+            "tracker=none", f"store={tmp_path}/store", "until=finetune", "hydra.launcher.jobs=1", *more,
+        ]  # fmt: skip
+        return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+
+    ran = sweep()
+    assert ran.returncode == 0, ran.stderr
+    (line,) = (line for line in ran.stdout.splitlines() if "wait for their responses" in line)
+    number = len(asked(folder))
+    assert number == 16 and f"{number} of {number} prompts wait" in line
+    assert "FAILED" not in ran.stdout and not done(tmp_path, "finetune")
+    assert re.search(r"python run.py -m .*budget=8,16", ran.stdout.splitlines()[-1])
+    answer(folder)
+    again = sweep()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(done(tmp_path, "finetune")) == 2 and "prompts wait" not in again.stdout
+
+
+def test_on_a_cluster_no_job_waits_for_people(compose, tmp_path, folder, monkeypatch, capsys):
+    submitted = []
+    monkeypatch.setattr(Cluster, "check", lambda self: None)
+
+    def submit(store, sweep, cluster):
+        submitted.append(sweep)
+        return {task.name: "1" for task in sweep.tasks}
+
+    monkeypatch.setattr(launcher, "submit", submit)
+    store = tmp_path / "store"
+    small = ["pool.limit=200", "tracker=none", f"store={store}", *FILES, f"annotator.folder={folder}", "until=finetune"]
+    jobs = [launcher.Job(compose(*small, f"budget={budget}"), "random", (f"budget={budget}",)) for budget in (8, 16)]
+    launcher.launch_on_cluster(jobs, Cluster({}))
+    (sweep,) = submitted
+    assert [task.kind for task in sweep.tasks] == ["select"]
+    assert "2 of 2 experiments wait for people: these jobs choose their prompts" in capsys.readouterr().out
+    (select,) = [stage for stage in build(jobs[1].cfg).stages if isinstance(stage, Select)]
+    Store(store).ensure(select)
+    launcher.launch_on_cluster(jobs, Cluster({}))
+    assert len(submitted) == 1 and "16 of 16 prompts wait" in capsys.readouterr().out
+    answer(folder)
+    launcher.launch_on_cluster(jobs, Cluster({}))
+    assert [task.kind for task in submitted[1].tasks] == ["finetune", "finetune"]
+
+
+def test_nothing_of_a_response_reaches_a_strategy(files, folder, tmp_path, monkeypatch):
+    """A strategy that digs through all it is given finds no response, and responses that are back change no choice."""
+    secret, found = "the most secret response", []
+    choose = Random.select
+
+    def dig(self, pool, scores, k):
+        seen, todo = set(), [self, pool, scores]
+        while todo:
+            value = todo.pop()
+            if id(value) in seen or isinstance(value, (int, float, type)):
+                continue
+            seen.add(id(value))
+            if isinstance(value, (str, bytes, Path)):
+                found.append(str(value))
+                continue
+            members = getattr(value, "__dict__", {})
+            todo += [*members.values(), *(value if isinstance(value, (list, tuple, dict, set)) else ())]
+            if isinstance(value, dict):
+                todo += value.values()
+            elif hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (list, tuple)):
+                todo += [value[i] for i in range(len(value))]
+        return choose(self, pool, scores, k)
+
+    monkeypatch.setattr(Random, "select", dig)
+    rows = [{"prompt": f"prompt {i}", "response": f"{secret} {i}", "id": f"p{i}"} for i in range(60)]
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = ("pool=jsonl", f"pool.path={pool}", "until=annotate", "budget=20")
+    files(*own)
+    assert any(text.startswith("prompt ") for text in found) and not [text for text in found if "secret" in text]
+    (selected,) = done(tmp_path, "select")
+    before = (tmp_path / "store" / "select" / selected / "selection.npz").read_bytes()
+    answer(folder, say=secret)
+    files(*own)
+    assert done(tmp_path, "select") == {selected} and done(tmp_path, "annotate")
+    shutil.rmtree(tmp_path / "store" / "select")
+    files(*own)  # chosen again with all responses there
+    assert (tmp_path / "store" / "select" / selected / "selection.npz").read_bytes() == before
+    assert not [text for text in found if "secret" in text]
+    held = {field.name for kind in (Pool, Scores) for field in dataclasses.fields(kind)}
+    assert not {name for name in held if "response" in name or "annotat" in name}
