@@ -29,6 +29,7 @@ def set_up_logging(silent: bool = False) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("aliquot").setLevel(logging.WARNING if silent else logging.INFO)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, used or not; it lists kernels it lacks
     logging.captureWarnings(True)
     warnings.formatwarning = _one_line
 
