@@ -13,11 +13,11 @@ import time
 import pytest
 
 from aliquot.config import ROOT
+from aliquot.experiment import build
 from aliquot.launch.launcher import worker_environments
 from aliquot.launch.local import Board
 from aliquot.launch.sweep import PlannedTask
-from aliquot.pipeline import build
-from aliquot.results import read_runs
+from aliquot.report.reading import read_records
 
 SMALL = ("experiments=smoke", "pool.limit=300", "evaluate.limit=1", "tracker=none", "hydra/launcher=local")
 
@@ -102,7 +102,7 @@ def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(
     assert f"FAILED finetune-{failing}" in said
     assert "Is a directory" in said
     assert "1 stages failed and 1 could not start; 3 of 4 runs are finished" in said
-    assert sorted((r.strategy, r.budget) for r in read_runs(store)) == [
+    assert sorted((r.strategy, r.budget) for r in read_records(store)) == [
         ("min_margin", 20),
         ("min_margin", 40),
         ("random", 40),
@@ -113,7 +113,7 @@ def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(
     assert process.returncode == 0, said
     (file,) = (store / "sweeps").glob("*/sweep.json")
     assert [task["name"].split("-")[0] for task in json.loads(file.read_text())["tasks"]] == ["finetune", "evaluate"]
-    record = next(r for r in read_runs(store) if (r.strategy, r.budget) == ("min_margin", 40))
+    record = next(r for r in read_records(store) if (r.strategy, r.budget) == ("min_margin", 40))
     assert run("strategy=min_margin", "budget=40", f"store={tmp_path / 'here'}") == record.mean_score()
 
 
@@ -130,8 +130,8 @@ def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_pa
     said, _ = process.communicate()
     assert "the same command goes on" in said
     assert len(list((store / "finetune").glob("*/checkpoint.ckpt"))) == 2
-    assert not read_runs(store)
+    assert not read_records(store)
     process = sweep(*long)
     said, _ = process.communicate()
     assert process.returncode == 0, said
-    assert len(read_runs(store)) == 2
+    assert len(read_records(store)) == 2

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from aliquot.results import RunRecord, read_runs
+from aliquot.report.reading import read_records
+from aliquot.results import RunRecord
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -107,7 +108,7 @@ def test_results_are_kept_as_files_and_listed_by_the_report(run, tmp_path, capsy
         "config.yaml", "metrics.jsonl", "quality.html", "results.json", "selected.jsonl",
     }  # fmt: skip
     record = RunRecord.read(directory)
-    assert read_runs(tmp_path / "store") == [record]
+    assert read_records(tmp_path / "store") == [record]
     assert {metric.name for metric in record.base} == {"demo_mmlu", "demo_bbh"}
     assert jsonl(directory / "metrics.jsonl")[-1]["finetuned/demo_mmlu"] == record.finetuned[0].value
     losses = jsonl(only((tmp_path / "store").glob("finetune/*/metrics.jsonl")))

@@ -10,7 +10,7 @@ import pytest
 
 from aliquot.annotate import Oracle
 from aliquot.benchmark import Benchmark
-from aliquot.pipeline import build
+from aliquot.experiment import build
 from aliquot.pool import JsonlPool
 from aliquot.pools.clean import Cleaning
 from aliquot.stages import Annotate, Prepare, Select

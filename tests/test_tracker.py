@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from aliquot import pipeline, tracker
-from aliquot.pipeline import build, build_stage
+from aliquot.experiment import build
+from aliquot.pipeline import build_stage
 from aliquot.results import RunRecord
 from aliquot.stages import Evaluate, Finetune
 from aliquot.store import Store

@@ -34,6 +34,13 @@ class Clusters(NamedTuple):
         return np.bincount(self.labels)
 
 
+def number_rows(x: Features) -> Int64[np.ndarray, " n"]:
+    """Give every row a number: 0..c-1 for c rows that differ, equal rows the same."""
+    positive = x + np.float32(0)  # of the two zeros, whose bytes differ
+    rows = positive.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
+    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
+
+
 def k_means(features: Features, num_clusters: int, passes: int, seed: int, directory: Path | None = None) -> Clusters:
     """Partition the rows into at most `num_clusters` clusters, fewer where fewer rows differ.
 
@@ -49,7 +56,7 @@ def k_means(features: Features, num_clusters: int, passes: int, seed: int, direc
         directory: where the centres are saved, and taken up after a kill; None saves nothing.
     """
     x = np.ascontiguousarray(features, dtype=np.float32)
-    equal = _numbered(x)
+    equal = number_rows(x)
     _, distinct = np.unique(equal, return_index=True)
     if num_clusters >= len(distinct):
         return Clusters(equal, np.zeros(len(x), dtype=np.float32))
@@ -85,10 +92,3 @@ def _pass(x: Features, centres: Float32[np.ndarray, "c d"]) -> tuple[np.ndarray,
         warnings.simplefilter("ignore")  # that one pass has not converged
         solver.fit(x)
     return solver.cluster_centers_, solver.labels_
-
-
-def _numbered(x: Features) -> Int64[np.ndarray, " n"]:
-    """Give every row a number, equal rows the same."""
-    positive = x + np.float32(0)  # of the two zeros, whose bytes differ
-    rows = positive.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
-    return np.unique(rows, return_inverse=True)[1].astype(np.int64)

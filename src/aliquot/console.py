@@ -19,7 +19,7 @@ from aliquot.store import Store
 from aliquot.types import Metric
 
 if TYPE_CHECKING:
-    from aliquot.pipeline import Experiment
+    from aliquot.experiment import Experiment
 
 
 def set_up_logging(silent: bool = False) -> None:

@@ -21,7 +21,7 @@ from aliquot.store import Store, write_atomic
 from aliquot.types import Metric, Pool, Selection
 
 if TYPE_CHECKING:
-    from aliquot.pipeline import Experiment
+    from aliquot.experiment import Experiment
 
 _RESULTS = "results.json"
 
@@ -152,9 +152,3 @@ def write_selection(pool: Pool, selection: Selection, path: Path) -> list[dict[s
         rows.append({"rank": rank, "id": pool.ids[row], "task": task, "gain": gain, "prompt": pool.prompts[row]})
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
-
-
-def read_runs(root: Path) -> list[RunRecord]:
-    """Return all finished runs of a store, oldest first."""
-    runs = [RunRecord.read(path.parent) for path in (root / "runs").glob(f"*/{_RESULTS}")]
-    return sorted(runs, key=lambda run: (run.finished, run.id))

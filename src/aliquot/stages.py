@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 _SELECTION = "selection.npz"
 _RANKING = "ranking"  # the folder of a ranking that is under way
 _BILL, _QUALITY = "bill.json", "quality.html"
-_LEDGER = "ledger"  # the folder of what teachers have answered
+#: The folder of a store that holds what teachers have answered.
+LEDGER = "ledger"
 
 
 @dataclass(frozen=True)
@@ -299,13 +300,13 @@ class Annotate(Stage[AnnotatedSet]):
 
     def build(self, store: Store, directory: Path) -> None:
         ids, prompts = self.request(store)
-        annotated = self.annotator.annotate(self.source, ids, prompts, store.root / _LEDGER)
-        bill = self.annotator.bill(ids, prompts, store.root / _LEDGER)
-        read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
-        if isinstance(self.annotator, People) and (read != self.digest or bill.num_responses != len(annotated)):
-            raise ValueError(
-                f"{self.annotator.folder}: the responses changed while the run began; give the same command again"
-            )
+        annotated = self.annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
+        bill = self.annotator.bill(ids, prompts, store.root / LEDGER)
+        if isinstance(self.annotator, People):
+            read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
+            if read != self.digest or bill.num_responses != len(annotated):
+                folder = self.annotator.folder
+                raise ValueError(f"{folder}: the responses changed while the run began; give the same command again")
         bill.write(directory / _BILL)
         write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out).page())
         save_annotated(annotated, directory / "annotated.jsonl")

@@ -1,4 +1,4 @@
-"""Servers that a test starts on loopback and stops again."""
+"""Servers that a test starts on loopback and stops again, and the command that talks to them."""
 
 import os
 import signal
@@ -8,6 +8,9 @@ import time
 from contextlib import contextmanager
 
 import httpx2
+import pytest
+
+from aliquot.store import Pending
 
 
 def free_port():
@@ -38,6 +41,17 @@ def running(command, folder, alive, seconds, **settings):
         yield
     finally:
         _stop(server)
+
+
+def fetch_and_annotate(batch, prompts):
+    """Do what a command does: look for what is back, then ask for what is not; return that, or the message."""
+    ids, texts = list(prompts), list(prompts.values())
+    batch.fetch()
+    if batch.digest(ids, texts) is not None:
+        return batch.annotate(None, ids, texts, None)
+    with pytest.raises(Pending) as pending:
+        batch.annotate(None, ids, texts, None)
+    return str(pending.value)
 
 
 def _wait_for(server, alive, deadline, log):

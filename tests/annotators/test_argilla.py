@@ -12,11 +12,10 @@ from uuid import UUID
 
 import httpx2
 import pytest
-from running_server import free_port, running
+from running_server import fetch_and_annotate, free_port, running
 
 from aliquot.annotators.argilla import Argilla
 from aliquot.annotators.people import RETURNED
-from aliquot.store import Pending
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")  # by the SDK
 
@@ -90,7 +89,7 @@ def test_every_flat_export_yields_what_was_submitted_and_discarded_and_no_draft(
     else:
         rows = Dataset.from_dict(GenericIO.to_dict(annotated(rg), flatten=True))
         rows.to_json(file) if kind == "jsonl" else rows.to_parquet(file)
-    answers = list(batch.answers(tmp_path / "batch"))
+    answers = batch.answers(tmp_path / "batch")
     assert all(answer.prompt == PROMPTS[answer.id] and str(file) in answer.place for answer in answers)
     assert {(answer.id, answer.response, answer.annotator) for answer in answers if not answer.skipped} == {
         ("q1", RESPONSES["q1"], str(OWNER)), ("q1", "A bucket.", str(HELPER)),
@@ -201,13 +200,7 @@ def batch(server, tmp_path, monkeypatch, request):
 
 
 def annotate(batch, prompts=PROMPTS):
-    """Do what a command does: look for what is back, then ask for what is not."""
-    batch.fetch()
-    if batch.digest(list(prompts), list(prompts.values())) is None:
-        with pytest.raises(Pending) as pending:
-            batch.annotate(None, list(prompts), list(prompts.values()), None)
-        return str(pending.value)
-    return batch.annotate(None, list(prompts), list(prompts.values()), None)
+    return fetch_and_annotate(batch, prompts)
 
 
 def test_the_same_command_pushes_to_a_server_then_pulls_and_goes_on(server, batch, tmp_path):

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from aliquot.config import ROOT
+from aliquot.experiment import build
 from aliquot.launch import launcher
 from aliquot.launch.slurm import Cluster
-from aliquot.pipeline import build
 from aliquot.stages import Annotate, Finetune, Select
 from aliquot.store import Store
 from aliquot.strategies.random import Random

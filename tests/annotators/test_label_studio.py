@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 from running_label_studio import HELPER, OWNER, PASSWORD, label_studio
+from running_server import fetch_and_annotate
 
 from aliquot.annotators.label_studio import INTERFACE, LabelStudio
 from aliquot.annotators.people import RETURNED
-from aliquot.store import Pending
 
 #: What Label Studio 1.23.2 exported of a project in which `work` was done, and a second annotator answered q1 as well.
 EXPORTS = Path(__file__).parent / "label_studio"
@@ -51,13 +51,7 @@ def batch(server, tmp_path, monkeypatch, request):
 
 
 def annotate(batch, prompts=PROMPTS):
-    """Do what a command does: look for what is back, then ask for what is not."""
-    batch.fetch()
-    if batch.digest(list(prompts), list(prompts.values())) is None:
-        with pytest.raises(Pending) as pending:
-            batch.annotate(None, list(prompts), list(prompts.values()), None)
-        return str(pending.value)
-    return batch.annotate(None, list(prompts), list(prompts.values()), None)
+    return fetch_and_annotate(batch, prompts)
 
 
 def read(batch, prompts=PROMPTS):
@@ -196,7 +190,7 @@ def by_hand(tmp_path, *exports):
 
 @pytest.mark.parametrize("name", ["export.json", "snapshot.json", "export_min.json", "export.csv"])
 def test_every_export_yields_each_annotation_with_its_annotator_and_no_draft_or_prediction(tmp_path, name):
-    answers = list(by_hand(tmp_path, EXPORTS / name).answers(tmp_path / "batch"))
+    answers = by_hand(tmp_path, EXPORTS / name).answers(tmp_path / "batch")
     assert all(answer.prompt == PROMPTS[answer.id] for answer in answers)
     written = {(answer.id, answer.response, answer.annotator) for answer in answers if answer.response}
     first, second = (OWNER, HELPER) if name == "snapshot.json" else ("1", "2")

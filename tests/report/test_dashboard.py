@@ -13,10 +13,11 @@ import pytest
 from wandb_server import Server
 
 from aliquot.config import create
+from aliquot.experiment import build
 from aliquot.launch.plan import make_plan
 from aliquot.launch.sweep import Sweep
-from aliquot.pipeline import build, execute
-from aliquot.results import read_runs
+from aliquot.pipeline import execute
+from aliquot.report.reading import read_records, read_studies
 from aliquot.store import Store
 from mirror import read_back
 
@@ -62,7 +63,6 @@ def board(swept):
     """Make the dashboard of the sweep."""
     from aliquot.report.boards import Place, make_board
     from aliquot.report.findings import find
-    from aliquot.report.reading import read_studies
 
     store, sweep = swept
     (study,) = read_studies(store.root, [sweep.id])
@@ -147,7 +147,7 @@ def test_runs_are_chosen_by_what_they_have(swept, board):
 
 
 def test_of_several_studies_each_shows_its_own_runs(swept, board):
-    records = read_runs(swept[0].root)[:1]
+    records = read_records(swept[0].root)[:1]
     spec = board(2, records=records).spec()
     (runs,) = spec["view"]["spec"]["section"]["runSets"]
     assert runs["filters"]["filters"][0]["value"] == [record.id for record in records]

@@ -10,8 +10,8 @@ import pytest
 from cluster import SMALL, tasks, wait_until
 from safetensors.numpy import load_file
 
-from aliquot.pipeline import build
-from aliquot.results import read_runs
+from aliquot.experiment import build
+from aliquot.report.reading import read_records
 
 #: A finetuning that takes long enough to be disturbed.
 LONG = ("until=finetune", "strategy=random", "budget=300", "finetune.epochs=15")
@@ -28,7 +28,7 @@ def test_a_sweep_of_three_strategies_and_two_budgets_runs_to_its_end(cluster, al
         "evaluate": 7,
     }
     cluster.wait_for_jobs()
-    runs = read_runs(store)
+    runs = read_records(store)
     assert sorted((r.strategy, r.budget) for r in runs) == [
         (strategy, budget) for strategy in ("facility_location", "min_margin", "random") for budget in (20, 40)
     ]
@@ -84,14 +84,14 @@ def test_a_failed_stage_stops_what_depends_on_it_alone_and_is_tried_again(cluste
     states = cluster.states()
     assert states[tasks(store, "finetune")[f"finetune-{failing}"]] == "FAILED"
     assert sorted(states[job] for job in tasks(store, "evaluate").values()) == ["CANCELLED", "COMPLETED", "COMPLETED"]
-    assert [run.budget for run in read_runs(store)] == [40]
+    assert [run.budget for run in read_records(store)] == [40]
     said = aliquot("-m", "aliquot", "status")
     assert f"FAILED   finetune-{failing}" in said
     assert "Is a directory" in said
     obstacle.rmdir()
     assert "2 of 2 runs are finished" in submit(*grid, "hydra.launcher.wait=true")
     assert len(tasks(store, "finetune")) == len(tasks(store, "evaluate")) == 1
-    assert sorted(run.budget for run in read_runs(store)) == [20, 40]
+    assert sorted(run.budget for run in read_records(store)) == [20, 40]
 
 
 def test_two_sweeps_that_need_the_same_scoring_pass_share_its_job(cluster, submit, tmp_path):
@@ -103,7 +103,7 @@ def test_two_sweeps_that_need_the_same_scoring_pass_share_its_job(cluster, submi
     assert len(scoring[0]) == 1
     assert scoring[0] == scoring[1]
     cluster.wait_for_jobs()
-    assert len(read_runs(tmp_path / "store")) == 2
+    assert len(read_records(tmp_path / "store")) == 2
 
 
 def test_two_processes_of_a_job_share_scoring_and_finetuning(cluster, submit, run, tmp_path):
@@ -135,7 +135,7 @@ def test_a_cancelled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster
     assert cluster.states()[job] == "CANCELLED"
     submit(*LONG)
     cluster.wait_for_jobs()
-    assert len(read_runs(tmp_path / "store")) == 1
+    assert len(read_records(tmp_path / "store")) == 1
 
 
 @pytest.mark.parametrize(

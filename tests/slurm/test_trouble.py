@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cluster import tasks, wait_until
 
-from aliquot.results import read_runs
+from aliquot.report.reading import read_records
 
 
 def kill(task):
@@ -32,7 +32,7 @@ def progress(folder):
 
 
 def table(store):
-    return [(run.id, run.base, run.finetuned) for run in read_runs(store)]
+    return [(run.id, run.base, run.finetuned) for run in read_records(store)]
 
 
 def test_workers_killed_at_any_moment_and_the_same_command_again_give_the_same_table(cluster, submit, run, tmp_path):
@@ -49,7 +49,7 @@ def test_workers_killed_at_any_moment_and_the_same_command_again_give_the_same_t
         cluster.wait_for_jobs()
         assert cluster.states()[job] == "FAILED", f"{stage} had ended before it was killed"
         assert not (folder / "stage.json").exists()
-        assert not read_runs(store)
+        assert not read_records(store)
     submit(*wanted)
     cluster.wait_for_jobs()
     run("experiments=smoke", *wanted, f"store={alone}")

@@ -46,7 +46,7 @@ class Argilla(Tool):
         write_atomic(files / ".argilla" / "settings.json", json.dumps(settings(), indent=1))
         write_atomic(files / "records.json", json.dumps(records, ensure_ascii=False, indent=1))
 
-    def read_export(self, file: Path) -> Iterator[Answer]:
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer]:
         if file.suffix == ".json":
             rows = ((row, f"{file}, record {number}") for number, row in enumerate(read_rows(file, "Argilla"), start=1))
         elif (kind := format_of(file)) in ("jsonl", "parquet"):

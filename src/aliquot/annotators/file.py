@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from aliquot.annotators.people import SECOND, People, is_second, returned_files
+from aliquot.annotators.people import People
 from aliquot.annotators.returns import Answer, Problem
 from aliquot.pools.files import READERS, Record, format_of
 
@@ -26,12 +26,11 @@ class FileAnnotator(People):
     response: str = "response"
     annotator: str = "annotator"
 
-    def answers(self, folder: Path) -> Iterator[Answer | Problem]:
-        for file in returned_files(folder):
-            try:
-                yield from self._rows(file, SECOND if is_second(file, folder) else None)
-            except ValueError as error:  # other files may be read all the same
-                yield Problem(str(file), "", str(error))
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+        try:
+            yield from self._rows(file, by)
+        except ValueError as error:  # other files may be read all the same
+            yield Problem(str(file), "", str(error))
 
     def _rows(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
         kind = format_of(file)

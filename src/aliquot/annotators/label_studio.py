@@ -40,7 +40,7 @@ class LabelStudio(Tool):
         write_atomic(folder / self.imported, json.dumps(tasks, ensure_ascii=False, indent=1) + "\n")
         write_atomic(folder / INTERFACE, interface())
 
-    def read_export(self, file: Path) -> Iterator[Answer]:
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer]:
         if file.suffix == ".json":
             for number, row in enumerate(read_rows(file, "Label Studio"), start=1):
                 if "data" in row:

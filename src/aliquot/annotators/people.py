@@ -15,6 +15,7 @@ A batch is a folder that belongs to the user:
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -79,8 +80,7 @@ class People:
         folder = locate(self.folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"annotator.folder={self.folder}: {folder} is a file; name a folder for the batch")
-        for _ in self.answers(folder):
-            pass
+        self.answers(folder)
 
     def digest(self, ids: Sequence[str], prompts: Sequence[str]) -> str | None:
         """Return the hash of the responses to these prompts, or None where they cannot be used yet."""
@@ -149,8 +149,20 @@ class People:
     def fetch(self) -> None:
         """Bring into the folder what the annotators' tool holds, where it is a server."""
 
-    def answers(self, folder: Path) -> Iterator[Answer | Problem]:
-        """Yield every returned row, and what cannot be read."""
+    def answers(self, folder: Path) -> list[Answer | Problem]:
+        """Return every returned row, and what cannot be read."""
+        rows: list[Answer | Problem] = []
+        for file in self.files(folder):
+            stat = file.stat()
+            rows += _rows(self, file, SECOND if is_second(file, folder) else None, stat.st_size, stat.st_mtime_ns)
+        return rows
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the files that hold answers, in the order in which they count."""
+        return returned_files(folder)
+
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+        """Yield every row of a file, and what cannot be read; `by` wrote a row that does not say who."""
         raise NotImplementedError
 
     def remedy(self, folder: Path) -> str:
@@ -229,6 +241,12 @@ def read_requests(folder: Path) -> dict[str, str]:
         return {}
     rows = [json.loads(line) for line in text.split("\n") if line]
     return {row["id"]: row["prompt"] for row in rows}
+
+
+@functools.lru_cache(maxsize=256)
+def _rows(annotator: People, file: Path, by: str | None, size: int, modified_ns: int) -> tuple[Answer | Problem, ...]:
+    """Read one file; asked again for the same size and time, answer from memory: a sweep asks once per experiment."""
+    return tuple(annotator.read_file(file, by))
 
 
 def _write_requests(file: Path, requests: Mapping[str, str]) -> None:

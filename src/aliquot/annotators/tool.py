@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 from aliquot.annotators.people import RETURNED, People, returned_files
-from aliquot.annotators.returns import Answer
 from aliquot.pool import PoolSpec
 from aliquot.pools.files import read_lines
 from aliquot.sources import locate
@@ -75,10 +74,8 @@ class Tool(People):
         if self.url and (export := self.connect(self.url).pull()) is not None:
             write_atomic(locate(self.folder) / self.pulled, export)
 
-    def answers(self, folder: Path) -> Iterator[Answer]:
-        files = [*returned_files(folder), folder / self.pulled]
-        for file in filter(Path.exists, files):
-            yield from self.read_export(file)
+    def files(self, folder: Path) -> list[Path]:
+        return [*returned_files(folder), *filter(Path.exists, [folder / self.pulled])]
 
     def remedy(self, folder: Path) -> str:
         if self.url:
@@ -95,10 +92,6 @@ class Tool(People):
 
     def write(self, requests: Mapping[str, str], folder: Path) -> None:
         """Write the files that the tool imports."""
-        raise NotImplementedError
-
-    def read_export(self, file: Path) -> Iterator[Answer]:
-        """Yield what annotators answered, from one file that the tool exported."""
         raise NotImplementedError
 
 

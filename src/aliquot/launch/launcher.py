@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from aliquot import console
 from aliquot.config import create
+from aliquot.experiment import Experiment, build
 from aliquot.greedy.workers import num_cores
 from aliquot.launch import display
 from aliquot.launch.local import Board, run_tasks
@@ -22,7 +23,7 @@ from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
-from aliquot.pipeline import Experiment, ask, build, fetch
+from aliquot.pipeline import ask, fetch
 from aliquot.results import RunRecord, find_run, save_config
 from aliquot.store import Store, check_all
 

@@ -19,7 +19,7 @@ from aliquot.provenance import environment
 from aliquot.store import Stage, Store, write_atomic
 
 if TYPE_CHECKING:
-    from aliquot.pipeline import Experiment
+    from aliquot.experiment import Experiment
 
 _RECORD = "sweep.json"
 

@@ -20,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from aliquot import console
 from aliquot.cli import explain
 from aliquot.config import Config, create
+from aliquot.experiment import Experiment, build
 from aliquot.launch.plan import task_name
 from aliquot.launch.sharing import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.lease import Lease
-from aliquot.pipeline import Experiment, build, build_stage, execute
+from aliquot.pipeline import build_stage, execute
 from aliquot.provenance import environment
 from aliquot.results import find_run
 from aliquot.store import Store, read_record

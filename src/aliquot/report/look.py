@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from aliquot.clustering import number_rows
 from aliquot.features import gaussian_projection, project
 from aliquot.kernels import RBF, Cosine, mean_similarity
 from aliquot.pools.prepare import load_prepared
@@ -176,7 +177,7 @@ def _lengths(scores: Scores, rows: Sequence[Rows]) -> Lengths:
 def _nearness(features: Float32[np.ndarray, "n d"], rows: Sequence[Rows]) -> Nearness:
     sample = _sample(len(features), NUM_SAMPLED)
     unit = measures.typical_distance(features, sample)
-    labels = measures.same_as(features)
+    labels = number_rows(features)
     within = [measures.distances_within(features, chosen, _sample(len(chosen), NUM_SAMPLED // 4)) for chosen in rows]
     return Nearness(
         measures.distances_to_nearest(features, sample, rows) / unit,

@@ -82,12 +82,6 @@ def _cleared(squared: np.ndarray, norms: np.ndarray) -> np.ndarray:
     return np.where(squared < _ROUNDING * norms, 0.0, squared)
 
 
-def same_as(features: Features) -> Int64[np.ndarray, " n"]:
-    """Return a number for each row that is the same where, and only where, all features are the same."""
-    rows = np.ascontiguousarray(features + np.float32(0.0))  # -0.0 becomes 0.0
-    return np.unique(rows.view([("", f"V{rows.strides[0]}")]).ravel(), return_inverse=True)[1].astype(np.int64)
-
-
 def duplicate_share(labels: Int64[np.ndarray, " n"], choice: Rows) -> float:
     """Return which share of a choice has the same features as another row of the choice."""
     _, inverse, counts = np.unique(labels[choice], return_inverse=True, return_counts=True)

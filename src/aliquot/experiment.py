@@ -1,0 +1,166 @@
+"""An experiment: what one configuration describes, with all checked that can be checked before anything expensive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from aliquot import console
+from aliquot.config import Until, create, parse_budget
+from aliquot.pools.clean import EVALUATE
+from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
+from aliquot.store import Stage, Store, check_all, upstream_first
+from aliquot.strategies.base import Strategy, check_requirements
+from aliquot.types import Pool
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything one run is about: the stages in the order they are done, and what to call it.
+
+    Args:
+        stages: upstream first; the last one is the goal.
+        strategy: the name of the choice.
+        pool: the name of the pool.
+        num_prompts: its size.
+        budget: prompts to annotate.
+        seed: of this run.
+        overrides: what the command line changed, to suggest the next command.
+    """
+
+    stages: tuple[Stage[Any], ...]
+    strategy: str
+    pool: str
+    num_prompts: int
+    budget: int
+    seed: int
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The identity of the run: its goal's key and, since a ranking serves many, its budget."""
+        goal = self.stages[-1]
+        return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
+
+    @property
+    def arm(self) -> str:
+        """The strategy, with the settings of it and of the scorer that the command line changed, but for seeds."""
+        changed = [o for o in self.overrides if o.startswith(("strategy.", "strategy/", "scorer"))]
+        shown = [o.removeprefix("strategy.").removeprefix("strategy/") for o in changed if "seed=" not in o]
+        return " ".join([self.strategy, *shown])
+
+    @property
+    def waiting(self) -> Annotate | None:
+        """The stage that people have to answer before it can be done, or None."""
+        return next((stage for stage in self.stages if isinstance(stage, Annotate) and stage.waits()), None)
+
+    @property
+    def ready(self) -> tuple[Stage[Any], ...]:
+        """The stages that need no answers of people, or have them."""
+        waiting = self.waiting
+        return tuple(stage for stage in self.stages if not any(up is waiting for up in upstream_first([stage])))
+
+
+def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...] = ()) -> Experiment:
+    """Turn a composed config into an experiment.
+
+    The pool is prepared on the way, unless it is already: its size decides the budget and the plan.
+
+    Args:
+        cfg: without Hydra's own node.
+        choice: the name of the strategy; None asks Hydra for it, and for the overrides.
+        overrides: what the command line changed.
+
+    Raises:
+        ValueError: a field is wrong, the pool cannot be read, or the strategy needs what the scorer does not keep.
+    """
+    if choice is None:
+        choice, overrides = _command_line(cfg)
+    parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
+    parts |= {group: create(cfg, group) for group in ("finetune", "evaluate", "trainer")}
+    spec, strategy = parts["pool"], parts["strategy"]
+    if not isinstance(strategy, Strategy):
+        raise ValueError(
+            f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
+        )
+    prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
+    draft, assists = partial(_stages, parts, prepare, cfg.until), parts["trainer"].place().rank > 0
+    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), draft, silent=assists)
+    budget = parse_budget(cfg.budget, len(pool), pool.name)
+    check_requirements(strategy, pool, parts["scorer"])
+    return Experiment(
+        stages=_stages(parts, prepare, cfg.until, budget, len(pool), Store(Path(cfg.store))),
+        strategy=choice,
+        pool=pool.name,
+        num_prompts=len(pool),
+        budget=budget,
+        seed=cfg.seed,
+        overrides=overrides,
+    )
+
+
+def _stages(
+    parts: dict[str, Any],
+    prepare: Prepare,
+    until: Until,
+    budget: int = 1,
+    num_prompts: int = 1,
+    store: Store | None = None,
+) -> tuple[Stage[Any], ...]:
+    """Return the stages up to the goal, upstream first; drafted without a store, which knows what people returned."""
+    model, strategy, trainer = parts["model"], parts["strategy"], parts["trainer"]
+    score = Score(model, prepare, parts["scorer"], trainer, num_prompts)
+    needs_scores = bool(strategy.requires - {"tasks"})
+    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
+    annotate = Annotate(select, parts["annotator"], budget)
+    if store is not None:
+        annotate = annotate.settled(store)
+    finetune = Finetune(model, annotate, parts["finetune"], trainer)
+    base = Evaluate(model, None, parts["evaluate"], trainer)
+    goal: Stage[Any] = {
+        Until.score: score,
+        Until.select: select,
+        Until.annotate: annotate,
+        Until.finetune: finetune,
+        Until.evaluate: Evaluate(model, finetune, parts["evaluate"], trainer),
+    }[until]
+    chain = list(
+        {stage.key: stage for stage in upstream_first([goal])}.values()
+    )  # parts of a ranking share a scoring pass
+    if until == Until.evaluate:
+        chain.insert(-2, base)  # before finetuning: what keeps an evaluation from working shows early
+    return tuple(chain)
+
+
+def _prepared(
+    prepare: Prepare, store: Store, draft: Callable[[], Sequence[Stage[Any]]], silent: bool
+) -> tuple[Pool, Prepare]:
+    """Return the pool, and the stage that knows what is in it; read and cleaned now if it was not before.
+
+    That may take long, so what can be known to fail without it is looked at first. `draft` makes the stages of the
+    experiment before the pool is known: their keys are not the final ones, and whatever reads the pool is to do.
+    """
+    if store.record(prepare) is None:
+        check_all(stage for stage in draft() if store.record(stage) is None)
+        store.check_writable()
+        if not silent:
+            console.say(prepare.title())
+        store.ensure(prepare)
+        if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
+            console.say(f"{lost}: {store.directory(prepare)}")
+    return store.get(prepare), prepare.settled(store)
+
+
+def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:
+    """Return the strategy's name and the overrides as typed; composed without a command line, by its module."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return str(cfg.strategy._target_).split(".")[-2], ()
+    hydra = HydraConfig.get()
+    return str(hydra.runtime.choices["strategy"]), tuple(hydra.overrides.task)
