@@ -18,7 +18,7 @@ from aliquot.report.ablation import find_ablations
 from aliquot.report.answer import times
 from aliquot.report.drawings import COLOURS, INK, NEUTRAL, apart
 from aliquot.report.figures import draw, draw_into
-from aliquot.report.findings import Comparison, Estimate, Finding, Findings, Saved
+from aliquot.report.findings import Comparison, Curve, Estimate, Finding, Findings, Saved
 from aliquot.report.picks import Picks
 from aliquot.report.study import Arm, Study
 
@@ -69,7 +69,17 @@ def findings_of(study: Study) -> Findings:
                     cell.runs,
                 )
             )
-    return Findings({name: estimate(float(study.base[name].mean())) for name in study.benchmarks}, found, (), ())
+    differences: dict[tuple[str, str], list[float]] = {}
+    for f in found:
+        if f.comparison:
+            differences.setdefault((f.benchmark, f.arm.name), []).append(f.comparison.difference.value)
+    arms = {cell.arm.name: cell.arm for cell in study.cells}
+    curves = []
+    for (benchmark, name), values in differences.items():
+        p = 0.01 if abs(np.mean(values)) > 0.02 else 0.5
+        comparison = Comparison(estimate(float(np.mean(values))), p, p, "paired bootstrap", 3)
+        curves.append(Curve(benchmark, arms[name], tuple(BUDGETS), estimate(0.5), comparison))
+    return Findings({name: estimate(float(study.base[name].mean())) for name in study.benchmarks}, found, curves, ())
 
 
 def drawn(study, picks=None):
@@ -130,6 +140,24 @@ def test_points_stand_where_their_titles_say(few_drawn):
         assert np.corrcoef(value, along)[0, 1] > 0.9999
         if name.startswith("accuracy"):
             assert np.corrcoef(log_budget, x)[0, 1] > 0.9999
+
+
+def test_the_study_at_a_glance_has_a_panel_a_benchmark_and_one_order_of_arms(few, few_drawn):
+    drawing = few_drawn["areas"]
+    panels = drawing.figure.axes
+    assert [axes.get_title(loc="left") for axes in panels] == list(few.benchmarks)
+    said = {}
+    for title, x, y in points(drawing):
+        arm, value = re.fullmatch(r"(.+), all budgets: (\S+) points .*", title).groups()
+        said.setdefault(arm, []).append((float(value.replace("\N{MINUS SIGN}", "-")), x, y))
+    expected = {c.arm.name: [] for c in findings_of(few).curves}
+    for c in findings_of(few).curves:
+        expected[c.arm.name].append(round(100 * c.comparison.difference.value, 1))
+    assert {arm: [value for value, _, _ in found] for arm, found in said.items()} == expected
+    for found in said.values():
+        assert len({y for _, _, y in found}) == 1, "an arm is one row through all panels"
+    rows = sorted(said, key=lambda arm: said[arm][0][2])
+    assert rows == sorted(rows, key=lambda arm: -sum(expected[arm]))
 
 
 def test_many_arms_get_a_panel_each_and_random_is_in_all_of_them(many_drawn):

@@ -1,7 +1,7 @@
 """All figures of a study, in the order in which a report tells them.
 
-Their names begin with what they show: accuracy, differences, saved, cost, ablation, picks. Of what is drawn for each
-benchmark, the benchmark ends the name.
+Their names begin with what they show: areas, accuracy, differences, saved, cost, ablation, picks. Of what is drawn for
+each benchmark, the benchmark ends the name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aliquot.report.findings import Findings
 from aliquot.report.pick_figures import PICK_FIGURES
 from aliquot.report.picks import Picks
 from aliquot.report.study import Study
-from aliquot.report.whiskers import draw_cost, draw_differences, draw_saved
+from aliquot.report.whiskers import draw_areas, draw_cost, draw_differences, draw_saved
 
 _PER_PROCESS = 2  # figures, for which it is worth to start one
 
@@ -52,6 +52,7 @@ def _makers(study: Study, findings: Findings, picks: Picks | None) -> list[Calla
     similarity = picks.similarity if picks else {}
     by_benchmark = (draw_accuracy, draw_differences, draw_saved, draw_cost)
     return [
+        partial(draw_areas, findings),
         *(partial(make, findings, benchmark) for make in by_benchmark for benchmark in study.benchmarks),
         *(partial(draw_ablation, ablation, findings, similarity) for ablation in find_ablations(arms)),
         *(partial(make, picks) for make in PICK_FIGURES if picks),

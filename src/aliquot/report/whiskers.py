@@ -18,7 +18,7 @@ from aliquot.report.drawings import (
     thinned,
     wrapped,
 )
-from aliquot.report.findings import Finding, Findings, Saved
+from aliquot.report.findings import Comparison, Finding, Findings, Saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,38 @@ class Whisker:
     title: str
     filled: bool = True
     marker: str = "o"
+
+
+def draw_areas(findings: Findings) -> Drawing | None:
+    """Draw the paired differences to random over all budgets, a panel a benchmark: the whole study at a glance."""
+    by_arm: dict[str, dict[str, Comparison]] = {}
+    for curve in findings.curves:
+        if curve.comparison:
+            by_arm.setdefault(curve.arm.name, {})[curve.benchmark] = curve.comparison
+    if not by_arm:
+        return None
+    names = sorted(by_arm, key=lambda name: -fmean(c.difference.value for c in by_arm[name].values()))
+    columns = min(2, len(findings.base))
+    rows = -(-len(findings.base) // columns)
+    height = rows * (0.3 + row_height(names) * len(names)) + 0.5
+    canvas = Canvas(height, rows, columns, sharey=True)
+    panels = [axes for row in canvas.panels for axes in row]
+    for benchmark, axes in zip(findings.base, panels, strict=False):
+        fill_panel(canvas, axes, [_whisker(name, "all budgets", by_arm[name][benchmark]) for name in names])
+        axes.axvline(0, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
+        axes.set_title(benchmark)
+    canvas.hide_beyond(len(findings.base))
+    canvas.figure.supxlabel("difference from random, points, mean over the logarithm of the budget")
+    said = "; ".join(
+        f"{benchmark}: " + ", ".join(f"{name} {points(by_arm[name][benchmark].difference.value)}" for name in names)
+        for benchmark in findings.base
+    )
+    return canvas.drawing(
+        "areas",
+        "All budgets at once: difference from random",
+        "Mean score over the logarithm of the budget minus that of random, in points, with 95 % intervals. Solid: "
+        f"p < {LEVEL} after Holm's correction. {said}.",
+    )
 
 
 def draw_differences(findings: Findings, benchmark: str) -> Drawing | None:
@@ -114,8 +146,9 @@ def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
     fill_panel(canvas, gain, [_difference(f) for f in series])
     cost.hlines(range(len(series)), 0, [w.value for w in seconds], color=ACCENT, linewidth=1.6)
     cost.set_xlim(left=-0.06 * max(w.value for w in seconds))  # a marker at 0 stays off the names
-    for axes in (cost, gain):
-        axes.locator_params(axis="x", nbins=4)
+    for axes, ticks in ((cost, 3), (gain, 4)):
+        axes.locator_params(axis="x", nbins=ticks)
+    cost.xaxis.set_major_formatter("{x:,.0f}")
     cost.set_xlabel("device-seconds")
     gain.axvline(0, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
     gain.set_xlabel("gain over random, points")
@@ -180,14 +213,17 @@ def _panels(findings: Findings, benchmark: str, shown: Callable[[Finding], bool]
 
 
 def _difference(f: Finding) -> Whisker:
-    c = f.comparison
-    assert c is not None
+    assert f.comparison is not None
+    return _whisker(f.arm.name, f"{f.budget:,} prompts", f.comparison)
+
+
+def _whisker(arm: str, where: str, c: Comparison) -> Whisker:
     low, value, high = (100 * end for end in (c.difference.low, c.difference.value, c.difference.high))
     title = (
-        f"{f.arm.name}, {f.budget:,} prompts: {points(c.difference.value)} points ({interval(c.difference)}), "
+        f"{arm}, {where}: {points(c.difference.value)} points ({interval(c.difference)}), "
         f"{p_value(c.p_adjusted)} after Holm's correction, {c.test}"
     )
-    return Whisker(f.arm.name, value, low, high, title, filled=c.p_adjusted < LEVEL)
+    return Whisker(arm, value, low, high, title, filled=c.p_adjusted < LEVEL)
 
 
 def _saved(f: Finding) -> Whisker:
