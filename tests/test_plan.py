@@ -52,6 +52,7 @@ class Select(Step):
 @dataclass(frozen=True)
 class Annotate(Step):
     name: ClassVar[str] = "annotate"
+    resources: ClassVar[str | None] = None
     select: Select = field(default_factory=Select)
 
 
@@ -133,6 +134,37 @@ def test_seconds_are_estimated_from_stages_of_the_same_kind_by_their_size(tmp_pa
         record = store.directory(stage) / "stage.json"
         record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": seconds}))
     assert make_plan([Score(4, amount=30)], store).tasks[0].seconds == pytest.approx(60)
+
+
+def test_annotating_that_takes_time_is_a_task_that_finetuning_waits_for(tmp_path):
+    @dataclass(frozen=True)
+    class Asked(Annotate):
+        resources: ClassVar[str | None] = "annotate"
+
+    stages = [
+        Finetune(seed, annotate=Asked(budget, select=Select(budget=budget))) for budget in (1, 2) for seed in (1, 2)
+    ]
+    plan = make_plan(stages, Store(tmp_path))
+    assert kinds(plan).count("annotate") == 2
+    needs = {task.name: task.needs for task in plan.tasks}
+    for stage in stages:
+        assert needs[task_name(stage)] == (task_name(stage.annotate),)
+        assert [name.split("-")[0] for name in needs[task_name(stage.annotate)]] == ["select"]
+
+
+def test_seconds_of_annotating_are_those_of_the_same_annotator(tmp_path):
+    @dataclass(frozen=True)
+    class Asked(Step):
+        name: ClassVar[str] = "annotate"
+        annotator: str = "quick"
+
+        def inputs(self):
+            return {**super().inputs(), "annotator": self.annotator}
+
+    store = Store(tmp_path)
+    store.ensure(Asked(1))
+    assert make_plan([Asked(2)], store).tasks[0].seconds is not None
+    assert make_plan([Asked(2, annotator="slow")], store).tasks[0].seconds is None
 
 
 def test_of_stages_that_agree_in_what_a_check_looks_at_one_is_checked():

@@ -24,6 +24,15 @@ class Annotator(Protocol):
         """What messages and bills call the annotator."""
         ...
 
+    @property
+    def resources(self) -> str | None:
+        """What a job asks for in which it answers, by the name in the launcher; None where that takes no time."""
+        ...
+
+    def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
+        """Return about what responses to so many prompts cost at most, if they are like a sample of the pool's."""
+        ...
+
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError for what can be known to fail before any prompt is chosen."""
         ...
@@ -52,6 +61,11 @@ class Oracle:
     """Reveals the responses that the pool's own source already holds: for research, where they exist."""
 
     name: ClassVar[str] = "Oracle"
+    resources: ClassVar[None] = None
+
+    def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
+        """Return 0: all responses are there already."""
+        return 0.0
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError where the source holds no responses."""

@@ -55,8 +55,8 @@ def _console() -> Console:
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=110)
 
 
-def show_plan(experiment: Experiment, store: Store) -> None:
-    """Print what will be done and what is done already."""
+def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
+    """Print what will be done, what is done already, and what annotators may cost."""
     say(
         f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
         f"'{experiment.pool}', seed {experiment.seed}"
@@ -67,6 +67,13 @@ def show_plan(experiment: Experiment, store: Store) -> None:
         state = "to do" if record is None else f"done ({record['seconds']:.0f} s, {record['finished'][:16]})"
         table.add_row(str(number), stage.title(), stage.key, state)
     _console().print(table)
+    show_quote(cost)
+
+
+def show_quote(cost: float) -> None:
+    """Say before anything is bought what it may cost; nothing where it is free."""
+    if cost:
+        say(f"Annotating costs at most about {cost:,.2f}.")
 
 
 def show_checked() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
 from aliquot.store import Stage, Store, check_all, upstream_first
 from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.types import Pool
+
+_NUM_SAMPLED = 1000  # prompts of a pool, for how long they are
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,26 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         seed=cfg.seed,
         overrides=overrides,
     )
+
+
+def quote(experiments: Iterable[Experiment], store: Store) -> float:
+    """Return about what the annotations that experiments lack cost at most, if choices are like the pool on average.
+
+    Every ranking counts to its deepest budget, and nobody answers more prompts than the pool has.
+    """
+    rankings: dict[tuple[str, str], dict[str, Annotate]] = {}
+    for experiment in experiments:
+        for stage in experiment.stages:
+            if isinstance(stage, Annotate) and store.record(stage) is None:
+                known = rankings.setdefault((repr(stage.annotator), stage.select.pool.key), {})
+                if stage.select.key not in known or known[stage.select.key].budget < stage.budget:
+                    known[stage.select.key] = stage
+    cost = 0.0
+    for stages in (list(known.values()) for known in rankings.values()):
+        pool = store.get(stages[0].select.pool)
+        sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
+        cost += stages[0].annotator.quote(min(len(pool), sum(stage.budget for stage in stages)), sample)
+    return cost
 
 
 def _stages(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from aliquot import console
 from aliquot.annotators.people import People
 from aliquot.config import Until, create
-from aliquot.experiment import Experiment, build
+from aliquot.experiment import Experiment, build, quote
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> float:
     store = Store(Path(cfg.store))
     todo = [stage for stage in experiment.stages if store.record(stage) is None]
     if not assists:
-        console.show_plan(experiment, store)
+        console.show_plan(experiment, store, quote([experiment], store))
     store.check_writable()
     check_all(todo)
     for stage in todo:

@@ -66,6 +66,10 @@ class Prepare(Stage[Pool]):
     without: Benchmark | ValidationLoss | None = None
     digest: str | None = field(default=None, metadata={"key": False})
 
+    @property
+    def resources(self) -> None:
+        return None
+
     def title(self) -> str:
         return f"pool: read the prompts of '{self.source.name}', without their responses"
 
@@ -156,6 +160,10 @@ class SelectPart(Stage[Selection]):
     budget: int
     part: int
     trainer: TrainerSpec = field(metadata={"key": False})
+
+    @property
+    def resources(self) -> str:
+        return Select.name
 
     def title(self) -> str:
         return f"select: part {self.part + 1} of {self.strategy.num_parts}, by {type(self.strategy).__name__}"
@@ -260,6 +268,10 @@ class Annotate(Stage[AnnotatedSet]):
     annotator: Annotator
     budget: int
     digest: str | None = None
+
+    @property
+    def resources(self) -> str | None:
+        return self.annotator.resources
 
     def inputs(self) -> dict[str, object]:
         known = {name: value for name, value in super().inputs().items() if name != "digest" or self.digest}

@@ -41,6 +41,11 @@ class Stage(Generic[T]):
     #: Raise it when the code changes what the same fields lead to.
     version: ClassVar[int] = 1
 
+    @property
+    def resources(self) -> str | None:
+        """What a job of its own asks for, by the name in the launcher; None where whoever needs it does it first."""
+        return self.name
+
     def inputs(self) -> dict[str, object]:
         """Return what the result depends on; the key is its hash."""
         return _fields(self)

@@ -6,12 +6,13 @@ The server's address and the key come from the environment, OPENAI_BASE_URL and 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from aliquot.annotators.asking import Again, Asking, Purse
@@ -49,6 +50,8 @@ class EndpointTeacher(Teacher):
         timeout: of one request, in seconds.
     """
 
+    resources: ClassVar[str] = "annotate"
+
     model: str
     system: str | None = None
     token_limit: str = field(default="max_tokens", metadata={"key": False})
@@ -78,6 +81,10 @@ class EndpointTeacher(Teacher):
     @property
     def name(self) -> str:
         return self.model
+
+    def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
+        """Return the price of prompts like these and the longest responses, and never more than `max_cost`."""
+        return min(super().quote(num_prompts, sample), math.inf if self.max_cost is None else self.max_cost)
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError where the client or the key is missing, or the server is, or does not know the model."""

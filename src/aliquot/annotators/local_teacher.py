@@ -6,7 +6,7 @@ import hashlib
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from aliquot.annotators.ledger import LENGTH, Ledger, Question, Reply, now
 from aliquot.annotators.teacher import Teacher
@@ -36,6 +36,8 @@ class LocalTeacher(Teacher):
         batch_size: prompts at once.
         trainer: on which device.
     """
+
+    resources: ClassVar[str] = "score"  # it reads and writes as the scoring pass does
 
     model: Model
     batch_size: int = field(default=16, metadata={"key": False})

@@ -56,6 +56,7 @@ class People:
 
     #: What messages and bills call them.
     name: ClassVar[str]
+    resources: ClassVar[None] = None
 
     folder: str
     allow_partial: bool = False
@@ -74,6 +75,10 @@ class People:
     def identity(self) -> dict[str, object]:
         """Name the kind of annotator; the responses themselves are named by their digest."""
         return {"annotator": type(self).__name__}
+
+    def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
+        """Return the price of the responses, second ones included."""
+        return self.price * (1 + self.double) * num_prompts
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError where the folder is a file, or returned files cannot be read."""

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from statistics import fmean
+from typing import Any, ClassVar, cast
 
 from aliquot.annotators.bill import Bill, Price
 from aliquot.annotators.ledger import Ledger, Question, Reply
@@ -63,10 +64,18 @@ class Teacher:
         if self.max_tokens < 1:
             raise ValueError(f"annotator.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more")
 
+    #: Of the launcher, for a job in which the teacher answers.
+    resources: ClassVar[str]
+
     @property
     def name(self) -> str:
         """What messages and bills call the teacher."""
         raise NotImplementedError
+
+    def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
+        """Return the price of prompts like these, and of responses as long as they may be."""
+        tokens_in = fmean(map(self.tokens_in, sample))
+        return self.price_per_million.of(round(num_prompts * tokens_in), num_prompts * self.max_tokens)
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError where the teacher cannot be asked; no prompt leaves the pool for that."""

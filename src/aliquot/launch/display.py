@@ -25,8 +25,8 @@ _SECONDS_BETWEEN_LINES = 30.0
 LINES_OF_AN_ERROR = 3
 
 
-def show_plan(sweep: Sweep, plan: Plan) -> None:
-    """Print how many stages of each kind there are, how many are done, and how long the rest is likely to take."""
+def show_plan(sweep: Sweep, plan: Plan, cost: float) -> None:
+    """Print how many stages of each kind there are, how many are done, how long and how costly the rest is."""
     console.say(f"Sweep {sweep.id}: {len(sweep.runs):,} experiments")
     table = Table("stage", "distinct", "done", "to do", "device time", box=None, pad_edge=False, header_style="dim")
     for column in table.columns[1:]:
@@ -38,6 +38,7 @@ def show_plan(sweep: Sweep, plan: Plan) -> None:
             stage, f"{distinct:,}", f"{num_done:,}", f"{distinct - num_done:,}", _device_time([t.seconds for t in todo])
         )
     console.print_table(table)
+    console.show_quote(cost)
 
 
 def _device_time(seconds: Sequence[float | None]) -> str:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from aliquot import console
 from aliquot.config import create
-from aliquot.experiment import Experiment, build
+from aliquot.experiment import Experiment, build, quote
 from aliquot.greedy.workers import num_cores
 from aliquot.launch import display
 from aliquot.launch.local import Board, run_tasks
@@ -77,7 +77,7 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     experiments = [build(job.cfg, job.strategy, job.overrides) for job in jobs]
     plan = make_plan((stage for experiment in experiments for stage in experiment.ready), store)
     sweep = Sweep.of(experiments, plan, shlex.join(["python", *sys.argv]))
-    display.show_plan(sweep, plan)
+    display.show_plan(sweep, plan, quote(experiments, store))
     waiting = [stage for experiment in experiments if experiment.waiting for stage in experiment.stages]
     check_all([*plan.todo, *(stage for stage in waiting if store.record(stage) is None)])
     for stage in plan.todo:

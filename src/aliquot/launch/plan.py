@@ -17,8 +17,6 @@ from aliquot.store import Stage, Store, canonical, upstream_first
 
 #: Every kind of stage, upstream first.
 KINDS = ("pool", "score", "select_part", "select", "annotate", "finetune", "evaluate")
-#: Short stages, done by whoever needs them first: a job of their own would wait longer than it works.
-_SHARED = ("pool", "annotate")
 #: Finished stages of a kind that an estimate looks back on.
 _REMEMBERED = 20
 
@@ -44,8 +42,9 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """The kind of resources it needs: score, select, finetune or evaluate."""
-        return "select" if self.stage.name == "select_part" else self.stage.name
+        """The kind of resources it needs: score, select, annotate, finetune or evaluate."""
+        assert self.stage.resources is not None, "a stage that whoever needs it builds is no task"
+        return self.stage.resources
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
     tasks = [
         Task(stage, tuple(dict.fromkeys(_needs(stage, todo))), estimate(stage, store))
         for stage in todo.values()
-        if stage.name not in _SHARED
+        if stage.resources
     ]
     kinds = sorted({stage.name for stage in distinct.values()}, key=KINDS.index)
     names = {kind: [name for name, stage in distinct.items() if stage.name == kind] for kind in kinds}
@@ -101,22 +100,22 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
 def _needs(stage: Stage[Any], todo: dict[str, Stage[Any]]) -> Iterator[str]:
     """Yield the tasks that a stage waits for, looking through the stages that it builds itself."""
     for upstream in stage.upstream():
-        if upstream.name in _SHARED:
+        if upstream.resources is None:  # a job of its own would wait longer than it works
             yield from _needs(upstream, todo)
         elif task_name(upstream) in todo:
             yield task_name(upstream)
 
 
 def estimate(stage: Stage[Any], store: Store) -> float | None:
-    """Return how many seconds a stage will take, from those of its kind and model that the store holds, or None.
+    """Return how many seconds a stage will take, from those of its kind, model and annotator in the store, or None.
 
     Seconds are taken to grow with `Stage.size`; the median of the latest counts.
     """
-    model = canonical(stage.inputs().get("model"))
+    worker = {name: canonical(stage.inputs().get(name)) for name in ("model", "annotator")}
     rates = [
         record["seconds"] / record["size"]
         for record in _latest_records(store.root / stage.name)
-        if record.get("size") and record["fields"].get("model") == model
+        if record.get("size") and worker == {name: record["fields"].get(name) for name in worker}
     ]
     return statistics.median(rates) * stage.size() if rates else None
 

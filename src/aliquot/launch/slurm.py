@@ -72,7 +72,7 @@ class Cluster:
     """Where and how jobs are submitted.
 
     Args:
-        resources: score, select, finetune, evaluate -> what their jobs ask for.
+        resources: score, select, annotate, finetune, evaluate -> what their jobs ask for.
         options: of every job, by the names of sbatch: account, partition, qos, constraint; None is left out.
         setup: shell lines before the worker, such as module load.
         max_jobs: jobs of one array that run at once.
