@@ -16,9 +16,7 @@ import pytest
 
 from aliquot.config import ROOT
 from aliquot.experiment import build
-from aliquot.launch import launcher
-from aliquot.launch.slurm import Cluster
-from aliquot.stages import Annotate, Finetune, Select
+from aliquot.stages import Annotate, Finetune
 from aliquot.store import Store
 from aliquot.strategies.random import Random
 from aliquot.types import Pool, Scores
@@ -194,31 +192,6 @@ def test_a_waiting_sweep_asks_once_for_the_prompts_of_all_and_one_batch_serves_i
     again = sweep()
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(done(tmp_path, "finetune")) == 2 and "prompts wait" not in again.stdout
-
-
-def test_on_a_cluster_no_job_waits_for_people(compose, tmp_path, folder, monkeypatch, capsys):
-    submitted = []
-    monkeypatch.setattr(Cluster, "check", lambda self: None)
-
-    def submit(store, sweep, cluster):
-        submitted.append(sweep)
-        return {task.name: "1" for task in sweep.tasks}
-
-    monkeypatch.setattr(launcher, "submit", submit)
-    store = tmp_path / "store"
-    small = ["pool.limit=200", "tracker=none", f"store={store}", *FILES, f"annotator.folder={folder}", "until=finetune"]
-    jobs = [launcher.Job(compose(*small, f"budget={budget}"), "random", (f"budget={budget}",)) for budget in (8, 16)]
-    launcher.launch_on_cluster(jobs, Cluster({}))
-    (sweep,) = submitted
-    assert [task.kind for task in sweep.tasks] == ["select"]
-    assert "2 of 2 experiments wait for people: these jobs choose their prompts" in capsys.readouterr().out
-    (select,) = [stage for stage in build(jobs[1].cfg).stages if isinstance(stage, Select)]
-    Store(store).ensure(select)
-    launcher.launch_on_cluster(jobs, Cluster({}))
-    assert len(submitted) == 1 and "16 of 16 prompts wait" in capsys.readouterr().out
-    answer(folder)
-    launcher.launch_on_cluster(jobs, Cluster({}))
-    assert [task.kind for task in submitted[1].tasks] == ["finetune", "finetune"]
 
 
 def test_nothing_of_a_response_reaches_a_strategy(files, folder, tmp_path, monkeypatch):
