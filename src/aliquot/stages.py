@@ -21,7 +21,6 @@ import numpy as np
 from aliquot.annotate import Annotator, load_annotated, save_annotated
 from aliquot.annotators.bill import Bill
 from aliquot.annotators.people import People, digest_of
-from aliquot.annotators.quality import Quality
 from aliquot.benchmark import Benchmark
 from aliquot.evaluate import check_evaluable, evaluate, load_result
 from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter, take_part
@@ -320,7 +319,7 @@ class Annotate(Stage[AnnotatedSet]):
                 folder = self.annotator.folder
                 raise ValueError(f"{folder}: the responses changed while the run began; give the same command again")
         bill.write(directory / _BILL)
-        write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out).page())
+        write_atomic(directory / _QUALITY, self.annotator.quality(annotated, bill.left_out).page())
         save_annotated(annotated, directory / "annotated.jsonl")
 
     def bill(self, store: Store) -> Bill | None:

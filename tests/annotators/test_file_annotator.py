@@ -77,6 +77,19 @@ def test_the_run_waits_without_a_trace_and_the_same_command_finetunes_on_what_ca
     assert "nothing was computed" in capsys.readouterr().out
 
 
+def test_the_page_beside_the_run_tells_how_far_two_annotators_agree_and_their_bill_has_both(files, folder, tmp_path):
+    files("until=annotate", "annotator.double=0.5")
+    answer(folder)
+    twice = asked(folder, "to_annotate_second.jsonl")
+    assert 5 < len(twice) < 35
+    answer(folder, twice, "second/a.jsonl", say="another answer to {prompt}")
+    files("until=annotate", "annotator.double=0.5", "annotator.price=2")
+    (page,) = (tmp_path / "store" / "runs").glob("*/quality.html")
+    assert f"{len(twice)} prompts were answered by two annotators" in page.read_text()
+    record = json.loads((page.parent / "results.json").read_text())
+    assert record["annotation_cost"] == 2 * (40 + len(twice))
+
+
 def test_a_command_line_that_waits_exits_with_0_and_names_itself(tmp_path):
     command = [
         "run.py", "pool.limit=200", "budget=5", *FILES, f"annotator.folder={tmp_path}/my batch", "tracker=none",
