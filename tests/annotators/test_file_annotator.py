@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from aliquot.annotators.people import People
 from aliquot.config import ROOT
 from aliquot.experiment import build
+from aliquot.pipeline import ask, fetch
 from aliquot.stages import Annotate, Finetune
 from aliquot.store import Store
 from aliquot.strategies.random import Random
@@ -162,6 +164,40 @@ def test_larger_budgets_and_other_strategies_ask_for_what_is_new_and_share_what_
     files("until=annotate", "budget=25", "strategy=longest")
     files("until=annotate", "budget=30")
     assert "wait" not in capsys.readouterr().out
+
+
+def test_what_was_answered_before_it_was_chosen_is_trained_on_at_once(files, folder, tmp_path):
+    files("until=annotate")
+    answer(folder)
+    elsewhere = tmp_path / "another store"
+    files("until=annotate", f"store={elsewhere}")
+    assert list(elsewhere.glob("annotate/*/stage.json"))
+
+
+def test_an_experiment_without_responses_waits_beside_one_that_has_some(files, folder, compose, tmp_path, capsys):
+    store, partial = Store(tmp_path / "store"), "annotator.allow_partial=true"
+    chosen = {}
+    for strategy in ("longest", "random"):
+        files("until=annotate", partial, "budget=10", f"strategy={strategy}")
+        cfg = compose(
+            "pool.limit=300", "evaluate.limit=1", "tracker=none", f"store={store.root}", *FILES, partial, "budget=10",
+            f"annotator.folder={folder}", f"strategy={strategy}",
+        )  # fmt: skip
+        chosen[strategy] = cfg
+    open_ids, _ = build(chosen["random"], "random").waiting.request(store)
+    answer(folder, [row for row in asked(folder) if row["id"] not in open_ids])
+    capsys.readouterr()
+    ask([build(cfg, strategy) for strategy, cfg in chosen.items()], store, "the command")
+    said = capsys.readouterr().out
+    assert "10 of 10 prompts wait" in said and "the command" in said
+
+
+def test_a_batch_that_many_experiments_share_is_fetched_once(compose, folder, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(People, "fetch", lambda self: fetched.append(self.folder))
+    batches = [folder, folder, folder.with_name("another")]
+    fetch([compose(*FILES, f"annotator.folder={batch}", f"budget={n}") for n, batch in enumerate(batches, start=1)])
+    assert fetched == [str(folder), str(folder.with_name("another"))]
 
 
 def test_responses_that_change_while_the_run_begins_are_not_trained_on(files, folder, monkeypatch, tmp_path):

@@ -38,6 +38,8 @@ def batch(folder, first, second=None, **settings):
 def test_the_page_tells_lengths_repetitions_and_what_is_left_out_also_while_prompts_wait(tmp_path):
     first = {"a": "I do not know.", "b": "one two three four five", "c": "I do not  know.", "d": "", "e": "<b>bold</b>"}
     page = batch(tmp_path / "batch", first)
+    thrice = batch(tmp_path / "other", {"a": "yes", "b": "no", "c": "yes", "d": "no", "e": "no"})
+    assert thrice.index(">no</td><td>3</td>") < thrice.index(">yes</td><td>2</td>"), "the most frequent first"
     assert "<h1>4 responses from people (files)</h1>" in page
     assert "<td>responses</td><td>1</td><td>1</td><td>4</td><td>5</td><td>5</td>" in page
     assert '<td class="text">I do not know.</td><td>2</td> <td>a, c</td>' in page

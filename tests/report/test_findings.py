@@ -133,6 +133,14 @@ def test_notes_name_budgets_without_random_and_the_command_that_adds_them(study)
     assert "python run.py -m strategy=random budget=3000,30000 seed=0,1,2,3,4" in note
 
 
+def test_a_note_warns_of_annotations_saved_where_more_make_random_worse():
+    falling = make_study({"random": [0.3, 0.6, 0.7, 0.6], "better": [0.4, 0.7, 0.7, 0.7]}, benchmarks=("falling",))
+    (note,) = find(falling).notes
+    assert "Random falls on falling" in note and "10,000 annotations" in note and "with 30,000" in note
+    rising = make_study({"random": [0.3, 0.6, 0.7, 0.8], "better": [0.4, 0.7, 0.8, 0.7]}, benchmarks=("rising",))
+    assert not find(rising).notes
+
+
 def test_the_command_repeats_the_settings_that_all_runs_share(study):
     def record(*overrides):
         return RunRecord("r", "better", "p", 9, 1, 0, overrides, (), (), (), "")

@@ -10,6 +10,8 @@ from aliquot.report.study import Arm, Cell, Study
 
 #: From how many seeds on nothing is said of their number.
 _ENOUGH = 3
+#: A fall of random's score that is told, of 1.
+_FALL = 0.01
 #: How many arms a note names.
 _NAMED = 4
 #: How settings begin that say which prompts are chosen.
@@ -18,7 +20,12 @@ _CHOICES = ("strategy", "budget=", "seed=", "sweeps=")
 
 def notes(study: Study, reference: Arm | None) -> list[str]:
     """Return what limits the findings of a study."""
-    return [*_on_random(study, reference), *_on_seeds(study.cells), *_on_curves(study.cells)]
+    return [
+        *_on_random(study, reference),
+        *_on_falls(study, reference),
+        *_on_seeds(study.cells),
+        *_on_curves(study.cells),
+    ]
 
 
 def _on_random(study: Study, reference: Arm | None) -> list[str]:
@@ -37,6 +44,24 @@ def _on_random(study: Study, reference: Arm | None) -> list[str]:
     arms = dict.fromkeys(cell.arm.name for cell in study.cells if cell.arm.strategy == REFERENCE)
     if len(arms) > 1:
         found.append(f"{len(arms)} arms choose at random: all are compared with '{reference.name}'.")
+    return found
+
+
+def _on_falls(study: Study, reference: Arm | None) -> list[str]:
+    """Warn where more annotations make random worse: annotations saved are read from a curve that never falls."""
+    if reference is None:
+        return []
+    found: list[str] = []
+    cells = sorted((cell for cell in study.cells if cell.arm.name == reference.name), key=lambda cell: cell.budget)
+    for benchmark in study.benchmarks:
+        scores = {cell.budget: float(cell.correct[benchmark].mean()) for cell in cells}
+        best, last = max(scores, key=scores.__getitem__), cells[-1].budget
+        if scores[best] - scores[last] > _FALL:
+            found.append(
+                f"Random falls on {benchmark}, from {100 * scores[best]:.1f} with {best:,} annotations to "
+                f"{100 * scores[last]:.1f} with {last:,}: ratios of annotations saved mean little near its top. Read "
+                "the differences there."
+            )
     return found
 
 
