@@ -1,0 +1,61 @@
+"""What docs/results.md says is what the published tables say, and every file that it links is there."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+
+from aliquot.config import ROOT
+
+MINUS = "\N{MINUS SIGN}"
+DOCS = ROOT / "docs"
+TEXT = (DOCS / "results.md").read_text(encoding="utf-8")
+
+
+def numbers(cell):
+    """Value, low and high, of which > and < say that they lie beyond."""
+    found = re.findall(rf"([<>] )?([+{MINUS}]?[\d.]+)", cell.replace("*", ""))
+    return [(beyond.strip(), float(number.replace(MINUS, "-"))) for beyond, number in found]
+
+
+def table(first):
+    """Rows of the table whose first column of numbers has this name: strategy -> column -> cell."""
+    lines = TEXT[TEXT.index(f"| strategy | {first}") :].split("\n\n")[0].splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {row[0].strip("`"): dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+def published(folder, name):
+    with open(DOCS / "results" / folder / f"{name}.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("folder", "first"), [("demo", "demo_mmlu: points"), ("flan_style", "validation_likelihood: points")]
+)
+def test_the_tables_say_what_the_csv_files_say(folder, first):
+    shown = table(first)
+    areas = {(row["arm"], row["benchmark"]): row for row in published(folder, "areas")}
+    results = {(row["arm"], row["benchmark"], row["budget"]): row for row in published(folder, "results")}
+    assert set(shown) == {arm for arm, _ in areas} - {"random"} and len(shown) == 15
+    for arm, cells in shown.items():
+        for column, cell in cells.items():
+            benchmark, _, what = column.partition(": ")
+            if what == "points":
+                row = areas[arm, benchmark]
+                exact = [100 * float(row[f"difference{end}"]) for end in ("", "_low", "_high")]
+                assert [number for _, number in numbers(cell)] == pytest.approx(exact, abs=0.0501), (arm, column)
+                assert cell.startswith("**") == (float(row["p_adjusted"]) < 0.05), (arm, column)
+            else:
+                row = results[arm, benchmark, what.removeprefix("saved at ").replace(",", "")]
+                for (beyond, number), end in zip(numbers(cell), ("ratio", "low", "high"), strict=True):
+                    assert bool(beyond) == (row[f"saved_{end}"] == ""), (arm, column)
+                    if not beyond:
+                        assert number == pytest.approx(float(row[f"saved_{end}"]), abs=0.0501), (arm, column)
+
+
+def test_every_linked_file_is_there_and_none_besides():
+    linked = {name for name in re.findall(r"\]\((results/[^)]+)\)", TEXT)}
+    assert linked == {path.relative_to(DOCS).as_posix() for path in (DOCS / "results").rglob("*") if path.is_file()}
