@@ -65,7 +65,7 @@ def k_means(features: Features, num_clusters: int, passes: int, seed: int, direc
     first = np.random.default_rng(seed).choice(distinct, num_clusters, replace=False)
     done, centres = int(saved.get("done", 0)), saved.get("centres", x[first])
     labels = saved.get("labels", np.zeros(0, dtype=np.int32))
-    with Progress("k-means", passes, "pass", done=done) as progress:
+    with Progress("k-means", passes, "round", done=done) as progress:
         while done < passes:
             before = labels
             centres, labels = _pass(x, centres)
