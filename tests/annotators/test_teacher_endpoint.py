@@ -9,12 +9,12 @@ import time
 from email.utils import formatdate
 
 import pytest
-from fake_endpoint import KEY, MODEL, FakeEndpoint, answer
 
 from aliquot.annotators import asking
 from aliquot.annotators.bill import Bill, Price
 from aliquot.annotators.endpoint import EndpointTeacher
 from aliquot.pool import PoolSpec
+from fake_endpoint import KEY, MODEL, FakeEndpoint, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from fake_endpoint import KEY, MODEL, FakeEndpoint, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float32
 
 from aliquot.report.findings import REFERENCE
 from aliquot.report.study import Arm, Cell, Study
 
 #: From how many seeds on nothing is said of their number.
 _ENOUGH = 3
-#: A fall of random's score that is told, of 1.
-_FALL = 0.01
+#: Standard errors from which on a fall of random's score is told.
+_FALL = 2.0
 #: How many arms a note names.
 _NAMED = 4
 #: How settings begin that say which prompts are chosen.
@@ -54,15 +58,23 @@ def _on_falls(study: Study, reference: Arm | None) -> list[str]:
     found: list[str] = []
     cells = sorted((cell for cell in study.cells if cell.arm.name == reference.name), key=lambda cell: cell.budget)
     for benchmark in study.benchmarks:
-        scores = {cell.budget: float(cell.correct[benchmark].mean()) for cell in cells}
-        best, last = max(scores, key=scores.__getitem__), cells[-1].budget
-        if scores[best] - scores[last] > _FALL:
+        best, last = max(cells, key=lambda cell: float(cell.correct[benchmark].mean())), cells[-1]
+        fall, error = _fall(best.correct[benchmark], last.correct[benchmark])
+        if fall > _FALL * error:
             found.append(
-                f"Random falls on {benchmark}, from {100 * scores[best]:.1f} with {best:,} annotations to "
-                f"{100 * scores[last]:.1f} with {last:,}: ratios of annotations saved mean little near its top. Read "
-                "the differences there."
+                f"Random falls on {benchmark} by {100 * fall:.1f} points, from {best.budget:,} to {last.budget:,} "
+                "annotations: ratios of annotations saved mean little near its top. Read the differences there."
             )
     return found
+
+
+def _fall(
+    best: Float32[np.ndarray, "seeds questions"], last: Float32[np.ndarray, "seeds questions"]
+) -> tuple[float, float]:
+    """Return how far the mean falls, and the standard error of that over questions and seeds."""
+    by_question = best.mean(axis=0) - last.mean(axis=0)
+    seeds = sum(float(np.var(values.mean(axis=1), ddof=1)) / len(values) for values in (best, last) if len(values) > 1)
+    return float(by_question.mean()), math.sqrt(float(np.var(by_question)) / len(by_question) + seeds)
 
 
 def _on_seeds(cells: Sequence[Cell]) -> list[str]:
