@@ -188,6 +188,9 @@ def _work(number: int, file: str, threads: int, told: Any, stop: Any, failures: 
     """Do a share in a process of its own, until told to end or left alone."""
     import torch
 
+    from aliquot.console import set_up_logging  # which knows of stages, and these of us
+
+    set_up_logging(silent=True)
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None

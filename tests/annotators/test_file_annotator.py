@@ -166,6 +166,24 @@ def test_larger_budgets_and_other_strategies_ask_for_what_is_new_and_share_what_
     assert "wait" not in capsys.readouterr().out
 
 
+def test_an_experiment_of_two_processes_waits_once_and_goes_on_in_plain_words(tmp_path, folder):
+    command = [
+        "run.py", "pool.limit=60", "budget=20", "until=finetune", "strategy=min_margin", *FILES[:1], "tracker=none",
+        f"annotator.folder={folder}", f"store={tmp_path}/store", "trainer.accelerator=cpu", "trainer.devices=2",
+    ]  # fmt: skip
+
+    def go():
+        ran = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        begun = {line.split(":")[0].split("(")[0] for line in ran.stderr.splitlines()}
+        assert begun <= {"pool", "score", "Uncertainty", "finetune"}, ran.stderr  # nobody else's words
+        return ran.stdout
+
+    assert go().count("20 of 20 prompts wait for their responses") == 1
+    answer(folder)
+    assert "Annotated     20 of 60 prompts by min_margin" in go()
+
+
 def test_what_was_answered_before_it_was_chosen_is_trained_on_at_once(files, folder, tmp_path):
     files("until=annotate")
     answer(folder)
