@@ -26,11 +26,6 @@ def one_thread():
         torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the few long tests, which wait for jobs: at the end they would keep one process busy and no other."""
-    items.sort(key=lambda item: "slurm" not in item.path.parts)
-
-
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real data that ALIQUOT_DATA names."""
