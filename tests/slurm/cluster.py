@@ -13,7 +13,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "sacct", "mariadbd", "mariadb-install-db")
@@ -137,6 +138,15 @@ class Cluster:
         )
         assert not (check and answer.returncode), f"{command}: {answer.stderr}"
         return answer
+
+    @contextmanager
+    def closed(self) -> Generator[None]:
+        """Start no job meanwhile; what is submitted waits."""
+        self.run("scontrol", "update", "PartitionName=test", "State=DOWN")
+        try:
+            yield
+        finally:
+            self.run("scontrol", "update", "PartitionName=test", "State=UP")
 
     def states(self) -> dict[str, str]:
         """Return job -> state of all jobs there ever were."""

@@ -95,8 +95,9 @@ def test_a_failed_stage_stops_what_depends_on_it_alone_and_is_tried_again(cluste
 
 
 def test_two_sweeps_that_need_the_same_scoring_pass_share_its_job(cluster, submit, tmp_path):
-    for strategy in ("min_margin", "mean_margin"):
-        submit("until=select", "budget=20", "pool.limit=5000", f"strategy={strategy}")
+    with cluster.closed():  # the first sweep's job must not end before the second is planned
+        for strategy in ("min_margin", "mean_margin"):
+            submit("until=select", "budget=20", f"strategy={strategy}")
     sweeps = [json.loads(file.read_text()) for file in (tmp_path / "store" / "sweeps").glob("*/jobs.json")]
     scoring = [{job for task, job in jobs.items() if task.startswith("score")} for jobs in sweeps]
     assert len(sweeps) == 2
