@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from aliquot.annotators.bill import Bill
-from aliquot.annotators.quality import Quality
 from aliquot.pool import PoolSpec
 from aliquot.types import AnnotatedSet
 
@@ -56,10 +55,6 @@ class Annotator(Protocol):
         """Return what the responses to these prompts cost, once they are there, whichever run paid for them."""
         ...
 
-    def quality(self, annotated: AnnotatedSet, left_out: Mapping[str, int]) -> Quality:
-        """Return how responses look from outside; `left_out` counts why prompts have none."""
-        ...
-
 
 @dataclass(frozen=True)
 class Oracle:
@@ -88,10 +83,6 @@ class Oracle:
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return a bill of nothing: all responses were there already."""
         return Bill(by=self.name, num_asked=len(ids), num_responses=len(ids))
-
-    def quality(self, annotated: AnnotatedSet, left_out: Mapping[str, int]) -> Quality:
-        """Return how the responses look from outside."""
-        return Quality.of(self.name, annotated, left_out)
 
 
 def save_annotated(annotated: AnnotatedSet, path: Path) -> None:

@@ -21,6 +21,8 @@ import numpy as np
 from aliquot.annotate import Annotator, load_annotated, save_annotated
 from aliquot.annotators.bill import Bill
 from aliquot.annotators.people import People, digest_of
+from aliquot.annotators.quality import Quality
+from aliquot.annotators.returns import Answer
 from aliquot.benchmark import Benchmark
 from aliquot.evaluate import check_evaluable, evaluate, load_result
 from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter, take_part
@@ -313,13 +315,15 @@ class Annotate(Stage[AnnotatedSet]):
         ids, prompts = self.request(store)
         annotated = self.annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
         bill = self.annotator.bill(ids, prompts, store.root / LEDGER)
+        doubled: list[tuple[Answer, ...]] = []
         if isinstance(self.annotator, People):
+            doubled = self.annotator.doubled(ids, prompts)
             read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
             if read != self.digest or bill.num_responses != len(annotated):
                 folder = self.annotator.folder
                 raise ValueError(f"{folder}: the responses changed while the run began; give the same command again")
         bill.write(directory / _BILL)
-        write_atomic(directory / _QUALITY, self.annotator.quality(annotated, bill.left_out).page())
+        write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out, doubled).page())
         save_annotated(annotated, directory / "annotated.jsonl")
 
     def bill(self, store: Store) -> Bill | None:

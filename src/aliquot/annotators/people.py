@@ -120,10 +120,9 @@ class People:
         num_paid = num_given + sum(len(answers) - 1 for answers in returns.doubled.values())
         return Bill(self.name, len(ids), num_given, self.price * num_paid, left_out=left_out)
 
-    def quality(self, annotated: AnnotatedSet, left_out: Mapping[str, int]) -> Quality:
-        """Return how the responses look from outside, and how far two annotators agree."""
-        doubled = self.read(dict(zip(annotated.ids, annotated.prompts, strict=True))).doubled
-        return Quality.of(self.name, annotated, left_out, list(doubled.values()))
+    def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> list[tuple[Answer, ...]]:
+        """Return the answers to those of these prompts that several annotators answered."""
+        return list(self.read(dict(zip(ids, prompts, strict=True))).doubled.values())
 
     def ask(self, asked: Mapping[str, str]) -> None:
         """Add prompts to the batch; those that are in it already stay where they are."""
@@ -196,7 +195,9 @@ class People:
         ]
         _write_csv(folder / ADJUDICATE, ("id", "prompt", "first", "second", "response"), open_ones)
         if len(annotated):
-            write_atomic(folder / QUALITY, self.quality(annotated, _left_out(list(asked), returns)).page())
+            doubled = list(returns.doubled.values())
+            quality = Quality.of(self.name, annotated, _left_out(list(asked), returns), doubled)
+            write_atomic(folder / QUALITY, quality.page())
 
     def _what_to_do(self, num_asked: int, num_missing: int, returns: Returns) -> str:
         folder = locate(self.folder)

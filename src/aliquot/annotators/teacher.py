@@ -22,7 +22,6 @@ from typing import Any, ClassVar, cast
 
 from aliquot.annotators.bill import Bill, Price
 from aliquot.annotators.ledger import Ledger, Question, Reply
-from aliquot.annotators.quality import Quality
 from aliquot.pool import PoolSpec
 from aliquot.progress import Progress
 from aliquot.store import canonical, write_atomic
@@ -137,10 +136,6 @@ class Teacher:
             output_tokens=sum(reply.output_tokens for reply in replies),
             left_out=cast("Mapping[str, int]", dict(flaws)),
         )
-
-    def quality(self, annotated: AnnotatedSet, left_out: Mapping[str, int]) -> Quality:
-        """Return how the responses look from outside."""
-        return Quality.of(self.name, annotated, left_out)
 
     def cost(self, replies: Sequence[Reply]) -> float:
         """Return what replies cost at the price of now."""
