@@ -1,12 +1,14 @@
 """Fixtures shared by all tests: the real data where there is some, and a way to run experiments in this process."""
 
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,17 @@ def one_thread():
     """Keep torch at one thread: a peer library's parallel loops tell OpenMP to use all cores from then on."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def log_as_before(monkeypatch):
+    """Undo what an experiment in this process does to its log, so that no test depends on those before it."""
+    logger = logging.getLogger("aliquot")
+    level = logger.level
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    yield
+    logger.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")
