@@ -96,7 +96,7 @@ def before_step(monkeypatch, action):
 
 
 def wait_for_step(directory, step, processes):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 200
     while not (directory / "metrics.jsonl").exists() or len(lines(directory)) < step:
         assert time.monotonic() < deadline
         assert all(process.is_alive() for process in processes)
@@ -105,7 +105,7 @@ def wait_for_step(directory, step, processes):
 
 def exit_codes(processes):
     for process in processes:
-        process.join(30)
+        process.join(200)
     return [process.exitcode for process in processes]
 
 

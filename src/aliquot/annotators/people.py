@@ -14,10 +14,8 @@ A batch is a folder that belongs to the user:
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from typing import ClassVar, Literal
 from aliquot.annotators.bill import Bill
 from aliquot.annotators.quality import Quality
 from aliquot.annotators.returns import Answer, Problem, Returns, sort_out
+from aliquot.annotators.table import write_table
 from aliquot.lease import Lease
 from aliquot.pool import PoolSpec
 from aliquot.pools.files import READERS
@@ -188,12 +187,12 @@ class People:
         """Write down how what came back looks and what is wrong with it, for people to set right."""
         folder = locate(self.folder)
         problems = [(row.place, row.id, row.what) for row in (*returns.problems, *returns.empty)]
-        _write_csv(folder / PROBLEMS, ("place", "id", "problem"), problems)
+        write_table(folder / PROBLEMS, ("place", "id", "problem"), problems)
         open_ones = [
             (row_id, asked[row_id], given[0].response, given[1].response, "")
             for row_id, given in returns.disagreements.items()
         ]
-        _write_csv(folder / ADJUDICATE, ("id", "prompt", "first", "second", "response"), open_ones)
+        write_table(folder / ADJUDICATE, ("id", "prompt", "first", "second", "response"), open_ones)
         if len(annotated):
             doubled = list(returns.doubled.values())
             quality = Quality.of(self.name, annotated, _left_out(list(asked), returns), doubled)
@@ -264,16 +263,6 @@ def _write_requests(file: Path, requests: Mapping[str, str]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_atomic(file, text)
-
-
-def _write_csv(file: Path, head: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
-    """Write a table, or remove it where it has no rows."""
-    if not rows:
-        file.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    write_atomic(file, text.getvalue())
 
 
 def _decisions(folder: Path) -> Iterator[Answer | Problem]:

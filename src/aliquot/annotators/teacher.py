@@ -6,9 +6,7 @@ run that was cut off pays for new prompts alone.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import re
@@ -22,9 +20,10 @@ from typing import Any, ClassVar, cast
 
 from aliquot.annotators.bill import Bill, Price
 from aliquot.annotators.ledger import Ledger, Question, Reply
+from aliquot.annotators.table import write_table
 from aliquot.pool import PoolSpec
 from aliquot.progress import Progress
-from aliquot.store import canonical, write_atomic
+from aliquot.store import canonical
 from aliquot.types import AnnotatedSet
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class Teacher:
                     reasons = self._announce_and_ask(waiting, len({q.key for q in questions}), book)
         missing = {q.id: reasons[q.key] for q in questions if q.key not in book.replies}
         failed = book.path.with_suffix(".failed.csv")
-        _write_failed(missing, failed)
+        write_table(failed, ("id", "reason"), list(missing.items()))
         bill = self.bill(ids, prompts, ledger)
         log.info("%s", bill)
         if cut := bill.left_out.get("cut"):
@@ -180,13 +179,3 @@ class Teacher:
             "What was answered is kept: the same command asks for these again, annotator.allow_partial=true goes on "
             "without them"
         )
-
-
-def _write_failed(missing: Mapping[str, str], file: Path) -> None:
-    if not missing:
-        file.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerows([("id", "reason"), *missing.items()])
-    write_atomic(file, text.getvalue())
