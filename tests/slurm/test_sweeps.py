@@ -53,10 +53,10 @@ def test_a_preempted_job_is_requeued_and_ends_in_the_same_result(cluster, submit
     store = tmp_path / "store"
     ((task, job),) = tasks(store, stage).items()
     key = task.rpartition("-")[2]
-    wait_until(lambda: any((store / stage / key).glob(begun)), 60)
+    wait_until(lambda: any((store / stage / key).glob(begun)))
     cluster.run("scancel", f"--signal={signal.SIGUSR2.value}", job)
     if stage == "finetune":
-        wait_until(lambda: (store / stage / key / "checkpoint.ckpt").exists(), 60)
+        wait_until(lambda: (store / stage / key / "checkpoint.ckpt").exists())
     cluster.wait_for_jobs()
     assert cluster.states()[job] == "COMPLETED"
     assert "Restarts=1" in cluster.run("scontrol", "show", "job", job).stdout
@@ -130,7 +130,7 @@ def test_two_processes_of_a_job_share_scoring_and_finetuning(cluster, submit, ru
 def test_a_cancelled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster, aliquot, submit, tmp_path):
     submit(*LONG)
     (job,) = tasks(tmp_path / "store", "finetune").values()
-    wait_until(lambda: any((tmp_path / "store" / "finetune").glob("*/metrics.jsonl")), 60)
+    wait_until(lambda: any((tmp_path / "store" / "finetune").glob("*/metrics.jsonl")))
     assert "Cancelled 1 job" in aliquot("-m", "aliquot", "cancel")
     cluster.wait_for_jobs()
     assert cluster.states()[job] == "CANCELLED"
@@ -151,7 +151,7 @@ def test_a_refused_submission_is_told_and_leaves_nothing_queued(cluster, aliquot
     said = submit("strategy=random,min_margin", "budget=20", wrong, code=1)
     assert "error: SLURM refused the jobs of" in said
     assert "Traceback" not in said
-    cluster.wait_for_jobs(30)
+    cluster.wait_for_jobs()
     left = {job: state for job, state in cluster.states().items() if job not in before}
     assert set(left.values()) <= {"CANCELLED"}
 

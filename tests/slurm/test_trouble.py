@@ -36,15 +36,15 @@ def table(store):
 
 
 def test_workers_killed_at_any_moment_and_the_same_command_again_give_the_same_table(cluster, submit, run, tmp_path):
-    wanted = ["strategy=min_margin", "budget=80", "pool.limit=800", "scorer.shard_size=40", "evaluate.limit=1"]
-    wanted += ["scorer.tokens_per_batch=600", "finetune.epochs=10", "finetune.checkpoint_every=2"]
+    wanted = ["strategy=min_margin", "budget=80", "pool.limit=800", "scorer.shard_size=20", "evaluate.limit=1"]
+    wanted += ["scorer.tokens_per_batch=600", "finetune.epochs=20", "finetune.checkpoint_every=2"]
     store, alone = tmp_path / "store", tmp_path / "here"
-    moments = {"score": random.randrange(1, 12), "finetune": random.randrange(1, 15)}  # of some 20 each
+    moments = {"score": random.randrange(1, 12), "finetune": random.randrange(1, 15)}  # of 40 each
     for stage, moment in moments.items():
         submit(*wanted)
         ((task, job),) = tasks(store, stage).items()
         folder = store / stage / task.rpartition("-")[2]
-        wait_until(partial(lambda folder, moment: progress(folder) >= moment, folder, moment), 120)
+        wait_until(partial(lambda folder, moment: progress(folder) >= moment, folder, moment))
         kill(task)
         cluster.wait_for_jobs()
         assert cluster.states()[job] == "FAILED", f"{stage} had ended before it was killed"
