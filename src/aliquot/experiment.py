@@ -114,7 +114,7 @@ def quote(experiments: Iterable[Experiment], store: Store) -> float:
     rankings: dict[tuple[str, str], dict[str, Annotate]] = {}
     for experiment in experiments:
         for stage in experiment.stages:
-            if isinstance(stage, Annotate) and store.record(stage) is None:
+            if isinstance(stage, Annotate) and not stage.digest and store.record(stage) is None:
                 known = rankings.setdefault((repr(stage.annotator), stage.select.pool.key), {})
                 if stage.select.key not in known or known[stage.select.key].budget < stage.budget:
                     known[stage.select.key] = stage

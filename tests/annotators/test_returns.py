@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from aliquot.annotators.batch import ADJUDICATE, SECOND
 from aliquot.annotators.file import FileAnnotator
-from aliquot.annotators.people import ADJUDICATE, ADJUDICATED, PROBLEMS, RETURNED, SECOND
+from aliquot.annotators.people import PROBLEMS, RETURNED
 from aliquot.store import Pending
 
 PROMPTS = {"q1": "Say hello.\nTwice.", "q2": "What is 17 * 23?", "7": "Wie heißt „du“ auf Englisch?\u2028Sag es."}
@@ -35,7 +36,7 @@ def annotate(batch, prompts=PROMPTS, **settings):
         assert digest is None
         return str(pending)
     assert digest is not None
-    assert all(PROMPTS[i] == prompt for i, prompt in zip(annotated.ids, annotated.prompts, strict=True))
+    assert all(prompts[i] == prompt for i, prompt in zip(annotated.ids, annotated.prompts, strict=True))
     return dict(zip(annotated.ids, annotated.responses, strict=True))
 
 
@@ -112,7 +113,10 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
     ]
     message = annotate(batch)
     assert "2 of 3 prompts wait for their responses (1 came back empty)" in message
-    assert f"5 returned rows cannot be used, the first at {batch}/returned/a.jsonl:2: the prompt was edited" in message
+    assert (
+        f"5 returned rows or files cannot be used, the first at {batch}/returned/a.jsonl:2: the prompt was edited"
+        in message
+    )
     assert problems(batch) == told
     assert annotate(batch, allow_partial=True) == {"q1": "Hello, hello."}
     assert problems(batch) == told
@@ -124,8 +128,8 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
 @pytest.mark.parametrize(
     ("name", "content", "place", "what"),
     [
-        ("latin.csv", b"id,response\n7,you\nq2,na\xefve\n", "latin.csv", "latin.csv:3: the line is no UTF-8"),
-        ("wide.jsonl", json.dumps(rows()[0]).encode("utf-16"), "wide.jsonl", "wide.jsonl:1: the line is no UTF-8"),
+        ("latin.csv", b"id,response\n7,you\nq2,na\xefve\n", "latin.csv:3", "the line is no UTF-8"),
+        ("wide.jsonl", json.dumps(rows()[0]).encode("utf-16"), "wide.jsonl:1", "the line is no UTF-8"),
         ("cut.jsonl.gz", gzip.compress(b'{"id": "q1", "response": "x"}\n' * 99)[:-9], "cut.jsonl.gz", "cut off"),
         ("notes.docx", b"PK", "notes.docx", "the name tells no format"),
         ("wrong.csv", b"id,answer\n7,you\n", "wrong.csv:2", "no column 'response'; the columns are id, answer"),
@@ -157,34 +161,110 @@ def test_what_others_asked_in_this_folder_is_neither_unknown_nor_in_the_way(batc
     annotate(batch, {"q2": PROMPTS["q2"]})
     jsonl(batch, *rows({"q1": "Hello."}), {"id": "q2", "response": "1"}, {"id": "q2", "response": "2"})
     assert annotate(batch, {"q1": PROMPTS["q1"]}) == {"q1": "Hello."}
-    assert "1 returned rows cannot be used" in annotate(batch, {"q2": PROMPTS["q2"]})
+    assert "1 returned rows or files cannot be used" in annotate(batch, {"q2": PROMPTS["q2"]})
 
 
-def test_the_first_annotator_counts_until_somebody_has_decided(batch):
+def decide(batch, **responses):
+    """Type decisions into the table of disagreements, in place; return it as it was."""
+    with open(batch / ADJUDICATE, newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    with open(batch / ADJUDICATE, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*table[0], "by"] if "by" not in table[0] else list(table[0]))
+        writer.writeheader()
+        writer.writerows(
+            row | ({"response": responses[row["id"]], "by": "me"} if row["id"] in responses else {}) for row in table
+        )
+    return [(row["id"], row["first"], row["second"], row["response"]) for row in table]
+
+
+def test_the_first_annotator_counts_until_somebody_has_decided_and_no_decision_is_lost(batch, caplog):
+    caplog.set_level("INFO", "aliquot")
     jsonl(batch, *rows(ANSWERS | {"q2": "391"}), name="z.jsonl")
     second = {"q1": "Hello,  hello.", "q2": "It is 391.", "7": "thou"}
     jsonl(batch, *rows(second), name=f"{SECOND}/a.jsonl")
     assert annotate(batch) == ANSWERS | {"q2": "391"} and not problems(batch)
-    assert "2 prompts have two different responses" in annotate(batch, disagreement="wait")
-    with open(batch / ADJUDICATE, newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    assert [(row["id"], row["first"], row["second"], row["response"]) for row in table] == [
-        ("q2", "391", "It is 391.", ""),
-        ("7", ANSWERS["7"], "thou", ""),
-    ]
-
-    def decide(*responses):
-        with open(batch / RETURNED / ADJUDICATED, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(row | {"response": text} for row, text in zip(table, responses, strict=True))
-
-    decide("It is 391.", "")
+    assert f"2 prompts have two different responses: fill in the column `response` of {batch}/adjudicate.csv; the" in (
+        caplog.text
+    )
+    message = annotate(batch, disagreement="wait", allow_partial=True)
+    assert "2 prompts have two different responses" in message and "allow_partial" not in message
+    assert decide(batch, q2="It is 391.") == [("q2", "391", "It is 391.", ""), ("7", ANSWERS["7"], "thou", "")]
     assert "1 prompts have two different responses" in annotate(batch, disagreement="wait")
     assert annotate(batch) == ANSWERS | {"q2": "It is 391."}
-    decide("It is 391.", "you")
+    prompts = PROMPTS | {"q4": "What is 2 + 2?"}
+    annotate(batch, prompts)
+    jsonl(batch, *rows({"q4": "4"}), name="b.jsonl")
+    jsonl(batch, *rows({"q4": "four", "7": "ye"}), name=f"{SECOND}/a.jsonl")
+    annotate(batch, prompts, disagreement="wait")
+    table = decide(batch, **{"7": "you", "q4": "Four."})
+    assert table == [
+        ("q2", "391", "It is 391.", "It is 391."),
+        ("7", ANSWERS["7"], "ye", ""),
+        ("q4", "4", "four", ""),
+    ]
     assert annotate(batch, disagreement="wait") == ANSWERS | {"q2": "It is 391.", "7": "you"}
-    assert not (batch / ADJUDICATE).exists()
+    before = (batch / ADJUDICATE).read_bytes()
+    assert annotate(batch, prompts, disagreement="wait") == ANSWERS | {"q2": "It is 391.", "7": "you", "q4": "Four."}
+    assert (batch / ADJUDICATE).read_bytes() == before
+    (batch / ADJUDICATE).write_text("id,choice\nq2,first\n")
+    assert "adjudicate.csv:1: no columns 'id' and 'response'" in annotate(batch, disagreement="wait")
+    assert (batch / ADJUDICATE).read_text() == "id,choice\nq2,first\n"
+
+
+def fill_in(file, answers, encoding="utf-8"):
+    """Type responses into a file of requests, in place."""
+    asked = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    filled = (row | {"response": answers.get(row["id"], row["response"])} for row in asked)
+    file.write_text("\n".join(map(json.dumps, filled)), encoding=encoding)  # the last line may lack its end
+
+
+def test_what_is_typed_into_the_requests_counts_and_stays(batch):
+    annotate(batch, double=1)
+    fill_in(batch / "to_annotate.jsonl", {"q1": "Hello.", "q2": "391"}, encoding="utf-8-sig")
+    fill_in(batch / "to_annotate_second.jsonl", {"q2": "17 * 23 = 391"})
+    assert "1 of 3 prompts wait" in annotate(batch, double=1)
+    before = (batch / "to_annotate.jsonl").read_bytes()
+    assert "2 of 4 prompts wait" in annotate(batch, PROMPTS | {"q4": "What is 2 + 2?"}, double=1)
+    assert (batch / "to_annotate.jsonl").read_bytes().startswith(before)
+    jsonl(batch, *rows({"7": "you"}))
+    assert annotate(batch) == {"q1": "Hello.", "q2": "391", "7": "you"}
+    assert decide(batch) == [("q2", "391", "17 * 23 = 391", "")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "q3", "text": "?", "response": ""}', "no text in 'id' and 'prompt', as aliquot wrote them"),
+        ('{"id": "q3", "prom', "not a JSON object"),
+    ],
+)
+def test_a_broken_line_of_the_requests_is_told_of(batch, line, message):
+    annotate(batch)
+    file = batch / "to_annotate.jsonl"
+    file.write_text(file.read_text(encoding="utf-8") + line, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as told:
+        annotate(batch)
+    assert str(told.value).startswith(f"{file}:4: ")
+
+
+def test_a_response_stays_with_its_prompt_when_a_pool_changes(batch):
+    annotate(batch, double=1)
+    jsonl(batch, *rows())
+    jsonl(batch, *rows({"q2": "393"}), name=f"{SECOND}/a.jsonl")
+    changed = PROMPTS | {"q2": "What is 18 * 23?"}
+    with pytest.raises(ValueError, match=r"id 'q2' was asked as 'What is 17 \* 23\?', and is now 'What is 18 \* 23\?'"):
+        annotate(batch, changed)
+    requests = (batch / "to_annotate.jsonl").read_bytes()
+    other = dict(zip(("a", "b", "c"), PROMPTS.values(), strict=True))  # the same prompts under other ids
+    people = FileAnnotator(folder=str(batch), double=1)
+    annotated = people.annotate(None, list(other), list(other.values()), batch)
+    assert dict(zip(annotated.ids, annotated.responses, strict=True)) == dict(zip(other, ANSWERS.values(), strict=True))
+    assert [[answer.response for answer in given] for given in people.doubled([*other], [*other.values()])] == [
+        ["391,\nas a number", "393"]
+    ]
+    assert (batch / "to_annotate.jsonl").read_bytes() == requests
+    assert decide(batch, q2="391") == [("q2", "391,\nas a number", "393", "")]
+    assert people.annotate(None, list(other), list(other.values()), batch).responses[1] == "391"
 
 
 def test_a_fraction_is_asked_twice_the_same_prompts_in_every_budget(batch):

@@ -30,7 +30,7 @@ class FileAnnotator(People):
         try:
             yield from self._rows(file, by)
         except ValueError as error:  # other files may be read all the same
-            yield Problem(str(file), "", str(error))
+            yield Problem.of(file, error)
 
     def _rows(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
         kind = format_of(file)

@@ -2,14 +2,16 @@
 
 A batch is a folder that belongs to the user:
 
-    to_annotate.jsonl           what to answer, written by aliquot; runs that ask for more add to it
+    to_annotate.jsonl           what to answer; runs that ask for more add to it
     to_annotate_second.jsonl    what a second annotator is to answer as well, where `double` asks for that
     returned/                   whatever the annotators give back, in any number of files; only ever read
     returned/second/            what the second annotator gives back
-    returned/adjudicated.csv    adjudicate.csv with its column `response` filled in: what counts in the end
-    problems.csv                returned rows that cannot be used, written by aliquot
-    adjudicate.csv              prompts to which two annotators gave different responses, written by aliquot
-    quality.html                how the responses look from outside, written by aliquot
+    adjudicate.csv              prompts to which two annotators gave different responses, for somebody to decide
+    problems.csv                returned rows that cannot be used
+    quality.html                how the responses look from outside
+
+Responses may be typed into the first two as well, and decisions are typed into adjudicate.csv: aliquot only adds rows
+to these (`batch`). An id names one prompt for as long as the folder is used.
 """
 
 from __future__ import annotations
@@ -17,27 +19,39 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
+from aliquot.annotators.batch import (
+    ADJUDICATE,
+    REQUESTS,
+    REQUESTS_SECOND,
+    SECOND,
+    add_disagreements,
+    add_requests,
+    read_decisions,
+    read_requests,
+    typed_in,
+)
 from aliquot.annotators.bill import Bill
 from aliquot.annotators.quality import Quality
 from aliquot.annotators.returns import Answer, Problem, Returns, sort_out
 from aliquot.annotators.table import write_table
 from aliquot.lease import Lease
 from aliquot.pool import PoolSpec
-from aliquot.pools.files import READERS
 from aliquot.sources import locate
 from aliquot.store import Pending, write_atomic
 from aliquot.types import AnnotatedSet
 
-REQUESTS, RETURNED, PROBLEMS = "to_annotate.jsonl", "returned", "problems.csv"
-QUALITY = "quality.html"
-REQUESTS_SECOND, SECOND = "to_annotate_second.jsonl", "second"
-ADJUDICATE, ADJUDICATED = "adjudicate.csv", "adjudicated.csv"
+RETURNED, PROBLEMS, QUALITY = "returned", "problems.csv", "quality.html"
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_SHOWN = 60  # characters of a prompt in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +95,14 @@ class People:
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError where the folder is a file, or returned files cannot be read."""
+        self.answers(self.place())
+
+    def place(self) -> Path:
+        """Return the folder of the batch, whether it is there yet or not."""
         folder = locate(self.folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"annotator.folder={self.folder}: {folder} is a file; name a folder for the batch")
-        self.answers(folder)
+        return folder
 
     def digest(self, ids: Sequence[str], prompts: Sequence[str]) -> str | None:
         """Return the hash of the responses to these prompts, or None where they cannot be used yet."""
@@ -109,6 +127,8 @@ class People:
         self._report(returns, annotated, asked)
         if self._waits(ids, returns):
             raise Pending(self._what_to_do(len(asked), len(missing), returns))
+        if returns.disagreements:
+            log.info("%s; the first one counts until then", self._what_to_decide(returns))
         return annotated
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
@@ -125,13 +145,15 @@ class People:
 
     def ask(self, asked: Mapping[str, str]) -> None:
         """Add prompts to the batch; those that are in it already stay where they are."""
-        folder = locate(self.folder)
+        folder = self.place()
         (folder / RETURNED).mkdir(parents=True, exist_ok=True)
         with Lease(folder / ".lease", what=f"batch {folder.name}"):
-            requests = {**read_requests(folder), **asked}
-            _write_requests(folder / REQUESTS, requests)
+            requests = read_requests(folder)
+            there = set(requests.values())
+            requests |= {row_id: prompt for row_id, prompt in asked.items() if prompt not in there}
+            add_requests(folder / REQUESTS, requests)
             if self.double:
-                _write_requests(folder / REQUESTS_SECOND, {i: p for i, p in requests.items() if self.is_doubled(i)})
+                add_requests(folder / REQUESTS_SECOND, {i: p for i, p in requests.items() if self.is_doubled(i)})
             self.export(requests, folder)
 
     def is_doubled(self, row_id: str) -> bool:
@@ -140,15 +162,25 @@ class People:
         return lot < self.double * 2**64
 
     def read(self, asked: Mapping[str, str]) -> Returns:
-        """Read what came back, as far as it concerns these prompts."""
-        folder = locate(self.folder)
-        known = {**read_requests(folder), **asked}
-        returns = sort_out(self.answers(folder), known, _decisions(folder))
-        return replace(
-            returns,
-            problems=tuple(problem for problem in returns.problems if problem.id in asked or problem.id not in known),
-            empty=tuple(row for row in returns.empty if row.id in asked),
-            doubled={row_id: given for row_id, given in returns.doubled.items() if row_id in asked},
+        """Read what came back, as far as it concerns these prompts.
+
+        Raises:
+            ValueError: one of their ids was asked in this batch with another prompt.
+        """
+        folder = self.place()
+        requests = read_requests(folder)
+        names = _names(asked, requests, folder / REQUESTS)
+        known = {**requests, **asked}
+        decided = (row for row in read_decisions(folder) if isinstance(row, Problem) or row.id in known)
+        returns = sort_out(self.answers(folder), known, decided)
+        concerned = set(names.values())
+        return Returns(
+            responses=_renamed(returns.responses, names),
+            skipped=_renamed(returns.skipped, names),
+            problems=tuple(row for row in returns.problems if row.id in concerned or row.id not in requests),
+            empty=tuple(row for row in returns.empty if row.id in concerned),
+            doubled=_renamed(returns.doubled, names),
+            decided=frozenset(row_id for row_id, name in names.items() if name in returns.decided),
         )
 
     def export(self, requests: Mapping[str, str], folder: Path) -> None:
@@ -163,7 +195,7 @@ class People:
         for file in self.files(folder):
             stat = file.stat()
             rows += _rows(self, file, SECOND if is_second(file, folder) else None, stat.st_size, stat.st_mtime_ns)
-        return rows
+        return [*rows, *typed_in(folder)]
 
     def files(self, folder: Path) -> list[Path]:
         """Return the files that hold answers, in the order in which they count."""
@@ -185,21 +217,19 @@ class People:
 
     def _report(self, returns: Returns, annotated: AnnotatedSet, asked: Mapping[str, str]) -> None:
         """Write down how what came back looks and what is wrong with it, for people to set right."""
-        folder = locate(self.folder)
+        folder = self.place()
         problems = [(row.place, row.id, row.what) for row in (*returns.problems, *returns.empty)]
         write_table(folder / PROBLEMS, ("place", "id", "problem"), problems)
-        open_ones = [
-            (row_id, asked[row_id], given[0].response, given[1].response, "")
-            for row_id, given in returns.disagreements.items()
-        ]
-        write_table(folder / ADJUDICATE, ("id", "prompt", "first", "second", "response"), open_ones)
+        if returns.disagreements:
+            with Lease(folder / ".lease", what=f"batch {folder.name}"):
+                add_disagreements(folder, _to_decide(returns.disagreements, asked))
         if len(annotated):
             doubled = list(returns.doubled.values())
             quality = Quality.of(self.name, annotated, _left_out(list(asked), returns), doubled)
             write_atomic(folder / QUALITY, quality.page())
 
     def _what_to_do(self, num_asked: int, num_missing: int, returns: Returns) -> str:
-        folder = locate(self.folder)
+        folder = self.place()
         lines: list[str] = []
         if num_missing:
             empty = f" ({len(returns.empty):,} came back empty)" if returns.empty else ""
@@ -209,18 +239,22 @@ class People:
         if returns.problems:
             first = returns.problems[0]
             lines.append(
-                f"{len(returns.problems):,} returned rows cannot be used, the first at {first.place}: {first.what}; "
-                f"all are in {folder / PROBLEMS}"
+                f"{len(returns.problems):,} returned rows or files cannot be used, the first at {first.place}: "
+                f"{first.what}; all are in {folder / PROBLEMS}"
             )
-        if self.disagreement == "wait" and returns.disagreements:
-            lines.append(
-                f"{len(returns.disagreements):,} prompts have two different responses: fill in the column `response` "
-                f"of {folder / ADJUDICATE} and save it as {folder / RETURNED / ADJUDICATED}"
-            )
-        if returns.responses and not self.allow_partial and (num_missing or returns.problems):
+        undecided = self.disagreement == "wait" and bool(returns.disagreements)
+        if undecided:
+            lines.append(self._what_to_decide(returns))
+        elif returns.responses and not self.allow_partial and (num_missing or returns.problems):
             lines.append("annotator.allow_partial=true goes on with what is there")
         lines.append(f"{self.remedy(folder) if num_missing else 'Correct that'} and give the same command again:")
         return "\n".join(lines)
+
+    def _what_to_decide(self, returns: Returns) -> str:
+        return (
+            f"{len(returns.disagreements):,} prompts have two different responses: fill in the column `response` of "
+            f"{self.place() / ADJUDICATE}"
+        )
 
 
 def digest_of(responses: Iterable[tuple[str, str]]) -> str:
@@ -231,7 +265,7 @@ def digest_of(responses: Iterable[tuple[str, str]]) -> str:
 def returned_files(folder: Path) -> list[Path]:
     """Return what the annotators gave back, by name, the second annotator's last; hidden files are no part of it."""
     place = folder / RETURNED
-    files = (file for file in place.rglob("*") if file.is_file() and file != place / ADJUDICATED)
+    files = (file for file in place.rglob("*") if file.is_file())
     seen = (file for file in files if not any(part.startswith(".") for part in file.relative_to(place).parts))
     return sorted(seen, key=lambda file: (is_second(file, folder), file))
 
@@ -241,43 +275,40 @@ def is_second(file: Path, folder: Path) -> bool:
     return file.is_relative_to(folder / RETURNED / SECOND)
 
 
-def read_requests(folder: Path) -> dict[str, str]:
-    """Return id -> prompt of all that was asked in a batch."""
-    try:
-        text = (folder / REQUESTS).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    rows = [json.loads(line) for line in text.split("\n") if line]
-    return {row["id"]: row["prompt"] for row in rows}
-
-
 @functools.lru_cache(maxsize=256)
 def _rows(annotator: People, file: Path, by: str | None, size: int, modified_ns: int) -> tuple[Answer | Problem, ...]:
     """Read one file; asked again for the same size and time, answer from memory: a sweep asks once per experiment."""
     return tuple(annotator.read_file(file, by))
 
 
-def _write_requests(file: Path, requests: Mapping[str, str]) -> None:
-    """Write prompts for their responses to be filled in; a file that says so already stays as it is."""
-    rows = ({"id": row_id, "prompt": prompt, "response": ""} for row_id, prompt in requests.items())
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if not file.exists() or file.read_text(encoding="utf-8") != text:
-        write_atomic(file, text)
+def _names(asked: Mapping[str, str], requests: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Return id -> the id under which the batch knows its prompt, which came perhaps with another id before."""
+    there = {prompt: row_id for row_id, prompt in requests.items()}
+    for row_id, prompt in asked.items():
+        if row_id in requests and requests[row_id].split() != prompt.split():
+            raise ValueError(
+                f"{file}: id '{row_id}' was asked as {_begin(requests[row_id])}, and is now {_begin(prompt)}: "
+                "its response would be no answer; give a changed prompt an id of its own, another pool another "
+                "annotator.folder"
+            )
+    return {row_id: row_id if row_id in requests else there.get(prompt, row_id) for row_id, prompt in asked.items()}
 
 
-def _decisions(folder: Path) -> Iterator[Answer | Problem]:
-    """Yield what somebody decided where annotators differed."""
-    file = folder / RETURNED / ADJUDICATED
-    if not file.exists():
-        return
-    try:
-        for record in READERS["csv"](file):
-            if not {"id", "response"} <= set(record.columns):
-                raise ValueError(f"{record.place}: no columns 'id' and 'response'; keep those of {ADJUDICATE}")
-            row_id, response = (record.fields.get(name) for name in ("id", "response"))
-            yield Answer(record.place, str(row_id or ""), None if response is None else str(response))
-    except ValueError as error:
-        yield Problem(str(file), "", str(error))
+def _begin(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return f"'{line}'" if len(line) <= _SHOWN else f"'{line[:_SHOWN]}...'"
+
+
+def _renamed(found: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
+    return {row_id: found[name] for row_id, name in names.items() if name in found}
+
+
+def _to_decide(disagreements: Mapping[str, Sequence[Answer]], asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return id -> what adjudicate.csv says of a prompt, under the id by which the annotators know it."""
+    return {
+        first.id: {"prompt": asked[row_id], "first": first.response or "", "second": second.response or ""}
+        for row_id, (first, second, *_) in disagreements.items()
+    }
 
 
 def _left_out(ids: Sequence[str], returns: Returns) -> dict[str, int]:

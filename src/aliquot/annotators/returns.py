@@ -7,8 +7,10 @@ response counts until somebody decides between them. Nothing returned is ever ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Problem:
     place: str
     id: str
     what: str
+
+    @classmethod
+    def of(cls, file: Path, error: ValueError) -> Problem:
+        """Return the problem of a file that cannot be read; the error begins with its name, and perhaps a line."""
+        told = re.fullmatch(rf"({re.escape(str(file))}(?::\d+)?):? (.*)", str(error), re.DOTALL)
+        return cls(told[1], "", told[2]) if told else cls(str(file), "", str(error))
 
 
 @dataclass(frozen=True)
