@@ -66,6 +66,8 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["until=lunch"], "expected one of [score, select, annotate, finetune, evaluate]"),
         (["seed=often"], "could not be converted to Integer"),
         (["budget=100k"], "budget 100000 exceeds the 99000 prompts of pool 'demo'; lower budget, or use budget=all"),
+        (["store=données"], """put it into double quotes inside of single ones: 'store="données"'"""),
+        (["trainer=4"], "Got int; `python run.py --help` lists groups and choices"),
         (["budget=0"], "give 1 or more"),
         (["budget=-3"], "give 1 or more"),
         (["budget=plenty"], "write 45k, 1234, 50% or all"),

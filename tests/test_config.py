@@ -97,6 +97,10 @@ def test_targets_outside_aliquot_are_refused(compose):
         ("finetune.rank=null", "finetune.rank"),
         ("model.dtype=float8", "model.dtype=float8 is unknown"),
         ("pool=jsonl", "pool needs pool.path"),
+        ("strategy.kernel=cosine", r"has settings of its own: write strategy/kernel=cosine or strategy/kernel=rbf$"),
+        ("model.quantization=nf4", r"write model/quantization=nf4 or model/quantization=none$"),
+        ("scorer.token_features=true", r"write scorer=token_features$"),
+        ("pool.clean=false", r"write pool/clean=default, pool.clean.exact=\.\.\., "),
     ],
 )
 def test_wrong_fields_are_named(compose, override, message):

@@ -66,6 +66,20 @@ def test_a_mark_of_byte_order_crlf_and_blank_lines_are_no_content(tmp_path):
     assert list(CsvPool(str(tmp_path / "a.csv")).load().ids) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id;prompt;task\r\na;one, two;x\r\n",  # a spreadsheet where the comma is the sign before decimals
+        'id,prompt,task,,\na,"one, two",x,,\n',  # columns at the end that held something once
+        'id,prompt,task\na,"one, two",x,,\n',
+    ],
+)
+def test_csv_as_spreadsheets_write_it_is_read(tmp_path, text):
+    write_bytes(tmp_path / "a.csv", b"\xef\xbb\xbf" + text.encode())
+    pool = CsvPool(str(tmp_path / "a.csv")).load()
+    assert [list(pool.ids), list(pool.prompts), list(pool.tasks)] == [["a"], ["one, two"], ["x"]]
+
+
 def test_a_folder_and_a_glob_are_read_in_the_order_of_their_names(tmp_path):
     write(tmp_path / "in" / "b.jsonl", [{"prompt": "two"}])
     write(tmp_path / "in" / "a.jsonl.gz", [{"prompt": "one"}])

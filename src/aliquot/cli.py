@@ -75,6 +75,7 @@ def errors_explained() -> Generator[None]:
 
 def explain(error: Exception) -> str | None:
     """Return the message for a mistake of the user or trouble with the machine; None for a defect of ours."""
+    import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -92,22 +93,31 @@ def explain(error: Exception) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left ({error.filename or 'while writing'}); free some and run again: what is done is kept"
-    if isinstance(error, ValueError) and _raised_by_aliquot(error):
+    if isinstance(error, ValueError) and _raised_in(error, Path(__file__).parent):
         return str(error)
+    if isinstance(error, ValueError) and _raised_in(error, Path(hydra.__file__).parent):
+        return f"{error}; `python run.py --help` lists groups and choices"
     return None
 
 
-def _raised_by_aliquot(error: Exception) -> bool:
-    """Tell our own checks from a ValueError deep inside a library, which deserves its traceback."""
+def _raised_in(error: Exception, package: Path) -> bool:
+    """Tell checks of a package from a ValueError deep inside another, which deserves its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(package)
 
 
 def _explain_config(error: Exception) -> str:
     """Put Hydra's and OmegaConf's words for a wrong choice or field into one line, with the valid names."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+    if isinstance(error, OverrideParseException):
+        name, _, value = error.override.partition("=")
+        quoted = f"""'{name}="{value or "..."}"'"""
+        return (
+            f"{error.override}: cannot be read as NAME=VALUE; where the value has blanks, brackets, commas, =, ~ "
+            f"or letters beyond ASCII, put it into double quotes inside of single ones: {quoted}"
+        )
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

@@ -11,7 +11,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,14 +132,18 @@ def _check(node: object, where: str) -> None:
             _check(value, where)
     if not isinstance(node, dict):
         return
-    fields = cast(dict[str, object], node)
-    hints = typing.get_type_hints(_target(str(fields["_target_"]), where)) if "_target_" in fields else {}
-    for name, value in fields.items():
+    values = cast(dict[str, object], node)
+    hints = typing.get_type_hints(_target(str(values["_target_"]), where)) if "_target_" in values else {}
+    for name, value in values.items():
         hint = hints.get(name)
         allowed = _plain_types(hint)
         if allowed and type(value) not in allowed:
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
             raise ValueError(f"{where}.{name}={value} is {type(value).__name__}; it must be {wanted}")
+        part, may_be_null = _part(hint), type(None) in _options(hint)
+        if part and not isinstance(value, dict) and not (value is None and may_be_null):
+            ways = _ways(part, may_be_null, where, name)
+            raise ValueError(f"{where}.{name}={value} is one value, and has settings of its own: {ways}")
         if typing.get_origin(hint) is Sequence and isinstance(value, str):
             raise ValueError(f"{where}.{name}={value} is one value; it must be a list: {where}.{name}=[{value}]")
         _check(value, f"{where}.{name}")
@@ -158,9 +162,30 @@ def _target(name: str, where: str) -> type:
     return target
 
 
+def _part(hint: object) -> type | None:
+    """Return the class of ours that a hint names: a config of its own."""
+    ours = (o for o in _options(hint) if isinstance(o, type) and o.__module__.startswith("aliquot."))
+    return next(ours, None)
+
+
+def _ways(part: type, may_be_null: bool, where: str, name: str) -> str:
+    """Say how a part of a config is set: by a choice of its group, or by its fields."""
+    group = f"{where}.{name}".replace(".", "/")
+    ways = [f"{group}={file.stem}" for file in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+    if (ROOT / "conf" / f"{group}.yaml").exists():
+        ways.append(f"{where}={name}")
+    if is_dataclass(part) and not may_be_null:  # where it is null there are no fields yet
+        ways += [f"{where}.{name}.{field.name}=..." for field in fields(part)]
+    return f"write {', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}"
+
+
+def _options(hint: object) -> tuple[object, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
 def _plain_types(hint: object) -> tuple[type, ...]:
     """Return the plain types that a hint allows, or none where it allows anything else."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    options = _options(hint)
     plain = {int: (int,), float: (float, int), str: (str,), bool: (bool,), type(None): (type(None),)}
     if not all(isinstance(option, type) and option in plain for option in options):
         return ()

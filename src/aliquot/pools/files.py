@@ -10,6 +10,7 @@ import csv
 import glob
 import gzip
 import io
+import itertools
 import json
 import sys
 import zlib
@@ -108,9 +109,16 @@ def _parse(line: str, file: Path, number: int) -> dict[str, object]:
 
 
 def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Record]:
-    """Yield the rows of a csv file with a header; tabs part the cells of a .tsv file. An empty cell is no value."""
+    """Yield the rows of a csv file with a header. An empty cell is no value, and an empty column at the end is none.
+
+    Tabs part the cells of a .tsv file, and semicolons those of a .csv file whose header has some and no comma: so do
+    spreadsheets where a comma is the sign before decimals.
+    """
     csv.field_size_limit(sys.maxsize)  # prompts are longer than the 128 KiB that csv allows
-    rows = csv.reader(read_lines(file), delimiter="\t" if ".tsv" in file.suffixes else ",", strict=True)
+    lines = read_lines(file)
+    first = next(lines, "")
+    parted = "\t" if ".tsv" in file.suffixes else ";" if ";" in first and "," not in first else ","
+    rows = csv.reader(itertools.chain([first], lines), delimiter=parted, strict=True)
     header: list[str] | None = None
     while True:
         number = rows.line_num + 1
@@ -126,6 +134,8 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
         if header is None:
             header = _check_header(row, file) if row else None
         elif row:
+            if not any(row[len(header) :]):
+                row = row[: len(header)]
             if len(row) != len(header):
                 raise ValueError(
                     f"{file}:{number}: {len(row)} cells where the header has {len(header)}; fill in or quote the row"
@@ -135,6 +145,8 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
 
 
 def _check_header(row: list[str], file: Path) -> list[str]:
+    while len(row) > 1 and not row[-1]:
+        row.pop()
     twice = sorted({name for name in row if row.count(name) > 1})
     if twice:
         raise ValueError(f"{file}:1: column '{twice[0]}' is in the header twice; give every column its own name")
