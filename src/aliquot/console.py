@@ -73,7 +73,7 @@ def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
 def show_quote(cost: float) -> None:
     """Say before anything is bought what it may cost; nothing where it is free."""
     if cost:
-        say(f"Annotating costs at most about {cost:,.2f}.")
+        say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.")
 
 
 def show_checked() -> None:
@@ -137,7 +137,8 @@ def _next_command(run: RunRecord) -> str:
         return shlex.join(["python", "-m", "aliquot", "report", *(["--store", *store] if store else [])])
     if run.finetuned:
         kept = ["strategy=random", *(o for o in kept if not o.startswith("strategy"))]
-    return shlex.join(["python", "run.py", *kept]) + ("   (the reference; reuses what it can)" if run.finetuned else "")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "run.py" else "run.py"  # wherever it lies
+    return shlex.join(["python", program, *kept]) + ("   (the reference; reuses what it can)" if run.finetuned else "")
 
 
 def show_runs(runs: Sequence[RunRecord]) -> None:

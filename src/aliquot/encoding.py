@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +52,7 @@ class Encoding:
         texts = self._texts(prompts, responses)
         before = self._tokens([start for start, _ in texts])
         if self._has_encoder:
-            behind = cast(list[Ids], self.tokenizer(text_target=list(responses))["input_ids"])
+            behind = self._ids(None, text_target=list(responses))
         else:
             whole = self._tokens([start + rest for start, rest in texts])
             behind = [
@@ -122,10 +122,14 @@ class Encoding:
         if self.template == CHAT:
             return self._bare(texts)  # the template has written the special tokens already
         trailing = 0 if self._has_encoder else self._num_added[1]
-        return [ids[: len(ids) - trailing] for ids in cast(list[Ids], self.tokenizer(texts)["input_ids"])]
+        return [ids[: len(ids) - trailing] for ids in self._ids(texts)]
 
     def _bare(self, texts: list[str]) -> list[Ids]:
-        return cast(list[Ids], self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+        return self._ids(texts, add_special_tokens=False)
+
+    def _ids(self, texts: list[str] | None, **options: Any) -> list[Ids]:
+        """Call the tokenizer without its warning of what is too long: we cut that, or refuse it, and say so."""
+        return cast(list[Ids], self.tokenizer(texts, verbose=False, **options)["input_ids"])
 
     @cached_property
     def _num_added(self) -> tuple[int, int]:
@@ -153,7 +157,7 @@ def check_template(template: str) -> None:
     if "\\n" in template:
         raise ValueError(
             f"model.template={template!r} holds a backslash and an n where a line break must be meant; "
-            "write it in a yaml file between double quotes, or in a shell as $'...\\n...'"
+            "write it in a yaml file between double quotes, or in a shell as $'model.template=\"...\\n...\"'"
         )
 
 
@@ -184,5 +188,5 @@ def no_chat_template(path: str) -> str:
     """Say what to do where a tokenizer has no chat template."""
     return (
         f"model.template=chat, and the tokenizer of {path} has no chat template; base models have none: write a "
-        r'format, such as model.template="<|user|>\n{prompt}\n<|assistant|>\n{response}"'
+        r"""format, such as $'model.template="<|user|>\n{prompt}\n<|assistant|>\n{response}"'"""
     )

@@ -133,8 +133,9 @@ class PoolSpec:
         if self.messages:
             found = f"no turn of role 'assistant' with text in column '{self.messages}'"
         return ValueError(
-            f"{record.place}: {found}, so the oracle cannot annotate; fill it in (what was scored and chosen is kept), "
-            "name another column with pool.response, or stop after choosing with until=select"
+            f"{record.place}: {found}, so the oracle cannot annotate; say who does (annotator=file, label_studio, "
+            "argilla or teacher; what was scored and chosen is kept), fill it in, name another column with "
+            "pool.response, or stop after choosing with until=select"
         )
 
 

@@ -269,8 +269,7 @@ def test_the_bill_counts_the_tokens_of_the_server(serve, tmp_path, caplog):
     assert Bill.read(tmp_path / "bill.json") == bill
     before, after = caplog.messages
     assert (
-        "2 of 2 prompts to ask; about 2 tokens in (4 characters each), at most 1,024 out: at most about 10,242.00"
-        in before
+        "2 of 2 prompts to ask; about 2 tokens in (4 bytes each), at most 1,024 out: at most about 10,242.00" in before
     )
     assert "6 tokens in, 8 out, cost 86.0000" in after
 

@@ -29,7 +29,7 @@ from aliquot.types import AnnotatedSet
 log = logging.getLogger(__name__)
 
 #: Characters of a token, roughly, where nobody has counted.
-_CHARACTERS = 4
+_BYTES = 4  # of a token: in UTF-8, which counts scripts with a token or so for each character right
 #: Reasons that a message spells out; a file has the others.
 _NUM_REASONS = 3
 
@@ -148,12 +148,12 @@ class Teacher:
         return Ledger(folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.name).strip('-.')[-60:]}-{digest[:12]}.jsonl")
 
     def tokens_in(self, prompt: str) -> int:
-        """Estimate how many tokens the model reads, by the characters."""
-        return -(-len(prompt) // _CHARACTERS)
+        """Estimate how many tokens the model reads, by the bytes."""
+        return _estimated(prompt)
 
     def tokens_out(self, response: str) -> int:
-        """Estimate how many tokens the model wrote, by the characters."""
-        return -(-len(response) // _CHARACTERS)
+        """Estimate how many tokens the model wrote, by the bytes."""
+        return _estimated(response)
 
     def _open(self, questions: Sequence[Question], book: Ledger) -> list[Question]:
         """Return what is not in the ledger, each prompt once, in the order picked."""
@@ -163,8 +163,8 @@ class Teacher:
         tokens_in, tokens_out = sum(self.tokens_in(q.prompt) for q in waiting), self.max_tokens * len(waiting)
         cost = self.price_per_million.of(tokens_in, tokens_out)
         log.info(
-            "%s: %s of %s prompts to ask; about %s tokens in (%d characters each), at most %s out: %s",
-            *(self.name, f"{len(waiting):,}", f"{total:,}", f"{tokens_in:,}", _CHARACTERS, f"{tokens_out:,}"),
+            "%s: %s of %s prompts to ask; about %s tokens in (%d bytes each), at most %s out: %s",
+            *(self.name, f"{len(waiting):,}", f"{total:,}", f"{tokens_in:,}", _BYTES, f"{tokens_out:,}"),
             f"at most about {cost:,.2f}" if cost else "no price is set",
         )
         with closing(Progress("annotate", total, "response", done=total - len(waiting))) as progress:
@@ -179,3 +179,7 @@ class Teacher:
             "What was answered is kept: the same command asks for these again, annotator.allow_partial=true goes on "
             "without them"
         )
+
+
+def _estimated(text: str) -> int:
+    return -(-len(text.encode()) // _BYTES)
