@@ -16,7 +16,7 @@ import pytest
 
 from aliquot.annotators.people import People
 from aliquot.config import ROOT
-from aliquot.experiment import build
+from aliquot.experiment import build, quote
 from aliquot.pipeline import ask, fetch
 from aliquot.stages import Annotate, Finetune
 from aliquot.store import Store
@@ -108,6 +108,26 @@ def test_a_command_line_that_waits_exits_with_0_and_names_itself(tmp_path):
 def test_checking_asks_nobody(files, folder, capsys):
     files("check=true")
     assert "Nothing was done" in capsys.readouterr().out and not folder.exists()
+
+
+def test_a_plan_says_what_the_responses_cost_that_are_not_back(files, folder, capsys):
+    prices = ("annotator.price=0.5", "annotator.double=0.5", "until=annotate")
+    files("check=true", *prices)
+    assert "Annotating costs at most about 30.00, counting what was answered before." in capsys.readouterr().out
+    files(*prices)
+    answer(folder)
+    files("check=true", *prices)
+    assert "Annotating" not in capsys.readouterr().out.rpartition("random: 40 of the 300")[2]
+
+
+def test_a_sweep_is_quoted_by_its_deepest_rankings_and_by_no_prompt_twice(compose, tmp_path):
+    def quoted(*grid):
+        shared = (*FILES[:1], "annotator.folder=x", "annotator.price=1", "pool.limit=300", f"store={tmp_path}")
+        cfgs = [compose(*shared, f"strategy={strategy}", f"budget={budget}") for strategy, budget in grid]
+        return quote([build(cfg) for cfg in cfgs], Store(tmp_path))
+
+    assert quoted(("random", 40), ("random", 100), ("longest", 20)) == 120
+    assert quoted(("random", 250), ("longest", 200)) == 300
 
 
 def test_partial_returns_are_counted_and_used_only_where_that_is_wanted(files, tmp_path, folder, capsys):

@@ -16,7 +16,7 @@ from synthetic import BUDGETS, make_study
 from aliquot.report.findings import find
 from aliquot.report.judge import trapezoid
 from aliquot.report.saved import isotonic, saved
-from aliquot.report.study import Arm, Cell
+from aliquot.report.study import NOT_TOLD, Annotations, Arm, Cell
 from aliquot.results import RunRecord
 
 RISING = (0.3, 0.4, 0.5, 0.6)
@@ -151,6 +151,17 @@ def test_the_command_repeats_the_settings_that_all_runs_share(study):
     runs = (record("strategy=better", "seed=0", "pool=tulu", "x=1"), record("strategy=better", "seed=1", "pool=tulu"))
     alone = find(replace(with_cells(study, lambda c: None if c.arm.name == "random" else c), records=runs))
     assert alone.notes[0].endswith("seed=0,1,2,3,4 pool=tulu")
+
+
+def test_a_note_names_cells_that_were_trained_on_fewer_responses_than_prompts(study):
+    assert not find(study).notes
+    bills = {1000: Annotations(1000.0), 3000: Annotations(2860.5)}
+
+    def lack(cell):
+        return replace(cell, annotations=bills.get(cell.budget, NOT_TOLD)) if cell.arm.name == "better" else cell
+
+    (note,) = find(with_cells(study, lack)).notes
+    assert "better has 2,860 of 3,000. Have the rest annotated" in note
 
 
 def test_without_random_there_are_scores_and_a_note(study):

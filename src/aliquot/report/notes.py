@@ -29,6 +29,7 @@ def notes(study: Study, reference: Arm | None) -> list[str]:
         *_on_falls(study, reference),
         *_on_seeds(study.cells),
         *_on_curves(study.cells),
+        *_on_responses(study.cells),
     ]
 
 
@@ -99,6 +100,17 @@ def _on_curves(cells: Sequence[Cell]) -> list[str]:
     if not apart:
         return []
     return [f"No seed has all budgets, so there is no area under the curve: {', '.join(apart)}. Run the missing seeds."]
+
+
+def _on_responses(cells: Sequence[Cell]) -> list[str]:
+    """Warn where choosing is not all that differs: arms were trained on fewer responses than their budget."""
+    lacking = [cell for cell in cells if cell.annotations.number is not None and cell.annotations.number < cell.budget]
+    if not lacking:
+        return []
+    numbers = [f"{cell.arm.name} has {cell.annotations.number:,.0f} of {cell.budget:,}" for cell in lacking]
+    more = [f"{len(numbers) - _NAMED} more cells"] if len(numbers) > _NAMED else []
+    told = ", ".join(numbers[:_NAMED] + more)
+    return [f"Prompts without a response make cells unequal: {told}. Have the rest annotated before comparing."]
 
 
 def _names(cells: Iterable[Cell]) -> str:
