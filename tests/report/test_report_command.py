@@ -160,7 +160,7 @@ def test_nothing_to_report_is_one_message_and_leaves_nothing(tmp_path, ask):
     store.plan("abcd0000", ["0123-100"])
     message = refused(ask, "report", "abcd", "--store", tmp_path)
     assert "Sweep abcd0000: 0 of 1 runs finished. There is nothing to report yet" in message
-    assert "sweeps are named 'x...'" in refused(ask, "report", "x", "--store", tmp_path)
+    assert "sweeps named 'x...' are in" in refused(ask, "report", "x", "--store", tmp_path)
     stop(store, store.add("random", random(), 100))
     message = refused(ask, "report", "--store", tmp_path)
     assert "of 1 finished runs" in message

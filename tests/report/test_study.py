@@ -188,7 +188,7 @@ def test_a_sweep_is_named_by_its_id_or_the_beginning_of_it(store):
     (study,) = read_studies(store.root, ["abc"])
     assert study.cells[0].runs == (chosen,)
     assert read_studies(store.root, ["ffff"]) == []
-    with pytest.raises(ValueError, match=r"0 sweeps are named 'xyz...'; the sweeps in .* are abcd1234, ffff0000"):
+    with pytest.raises(ValueError, match=r"0 sweeps named 'xyz...' are in .*; name one of abcd1234, ffff0000"):
         read_studies(store.root, ["xyz"])
 
 

@@ -151,8 +151,12 @@ class Sweep:
         found = sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{_RECORD}"))
         matching = [name for name in found if name.startswith(sweep)]
         if len(matching) != 1:
-            known = ", ".join(found) or "none"
-            raise ValueError(f"{len(matching)} sweeps are named '{sweep}...'; the sweeps in {store.root} are {known}")
+            if not found:
+                raise ValueError(
+                    f"no sweep is in {store.root}; `python run.py -m ...` begins one, --store names another store"
+                )
+            named = f" named '{sweep}...'" if sweep else ""
+            raise ValueError(f"{len(matching)} sweeps{named} are in {store.root}; name one of {', '.join(found)}")
         values = json.loads((sweep_directory(store, matching[0]) / _RECORD).read_text(encoding="utf-8"))
         values["runs"] = [PlannedRun(**run) for run in values["runs"]]
         values["tasks"] = [PlannedTask(**task) for task in values["tasks"]]
