@@ -227,8 +227,9 @@ def test_what_is_typed_into_the_requests_counts_and_stays(batch):
     assert "2 of 4 prompts wait" in annotate(batch, PROMPTS | {"q4": "What is 2 + 2?"}, double=1)
     assert (batch / "to_annotate.jsonl").read_bytes().startswith(before)
     jsonl(batch, *rows({"7": "you"}))
+    jsonl(batch, *rows({"q1": "Hi."}), name=f"{SECOND}/a.jsonl")
     assert annotate(batch) == {"q1": "Hello.", "q2": "391", "7": "you"}
-    assert decide(batch) == [("q2", "391", "17 * 23 = 391", "")]
+    assert decide(batch) == [("q2", "391", "17 * 23 = 391", ""), ("q1", "Hello.", "Hi.", "")]
 
 
 @pytest.mark.parametrize(
@@ -265,6 +266,8 @@ def test_a_response_stays_with_its_prompt_when_a_pool_changes(batch):
     assert (batch / "to_annotate.jsonl").read_bytes() == requests
     assert decide(batch, q2="391") == [("q2", "391,\nas a number", "393", "")]
     assert people.annotate(None, list(other), list(other.values()), batch).responses[1] == "391"
+    jsonl(batch, *rows({"a": "Hi, hi."}), name="b.jsonl")  # to the same prompt, under the id that it has now
+    assert people.annotate(None, list(other), list(other.values()), batch).responses[0] == "Hi, hi."
 
 
 def test_a_fraction_is_asked_twice_the_same_prompts_in_every_budget(batch):

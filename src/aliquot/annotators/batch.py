@@ -44,15 +44,14 @@ def add_requests(file: Path, requests: Mapping[str, str]) -> None:
         write_atomic(file, text + end + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def typed_in(folder: Path) -> Iterator[Answer | Problem]:
-    """Yield the responses that were typed into the files of requests."""
-    for name, by in ((REQUESTS, None), (REQUESTS_SECOND, SECOND)):
-        for row in _rows(folder / name):
-            row_id, response, who = (row.fields.get(column) for column in ("id", "response", "annotator"))
-            if response is not None and not isinstance(response, str):
-                yield Problem(row.place, str(row_id), f"response is {type(response).__name__}, not text; write text")
-            elif response and response.strip():
-                yield Answer(row.place, str(row_id), response, str(row.fields["prompt"]), str(who) if who else by)
+def typed_in(file: Path, by: str | None) -> Iterator[Answer | Problem]:
+    """Yield the responses that were typed into a file of requests; `by` wrote a row that does not say who."""
+    for row in _rows(file):
+        row_id, response, who = (row.fields.get(column) for column in ("id", "response", "annotator"))
+        if response is not None and not isinstance(response, str):
+            yield Problem(row.place, str(row_id), f"response is {type(response).__name__}, not text; write text")
+        elif response and response.strip():
+            yield Answer(row.place, str(row_id), response, str(row.fields["prompt"]), str(who) if who else by)
 
 
 def _rows(file: Path) -> tuple[Record, ...]:

@@ -180,7 +180,7 @@ class People:
             problems=tuple(row for row in returns.problems if row.id in concerned or row.id not in requests),
             empty=tuple(row for row in returns.empty if row.id in concerned),
             doubled=_renamed(returns.doubled, names),
-            decided=frozenset(row_id for row_id, name in names.items() if name in returns.decided),
+            decided=frozenset(row_id for row_id, name in names.items() if {row_id, name} & returns.decided),
         )
 
     def export(self, requests: Mapping[str, str], folder: Path) -> None:
@@ -191,11 +191,11 @@ class People:
 
     def answers(self, folder: Path) -> list[Answer | Problem]:
         """Return every returned row, and what cannot be read."""
-        rows: list[Answer | Problem] = []
+        rows: list[Answer | Problem] = list(typed_in(folder / REQUESTS, None))
         for file in self.files(folder):
             stat = file.stat()
             rows += _rows(self, file, SECOND if is_second(file, folder) else None, stat.st_size, stat.st_mtime_ns)
-        return [*rows, *typed_in(folder)]
+        return [*rows, *typed_in(folder / REQUESTS_SECOND, SECOND)]
 
     def files(self, folder: Path) -> list[Path]:
         """Return the files that hold answers, in the order in which they count."""
@@ -300,7 +300,9 @@ def _begin(prompt: str) -> str:
 
 
 def _renamed(found: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
-    return {row_id: found[name] for row_id, name in names.items() if name in found}
+    """Return what was found under an id itself, else under the other one of its prompt."""
+    keys = {row_id: row_id if row_id in found else name for row_id, name in names.items()}
+    return {row_id: found[key] for row_id, key in keys.items() if key in found}
 
 
 def _to_decide(disagreements: Mapping[str, Sequence[Answer]], asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
