@@ -11,9 +11,9 @@ from aliquot.report.study import Arm
 RANDOM = Finding("mmlu", Arm("random", "random", {}), 1000, 3, 400, Estimate(0.5, 0, 0.5, 0.5), None, None, 0.0, ())
 
 
-def finding(name, difference, p, budget=1000, saved=None, num_pairs=3):
+def finding(name, difference, p, budget=1000, saved=None, fewest_seeds=3):
     d = Estimate(difference, 0.01, difference - 0.02, difference + 0.02)
-    comparison = Comparison(d, p / 10, p, "paired bootstrap", num_pairs)
+    comparison = Comparison(d, p / 10, p, "Welch's t", fewest_seeds)
     return replace(RANDOM, arm=Arm(name, name, {}), budget=budget, comparison=comparison, saved=saved)
 
 
@@ -51,7 +51,7 @@ def test_annotations_saved_are_part_of_the_answer_where_they_are_known(saved, sa
 
 
 def test_single_seeds_are_a_warning_and_no_random_is_no_answer():
-    assert "These are single seeds" in answer(finding("good", 0.03, p=0.01, num_pairs=1)).detail
+    assert "These are single seeds" in answer(finding("good", 0.03, p=0.01, fewest_seeds=1)).detail
     assert "These are single seeds" not in answer(finding("good", 0.03, p=0.01)).detail
     assert answer().headline == "Nothing can be compared with random on mmlu yet."
 

@@ -43,7 +43,7 @@ def findings_of(study: Study) -> Findings:
             if cell.arm.strategy != "random" and cell.budget in random:
                 difference = value - float(random[cell.budget].correct[benchmark].mean())
                 p = 0.01 if abs(difference) > 0.02 else 0.5
-                comparison = Comparison(estimate(difference), p, p, "paired bootstrap", 3)
+                comparison = Comparison(estimate(difference), p, p, "Welch's t", 3)
                 ends = (BUDGETS[0] / cell.budget, BUDGETS[-1] / cell.budget)
                 ratio = 2.0 ** (40 * difference)
                 side = "below" if ratio < ends[0] else "above" if ratio > ends[1] else None
@@ -77,7 +77,7 @@ def findings_of(study: Study) -> Findings:
     curves = []
     for (benchmark, name), values in differences.items():
         p = 0.01 if abs(np.mean(values)) > 0.02 else 0.5
-        comparison = Comparison(estimate(float(np.mean(values))), p, p, "paired bootstrap", 3)
+        comparison = Comparison(estimate(float(np.mean(values))), p, p, "Welch's t", 3)
         curves.append(Curve(benchmark, arms[name], tuple(BUDGETS), estimate(0.5), comparison))
     return Findings({name: estimate(float(study.base[name].mean())) for name in study.benchmarks}, found, curves, ())
 
@@ -206,6 +206,15 @@ def test_annotations_saved_beyond_what_random_reaches_are_triangles_at_the_end(f
         assert f"more than {times(f.saved.range[1])} times" in title
     markers = [(line.get_marker(), x) for axes in drawing.figure.axes for line in axes.lines for x in line.get_xdata()]
     assert {x for marker, x in markers if marker == ">"} == {f.saved.range[1] for f in above}
+
+
+def test_annotations_saved_are_drawn_at_budgets_that_random_lacks_too(few):
+    findings = findings_of(few)
+    largest = max(f.budget for f in findings.findings)
+    lacking = [replace(f, comparison=None) if f.budget == largest else f for f in findings.findings]
+    drawings = {d.name: d for d in draw(few, replace(findings, findings=lacking), None)}
+    most = max((f for f in lacking if f.saved and f.budget == largest), key=lambda f: f.score.value)
+    assert f"with {largest:,}, {most.arm.name}: " in drawings["saved-demo_mmlu"].description
 
 
 def test_one_budget_makes_rows_instead_of_a_curve():

@@ -105,19 +105,19 @@ def test_a_pair_of_single_runs_is_compared_by_mcnemar_but_likelihoods_are_not(st
     )
     table = [[np.sum((ours == i) & (theirs == j)) for j in (0, 1)] for i in (0, 1)]
     comparison = of(single, "better", 1000).comparison
-    assert (comparison.test, comparison.num_pairs) == ("McNemar", 1)
+    assert (comparison.test, comparison.fewest_seeds) == ("McNemar", 1)
     assert comparison.p == pytest.approx(mcnemar(table, exact=True).pvalue)
 
     def likely(cell):
         return replace(rows(cell, 1), correct={name: 0.9 * v[:1] for name, v in cell.correct.items()})
 
-    assert of(find(with_cells(study, likely)), "better", 1000).comparison.test == "paired bootstrap"
+    assert of(find(with_cells(study, likely)), "better", 1000).comparison.test == "Welch's t"
 
 
 def test_an_arm_of_one_seed_is_compared_with_the_uncertainty_of_the_seeds_of_random(study):
     one = find(with_cells(study, lambda cell: rows(cell, 1) if cell.arm.name == "better" else cell))
     five, single = of(one, "worse", 3000).comparison, of(one, "better", 3000).comparison
-    assert (single.test, single.num_pairs) == ("paired bootstrap", 1)
+    assert (single.test, single.fewest_seeds) == ("Welch's t", 1)
     assert single.difference.stderr > 1.2 * five.difference.stderr
     assert any("better at 1,000 and 3,000" in note and "seed=1,2" in note for note in one.notes)
 
@@ -162,6 +162,24 @@ def test_a_note_names_cells_that_were_trained_on_fewer_responses_than_prompts(st
 
     (note,) = find(with_cells(study, lack)).notes
     assert "better has 2,860 of 3,000. Have the rest annotated" in note
+
+
+def test_a_note_names_cells_where_no_answer_differs_from_another(study):
+    def fail(cell):
+        nothing = {name: np.zeros_like(values) for name, values in cell.correct.items()}
+        return replace(cell, correct=nothing) if (cell.arm.name, cell.budget) == ("worse", 1000) else cell
+
+    notes = find(with_cells(study, fail)).notes
+    assert len(notes) == len(study.benchmarks)
+    assert all(f"on {name} is as right as every other: worse at 1,000." in " ".join(notes) for name in study.benchmarks)
+
+
+def test_the_mean_of_random_over_budgets_is_over_those_of_the_others(study):
+    cells = tuple(cell for cell in study.cells if cell.arm.name == "random" or cell.budget < max(BUDGETS))
+    curves = find(replace(study, cells=cells)).curves
+    assert {curve.budgets for curve in curves} == {tuple(BUDGETS[:-1])}
+    alone = find(replace(study, cells=tuple(cell for cell in study.cells if cell.arm.name == "random"))).curves
+    assert {curve.budgets for curve in alone} == {tuple(BUDGETS)}
 
 
 def test_without_random_there_are_scores_and_a_note(study):

@@ -158,3 +158,10 @@ def test_holm_and_mcnemar_are_those_of_statsmodels_with_ties_and_without_a_diffe
         theirs = np.where(rng.random(60) < chance, 1 - ours, ours).astype(np.float32)
         table = [[np.sum((ours == i) & (theirs == j)) for j in (0, 1)] for i in (0, 1)]
         assert mcnemar(ours, theirs) == pytest.approx(expected_mcnemar(table, exact=True).pvalue, rel=1e-9)
+
+
+def test_the_same_answers_in_another_order_differ_by_nothing():
+    values = np.random.default_rng(3).random((5, 7))
+    ours, theirs = (summarise(v, "01234", "x", {0: 1.0}) for v in (values, values[::-1, ::-1]))
+    assert ours.value != theirs.value, "in the last bit, or this tests nothing"
+    assert mean(ours, theirs).value == 0

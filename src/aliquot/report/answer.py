@@ -58,7 +58,7 @@ def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
         f" Of {_comparisons(len(compared))}, {_are(len(better))} reliably better and {_are(len(worse))} reliably worse"
     )
     detail += f": the largest loss is {_named(min(worse, key=_difference))}." if worse else "."
-    if all(comparison.num_pairs == 1 for _, comparison in compared):
+    if all(comparison.fewest_seeds == 1 for _, comparison in compared):
         detail += " These are single seeds: the intervals cover the questions, and other seeds may say otherwise."
     return Answer(headline, detail)
 

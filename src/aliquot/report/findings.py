@@ -24,15 +24,15 @@ class Comparison:
         difference: arm minus random; positive is better than random.
         p: two-sided, of no difference.
         p_adjusted: by Holm over all comparisons of the benchmark in the study; those of curves are counted apart.
-        test: which one: "paired bootstrap", or "McNemar" for a single pair of runs.
-        num_pairs: replicates of the one that has fewer.
+        test: which one: "Welch's t" of the difference question by question, or "McNemar" for a single pair of runs.
+        fewest_seeds: replicates of the one that has fewer; seeds are not paired.
     """
 
     difference: Estimate
     p: float
     p_adjusted: float
-    test: Literal["paired bootstrap", "McNemar"]
-    num_pairs: int
+    test: Literal["Welch's t", "McNemar"]
+    fewest_seeds: int
 
 
 @dataclass(frozen=True)

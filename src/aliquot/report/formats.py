@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import os
 import re
@@ -139,20 +140,24 @@ def markdown(studies: Sequence[StudyTables]) -> str:
 
 
 def latex(studies: Sequence[StudyTables]) -> str:
-    """Return the tables for a document that loads booktabs and longtable."""
-    lines = [r"% \usepackage{booktabs,longtable}"]
+    """Return the tables for a document of one column that loads booktabs and longtable, in small type."""
+    lines = [r"% \usepackage{booktabs,longtable}", r"\begingroup\scriptsize\setlength{\tabcolsep}{3pt}", ""]
+    numbers = itertools.count(1)
     for study in studies:
         for table in study.tables:
             alignment = "".join("r" if number else "l" for number in table.numbers)
             caption = f"{study.title}. {table.title}. {LEGEND}".translate(_LATEX)
             heads = " & ".join(head.translate(_LATEX) for head in table.heads)
-            lines += [rf"\begin{{longtable}}{{@{{}}{alignment}@{{}}}}", rf"\caption{{{caption}}}\\"]
+            lines += [
+                rf"\begin{{longtable}}{{@{{}}{alignment}@{{}}}}",
+                rf"\caption{{{caption}}}\label{{tab:aliquot-{next(numbers)}}}\\",
+            ]
             for end in ("endfirsthead", "endhead"):  # pages behind the first have no caption
                 lines += [r"\toprule", rf"{heads} \\", r"\midrule", rf"\{end}"]
             lines += _latex_rows(table)
             lines += [r"\bottomrule", r"\end{longtable}", ""]
         lines += [rf"\noindent {note.translate(_LATEX)}\par" for note in study.notes]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, r"\endgroup"]) + "\n"
 
 
 def _latex_rows(table: Texts) -> Iterator[str]:

@@ -103,7 +103,13 @@ class Judge:
 
     def _curve(self, name: str) -> Curve | None:
         ours, theirs = self.by_arm[name], self.random
-        area = self._area(ours, sorted(ours))
+        budgets = sorted(ours)
+        if (
+            self.reference and name == self.reference.name
+        ):  # others can be held against its mean where they have a budget
+            others = {budget for arm, cells in self.by_arm.items() if arm != name for budget in cells}
+            budgets = sorted(ours.keys() & others) or budgets
+        area = self._area(ours, budgets) if len(budgets) > 1 else None
         if area is None:
             return None
         comparison = None
@@ -112,7 +118,7 @@ class Judge:
             pair = self._area(ours, both), self._area(theirs, both)
             comparison = _compare(pair[0], pair[1]) if pair[0] and pair[1] else None
         arm = self.cells[next(iter(ours.values()))].arm
-        return Curve(self.benchmark, arm, tuple(sorted(ours)), _estimate(area), comparison)
+        return Curve(self.benchmark, arm, tuple(budgets), _estimate(area), comparison)
 
     def _area(self, cells: Mapping[int, int], budgets: Sequence[int]) -> Drawn | None:
         """Draw the area under an arm's curve, where a replicate has all of the budgets."""
@@ -147,8 +153,8 @@ def _estimate(drawn: Drawn) -> Estimate:
 def _compare(ours: Drawn, theirs: Drawn) -> Comparison:
     difference = mean(ours.sample, theirs.sample)
     p = p_value(difference)
-    num_pairs = min(len(ours.sample.rows), len(theirs.sample.rows))
-    return Comparison(estimate(difference, draws(difference, ours, theirs)), p, p, "paired bootstrap", num_pairs)
+    fewest_seeds = min(len(ours.sample.rows), len(theirs.sample.rows))
+    return Comparison(estimate(difference, draws(difference, ours, theirs)), p, p, "Welch's t", fewest_seeds)
 
 
 def _adjusted(found: list[Judged]) -> list[Judged]:

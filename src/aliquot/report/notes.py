@@ -30,13 +30,14 @@ def notes(study: Study, reference: Arm | None) -> list[str]:
         *_on_seeds(study.cells),
         *_on_curves(study.cells),
         *_on_responses(study.cells),
+        *_on_ends(study),
     ]
 
 
 def _on_random(study: Study, reference: Arm | None) -> list[str]:
     if reference is None:
         remedy = _remedy(study, {cell.budget for cell in study.cells})
-        return [f"No run of random: nothing is compared. {remedy}"]
+        return [f"No run of random: nothing is compared. Report it together with a sweep that has some, or: {remedy}"]
     found: list[str] = []
     budgets = {cell.budget for cell in study.cells if cell.arm.name == reference.name}
     missing = {cell.budget for cell in study.cells} - budgets
@@ -113,13 +114,25 @@ def _on_responses(cells: Sequence[Cell]) -> list[str]:
     return [f"Prompts without a response make cells unequal: {told}. Have the rest annotated before comparing."]
 
 
+def _on_ends(study: Study) -> list[str]:
+    """Warn where all answers are wrong, or all are right: nothing varies, which is no certainty."""
+    found: list[str] = []
+    for benchmark in study.benchmarks:
+        if ends := [cell for cell in study.cells if float(np.ptp(cell.correct[benchmark])) == 0]:
+            found.append(
+                f"Every answer on {benchmark} is as right as every other: {_names(ends)}. Intervals there have no "
+                "width, and ratios of annotations saved no meaning: ask more questions, or others."
+            )
+    return found
+
+
 def _names(cells: Iterable[Cell]) -> str:
     """Return the first arms with their budgets: random at 1,000 and 3,000."""
     arms: dict[str, list[str]] = {}
     for cell in cells:
         arms.setdefault(cell.arm.name, []).append(f"{cell.budget:,}")
     named = [f"{name} at {' and '.join(budgets)}" for name, budgets in arms.items()]
-    more = [f"{len(named) - _NAMED} more arms"] if len(named) > _NAMED else []
+    more = [f"{len(named) - _NAMED} more"] if len(named) > _NAMED else []
     return "; ".join(named[:_NAMED] + more)
 
 

@@ -80,9 +80,9 @@ def difference(comparison: Comparison | None) -> Cell:
     """Write a difference in points."""
     if comparison is None:
         return NONE
-    d, pairs = comparison.difference, comparison.num_pairs
+    d, seeds = comparison.difference, comparison.fewest_seeds
     exact = f"{100 * d.value:+.2f} points, standard error {100 * d.stderr:.2f}".replace("-", "\N{MINUS SIGN}")
-    tested = f"{comparison.test}, {pairs} pair{'s' if pairs > 1 else ''} of runs"
+    tested = f"{comparison.test}, {seeds} seed{'s' if seeds > 1 else ''} or more an arm"
     tip = f"{exact}, {p_value(comparison.p)}, after Holm {p_value(comparison.p_adjusted)}; {tested}"
     return Cell(points(d.value), d.value, interval(d), tip)
 
@@ -93,7 +93,7 @@ def judged(comparison: Comparison | None) -> Cell:
 
 
 def compared(comparison: Comparison | None) -> tuple[Cell, ...]:
-    """Write a comparison in full: difference, standard error, p, p after Holm, verdict, pairs, test."""
+    """Write a comparison in full: difference, standard error, p, p after Holm, verdict, fewest seeds, test."""
     if comparison is None:
         return (NONE,) * 7
     stderr = comparison.difference.stderr
@@ -103,7 +103,7 @@ def compared(comparison: Comparison | None) -> tuple[Cell, ...]:
         _p(comparison.p),
         _p(comparison.p_adjusted),
         judged(comparison),
-        count(comparison.num_pairs),
+        count(comparison.fewest_seeds),
         Cell(comparison.test),
     )
 

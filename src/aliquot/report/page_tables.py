@@ -68,7 +68,7 @@ def result_table(findings: Findings) -> Table:
 def difference_table(findings: Findings) -> Table:
     """One row a comparison with random."""
     rows = [(*_where(f), *compared(f.comparison)) for f in findings.findings if f.comparison]
-    columns = (*_WHERE, *_COMPARED, Column("pairs"), Column("test", number=False))
+    columns = (*_WHERE, *_COMPARED, Column("fewest seeds"), Column("test", number=False))
     return Table("Strategy minus random, same budget and questions", columns, rows)
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32
 
 NUM_DRAWS = 2000
 _SEED = 2007
+_ROUNDING = 1e-12  # a smaller difference is none: means of the same answers differ in the last bit
 _CHUNK = 100  # draws at once
 
 
@@ -110,6 +111,8 @@ def mean(ours: Sample, theirs: Sample | None = None) -> Mean:
     samples = [ours] if theirs is None else [ours, theirs]
     columns = ours.columns if theirs is None else ours.columns - theirs.columns
     value = ours.value - (0.0 if theirs is None else theirs.value)
+    if abs(value) < _ROUNDING:
+        value = 0.0
     count = len(columns)
     questions = float(np.square(columns, dtype=np.float64).sum()) / max(1, count - 1) / count
     repeated = [sample for sample in samples if len(sample.rows) > 1]

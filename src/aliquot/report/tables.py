@@ -23,7 +23,8 @@ MARK = "*"
 LEGEND = (
     f"In brackets: 95 % intervals. {MARK}: reliably better or worse than random, p < {LEVEL} after Holm's correction. "
     "annotations saved: how many times as many random needs for the same score; > where its largest budget does not "
-    "reach it, < where its smallest is more than enough. cost: seconds of the scoring pass and the ranking."
+    "reach it, < where its smallest is more than enough. cost: seconds of the scoring pass and of the ranking "
+    "to its deepest budget, beside whatever else ran."
 )
 _NONE = "-"
 
@@ -165,9 +166,9 @@ def _compared() -> tuple[Column[Row], Column[Row]]:
         return Value(name, kind, lambda row: getattr(row.comparison, name, None))
 
     difference = _estimate("difference", lambda row: row.comparison.difference if row.comparison else None)
-    pairs = (part("num_pairs", int), part("test", str))
+    test = (part("fewest_seeds", int), part("test", str))
     return (
-        Column("minus random, points", lambda row: _difference(row.comparison), (*difference, *pairs)),
+        Column("minus random, points", lambda row: _difference(row.comparison), (*difference, *test)),
         Column("p, Holm", lambda row: _p(row.comparison), (part("p", float), part("p_adjusted", float))),
     )
 

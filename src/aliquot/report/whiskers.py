@@ -148,7 +148,7 @@ def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
     cost.set_xlim(left=-0.06 * max(w.value for w in seconds))  # a marker at 0 stays off the names
     for axes, ticks in ((cost, 3), (gain, 4)):
         axes.locator_params(axis="x", nbins=ticks)
-    cost.xaxis.set_major_formatter("{x:,.0f}")
+    cost.xaxis.set_major_formatter("{x:,.10g}")
     cost.set_xlabel("device-seconds")
     gain.axvline(0, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
     gain.set_xlabel("gain over random, points")
@@ -268,8 +268,8 @@ def _say_saved(panels: dict[int, list[Finding]]) -> str:
     """Tell of the arm that saves most with each budget."""
     texts: list[str] = []
     for budget, series in panels.items():
-        known = [(_saved(f).value, f.arm.name, say_ratio(f.saved)) for f in series if f.saved]
-        _, name, ratio = max(known)
+        known = [(_saved(f).value, f.score.value, f.arm.name, say_ratio(f.saved)) for f in series if f.saved]
+        *_, name, ratio = max(known)
         texts.append(f"with {budget:,}, {name}: {ratio}")
     return f"Most saved {'; '.join(texts)}."
 
