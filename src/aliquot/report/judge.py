@@ -104,9 +104,8 @@ class Judge:
     def _curve(self, name: str) -> Curve | None:
         ours, theirs = self.by_arm[name], self.random
         budgets = sorted(ours)
-        if (
-            self.reference and name == self.reference.name
-        ):  # others can be held against its mean where they have a budget
+        if self.reference and name == self.reference.name:
+            # Over budgets of its own its mean would look better or worse than that of arms which it is compared with.
             others = {budget for arm, cells in self.by_arm.items() if arm != name for budget in cells}
             budgets = sorted(ours.keys() & others) or budgets
         area = self._area(ours, budgets) if len(budgets) > 1 else None
