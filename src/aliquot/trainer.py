@@ -194,8 +194,7 @@ def _quieten() -> None:
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
-    warnings.filterwarnings(
-        "ignore", message=r"Total length of `DataLoader` across ranks is zero"
-    )  # a share may be empty
+    # A share may be empty.
+    warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")
     warnings.filterwarnings("ignore", message=r"The `srun` command is available")  # we start our own processes
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # torch's, of Lightning's code

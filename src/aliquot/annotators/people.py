@@ -149,8 +149,8 @@ class People:
         (folder / RETURNED).mkdir(parents=True, exist_ok=True)
         with Lease(folder / ".lease", what=f"batch {folder.name}"):
             requests = read_requests(folder)
-            there = set(requests.values())
-            requests |= {row_id: prompt for row_id, prompt in asked.items() if prompt not in there}
+            names = _names(asked, requests, folder / REQUESTS)
+            requests |= {row_id: prompt for row_id, prompt in asked.items() if names[row_id] == row_id}
             add_requests(folder / REQUESTS, requests)
             if self.double:
                 add_requests(folder / REQUESTS_SECOND, {i: p for i, p in requests.items() if self.is_doubled(i)})

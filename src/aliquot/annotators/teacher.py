@@ -28,8 +28,8 @@ from aliquot.types import AnnotatedSet
 
 log = logging.getLogger(__name__)
 
-#: Characters of a token, roughly, where nobody has counted.
-_BYTES = 4  # of a token: in UTF-8, which counts scripts with a token or so for each character right
+#: Bytes of a token, roughly, where nobody has counted: scripts with a token or so a character have more bytes in each.
+_BYTES = 4
 #: Reasons that a message spells out; a file has the others.
 _NUM_REASONS = 3
 

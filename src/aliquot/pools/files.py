@@ -132,9 +132,9 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
         if row is None:
             return
         if header is None:
-            header = _check_header(row, file) if row else None
+            header = _header(row, file) if row else None
         elif row:
-            if not any(row[len(header) :]):
+            if len(row) > len(header) and not any(row[len(header) :]):
                 row = row[: len(header)]
             if len(row) != len(header):
                 raise ValueError(
@@ -144,9 +144,10 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
             yield Record(str(file), number, cells, header)
 
 
-def _check_header(row: list[str], file: Path) -> list[str]:
+def _header(row: list[str], file: Path) -> list[str]:
+    """Return the names of the columns, without empty ones at the end."""
     while len(row) > 1 and not row[-1]:
-        row.pop()
+        row = row[:-1]
     twice = sorted({name for name in row if row.count(name) > 1})
     if twice:
         raise ValueError(f"{file}:1: column '{twice[0]}' is in the header twice; give every column its own name")

@@ -109,9 +109,9 @@ def _on_responses(cells: Sequence[Cell]) -> list[str]:
     if not lacking:
         return []
     numbers = [f"{cell.arm.name} has {cell.annotations.number:,.0f} of {cell.budget:,}" for cell in lacking]
-    more = [f"{len(numbers) - _NAMED} more cells"] if len(numbers) > _NAMED else []
-    told = ", ".join(numbers[:_NAMED] + more)
-    return [f"Prompts without a response make cells unequal: {told}. Have the rest annotated before comparing."]
+    return [
+        f"Prompts without a response make cells unequal: {_few(numbers)}. Have the rest annotated before comparing."
+    ]
 
 
 def _on_ends(study: Study) -> list[str]:
@@ -132,8 +132,13 @@ def _names(cells: Iterable[Cell]) -> str:
     for cell in cells:
         arms.setdefault(cell.arm.name, []).append(f"{cell.budget:,}")
     named = [f"{name} at {' and '.join(budgets)}" for name, budgets in arms.items()]
-    more = [f"{len(named) - _NAMED} more"] if len(named) > _NAMED else []
-    return "; ".join(named[:_NAMED] + more)
+    return _few(named)
+
+
+def _few(texts: Sequence[str]) -> str:
+    """Join the first texts, and say how many there are besides."""
+    more = [f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else []
+    return "; ".join([*texts[:_NAMED], *more])
 
 
 def _remedy(study: Study, budgets: Iterable[int]) -> str:
