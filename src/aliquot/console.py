@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aliquot.report.answer import measured
+from aliquot.report.numbers import gain, with_error
 from aliquot.results import RunRecord
 from aliquot.store import Store
 from aliquot.types import Metric
@@ -114,13 +115,13 @@ def _scores(run: RunRecord) -> Table:
     base = {metric.name: metric for metric in run.base}
     for metric in run.finetuned:
         before = base[metric.name]
-        gain = f"{100 * (metric.value - before.value):+.1f}"
-        table.add_row(metric.name, _percent(before), _percent(metric), gain, f"{metric.num_questions:,}")
+        change = gain(before.value, metric.value, metric.stderr)
+        table.add_row(metric.name, _percent(before), _percent(metric), change, f"{metric.num_questions:,}")
     return table
 
 
 def _percent(metric: Metric) -> str:
-    return f"{100 * metric.value:.1f} ± {100 * metric.stderr:.1f}"
+    return with_error(metric.value, metric.stderr)
 
 
 def _shown(path: Path) -> str:

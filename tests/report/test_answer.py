@@ -1,11 +1,13 @@
 """The answer's sentences: what they claim is what the findings say, wins and losses alike."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from aliquot.report.answer import answers, interval, p_value, points, saved_interval, verdict
-from aliquot.report.findings import Comparison, Estimate, Finding, Findings, Saved
+from aliquot.report.answer import answers, verdict
+from aliquot.report.findings import Comparison, Finding, Findings, Saved
+from aliquot.report.statistics import Estimate
 from aliquot.report.study import Arm
 
 RANDOM = Finding("mmlu", Arm("random", "random", {}), 1000, 3, 400, Estimate(0.5, 0, 0.5, 0.5), None, None, 0.0, ())
@@ -13,7 +15,7 @@ RANDOM = Finding("mmlu", Arm("random", "random", {}), 1000, 3, 400, Estimate(0.5
 
 def finding(name, difference, p, budget=1000, saved=None, fewest_seeds=3):
     d = Estimate(difference, 0.01, difference - 0.02, difference + 0.02)
-    comparison = Comparison(d, p / 10, p, "Welch's t", fewest_seeds)
+    comparison = Comparison(d, p and p / 10, p, fewest_seeds)
     return replace(RANDOM, arm=Arm(name, name, {}), budget=budget, comparison=comparison, saved=saved)
 
 
@@ -50,21 +52,23 @@ def test_annotations_saved_are_part_of_the_answer_where_they_are_known(saved, sa
     assert said in answer(finding("good", 0.03, p=0.01, saved=saved)).detail
 
 
-def test_single_seeds_are_a_warning_and_no_random_is_no_answer():
-    assert "These are single seeds" in answer(finding("good", 0.03, p=0.01, fewest_seeds=1)).detail
-    assert "These are single seeds" not in answer(finding("good", 0.03, p=0.01)).detail
+def test_one_seed_is_no_evidence_and_no_random_is_no_answer():
+    single = [finding("good", 0.2, p=None, fewest_seeds=1), finding("bad", -0.2, p=None, fewest_seeds=1)]
+    found = answer(*single)
+    assert found.headline == "One seed cannot tell a gain on mmlu from chance: run at least one more of each strategy."
+    assert not {"beats", "reliabl", "Holm"} & set(re.findall(r"beats|reliabl|Holm", found.headline + found.detail))
+    assert verdict(single[0].comparison) == "one seed"
+    mixed = answer(*single, finding("tested", 0.01, p=0.5))
+    assert mixed.headline == "No strategy is reliably better than random on mmlu."
+    assert "The highest difference is tested" in mixed.detail
+    assert "Of 1 comparison, none are" in mixed.detail
+    assert "2 comparisons more could not be tested" in mixed.detail
     assert answer().headline == "Nothing can be compared with random on mmlu yet."
 
 
-def test_numbers_have_a_sign_and_no_digits_that_mean_nothing():
-    assert [points(x) for x in (0.0123, -0.0123, 0.0004, -0.0004)] == ["+1.2", "\N{MINUS SIGN}1.2", "0.0", "0.0"]
-    assert [p_value(p) for p in (0.5, 0.0123, 1e-9)] == ["p = 0.50", "p = 0.012", "p < 0.001"]
-    assert interval(Estimate(0, 0, -0.01, 0.02)) == "\N{MINUS SIGN}1.0 to +2.0"
-    assert [saved_interval(Saved(1, *ends, None, (0.1, 9))) for ends in ((None, 2.0), (0.5, None), (None, None))] == [
-        "at most 2.0",
-        "at least 0.50",
-        "",
-    ]
+def test_answers_that_never_differ_are_no_evidence_either():
+    found = answer(finding("same", 0.0, p=None))
+    assert found.headline == "Nothing can be told from chance on mmlu: no answer differs from another."
 
 
 def test_a_verdict_needs_a_corrected_p_below_the_level():

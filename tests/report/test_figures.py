@@ -43,7 +43,7 @@ def findings_of(study: Study) -> Findings:
             if cell.arm.strategy != "random" and cell.budget in random:
                 difference = value - float(random[cell.budget].correct[benchmark].mean())
                 p = 0.01 if abs(difference) > 0.02 else 0.5
-                comparison = Comparison(estimate(difference), p, p, "Welch's t", 3)
+                comparison = Comparison(estimate(difference), p, p, 3)
                 ends = (BUDGETS[0] / cell.budget, BUDGETS[-1] / cell.budget)
                 ratio = 2.0 ** (40 * difference)
                 side = "below" if ratio < ends[0] else "above" if ratio > ends[1] else None
@@ -77,7 +77,7 @@ def findings_of(study: Study) -> Findings:
     curves = []
     for (benchmark, name), values in differences.items():
         p = 0.01 if abs(np.mean(values)) > 0.02 else 0.5
-        comparison = Comparison(estimate(float(np.mean(values))), p, p, "Welch's t", 3)
+        comparison = Comparison(estimate(float(np.mean(values))), p, p, 3)
         curves.append(Curve(benchmark, arms[name], tuple(BUDGETS), estimate(0.5), comparison))
     return Findings({name: estimate(float(study.base[name].mean())) for name in study.benchmarks}, found, curves, ())
 

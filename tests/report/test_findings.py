@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from synthetic import BUDGETS, make_study
 
@@ -97,29 +96,52 @@ def test_under_the_null_hardly_any_study_has_an_adjusted_difference():
     assert wrong <= 7  # 3 are expected; more than 7 have a chance of 1 %
 
 
-def test_a_pair_of_single_runs_is_compared_by_mcnemar_but_likelihoods_are_not(study):
-    single = find(with_cells(study, lambda cell: rows(cell, 1)))
-    ours, theirs = (
-        next(c for c in study.cells if (c.arm.name, c.budget) == (arm, 1000)).correct["demo_mmlu"][0]
-        for arm in ("better", "random")
-    )
-    table = [[np.sum((ours == i) & (theirs == j)) for j in (0, 1)] for i in (0, 1)]
-    comparison = of(single, "better", 1000).comparison
-    assert (comparison.test, comparison.fewest_seeds) == ("McNemar", 1)
-    assert comparison.p == pytest.approx(mcnemar(table, exact=True).pvalue)
-
-    def likely(cell):
-        return replace(rows(cell, 1), correct={name: 0.9 * v[:1] for name, v in cell.correct.items()})
-
-    assert of(find(with_cells(study, likely)), "better", 1000).comparison.test == "Welch's t"
-
-
-def test_an_arm_of_one_seed_is_compared_with_the_uncertainty_of_the_seeds_of_random(study):
+def test_a_side_of_one_seed_gets_no_interval_no_test_and_a_note_that_counts_the_missing_seeds(study):
     one = find(with_cells(study, lambda cell: rows(cell, 1) if cell.arm.name == "better" else cell))
-    five, single = of(one, "worse", 3000).comparison, of(one, "better", 3000).comparison
-    assert (single.test, single.fewest_seeds) == ("Welch's t", 1)
-    assert single.difference.stderr > 1.2 * five.difference.stderr
-    assert any("better at 1,000 and 3,000" in note and "seed=1,2" in note for note in one.notes)
+    finding = of(one, "better", 3000)
+    assert finding.score.value == pytest.approx(of(one, "better", 3000).score.value)
+    assert not finding.score.has_interval
+    assert not finding.comparison.difference.has_interval
+    assert (finding.comparison.p, finding.comparison.p_adjusted, finding.comparison.fewest_seeds) == (None, None, 1)
+    assert (finding.saved.has_interval, finding.saved.low, finding.saved.high) == (False, None, None)
+    (note,) = one.notes
+    assert "better at 1,000 and 3,000" in note
+    assert "At least 1 more seed is needed, better 4: add -m seed=1,2,3,4" in note
+    curve = next(line for line in one.curves if line.arm.name == "better")
+    assert (curve.comparison.p, curve.area.has_interval) == (None, False)
+    assert of(one, "worse", 3000).comparison.p < 0.05
+
+
+def test_random_of_one_seed_tests_nobody(study):
+    one = find(with_cells(study, lambda cell: rows(cell, 1) if cell.arm.name == "random" else cell))
+    assert all(f.comparison.p is None and not f.saved.has_interval for f in one.findings if f.comparison)
+    assert of(one, "better", 3000).score.has_interval
+
+
+def test_seeds_that_agree_by_chance_leave_an_interval_of_the_questions(study):
+    """Right and wrong answers that add up to the same score in all seeds, though not on the same questions."""
+
+    def agree(cell):
+        rng = np.random.default_rng(len(cell.arm.name) + cell.budget)
+        values = {name: np.stack([rng.permutation(v[0]) for _ in v]) for name, v in cell.correct.items()}
+        return replace(cell, correct=values)
+
+    for finding in find(with_cells(study, agree)).findings:
+        assert finding.score.low < finding.score.value < finding.score.high
+        assert finding.score.stderr > 0
+        if finding.comparison and finding.comparison.difference.value:
+            assert finding.comparison.p < 1
+
+
+def test_no_interval_has_no_width_and_no_p_comes_of_nothing(study):
+    def constant(cell):
+        return replace(cell, correct={name: np.full_like(v, 0.25) for name, v in cell.correct.items()})
+
+    for finding in find(with_cells(study, constant)).findings:
+        assert not finding.score.has_interval
+        if finding.comparison:
+            assert (finding.comparison.p, finding.comparison.fewest_seeds) == (None, 5)
+            assert not finding.saved.has_interval
 
 
 def test_notes_name_budgets_without_random_and_the_command_that_adds_them(study):

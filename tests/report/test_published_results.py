@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import re
 
+import numpy as np
 import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from aliquot.config import ROOT
 
@@ -54,6 +57,33 @@ def test_the_tables_say_what_the_csv_files_say(folder, first):
                     assert bool(beyond) == (row[f"saved_{end}"] == ""), (arm, column)
                     if not beyond:
                         assert number == pytest.approx(float(row[f"saved_{end}"]), abs=0.0501), (arm, column)
+
+
+@pytest.mark.parametrize(("folder", "counted"), [("demo", (3, 10)), ("flan_style", (0, 0))])
+def test_published_p_values_are_those_of_welchs_test_corrected_by_holm(folder, counted):
+    """What other questions bring to a variance is the published standard error less what the runs say of seeds."""
+    scores = {(row["id"], row["benchmark"]): float(row["finetuned"]) for row in published(folder, "runs")}
+    rows, better, worse = published(folder, "results"), 0, 0
+
+    def runs(row):
+        return np.array([scores[run, row["benchmark"]] for run in row["runs"].split()])
+
+    random = {(row["benchmark"], row["budget"]): runs(row) for row in rows if row["arm"] == "random"}
+    for benchmark in {row["benchmark"] for row in rows}:
+        compared = [row for row in rows if row["benchmark"] == benchmark and row["difference"]]
+        p_values = []
+        for row in compared:
+            ours, theirs = runs(row), random[benchmark, row["budget"]]
+            assert float(row["difference"]) == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
+            dof = stats.ttest_ind(ours, theirs, equal_var=False).df
+            p_values.append(2 * stats.t.sf(abs(float(row["difference"])) / float(row["difference_stderr"]), dof))
+        assert [float(row["p"]) for row in compared] == pytest.approx(p_values, rel=1e-3)
+        adjusted = multipletests(p_values, method="holm")[1]
+        assert [float(row["p_adjusted"]) for row in compared] == pytest.approx(adjusted, rel=1e-3)
+        gains = np.array([float(row["difference"]) for row in compared])
+        better += ((adjusted < 0.05) & (gains > 0)).sum()
+        worse += ((adjusted < 0.05) & (gains < 0)).sum()
+    assert (better, worse) == counted
 
 
 def test_every_linked_file_is_there_and_none_besides():

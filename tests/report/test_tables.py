@@ -12,8 +12,10 @@ from pyarrow import parquet
 from rich.cells import cell_len
 from synthetic import make_study
 
-from aliquot.report.findings import Comparison, Curve, Estimate, Finding, Findings, Saved
+from aliquot.report.findings import Comparison, Curve, Finding, Findings, Saved
 from aliquot.report.formats import Flat, latex, markdown, show
+from aliquot.report.numbers import percent, percent_interval, with_interval
+from aliquot.report.statistics import Estimate
 from aliquot.report.study import Arm
 from aliquot.report.tables import AREAS, RESULTS, tables_of
 
@@ -35,7 +37,7 @@ def found(seed=0):
         return Estimate(value, width / 2, value - width, value + width)
 
     def compared(p):
-        return Comparison(estimate(-0.5), p / 3, p, "McNemar" if p > 0.5 else "Welch's t", 3)
+        return Comparison(estimate(-0.5), p / 3, p, 3)
 
     saved = [
         Saved(1.83333333, 1.2, None, None, (0.1, 2.5)),
@@ -85,7 +87,7 @@ def estimate_of(row, name):
 def comparison_of(row):
     if row["p"] is None:
         return None
-    return Comparison(estimate_of(row, "difference"), row["p"], row["p_adjusted"], row["test"], row["fewest_seeds"])
+    return Comparison(estimate_of(row, "difference"), row["p"], row["p_adjusted"], row["fewest_seeds"])
 
 
 def rebuilt(row):
@@ -122,7 +124,11 @@ def test_a_column_without_any_value_keeps_its_type(tmp_path):
     flat = Flat.of(RESULTS, [(study, replace(findings, findings=bare))], lambda f: f.findings)
     flat.write_parquet(tmp_path / "results.parquet")
     schema = parquet.read_schema(tmp_path / "results.parquet")
-    assert [str(schema.field(name).type) for name in ("p", "fewest_seeds", "test")] == ["double", "int64", "string"]
+    assert [str(schema.field(name).type) for name in ("p", "fewest_seeds", "saved_side")] == [
+        "double",
+        "int64",
+        "string",
+    ]
 
 
 def test_every_format_for_people_holds_every_row(capsys):
@@ -138,17 +144,15 @@ def test_every_format_for_people_holds_every_row(capsys):
     for name, text in texts.items():
         plain = " ".join(text.replace("$-$", "\N{MINUS SIGN}").replace("\\_", "_").split())
         for finding in findings.findings:
-            accuracy = (
-                f"{100 * finding.score.value:.1f} ({100 * finding.score.low:.1f} to {100 * finding.score.high:.1f})"
-            )
+            accuracy = with_interval(percent(finding.score), percent_interval(finding.score))
             assert accuracy in plain, (name, accuracy)
         assert "One seed: be careful." in plain, name
         assert "30,000" in plain
 
 
-def test_numbers_for_people_are_points_with_one_decimal_and_a_mark_where_reliable():
+def test_numbers_for_people_are_points_with_an_interval_and_a_mark_where_reliable():
     study, findings = found()
-    better = Comparison(Estimate(0.0123, 0.004, 0.0041, 0.0204), 0.001, 0.049, "Welch's t", 3)
+    better = Comparison(Estimate(0.0123, 0.004, 0.0041, 0.0204), 0.001, 0.049, 3)
     rows = [
         (better, Saved(1.83, 1.2, None, None, (0.1, 2.5))),
         (replace(better, p_adjusted=0.051), Saved(None, 1.4, None, "above", (0.1, 2.5))),
@@ -195,7 +199,7 @@ def test_a_base_that_is_not_known_is_a_dash():
 
 def test_the_terminal_takes_110_columns_at_most_and_breaks_names_between_words(capsys):
     study, findings = found()
-    better = Comparison(Estimate(-0.25, 0.01, -0.27, -0.23), 1e-9, 1e-8, "Welch's t", 3)
+    better = Comparison(Estimate(-0.25, 0.01, -0.27, -0.23), 1e-9, 1e-8, 3)
     widest = [replace(f, comparison=f.comparison and better) for f in findings.findings]
     show(tables_of(study, replace(findings, findings=widest)))
     lines = capsys.readouterr().out.splitlines()

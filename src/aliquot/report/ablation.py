@@ -18,12 +18,12 @@ from aliquot.report.drawings import (
     Canvas,
     Drawing,
     apart,
-    percent,
     say_score,
     slug,
     thinned,
 )
 from aliquot.report.findings import REFERENCE, Finding, Findings
+from aliquot.report.numbers import percent
 from aliquot.report.study import Arm
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def _draw_random(axes: Axes, findings: Sequence[Finding]) -> None:
     for f in findings:
         if f.arm.strategy == REFERENCE:
             axes.axhline(100 * f.score.value, color=NEUTRAL, linestyle="--", label=f"random, {f.budget:,} prompts")
-            axes.axhspan(100 * f.score.low, 100 * f.score.high, color=NEUTRAL, alpha=0.12, linewidth=0)
+            if f.score.has_interval:
+                axes.axhspan(100 * f.score.low, 100 * f.score.high, color=NEUTRAL, alpha=0.12, linewidth=0)
 
 
 def _cross_out(
@@ -161,7 +162,7 @@ def _say(
     for benchmark in dict.fromkeys(f.benchmark for f in found):
         series = [f for f in found if f.benchmark == benchmark and f.budget == budget]
         series.sort(key=lambda f: value_of[f.arm.name])
-        scores = ", ".join(f"{value_of[f.arm.name]:g}: {percent(f.score.value)}" for f in series)
+        scores = ", ".join(f"{value_of[f.arm.name]:g}: {percent(f.score)} %" for f in series)
         texts.append(f"{benchmark} with {budget:,} annotations: {scores}.")
     means = {f"{value_of[arm.name]:g}": similarity.get(arm.name, 0.5) for arm in ablation.arms}
     crossed = [f"{value} ({_say_similarity(mean)})" for value, mean in means.items() if is_degenerate(mean)]

@@ -16,12 +16,13 @@ from aliquot.report.drawings import (
     Drawing,
     apart,
     count,
-    percent,
     say_score,
     slug,
     wrapped,
 )
 from aliquot.report.findings import REFERENCE, Finding, Findings
+from aliquot.report.numbers import percent, percent_interval, with_interval
+from aliquot.report.statistics import Estimate
 from aliquot.report.whiskers import Whisker, draw_whiskers
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def draw_accuracy(findings: Findings, benchmark: str) -> Drawing | None:
     random = next((series for series in all_series if series[0].arm.strategy == REFERENCE), [])
     others = [series for series in all_series if series is not random]
     budgets = sorted({f.budget for series in all_series for f in series})
-    base, axis = findings.base[benchmark].value, f"{measured(benchmark)}, %"
+    base, axis = findings.base[benchmark], f"{measured(benchmark)}, %"
     if len(budgets) == 1:
         canvas = _one_budget(all_series, random, base, axis)
     elif len(others) <= _ONE_PANEL:
@@ -61,7 +62,7 @@ def draw_accuracy(findings: Findings, benchmark: str) -> Drawing | None:
     )
 
 
-def _one_panel(others: list[Series], random: Series, base: float, axis: str) -> Canvas:
+def _one_panel(others: list[Series], random: Series, base: Estimate, axis: str) -> Canvas:
     canvas = Canvas(3.6 + 0.2 * ((len(others) + 3) // 2))
     axes = canvas.panels[0][0]
     for position, series in enumerate(others):
@@ -75,7 +76,7 @@ def _one_panel(others: list[Series], random: Series, base: float, axis: str) -> 
     return canvas
 
 
-def _small_multiples(others: list[Series], random: Series, base: float, axis: str) -> Canvas:
+def _small_multiples(others: list[Series], random: Series, base: Estimate, axis: str) -> Canvas:
     """Draw a panel an arm: this arm in colour, random dashed, all others thin and grey."""
     from matplotlib.collections import LineCollection
 
@@ -95,7 +96,7 @@ def _small_multiples(others: list[Series], random: Series, base: float, axis: st
     return canvas
 
 
-def _one_budget(all_series: list[Series], random: Series, base: float, axis: str) -> Canvas:
+def _one_budget(all_series: list[Series], random: Series, base: Estimate, axis: str) -> Canvas:
     """Draw a row an arm: there is no curve."""
     found = sorted((series[0] for series in all_series), key=lambda f: -f.score.value)
     rows = [
@@ -105,7 +106,7 @@ def _one_budget(all_series: list[Series], random: Series, base: float, axis: str
     axes = canvas.panels[0][0]
     if random:
         axes.axvline(100 * random[0].score.value, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
-    canvas.figure.supxlabel(f"{axis} (before finetuning: {100 * base:.1f})")
+    canvas.figure.supxlabel(f"{axis} (before finetuning: {percent(base)})")
     return canvas
 
 
@@ -125,15 +126,15 @@ def _draw_arm(canvas: Canvas, axes: Axes, series: Series, colour: str, marker: s
     axes.plot([], [], color=colour, linestyle=line, marker=marker, markerfacecolor=face, label=label)
 
 
-def _draw_base(axes: Axes, all_series: list[Series], base: float) -> None:
+def _draw_base(axes: Axes, all_series: list[Series], base: Estimate) -> None:
     """Draw the score before finetuning, unless it lies so far below that it would flatten the curves."""
     values = [f.score.value for series in all_series for f in series]
     lowest, highest = min(values), max(values)
-    if lowest - base < max(highest - lowest, 0.05):
-        label = f"before finetuning: {percent(base)}"
-        axes.axhline(100 * base, color=INK, linestyle=":", linewidth=1.1, label=label)
+    if lowest - base.value < max(highest - lowest, 0.05):
+        label = f"before finetuning: {percent(base)} %"
+        axes.axhline(100 * base.value, color=INK, linestyle=":", linewidth=1.1, label=label)
     else:
-        axes.plot([], [], linestyle="none", label=f"before finetuning, below: {percent(base)}")
+        axes.plot([], [], linestyle="none", label=f"before finetuning, below: {percent(base)} %")
 
 
 def _mark_budgets(axes: Axes, budgets: Sequence[int], gap: float) -> None:
@@ -143,15 +144,15 @@ def _mark_budgets(axes: Axes, budgets: Sequence[int], gap: float) -> None:
     axes.minorticks_off()
 
 
-def _say(benchmark: str, all_series: list[Series], budget: int, base: float) -> str:
+def _say(benchmark: str, all_series: list[Series], budget: int, base: Estimate) -> str:
     """Tell the three best arms at the largest budget, and random."""
     found = sorted((f for series in all_series for f in series if f.budget == budget), key=lambda f: -f.score.value)
     shown = found[:3] + [f for f in found[3:] if f.arm.strategy == REFERENCE]
     scores = ", ".join(
-        f"{f.arm.name} {percent(f.score.value)} ({100 * f.score.low:.1f} to {100 * f.score.high:.1f})" for f in shown
+        f"{f.arm.name} {with_interval(f'{percent(f.score)} %', percent_interval(f.score))}" for f in shown
     )
     return (
         f"{measured(benchmark).capitalize()} on {benchmark} against the number of annotations, with 95 % intervals; "
         "random is dashed. "
-        f"With {budget:,}: {scores}. Before finetuning: {percent(base)}."
+        f"With {budget:,}: {scores}. Before finetuning: {percent(base)} %."
     )

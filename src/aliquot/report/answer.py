@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aliquot.report.findings import REFERENCE, Comparison, Estimate, Finding, Findings, Saved
+from aliquot.report.findings import MIN_SEEDS, REFERENCE, Comparison, Finding, Findings
+from aliquot.report.numbers import p_value, points, points_interval, saved_interval, times, with_interval
 from aliquot.validation_loss import LIKELIHOOD
-
-#: Below it, a p-value that is corrected for how many comparisons there are is called reliable.
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,36 +29,54 @@ def answers(findings: Findings) -> list[Answer]:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Name what a comparison shows: "better", "worse" or "unclear"."""
-    if comparison.p_adjusted >= LEVEL:
+    """Name what a comparison shows: "better", "worse", "unclear", or why it was not tested."""
+    if comparison.fewest_seeds < MIN_SEEDS:
+        return "one seed"
+    if comparison.p is None:
+        return "no variation"
+    if not comparison.is_reliable:
         return "unclear"
     return "better" if comparison.difference.value > 0 else "worse"
 
 
 def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
     compared = [(f, f.comparison) for f in findings if f.comparison]
+    tested = [(f, comparison) for f, comparison in compared if comparison.p is not None]
     if not compared:
         headline = f"Nothing can be compared with {REFERENCE} on {benchmark} yet."
         return Answer(headline, f"No run of {REFERENCE} has the budget of another strategy's.")
-    better = [f for f, comparison in compared if verdict(comparison) == "better"]
-    worse = [f for f, comparison in compared if verdict(comparison) == "worse"]
-    best = max(better or [f for f, _ in compared], key=_difference)
+    if not tested:
+        return _untested(benchmark, [f for f, _ in compared])
+    better = [f for f, comparison in tested if verdict(comparison) == "better"]
+    worse = [f for f, comparison in tested if verdict(comparison) == "worse"]
+    best = max(better or [f for f, _ in tested], key=_difference)
     if better:
         headline = (
             f"{best.arm.name} beats {REFERENCE} on {benchmark}: "
-            f"{points(_difference(best))} points of {measured(benchmark)} at {best.budget:,} annotations."
+            f"{_points(best)} of {measured(benchmark)} at {best.budget:,} annotations."
         )
         detail = f"That is the largest reliable gain ({_interval_and_p(best)}){_saving(best)}."
     else:
         headline = f"No strategy is reliably better than {REFERENCE} on {benchmark}."
         detail = f"The highest difference is {_named(best)}."
     detail += (
-        f" Of {_comparisons(len(compared))}, {_are(len(better))} reliably better and {_are(len(worse))} reliably worse"
+        f" Of {_comparisons(len(tested))}, {_are(len(better))} reliably better and {_are(len(worse))} reliably worse"
     )
     detail += f": the largest loss is {_named(min(worse, key=_difference))}." if worse else "."
-    if all(comparison.fewest_seeds == 1 for _, comparison in compared):
-        detail += " These are single seeds: the intervals cover the questions, and other seeds may say otherwise."
+    if untested := len(compared) - len(tested):
+        detail += f" {_comparisons(untested).capitalize()} more could not be tested; the notes say why."
     return Answer(headline, detail)
+
+
+def _untested(benchmark: str, compared: Sequence[Finding]) -> Answer:
+    """Say why nothing can be told from chance."""
+    highest = max(compared, key=_difference)
+    difference = f"The highest difference is {highest.arm.name} at {highest.budget:,} annotations, {_points(highest)}"
+    if all(f.comparison and f.comparison.fewest_seeds >= MIN_SEEDS for f in compared):
+        headline = f"Nothing can be told from chance on {benchmark}: no answer differs from another."
+        return Answer(headline, f"{difference}.")
+    headline = f"One seed cannot tell a gain on {benchmark} from chance: run at least one more of each strategy."
+    return Answer(headline, f"{difference}, of one seed. Another seed alone moves a score, whatever the strategy.")
 
 
 def _difference(finding: Finding) -> float:
@@ -69,13 +85,17 @@ def _difference(finding: Finding) -> float:
 
 
 def _named(finding: Finding) -> str:
-    head = f"{finding.arm.name} at {finding.budget:,} annotations"
-    return f"{head}, {points(_difference(finding))} points ({_interval_and_p(finding)})"
+    return f"{finding.arm.name} at {finding.budget:,} annotations, {_points(finding)} ({_interval_and_p(finding)})"
+
+
+def _points(finding: Finding) -> str:
+    assert finding.comparison is not None
+    return f"{points(finding.comparison.difference)} points"
 
 
 def _interval_and_p(finding: Finding) -> str:
     assert finding.comparison is not None
-    return f"95 % {interval(finding.comparison.difference)}, Holm {p_value(finding.comparison.p_adjusted)}"
+    return f"95 % {points_interval(finding.comparison.difference)}, Holm {p_value(finding.comparison.p_adjusted)}"
 
 
 def _saving(finding: Finding) -> str:
@@ -85,8 +105,9 @@ def _saving(finding: Finding) -> str:
     if saved.ratio is None:
         most = f"{round(saved.range[1] * finding.budget):,}"
         return f"; {REFERENCE} does not reach that {measured(finding.benchmark)} with {most} annotations"
-    limits = f" (95 % {saved_interval(saved)})" if saved_interval(saved) else ""
-    return f"; {REFERENCE} needs {times(saved.ratio)} times as many annotations for it{limits}"
+    limits = saved_interval(saved) and f"95 % {saved_interval(saved)}"
+    needs = f"{REFERENCE} needs {times(saved.ratio)} times as many annotations for it"
+    return f"; {with_interval(needs, limits)}"
 
 
 def _comparisons(count: int) -> str:
@@ -100,31 +121,3 @@ def _are(count: int) -> str:
 def measured(*benchmarks: str) -> str:
     """Return what benchmarks of one study measure: a likelihood must not be read as an accuracy."""
     return "likelihood" if LIKELIHOOD in benchmarks else "accuracy"
-
-
-def points(fraction: float) -> str:
-    """Write a difference of fractions as points, hundredths of it, with its sign."""
-    rounded = round(100 * fraction, 1)
-    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
-
-
-def interval(difference: Estimate) -> str:
-    """Write the 95 % interval of a difference, in points."""
-    return f"{points(difference.low)} to {points(difference.high)}"
-
-
-def p_value(p: float) -> str:
-    """Write a p-value with the digits that mean something."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def times(ratio: float) -> str:
-    """Write how many times as many."""
-    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
-
-
-def saved_interval(saved: Saved) -> str:
-    """Write the 95 % interval of annotations saved, "" where it holds all of random's budgets."""
-    if saved.low is None:
-        return f"at most {times(saved.high)}" if saved.high is not None else ""
-    return f"{times(saved.low)} to {times(saved.high)}" if saved.high is not None else f"at least {times(saved.low)}"

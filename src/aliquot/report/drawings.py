@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aliquot.report.findings import Finding
+from aliquot.report.numbers import percent, percent_interval, with_interval
 from aliquot.store import write_atomic
 
 if TYPE_CHECKING:
@@ -257,16 +258,11 @@ def count(number: int) -> str:
     return f"{number / 1000:g}k" if number >= 1000 and number % 100 == 0 else f"{number:,}"
 
 
-def percent(fraction: float) -> str:
-    """Write an accuracy or a likelihood."""
-    return f"{100 * fraction:.1f} %"
-
-
 def say_score(f: Finding) -> str:
     """Write a finding's score, as a point says it."""
     seeds = "1 seed" if f.num_replicates == 1 else f"{f.num_replicates} seeds"
-    low, high = 100 * f.score.low, 100 * f.score.high
-    return f"{f.arm.name}, {f.budget:,} prompts: {percent(f.score.value)} ({low:.1f} to {high:.1f}), {seeds}"
+    score = with_interval(f"{percent(f.score)} %", percent_interval(f.score))
+    return f"{f.arm.name}, {f.budget:,} prompts: {score}, {seeds}"
 
 
 def wrapped(name: str) -> str:

@@ -14,6 +14,10 @@ from aliquot.report.study import NOT_TOLD, Annotations, Arm, Study
 
 #: The strategy that the others are compared with.
 REFERENCE = "random"
+#: Below it, a p-value that is corrected for how many comparisons there are is called reliable.
+LEVEL = 0.05
+#: Seeds that both sides of a comparison must have: questions are no substitute.
+MIN_SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -22,17 +26,20 @@ class Comparison:
 
     Args:
         difference: arm minus random; positive is better than random.
-        p: two-sided, of no difference.
-        p_adjusted: by Holm over all comparisons of the benchmark in the study; those of curves are counted apart.
-        test: which one: "Welch's t" of the difference question by question, or "McNemar" for a single pair of runs.
+        p: two-sided, of no difference, by Welch's t; None where a side has one seed, or nothing varies.
+        p_adjusted: by Holm over all tests of the benchmark in the study; those of curves are counted apart.
         fewest_seeds: replicates of the one that has fewer; seeds are not paired.
     """
 
     difference: Estimate
-    p: float
-    p_adjusted: float
-    test: Literal["Welch's t", "McNemar"]
+    p: float | None
+    p_adjusted: float | None
     fewest_seeds: int
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the corrected p-value is below `LEVEL`."""
+        return self.p_adjusted is not None and self.p_adjusted < LEVEL
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Saved:
         high: end of the 95 % interval, or None where it lies above random's largest budget; no less than range[0].
         side: None where the estimate is within random's budgets.
         range: the ratios that random's smallest and largest budget stand for.
+        has_interval: False where an arm has one seed, or nothing varies; then `low` and `high` are None.
     """
 
     ratio: float | None
@@ -55,6 +63,7 @@ class Saved:
     high: float | None
     side: Literal["below", "above"] | None
     range: tuple[float, float]
+    has_interval: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Finding:
         budget: how many.
         num_replicates: seeds.
         num_questions: of the benchmark.
-        score: mean over seeds and questions. With one seed, the interval covers questions only.
+        score: mean over seeds and questions; without an interval where there is one seed.
         comparison: with random; None for random itself, and where no run of random has this budget.
         saved: annotations saved; None for random itself, and where random has fewer than two budgets.
         selection_seconds: device-seconds that choosing cost.

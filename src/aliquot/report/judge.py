@@ -18,7 +18,6 @@ from aliquot.report.statistics import (
     draws,
     estimate,
     holm,
-    mcnemar,
     mean,
     p_value,
     summarise,
@@ -76,30 +75,25 @@ class Judge:
             num_replicates=len(cell.replicates),
             num_questions=self.values[i].shape[1],
             score=_estimate(drawn),
-            comparison=self._compare(i, other) if compared and other is not None else None,
+            comparison=_compare(drawn, self.drawn[other]) if compared and other is not None else None,
             saved=self._saved(i) if compared and len(self.random) > 1 else None,
             selection_seconds=cell.selection_seconds,
             runs=cell.runs,
             annotations=cell.annotations,
         )
 
-    def _compare(self, i: int, other: int) -> Comparison:
-        ours, theirs = self.values[i], self.values[other]
-        comparison = _compare(self.drawn[i], self.drawn[other])
-        if len(ours) == len(theirs) == 1 and np.isin(ours, (0, 1)).all() and np.isin(theirs, (0, 1)).all():
-            return replace(comparison, p=mcnemar(ours[0], theirs[0]), test="McNemar")
-        return comparison
-
     def _saved(self, i: int) -> Saved:
         budgets = sorted(self.random)
         others = [self.drawn[self.random[budget]] for budget in budgets]
         means = [mean(other.sample, self.drawn[i].sample) for other in others]
-        return saved(
+        found = saved(
             np.array([m.value for m in means]),
             np.stack([draws(m, other, self.drawn[i]) for m, other in zip(means, others, strict=True)]),
             np.array(budgets) / self.cells[i].budget,
             np.array([len(other.sample.rows) for other in others]),
         )
+        unknown = any(np.isnan(m.stderr) for m in means)
+        return replace(found, low=None, high=None, has_interval=False) if unknown else found
 
     def _curve(self, name: str) -> Curve | None:
         ours, theirs = self.by_arm[name], self.random
@@ -127,9 +121,10 @@ class Judge:
 
 
 def judge_base(correct: Float32[np.ndarray, " questions"]) -> Estimate:
-    """Return the accuracy before finetuning, of one run."""
-    sample = summarise(correct[None], ["base"], "base", {0: 1.0})
-    return _estimate(Resampling(correct[None]).draw(sample))
+    """Return the accuracy before finetuning; its interval is that of the questions, for no seed had a part in it."""
+    drawn = Resampling(correct[None]).draw(summarise(correct[None], ["base"], "base", {0: 1.0}))
+    value = replace(mean(drawn.sample), seeds=(0.0,))
+    return estimate(value, draws(value, drawn), least=0.0)
 
 
 def trapezoid(budgets: Sequence[int]) -> list[float]:
@@ -153,12 +148,15 @@ def _compare(ours: Drawn, theirs: Drawn) -> Comparison:
     difference = mean(ours.sample, theirs.sample)
     p = p_value(difference)
     fewest_seeds = min(len(ours.sample.rows), len(theirs.sample.rows))
-    return Comparison(estimate(difference, draws(difference, ours, theirs)), p, p, "Welch's t", fewest_seeds)
+    return Comparison(estimate(difference, draws(difference, ours, theirs)), p, p, fewest_seeds)
 
 
 def _adjusted(found: list[Judged]) -> list[Judged]:
-    """Adjust the p-values for the number of comparisons."""
-    adjusted = iter(holm([f.comparison.p for f in found if f.comparison]))
+    """Adjust the p-values for the number of tests."""
+    adjusted = iter(holm([f.comparison.p for f in found if f.comparison and f.comparison.p is not None]))
     return [
-        replace(f, comparison=replace(f.comparison, p_adjusted=next(adjusted))) if f.comparison else f for f in found
+        replace(f, comparison=replace(f.comparison, p_adjusted=next(adjusted)))
+        if f.comparison and f.comparison.p is not None
+        else f
+        for f in found
     ]

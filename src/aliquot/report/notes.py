@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import shlex
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float32
 
-from aliquot.report.findings import REFERENCE
+from aliquot.report.findings import MIN_SEEDS, REFERENCE
+from aliquot.report.numbers import points
+from aliquot.report.statistics import Estimate, mean, summarise
 from aliquot.report.study import Arm, Cell, Study
 
 #: From how many seeds on nothing is said of their number.
 _ENOUGH = 3
+#: How many seeds notes ask for.
+_MANY = 5
 #: Standard errors from which on a fall of random's score is told.
 _FALL = 2.0
 #: How many arms a note names.
@@ -61,36 +64,37 @@ def _on_falls(study: Study, reference: Arm | None) -> list[str]:
     cells = sorted((cell for cell in study.cells if cell.arm.name == reference.name), key=lambda cell: cell.budget)
     for benchmark in study.benchmarks:
         best, last = max(cells, key=lambda cell: float(cell.correct[benchmark].mean())), cells[-1]
-        fall, error = _fall(best.correct[benchmark], last.correct[benchmark])
-        if fall > _FALL * error:
+        fall = mean(*(summarise(cell.correct[benchmark], cell.replicates, "random", {}) for cell in (best, last)))
+        if fall.value > _FALL * fall.stderr:  # never, where one has a single seed: its standard error is NaN
             found.append(
-                f"Random falls on {benchmark} by {100 * fall:.1f} points, from {best.budget:,} to {last.budget:,} "
-                "annotations: ratios of annotations saved mean little near its top. Read the differences there."
+                f"Random falls on {benchmark} by {points(Estimate(fall.value, fall.stderr))[1:]} points, from "
+                f"{best.budget:,} to {last.budget:,} annotations: ratios of annotations saved mean little near its "
+                "top. Read the differences there."
             )
     return found
 
 
-def _fall(
-    best: Float32[np.ndarray, "seeds questions"], last: Float32[np.ndarray, "seeds questions"]
-) -> tuple[float, float]:
-    """Return how far the mean falls, and the standard error of that over questions and seeds."""
-    by_question = best.mean(axis=0) - last.mean(axis=0)
-    seeds = sum(float(np.var(values.mean(axis=1), ddof=1)) / len(values) for values in (best, last) if len(values) > 1)
-    return float(by_question.mean()), math.sqrt(float(np.var(by_question)) / len(by_question) + seeds)
-
-
 def _on_seeds(cells: Sequence[Cell]) -> list[str]:
     found: list[str] = []
-    if alone := [cell for cell in cells if len(cell.replicates) == 1]:
+    if alone := [cell for cell in cells if len(cell.replicates) < MIN_SEEDS]:
         found.append(
-            f"One seed only: {_names(alone)}. Their intervals cover questions, not seeds; compared with several "
-            "seeds of random, they are taken to vary like these. Run them with seed=1,2 too."
+            f"One seed only: {_names(alone)}. Another seed would move the score by nobody knows how much, so there is "
+            f"no interval and no test. At least 1 more seed is needed, better 4: add -m {_more_seeds(alone)} to their "
+            "commands."
         )
-    if few := [cell for cell in cells if 1 < len(cell.replicates) < _ENOUGH]:
+    if few := [cell for cell in cells if MIN_SEEDS <= len(cell.replicates) < _ENOUGH]:
         found.append(
-            f"Two seeds only, hence very wide intervals: {_names(few)}. Run them with a third seed, such as seed=2."
+            f"Two seeds only, hence very wide intervals, and tests that find next to nothing: {_names(few)}. Add "
+            f"-m {_more_seeds(few)} to their commands."
         )
     return found
+
+
+def _more_seeds(cells: Sequence[Cell]) -> str:
+    """Return the setting that brings cells to five seeds, with seeds that none of them has."""
+    used = {int(replicate.split("/")[0]) for cell in cells for replicate in cell.replicates}
+    missing = _MANY - min(len(cell.replicates) for cell in cells)
+    return f"seed={','.join(map(str, itertools.islice((s for s in itertools.count() if s not in used), missing)))}"
 
 
 def _on_curves(cells: Sequence[Cell]) -> list[str]:
@@ -120,8 +124,8 @@ def _on_ends(study: Study) -> list[str]:
     for benchmark in study.benchmarks:
         if ends := [cell for cell in study.cells if float(np.ptp(cell.correct[benchmark])) == 0]:
             found.append(
-                f"Every answer on {benchmark} is as right as every other: {_names(ends)}. Intervals there have no "
-                "width, and ratios of annotations saved no meaning: ask more questions, or others."
+                f"Every answer on {benchmark} is as right as every other: {_names(ends)}. Nothing varies there, so "
+                "there is no interval, and ratios of annotations saved have no meaning: ask more questions, or others."
             )
     return found
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aliquot.report.answer import interval, p_value, points, saved_interval, times, verdict
-from aliquot.report.findings import Comparison, Estimate, Finding, Saved
+from aliquot.report.answer import verdict
+from aliquot.report.findings import Comparison, Finding, Saved
+from aliquot.report.numbers import (
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    saved_interval,
+    times,
+)
+from aliquot.report.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -71,9 +81,8 @@ def number(value: float | None, form: str, tip: str = "") -> Cell:
 
 def accuracy(score: Estimate, of: str = "") -> Cell:
     """Write an accuracy in percent; `of` says in the tip what it was measured on."""
-    value, low, high, stderr = (100 * part for part in (score.value, score.low, score.high, score.stderr))
-    tip = f"{value:.2f} %, standard error {stderr:.2f}, 95 % {low:.2f} to {high:.2f}"
-    return Cell(f"{value:.1f}", score.value, f"{low:.1f} to {high:.1f}", f"{tip}; {of}" if of else tip)
+    exact = f"{100 * score.value:.4g} %" + (f", standard error {100 * score.stderr:.2g}" if score.has_interval else "")
+    return Cell(percent(score), score.value, percent_interval(score), f"{exact}; {of}" if of else exact)
 
 
 def difference(comparison: Comparison | None) -> Cell:
@@ -81,10 +90,14 @@ def difference(comparison: Comparison | None) -> Cell:
     if comparison is None:
         return NONE
     d, seeds = comparison.difference, comparison.fewest_seeds
-    exact = f"{100 * d.value:+.2f} points, standard error {100 * d.stderr:.2f}".replace("-", "\N{MINUS SIGN}")
-    tested = f"{comparison.test}, {seeds} seed{'s' if seeds > 1 else ''} or more an arm"
-    tip = f"{exact}, {p_value(comparison.p)}, after Holm {p_value(comparison.p_adjusted)}; {tested}"
-    return Cell(points(d.value), d.value, interval(d), tip)
+    exact = f"{100 * d.value:+.4g} points".replace("-", "\N{MINUS SIGN}")
+    counted = f"{seeds} seed{'s' if seeds > 1 else ''} or more an arm"
+    if comparison.p is None:
+        return Cell(points(d), d.value, points_interval(d), f"{exact}; {verdict(comparison)}: not tested")
+    tested = (
+        f"standard error {100 * d.stderr:.2g}, {p_value(comparison.p)}, after Holm {p_value(comparison.p_adjusted)}"
+    )
+    return Cell(points(d), d.value, points_interval(d), f"{exact}, {tested}; Welch's t, {counted}")
 
 
 def judged(comparison: Comparison | None) -> Cell:
@@ -93,23 +106,22 @@ def judged(comparison: Comparison | None) -> Cell:
 
 
 def compared(comparison: Comparison | None) -> tuple[Cell, ...]:
-    """Write a comparison in full: difference, standard error, p, p after Holm, verdict, fewest seeds, test."""
+    """Write a comparison in full: difference, standard error, p, p after Holm, verdict, fewest seeds."""
     if comparison is None:
-        return (NONE,) * 7
+        return (NONE,) * 6
     stderr = comparison.difference.stderr
     return (
         difference(comparison),
-        Cell(f"{100 * stderr:.2f}", stderr),
+        Cell(f"{100 * stderr:.2g}", stderr) if comparison.difference.has_interval else NONE,
         _p(comparison.p),
         _p(comparison.p_adjusted),
         judged(comparison),
         count(comparison.fewest_seeds),
-        Cell(comparison.test),
     )
 
 
-def _p(p: float) -> Cell:
-    return Cell(p_value(p).removeprefix("p ").removeprefix("= "), p, tip=f"{p:.2g}")
+def _p(p: float | None) -> Cell:
+    return NONE if p is None else Cell(p_value(p).removeprefix("p ").removeprefix("= "), p, tip=f"{p:.2g}")
 
 
 def times_saved(saved: Saved | None) -> Cell:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aliquot.report.answer import measured
+from aliquot.report.numbers import percent
 from aliquot.report.page_cells import (
     NONE,
     Cell,
@@ -23,6 +24,7 @@ from aliquot.report.page_cells import (
     seconds,
     times_saved,
 )
+from aliquot.report.statistics import Estimate
 from aliquot.report.study import Study
 from aliquot.results import RunRecord
 
@@ -55,7 +57,7 @@ def result_table(findings: Findings) -> Table:
         )
         for f in sorted(findings.findings, key=lambda f: (order[f.benchmark], f.budget, -f.score.value))
     ]
-    known = [f"{name} {100 * e.value:.1f} %" for name, e in findings.base.items() if not math.isnan(e.value)]
+    known = [f"{name} {percent(e)} %" for name, e in findings.base.items() if not math.isnan(e.value)]
     note = f"Before finetuning: {', '.join(known)}." if known else ""
     return Table(
         f"{measure.capitalize()} after finetuning, with 95 % intervals",
@@ -68,7 +70,7 @@ def result_table(findings: Findings) -> Table:
 def difference_table(findings: Findings) -> Table:
     """One row a comparison with random."""
     rows = [(*_where(f), *compared(f.comparison)) for f in findings.findings if f.comparison]
-    columns = (*_WHERE, *_COMPARED, Column("fewest seeds"), Column("test", number=False))
+    columns = (*_WHERE, *_COMPARED, Column("fewest seeds"))
     return Table("Strategy minus random, same budget and questions", columns, rows)
 
 
@@ -187,7 +189,7 @@ def run_table(study: Study, runs: str, urls: Mapping[str, str]) -> Table:
 def _scores(run: RunRecord, benchmarks: Sequence[str]) -> list[Cell]:
     scores = {metric.name: metric for metric in run.finetuned}
     return [
-        Cell(f"{100 * m.value:.1f}", m.value, tip=f"± {100 * m.stderr:.2f} over {m.num_questions:,} questions")
+        accuracy(Estimate(m.value, m.stderr), f"one seed, {m.num_questions:,} questions")
         if (m := scores.get(name))
         else NONE
         for name in benchmarks

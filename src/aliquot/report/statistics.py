@@ -26,12 +26,20 @@ _CHUNK = 100  # draws at once
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error and 95 % interval, all fractions (0.01 is one point of accuracy)."""
+    """A value with its standard error and 95 % interval, all fractions (0.01 is one point of accuracy).
+
+    What cannot be known is NaN: the interval of a single seed, or one where nothing varies.
+    """
 
     value: float
-    stderr: float
-    low: float
-    high: float
+    stderr: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,8 @@ class Mean:
     Args:
         value: the mean.
         questions: variance that other questions bring.
-        seeds: variance that other seeds bring, of each sample; 0 where no sample has two, because it cannot be known.
-        dof: degrees of freedom of the whole variance, for Student's t.
+        seeds: variance that other seeds bring, of each sample; NaN for a sample of one seed, which does not tell.
+        dof: degrees of freedom of the seeds, for Student's t.
     """
 
     value: float
@@ -75,8 +83,20 @@ class Mean:
 
     @property
     def stderr(self) -> float:
-        """The standard error."""
-        return math.sqrt(self.questions + sum(self.seeds))
+        """The standard error, NaN where it is not known, or where no answer differs from another."""
+        variance = self.questions + sum(self.seeds)
+        return math.sqrt(variance) if variance > 0 else math.nan
+
+    @property
+    def dof_of_interval(self) -> float:
+        """The degrees of freedom that make 95 % intervals cover: `dof` over the share of the seeds in the variance.
+
+        Satterthwaite (1946) would square the share, which is itself an estimate from few seeds: intervals would be too
+        short. In the far tail, where many comparisons are corrected for, even this share is too much: a small estimate
+        makes both the statistic large and the tail thin. So tests use `dof`.
+        """
+        seeds = sum(self.seeds)
+        return self.dof * (self.questions + seeds) / seeds if seeds > 0 else math.inf
 
 
 def summarise(
@@ -105,45 +125,41 @@ def mean(ours: Sample, theirs: Sample | None = None) -> Mean:
     """Return the mean of a sample, or that of `ours` less that of `theirs`.
 
     The variance of the columns over the number of questions estimates var(b) / Q + var(e) / (R Q), and that of the rows
-    over the number of rows var(a) / R + var(e) / (R Q): e is taken off the first. A sample of one replicate takes the
-    variances of the other.
+    over the number of rows var(a) / R + var(e) / (R Q): e is taken off the first. Where the rows agree, by chance, and
+    nothing is left of the first, it is taken as it is: nobody knows the mean exactly.
     """
     samples = [ours] if theirs is None else [ours, theirs]
     columns = ours.columns if theirs is None else ours.columns - theirs.columns
     value = ours.value - (0.0 if theirs is None else theirs.value)
     if abs(value) < _ROUNDING:
         value = 0.0
-    count = len(columns)
-    questions = float(np.square(columns, dtype=np.float64).sum()) / max(1, count - 1) / count
-    repeated = [sample for sample in samples if len(sample.rows) > 1]
-    if not repeated:
-        return Mean(value, questions, (0.0,) * len(samples), math.inf)
-    known = [(sample if len(sample.rows) > 1 else repeated[0], len(sample.rows)) for sample in samples]
-    questions = max(0.0, questions - sum(sample.left / rows for sample, rows in known) / count)
-    seeds = tuple(sample.between / rows for sample, rows in known)
-    return Mean(value, questions, seeds, _degrees_of_freedom(repeated, seeds, questions))
+    counts, num_questions = [len(sample.rows) for sample in samples], len(columns)
+    total = float(np.square(columns, dtype=np.float64).sum()) / max(1, num_questions - 1) / num_questions
+    seeds = tuple(sample.between / count for sample, count in zip(samples, counts, strict=True))
+    left = sum(sample.left / count for sample, count in zip(samples, counts, strict=True)) / num_questions
+    questions = total if math.isnan(left) else max(0.0, total - left)
+    if questions + sum(seeds) == 0:
+        questions = total
+    return Mean(value, questions, seeds, _degrees_of_freedom(counts, seeds))
 
 
-def _degrees_of_freedom(repeated: Sequence[Sample], seeds: Sequence[float], questions: float) -> float:
-    """Return those of the seeds, R - 1 a sample (Satterthwaite 1946), over the share of the seeds in the variance.
+def _degrees_of_freedom(counts: Sequence[int], seeds: Sequence[float]) -> float:
+    """Return R - 1 of one sample; of two, those of Welch (1938), but at most those of two samples like the smaller.
 
-    Satterthwaite would square the share, which is itself an estimate from few seeds: intervals would be too short.
+    A few seeds that agree by chance would otherwise be taken for many: with 2 against 5, Welch's reach 5.
     """
-    total = sum(seeds)
-    if total == 0:
-        return math.inf
-    if len(repeated) == 1:
-        dof = len(repeated[0].rows) - 1
-    else:
-        dof = total**2 / sum(v**2 / (len(s.rows) - 1) for s, v in zip(repeated, seeds, strict=True))
-    return dof * (questions + total) / total
+    total, fewest = sum(seeds), min(counts) - 1
+    if len(counts) == 1 or not total > 0:
+        return fewest
+    welch = total**2 / sum(v**2 / (count - 1) for v, count in zip(seeds, counts, strict=True) if v > 0)
+    return min(welch, 2 * fewest)
 
 
-def p_value(mean: Mean) -> float:
-    """Return the two-sided p-value of no difference, by Student's t; 1 where nothing varies."""
+def p_value(mean: Mean) -> float | None:
+    """Return the two-sided p-value of no difference, by Student's t; None where the standard error is not known."""
     from scipy.special import stdtr
 
-    return float(2 * stdtr(mean.dof, -abs(mean.value) / mean.stderr)) if mean.stderr > 0 else 1.0
+    return None if math.isnan(mean.stderr) else float(2 * stdtr(mean.dof, -abs(mean.value) / mean.stderr))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -153,14 +169,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return adjusted.tolist()
-
-
-def mcnemar(ours: Float32[np.ndarray, " questions"], theirs: Float32[np.ndarray, " questions"]) -> float:
-    """Return the exact p-value of McNemar (1947) for two runs on the same questions, 1 right and 0 wrong."""
-    from scipy.special import bdtr
-
-    gained, lost = int(np.sum(ours > theirs)), int(np.sum(ours < theirs))
-    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 @dataclass(frozen=True)
@@ -194,8 +202,7 @@ class Resampling:
     def draw(self, sample: Sample) -> Drawn:
         """Draw the mean of a sample."""
         cells, weights = list(sample.weights), np.array(list(sample.weights.values()), np.float32)
-        alone = len(sample.rows) == 1
-        normals = [_normal(sample.owner, row) * (1.0 if alone else value) for row, value in sample.rows.items()]
+        normals = [_normal(sample.owner, row) * value for row, value in sample.rows.items()]
         return Drawn(sample, weights @ self._questions[cells], _standard(np.sum(normals, axis=0)).astype(np.float32))
 
 
@@ -207,7 +214,7 @@ def draws(mean: Mean, ours: Drawn, theirs: Drawn | None = None) -> Float[np.ndar
     if theirs is not None:
         questions, seeds = questions - theirs.questions, seeds - math.sqrt(mean.seeds[1]) * theirs.seeds
     deviations = math.sqrt(mean.questions) * _standard(questions) + math.sqrt(sum(mean.seeds)) * _standard(seeds)
-    return mean.value + deviations * (stdtrit(mean.dof, 0.975) / ndtri(0.975))
+    return mean.value + deviations * (stdtrit(mean.dof_of_interval, 0.975) / ndtri(0.975))
 
 
 def _resample(columns: Float32[np.ndarray, "cells questions"]) -> Float32[np.ndarray, "cells draws"]:
@@ -237,6 +244,8 @@ def _normal(owner: str, replicate: str) -> Float[np.ndarray, " draws"]:
 
 
 def estimate(mean: Mean, draws: Float[np.ndarray, " draws"], least: float = -1.0) -> Estimate:
-    """Return the mean with the 95 % interval of its draws, which ends at `least` and 1."""
+    """Return the mean with the 95 % interval of its draws, which ends at `least` and 1; without, where it has none."""
+    if math.isnan(mean.stderr):
+        return Estimate(mean.value)
     low, high = np.clip(np.percentile(draws, [2.5, 97.5]), least, 1.0).tolist()
     return Estimate(mean.value, mean.stderr, low, high)

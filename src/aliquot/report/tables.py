@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from aliquot.report.answer import LEVEL, interval, measured, p_value, points
-from aliquot.report.findings import REFERENCE, Comparison, Curve, Estimate, Finding, Findings, Saved
+from aliquot.report.answer import measured
+from aliquot.report.findings import LEVEL, MIN_SEEDS, REFERENCE, Comparison, Curve, Finding, Findings, Saved
+from aliquot.report.numbers import p_value, percent, percent_interval, points, points_interval, times, with_interval
+from aliquot.report.statistics import Estimate
 from aliquot.report.study import Study
 
 Kind = type[str] | type[int] | type[float]
@@ -21,7 +23,8 @@ Row = TypeVar("Row", Finding, Curve)
 #: Behind a difference that is reliable.
 MARK = "*"
 LEGEND = (
-    f"In brackets: 95 % intervals. {MARK}: reliably better or worse than random, p < {LEVEL} after Holm's correction. "
+    f"In brackets: 95 % intervals, where there are {MIN_SEEDS} seeds or more. {MARK}: reliably better or worse than "
+    f"random, p < {LEVEL} after Holm's correction. "
     "annotations saved: how many times as many random needs for the same score; > where its largest budget does not "
     "reach it, < where its smallest is more than enough. cost: seconds of the scoring pass and of the ranking "
     "to its deepest budget, beside whatever else ran."
@@ -125,14 +128,14 @@ def _texts(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row], grou
 def _percent(estimate: Estimate) -> str:
     if math.isnan(estimate.value):
         return _NONE
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    return with_interval(percent(estimate), percent_interval(estimate))
 
 
 def _difference(comparison: Comparison | None) -> str:
     if comparison is None:
         return _NONE
-    difference, mark = comparison.difference, MARK if comparison.p_adjusted < LEVEL else ""
-    return f"{points(difference.value)} ({interval(difference)}){mark}"
+    difference, mark = comparison.difference, MARK if comparison.is_reliable else ""
+    return with_interval(points(difference), points_interval(difference)) + mark
 
 
 def _p(comparison: Comparison | None) -> str:
@@ -142,21 +145,26 @@ def _p(comparison: Comparison | None) -> str:
 def _saved(saved: Saved | None) -> str:
     if saved is None:
         return _NONE
-    least, most = f"<{saved.range[0]:.2g}", f">{saved.range[1]:.2g}"  # what random's budgets can tell
+    least, most = (f"{sign}{times(end)}" for sign, end in zip("<>", saved.range, strict=True))  # what random can tell
 
-    def times(ratio: float | None, beyond: str) -> str:
-        return beyond if ratio is None else f"{ratio:.1f}"
+    def or_beyond(ratio: float | None, beyond: str) -> str:
+        return beyond if ratio is None else times(ratio)
 
-    value = times(saved.ratio, least if saved.side == "below" else most)
-    return f"{value}x ({times(saved.low, least)} to {times(saved.high, most)})"
+    value = or_beyond(saved.ratio, least if saved.side == "below" else most)
+    interval = f"{or_beyond(saved.low, least)} to {or_beyond(saved.high, most)}" if saved.has_interval else ""
+    return with_interval(f"{value}x", interval)
 
 
 def _estimate(name: str, of: Callable[[Row], Estimate | None]) -> list[Value[Row]]:
     def part(attribute: str) -> Callable[[Row], float | None]:
-        return lambda row: getattr(of(row), attribute, None)
+        return lambda row: _known(getattr(of(row), attribute, None))
 
     names = {name: "value", f"{name}_stderr": "stderr", f"{name}_low": "low", f"{name}_high": "high"}
     return [Value(column, float, part(attribute)) for column, attribute in names.items()]
+
+
+def _known(number: float | None) -> float | None:
+    return None if number is None or math.isnan(number) else number
 
 
 def _compared() -> tuple[Column[Row], Column[Row]]:
@@ -166,9 +174,9 @@ def _compared() -> tuple[Column[Row], Column[Row]]:
         return Value(name, kind, lambda row: getattr(row.comparison, name, None))
 
     difference = _estimate("difference", lambda row: row.comparison.difference if row.comparison else None)
-    test = (part("fewest_seeds", int), part("test", str))
+    seeds = part("fewest_seeds", int)
     return (
-        Column("minus random, points", lambda row: _difference(row.comparison), (*difference, *test)),
+        Column("minus random, points", lambda row: _difference(row.comparison), (*difference, seeds)),
         Column("p, Holm", lambda row: _p(row.comparison), (part("p", float), part("p_adjusted", float))),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from aliquot.report.answer import LEVEL, interval, measured, p_value, points, saved_interval, times
+from aliquot.report.answer import measured
 from aliquot.report.drawings import (
     ACCENT,
     NEUTRAL,
@@ -18,7 +18,8 @@ from aliquot.report.drawings import (
     thinned,
     wrapped,
 )
-from aliquot.report.findings import Comparison, Finding, Findings, Saved
+from aliquot.report.findings import LEVEL, Comparison, Finding, Findings, Saved
+from aliquot.report.numbers import p_value, points, points_interval, saved_interval, times, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def draw_areas(findings: Findings) -> Drawing | None:
     canvas.hide_beyond(len(findings.base))
     canvas.figure.supxlabel("difference from random, points, mean over the logarithm of the budget")
     said = "; ".join(
-        f"{benchmark}: " + ", ".join(f"{name} {points(by_arm[name][benchmark].difference.value)}" for name in names)
+        f"{benchmark}: " + ", ".join(f"{name} {points(by_arm[name][benchmark].difference)}" for name in names)
         for benchmark in findings.base
     )
     return canvas.drawing(
@@ -153,7 +154,7 @@ def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
     gain.axvline(0, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
     gain.set_xlabel("gain over random, points")
     shown = "; ".join(
-        f"{f.arm.name} {f.selection_seconds:,.0f} s, {points(f.comparison.difference.value)} points"
+        f"{f.arm.name} {f.selection_seconds:,.0f} s, {points(f.comparison.difference)} points"
         for f in series
         if f.comparison
     )
@@ -220,10 +221,10 @@ def _difference(f: Finding) -> Whisker:
 def _whisker(arm: str, where: str, c: Comparison) -> Whisker:
     low, value, high = (100 * end for end in (c.difference.low, c.difference.value, c.difference.high))
     title = (
-        f"{arm}, {where}: {points(c.difference.value)} points ({interval(c.difference)}), "
-        f"{p_value(c.p_adjusted)} after Holm's correction, {c.test}"
+        f"{arm}, {where}: {with_interval(f'{points(c.difference)} points', points_interval(c.difference))}, "
+        f"{p_value(c.p_adjusted)}{'' if c.p_adjusted is None else ' after Holm' + chr(39) + 's correction'}"
     )
-    return Whisker(arm, value, low, high, title, filled=c.p_adjusted < LEVEL)
+    return Whisker(arm, value, low, high, title, filled=c.is_reliable)
 
 
 def _saved(f: Finding) -> Whisker:
@@ -234,6 +235,8 @@ def _saved(f: Finding) -> Whisker:
     value = s.ratio if s.ratio is not None else largest if s.side == "above" else smallest
     marker = "o" if s.side is None else ">" if s.side == "above" else "<"
     low, high = s.low if s.low is not None else smallest, s.high if s.high is not None else largest
+    if not s.has_interval:
+        low = high = value
     title = f"{f.arm.name}, {f.budget:,} prompts: random needs {say_ratio(s)} as many"
     return Whisker(f.arm.name, value, min(low, value), max(high, value), title, s.side is None, marker)
 
@@ -243,7 +246,7 @@ def say_ratio(s: Saved) -> str:
     smallest, largest = s.range
     beyond = f"more than {times(largest)}" if s.side == "above" else f"less than {times(smallest)}"
     ratio = beyond if s.ratio is None else times(s.ratio)
-    return f"{ratio} times ({saved_interval(s)})" if saved_interval(s) else f"{ratio} times"
+    return with_interval(f"{ratio} times", saved_interval(s))
 
 
 def _cost_title(f: Finding) -> str:
@@ -253,14 +256,14 @@ def _cost_title(f: Finding) -> str:
 def _say_differences(panels: dict[int, list[Finding]]) -> str:
     """Count what is reliably better and worse, and name the largest of each."""
     found = [(f, f.comparison) for series in panels.values() for f in series if f.comparison]
-    significant = [(c.difference.value, f) for f, c in found if c.p_adjusted < LEVEL]
+    reliable = [(c.difference, f) for f, c in found if c.is_reliable]
     said: list[str] = []
     for words, sign in (("Better than random", 1), ("Worse", -1)):
-        alike = [(sign * value, f) for value, f in significant if sign * value > 0]
+        alike = [(difference, f) for difference, f in reliable if sign * difference.value > 0]
         said.append(f"{words}: {len(alike)} of {len(found)}")
         if alike:
-            most, f = max(alike, key=lambda pair: pair[0])
-            said[-1] += f", most {f.arm.name} with {f.budget:,} ({points(sign * most)} points)"
+            most, f = max(alike, key=lambda pair: sign * pair[0].value)
+            said[-1] += f", most {f.arm.name} with {f.budget:,} ({points(most)} points)"
     return f"{'. '.join(said)}."
 
 

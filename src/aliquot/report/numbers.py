@@ -1,0 +1,97 @@
+"""How reports write numbers: with the digits that their standard errors leave, and no others.
+
+Accuracies and likelihoods are fractions; people read them in percent, and their differences in points, hundredths of
+the whole.
+"""
+
+from __future__ import annotations
+
+import math
+
+from aliquot.report.findings import Saved
+from aliquot.report.statistics import Estimate
+
+_MINUS = "\N{MINUS SIGN}"
+_MOST_DECIMALS = 9
+
+
+def decimals(value: float, stderr: float = math.nan) -> int:
+    """Return how many decimals tell something of a number, at least one.
+
+    The last one is the first digit of the standard error; where that is not known, the second digit of the number.
+    """
+    known = stderr > 0
+    size = stderr if known else abs(value)
+    if not 0 < size < math.inf:
+        return 1
+    last = math.floor(math.log10(size)) - (0 if known else 1)
+    return min(max(1, -last), _MOST_DECIMALS)
+
+
+def percent(estimate: Estimate) -> str:
+    """Write a score in percent, without the sign."""
+    return f"{100 * estimate.value:.{_decimals(estimate)}f}"
+
+
+def percent_interval(estimate: Estimate) -> str:
+    """Write the 95 % interval of a score in percent; "" where it has none."""
+    places = _decimals(estimate)
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return f"{low:.{places}f} to {high:.{places}f}" if estimate.has_interval else ""
+
+
+def points(estimate: Estimate) -> str:
+    """Write a difference of scores in points, with its sign."""
+    return _signed(100 * estimate.value, _decimals(estimate))
+
+
+def points_interval(estimate: Estimate) -> str:
+    """Write the 95 % interval of a difference in points; "" where it has none."""
+    places = _decimals(estimate)
+    low, high = (_signed(100 * end, places) for end in (estimate.low, estimate.high))
+    return f"{low} to {high}" if estimate.has_interval else ""
+
+
+def with_interval(value: str, interval: str) -> str:
+    """Write a value with its interval in brackets, where it has one."""
+    return f"{value} ({interval})" if interval else value
+
+
+def with_error(value: float, stderr: float) -> str:
+    """Write a fraction in percent with its standard error; without, where that is 0 or not known."""
+    places = decimals(100 * value, 100 * stderr)
+    error = f" ± {100 * stderr:.{places}f}" if stderr > 0 else ""
+    return f"{100 * value:.{places}f}{error}"
+
+
+def gain(before: float, after: float, stderr: float) -> str:
+    """Write the difference of two fractions in points, with the digits of one of their standard errors."""
+    return points(Estimate(after - before, stderr))
+
+
+def p_value(p: float | None) -> str:
+    """Write a p-value with the digits that mean something."""
+    if p is None:
+        return "not tested"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def times(ratio: float) -> str:
+    """Write how many times as many."""
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
+
+
+def saved_interval(saved: Saved) -> str:
+    """Write the 95 % interval of annotations saved; "" where there is none, or it holds all of random's budgets."""
+    if saved.low is None:
+        return f"at most {times(saved.high)}" if saved.high is not None else ""
+    return f"{times(saved.low)} to {times(saved.high)}" if saved.high is not None else f"at least {times(saved.low)}"
+
+
+def _decimals(estimate: Estimate) -> int:
+    return decimals(100 * estimate.value, 100 * estimate.stderr)
+
+
+def _signed(number: float, places: int) -> str:
+    rounded = round(number, places)
+    return f"{rounded:+.{places}f}".replace("-", _MINUS) if rounded else f"{0:.{places}f}"
