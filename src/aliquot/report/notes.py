@@ -78,14 +78,14 @@ def _on_seeds(cells: Sequence[Cell]) -> list[str]:
     found: list[str] = []
     if alone := [cell for cell in cells if len(cell.replicates) < MIN_SEEDS]:
         found.append(
-            f"One seed only: {_names(alone)}. Another seed would move the score by nobody knows how much, so there is "
-            f"no interval and no test. At least 1 more seed is needed, better 4: add -m {_more_seeds(alone)} to their "
-            "commands."
+            f"One seed only: {_names(alone)}. Another seed gives another score, and one seed does not tell how "
+            "different, so there is no interval and no test. At least 1 more seed is needed, better 4: give their "
+            f"commands again with -m {_more_seeds(alone)}."
         )
     if few := [cell for cell in cells if MIN_SEEDS <= len(cell.replicates) < _ENOUGH]:
         found.append(
-            f"Two seeds only, hence very wide intervals, and tests that find next to nothing: {_names(few)}. Add "
-            f"-m {_more_seeds(few)} to their commands."
+            f"Two seeds only, hence very wide intervals, and tests that find next to nothing: {_names(few)}. Give "
+            f"their commands again with -m {_more_seeds(few)}."
         )
     return found
 
