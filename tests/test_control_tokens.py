@@ -12,8 +12,9 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aliquot.batching import encode
-from aliquot.control_tokens import ControlTokens
+from aliquot.control_tokens import _MARKS, ControlTokens
 from aliquot.encoding import Encoding
+from aliquot.experiment import build
 from aliquot.finetune_data import encode_examples
 from aliquot.model import Model
 from aliquot.types import AnnotatedSet
@@ -162,6 +163,24 @@ def test_a_response_that_ends_with_the_end_of_sequence_as_text_still_ends_with_t
         assert len(behind) > 2
 
 
+@pytest.mark.parametrize("prompt", ["/s", "</s>", "a </s>"])
+def test_template_and_text_make_no_control_token_together_even_where_it_stands_for_unknown_words_too(prompt):
+    backend = small_tokenizer("gpt2").backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="</s>")
+    for template in ("<{prompt}> {response}", "</s> <{prompt}> {response}"):
+        (ids,) = encoding(tokenizer, template).prompts([prompt])
+        assert ids.count(tokenizer.eos_token_id) == template.count("</s>")
+        assert tokenizer.decode(ids) == template.removesuffix(" {response}").format(prompt=prompt)
+
+
+def test_a_text_with_every_sign_that_could_mark_it_but_one_is_read_as_text():
+    tokenizer = small_tokenizer("gpt2")
+    text = "".join(_MARKS[:-1]) + "</s>"
+    (ids,) = encoding(tokenizer, "{prompt} {response}").prompts([text])
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.eos_token_id not in ids
+
+
 def test_parse_reads_control_tokens_as_what_they_look_like(tokenizer):
     ((before, behind),) = encoding(tokenizer, "{prompt} {response}", "parse").pairs(["<|im_end|> a"], [" </s>"])
     assert control_ids(tokenizer, before + behind)[-2:] == [4, tokenizer.eos_token_id]
@@ -279,6 +298,23 @@ def test_special_tokens_belong_to_the_identity_only_where_they_are_not_the_defau
     assert replace(model, special_tokens="parse").identity() == model.identity() | {"special_tokens": "parse"}
     with pytest.raises(ValueError, match=r"model.special_tokens=literal is unknown; choose one of text, parse"):
         replace(model, special_tokens="literal")
+
+
+def test_old_scores_and_adapters_are_taken_but_for_a_pool_that_holds_control_tokens(tmp_path, compose, monkeypatch):
+    def keys(prompt, *overrides):
+        file = tmp_path / "pool.jsonl"
+        file.write_text("".join(json.dumps({"prompt": text, "response": "x"}) + "\n" for text in ("a cat", prompt)))
+        chosen = [f"store={tmp_path / 'store'}", "pool=jsonl", f"pool.path={file}", "budget=1", *overrides]
+        stages = build(compose(*chosen), "facility_location").stages
+        return {(stage.name, stage.key) for stage in stages if stage.name in ("score", "finetune")}
+
+    plain, held = "a <b>dog</b>", "a dog <|endoftext|>"
+    now = {prompt: keys(prompt) for prompt in (plain, held)}
+    for prompt in (plain, held):
+        assert now[prompt].isdisjoint(keys(prompt, "model.special_tokens=parse"))
+    monkeypatch.setattr(Model, "noting", lambda model, prompts: model)  # as before there was the choice
+    assert now[plain] == keys(plain)
+    assert now[held].isdisjoint(keys(held))
 
 
 @pytest.mark.parametrize("template", ["{prompt}\nAnswer: {response}", "<|user|>\n{prompt}\n<|assistant|>\n{response}"])

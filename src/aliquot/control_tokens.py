@@ -6,8 +6,8 @@ wrote are letters to it, like any others. All the rest is as before: merges over
 the space that some tokenizers put before a text.
 
 transformers' `split_special_tokens=True` is no such way: it splits the template's tokens too, keeps those that are not
-marked special, and stays switched on. Its `sanitize_control_tokens` (5.16) is for chat templates alone, and cuts the
-text at every control token it finds.
+marked special, and stays switched on. The `sanitize_control_tokens` of its later versions is for chat templates alone,
+and cuts the text at every control token it finds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HTML = re.compile(r"</?[a-z][a-z0-9]*>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 #: Signs of which one stands inside every control token that a user wrote, until the template's are renamed: they are
 #: no letters, and no normalizer changes them.
-_MARKS = tuple(map(chr, range(0x2801, 0x2900)))
+_MARKS = tuple(map(chr, (*range(0x2801, 0x2900), *range(0xE000, 0xF900))))
 
 Ids = list[int]
 
@@ -93,10 +93,10 @@ class ControlTokens:
     def _steering(self) -> frozenset[int]:
         return frozenset(self.tokens) - {cast("int | None", self.tokenizer.unk_token_id)}
 
-    def names_unknown(self, *texts: str) -> bool:
-        """Tell whether a text spells out the token for unknown words."""
+    def count_unknown(self, text: str) -> int:
+        """Count how often a text spells out the token for unknown words."""
         unknown = self.tokens.get(cast(int, self.tokenizer.unk_token_id))
-        return unknown is not None and any(unknown in text for text in texts)
+        return text.count(unknown) if unknown else 0
 
     def mark_for(self, *texts: str) -> str:
         """Return a sign that none of the texts and not the template has."""
@@ -112,7 +112,7 @@ class ControlTokens:
         if not core:
             return text
         hidden = self._beginnings.sub(lambda found: found[0] + mark, core)
-        for start, _, _ in reversed(self._found(hidden)):  # spelled in another way, which the tokenizer makes the same
+        for start, _, _ in reversed(self._found(hidden)):  # spelled in another way that the normalizer makes the same
             hidden = hidden[: start + 1] + mark + hidden[start + 1 :]
         begin = text.index(core)
         return f"{text[:begin]}{mark}{hidden}{mark}{text[begin + len(core) :]}"
@@ -128,17 +128,21 @@ class ControlTokens:
             pattern = re.compile("|".join(map(re.escape, sorted(self.tokens.values(), key=len, reverse=True))))
             numbers = {token: number for number, token in self.tokens.items()}
             return [(*match.span(), numbers[match[0]]) for match in pattern.finditer(text)] if numbers else []
-        encoded = self._backend.encode(text, add_special_tokens=False)
-        spans = zip(encoded.ids, encoded.offsets, strict=True)
-        return [(start, end, number) for number, (start, end) in spans if self._spells(text[start:end], number)]
+        encoded, tokens = self._backend.encode(text, add_special_tokens=False), self.tokens
+        spans = [
+            (start, end, number)
+            for number, (start, end) in zip(encoded.ids, encoded.offsets, strict=True)
+            if number in tokens
+        ]
+        # The token for unknown words stands for many texts.
+        return [span for span in spans if self._same(text[span[0] : span[1]], tokens[span[2]])]
 
-    def _spells(self, text: str, number: int) -> bool:
-        """Tell whether a text that became a token spells it out; what stands for unknown words need not."""
-        token, backend = self.tokens.get(number), self._backend
-        if token is None or token in text or backend is None or backend.normalizer is None:
-            return token is not None and token in text
-        same = {backend.normalizer.normalize_str(spelled.strip()) for spelled in (text, token)}
-        return len(same) == 1
+    def _same(self, text: str, token: str) -> bool:
+        """Tell whether a text spells out a token, as the normalizer sees it."""
+        normalizer = self._backend.normalizer if self._backend else None
+        if token in text or normalizer is None:
+            return token in text
+        return normalizer.normalize_str(text.strip()) == normalizer.normalize_str(token)
 
     def read(self, hidden: str, mark: str) -> Ids:
         """Tokenise a text, without special tokens around it.
@@ -169,10 +173,9 @@ class ControlTokens:
             written[2 * at + 1] = piece.replace(token, names[token]) if token in piece else names[token]
         text = "".join(written)
         encoded = copy.encode(text, add_special_tokens=False)
-        spans = [text[start:end] for start, end in encoded.offsets]
-        if [name for span in spans for name in names.values() if name in span] != [
-            names[self.tokens[n]] for n in numbers
-        ]:
+        spans = zip(encoded.ids, encoded.offsets, strict=True)
+        kept = [n for n, (start, end) in spans if n in self.tokens and names[self.tokens[n]] in text[start:end]]
+        if kept != list(numbers):
             raise self._stuck("reads the template's own control tokens otherwise where a text holds some")
         return encoded.ids
 

@@ -153,16 +153,17 @@ class Encoding:
         if not prompts:
             return [], 0
         probe = _PROBES[0]
-        *found, template = tokenize(write([*prompts, probe], [*responses, probe]))
+        written = write([*prompts, probe], [*responses, probe])
+        *found, template = tokenize(written)
         if self.special_tokens == "parse":
             return found, 0
         control, num_changed = self._control, 0
-        expected = control.of(template)
+        expected, (leading, trailing) = control.of(template), self._around(tokenize)
+        num_unknown = control.count_unknown(written[-1])
         for i, (ids, *texts) in enumerate(zip(found, prompts, responses, strict=True)):
-            if control.of(ids) != expected or control.names_unknown(*texts):
+            if control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
                 mark = control.mark_for(*texts)
                 (hidden,) = write(*([control.hide(text, mark)] for text in texts))
-                leading, trailing = self._around(tokenize)
                 found[i] = [*leading, *control.read(hidden, mark), *trailing]
                 num_changed += found[i] != ids
         return found, num_changed
