@@ -25,7 +25,7 @@ LLAMA3 = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n\n' }}{% endif %}"
 )
 SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-#: Added without being special: a control token, a run of blanks, a word, and HTML that nothing else was to be.
+#: Added without being special: a control token, a run of blanks, and a word.
 ADDED = ["<tool_call>", "   ", "covid19"]
 
 
