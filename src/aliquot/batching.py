@@ -30,11 +30,13 @@ class EncodedPrompts:
         tokens: the tokens of all prompts, end to end.
         lengths: tokens of each prompt; at least 1.
         num_cut: how many prompts were too long and were cut.
+        num_literal: how many hold what looks like a control token, and was read as text.
     """
 
     tokens: Int32[np.ndarray, " t"]
     lengths: Int64[np.ndarray, " n"]
     num_cut: int
+    num_literal: int = 0
 
     def padded(
         self, rows: Int64[np.ndarray, " b"], pad: int, side: str
@@ -63,9 +65,10 @@ def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
     """
     parts: list[Int32[np.ndarray, " t"]] = []
     lengths: list[int] = []
-    num_cut, encoding = 0, model.encoding(tokenizer)
+    num_cut, num_literal, encoding = 0, 0, model.encoding(tokenizer)
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
-        encoded = encoding.prompts(prompts[start : start + _PROMPTS_AT_ONCE])
+        encoded, literal = encoding.read(prompts[start : start + _PROMPTS_AT_ONCE])
+        num_literal += literal
         num_cut += sum(len(ids) > max_tokens for ids in encoded)
         encoded = [encoding.shorten(ids, max_tokens) for ids in encoded]
         lengths += map(len, encoded)
@@ -75,7 +78,7 @@ def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
             f"prompt {prompts[lengths.index(0)]!r} has no tokens in the template {model.template!r}; drop it, or put "
             "some text into model.template"
         )
-    return EncodedPrompts(np.concatenate(parts), np.asarray(lengths, dtype=np.int64), num_cut)
+    return EncodedPrompts(np.concatenate(parts), np.asarray(lengths, dtype=np.int64), num_cut, num_literal)
 
 
 def plan_batches(

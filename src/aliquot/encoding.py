@@ -3,15 +3,21 @@
 A causal model reads prompt and response as one text, so a response's tokens are those that the whole text has beyond
 the prompt's, as in lm-eval: read on its own, a tokenizer would take a response for the beginning of a text. An
 encoder-decoder reads the prompt in its encoder, up to the special tokens that end it, and begins its response anew.
+
+Special tokens come from the template and the tokenizer. What looks like one in a prompt or a response is text, unless
+asked for otherwise. All texts are read as they stand; those in which more control tokens turn up than the template
+writes are read once more, by `aliquot.control_tokens`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
+
+from aliquot.control_tokens import ControlTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,6 +30,8 @@ OVERLONG = {"cut_start": "beginning", "cut_end": "end", "refuse": "nothing"}
 _PROBES = ("a", "b")
 
 Ids = list[int]
+#: Writes texts of prompts and responses.
+_Write = Callable[[Sequence[str], Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -36,30 +44,37 @@ class Encoding:
         overlong: what to do with a prompt that is too long, one of `OVERLONG`.
         decoder_start: the token from which a decoder begins the response to what an encoder read; None for a causal
             model.
+        special_tokens: what becomes of control tokens in prompts and responses: they are `text`, or what they look
+            like (`parse`).
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: str
     overlong: str
     decoder_start: int | None
+    special_tokens: str = "text"
 
     def prompts(self, prompts: Sequence[str]) -> list[Ids]:
         """Return the tokens up to where the response begins, special tokens included; none is cut."""
-        return self._tokens([before for before, _ in self._texts(prompts, [""] * len(prompts))])
+        return self.read(prompts)[0]
+
+    def read(self, prompts: Sequence[str]) -> tuple[list[Ids], int]:
+        """Return what `prompts` returns, and how many hold what looks like a control token and was read as text."""
+        return self._encode(prompts, [""] * len(prompts), self._openings, self._tokens)
 
     def pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """Return the tokens of prompts and of the responses behind them, ended by the end-of-sequence token."""
-        texts = self._texts(prompts, responses)
-        before = self._tokens([start for start, _ in texts])
+        before, _ = self._encode(prompts, responses, self._openings, self._tokens)
         if self._has_encoder:
-            behind = self._ids(None, text_target=list(responses))
+            behind, _ = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
         else:
-            whole = self._tokens([start + rest for start, rest in texts])
-            behind = [
-                # Where a token reaches over the border, generation could not produce it.
-                both[len(ids) :] if both[: len(ids)] == ids else self._bare([rest])[0]
-                for ids, both, (_, rest) in zip(before, whole, texts, strict=True)
-            ]
+            whole, _ = self._encode(prompts, responses, self._wholes, self._tokens)
+            behind = [both[len(ids) :] for ids, both in zip(before, whole, strict=True)]
+            # Where a token reaches over the border, generation could not produce it.
+            over = [i for i, (ids, both) in enumerate(zip(before, whole, strict=True)) if both[: len(ids)] != ids]
+            apart, _ = self._encode([prompts[i] for i in over], [responses[i] for i in over], self._rests, self._bare)
+            for i, ids in zip(over, apart, strict=True):
+                behind[i] = ids
         end = cast(int, self.tokenizer.eos_token_id)
         return [(ids, rest if rest[-1:] == [end] else [*rest, end]) for ids, rest in zip(before, behind, strict=True)]
 
@@ -68,7 +83,8 @@ class Encoding:
         """Count the tokens before and behind the text of every prompt: the template's, and special ones."""
         one, other = self.prompts(_PROBES)
         if one == other:  # the tokenizer knows neither
-            return self._num_added if self._has_encoder else (self._num_added[0], 0)
+            leading, trailing = map(len, self._around(self._tokens))
+            return leading, trailing
         return _num_shared(one, other), _num_shared(one[::-1], other[::-1])
 
     def shorten(self, ids: Sequence[int], room: int) -> Sequence[int]:
@@ -98,6 +114,15 @@ class Encoding:
     def _has_encoder(self) -> bool:
         return self.decoder_start is not None
 
+    def _openings(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        return [before for before, _ in self._texts(prompts, responses)]
+
+    def _rests(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        return [rest for _, rest in self._texts(prompts, responses)]
+
+    def _wholes(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        return [before + rest for before, rest in self._texts(prompts, responses)]
+
     def _texts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[str, str]]:
         """Fill in the template: the text up to the response, and the text from there on."""
         pairs = zip(prompts, responses, strict=True)
@@ -117,27 +142,66 @@ class Encoding:
         # Some templates write a turn that is over in another way than they open one.
         return before, whole[len(before) :] if whole.startswith(before) else response
 
+    def _encode(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        write: _Write,
+        tokenize: Callable[[list[str]], list[Ids]],
+    ) -> tuple[list[Ids], int]:
+        """Tokenise texts; return also in how many of them what looks like a control token was read as text."""
+        if not prompts:
+            return [], 0
+        probe = _PROBES[0]
+        written = write([*prompts, probe], [*responses, probe])
+        *found, template = tokenize(written)
+        if self.special_tokens == "parse":
+            return found, 0
+        control, num_changed = self._control, 0
+        expected, (leading, trailing) = control.of(template), self._around(tokenize)
+        num_unknown = control.count_unknown(written[-1])
+        for i, (ids, *texts) in enumerate(zip(found, prompts, responses, strict=True)):
+            if control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
+                mark = control.mark_for(*texts)
+                (hidden,) = write(*([control.hide(text, mark)] for text in texts))
+                found[i] = [*leading, *control.read(hidden, mark), *trailing]
+                num_changed += found[i] != ids
+        return found, num_changed
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        template = str(self.tokenizer.chat_template) if self.template == CHAT else self.template
+        return ControlTokens(self.tokenizer, template)
+
     def _tokens(self, texts: list[str]) -> list[Ids]:
         """Tokenise texts; to a causal model, without the special tokens that would end them: ours go on."""
         if self.template == CHAT:
             return self._bare(texts)  # the template has written the special tokens already
-        trailing = 0 if self._has_encoder else self._num_added[1]
+        trailing = 0 if self._has_encoder else self._num_trailing
         return [ids[: len(ids) - trailing] for ids in self._ids(texts)]
 
     def _bare(self, texts: list[str]) -> list[Ids]:
         return self._ids(texts, add_special_tokens=False)
+
+    def _target(self, texts: list[str]) -> list[Ids]:
+        """Tokenise what a decoder is to write."""
+        return self._ids(None, text_target=texts)
 
     def _ids(self, texts: list[str] | None, **options: Any) -> list[Ids]:
         """Call the tokenizer without its warning of what is too long: we cut that, or refuse it, and say so."""
         return cast(list[Ids], self.tokenizer(texts, verbose=False, **options)["input_ids"])
 
     @cached_property
-    def _num_added(self) -> tuple[int, int]:
-        """Count the special tokens that the tokenizer adds before and behind a text."""
-        bare, full = self._bare(["a"])[0], cast(Ids, self.tokenizer("a")["input_ids"])
+    def _num_trailing(self) -> int:
+        """Count the special tokens that the tokenizer adds behind a text."""
+        return len(self._around(self._ids)[1])
+
+    def _around(self, tokenize: Callable[[list[str]], list[Ids]]) -> tuple[Ids, Ids]:
+        """Return the special tokens that come before and behind a text."""
+        (bare,), (full,) = self._bare(["a"]), tokenize(["a"])
         added = len(full) - len(bare)
         leading = next((i for i in range(added) if full[i : i + len(bare)] == bare), added)
-        return leading, added - leading
+        return full[:leading], full[leading + len(bare) :]
 
 
 def _num_shared(one: Ids, other: Ids) -> int:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import errno
 import functools
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from aliquot.control_tokens import SPECIAL_TOKENS
 from aliquot.encoding import CHAT, OVERLONG, Encoding, check_template, check_tokenizer, no_chat_template
-from aliquot.hub import check_id, check_repository, fetch, reason_of
-from aliquot.model_files import check_directory, read_json, weights_hash
+from aliquot.hub import cached, check_id, check_repository, fetch, reason_of
+from aliquot.model_files import TOKENIZER_FILES, added_tokens, check_directory, read_json, weights_hash
 from aliquot.quantization import NF4
 from aliquot.sources import locate
 from aliquot.weights import check_weights_fit, reports_hidden
@@ -44,6 +46,9 @@ class Model:
         max_tokens: the longest example in tokens, prompt and response together.
         overlong: what a prompt loses where more is needed: cut_start its beginning (what is asked usually stands at
             its end), cut_end its end; refuse stops with its length.
+        special_tokens: what becomes of text in a prompt or a response that looks like a control token, such as "</s>":
+            text keeps it text; parse makes it the token. The template's own are tokens either way.
+        holds_control_text: there is such text in the pool (`noting`).
         trust_remote_code: let the hub repository run its own Python. Off unless asked for.
     """
 
@@ -55,10 +60,13 @@ class Model:
     template: str = "{prompt}\nAnswer: {response}"
     max_tokens: int = 256
     overlong: str = "cut_start"
+    special_tokens: str = "text"
+    holds_control_text: bool = field(default=False, metadata={"key": False})
     trust_remote_code: bool = field(default=False, metadata={"key": False})
 
     def __post_init__(self) -> None:
-        for name, valid in (("dtype", _DTYPES), ("attention", _ATTENTIONS), ("overlong", tuple(OVERLONG))):
+        choices = {"dtype": _DTYPES, "attention": _ATTENTIONS, "overlong": tuple(OVERLONG)}
+        for name, valid in (choices | {"special_tokens": SPECIAL_TOKENS}).items():
             if getattr(self, name) not in valid:
                 raise ValueError(f"model.{name}={getattr(self, name)} is unknown; choose one of {', '.join(valid)}")
         check_template(self.template)
@@ -76,7 +84,23 @@ class Model:
             check_id(self.path, self.revision)
         names = ("dtype", "attention", "quantization", "template", "max_tokens", "overlong")
         weights = weights_hash(local) if local else f"{self.path}@{self.revision}"
-        return {"weights": weights, **{name: getattr(self, name) for name in names}}
+        named: dict[str, object] = {"weights": weights, **{name: getattr(self, name) for name in names}}
+        # It came later. Old stores keep their keys, but for pools that are read in another way than before.
+        if self.special_tokens == "text" and not self.holds_control_text:
+            return named
+        return named | {"special_tokens": self.special_tokens}
+
+    def noting(self, prompts: Iterable[str]) -> Model:
+        """Return the model, which notes whether there is text in the prompts that looks like a control token."""
+        local = self.directory()
+        if local is None:
+            check_id(self.path, self.revision)
+        files = (local / name if local else cached(self.path, self.revision, name) for name in TOKENIZER_FILES)
+        tokens = added_tokens(*files)
+        if self.special_tokens != "text" or not tokens:
+            return self
+        found = re.compile("|".join(map(re.escape, tokens))).search
+        return replace(self, holds_control_text=any(map(found, prompts)))
 
     def directory(self) -> Path | None:
         """Return the local directory, or None for a hub id."""
@@ -209,7 +233,7 @@ class Model:
         """Return what turns prompts and responses into tokens."""
         config = self.load_config()
         start = config.decoder_start_token_id if config.is_encoder_decoder else None
-        return Encoding(tokenizer, self.template, self.overlong, start)
+        return Encoding(tokenizer, self.template, self.overlong, start, self.special_tokens)
 
     def encode_prompts(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
         """Tokenise prompts in the template up to where the response begins, special tokens included; none is cut."""

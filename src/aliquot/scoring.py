@@ -160,6 +160,9 @@ def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
         cut = f"{encoded.num_cut:,} of {len(pool):,} prompts are longer than {room} tokens"
         lost = f"their {OVERLONG[model.overlong]} was cut"
         log.info("%s; %s (model.max_tokens=%d, with room to respond)", cut, lost, model.max_tokens)
+    if encoded.num_literal:
+        held = f"{encoded.num_literal:,} of {len(pool):,} prompts hold what looks like a control token"
+        log.info("%s; it was read as text (model.special_tokens=%s)", held, model.special_tokens)
     _check_positions(model, int(encoded.lengths.max()), scorer.max_new_tokens)
     return Pass(model, scorer, trainer, encoded, directory)
 

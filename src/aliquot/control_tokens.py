@@ -1,0 +1,225 @@
+"""Text that looks like a control token, such as "</s>" in a question about markup: how it is read as mere text.
+
+A tokenizer looks for its control tokens everywhere and cannot know who wrote them. So a copy of it calls each of them
+by a secret name. Those that the template wrote are given that name before the copy reads the text; those that a user
+wrote are letters to it, like any others. All the rest is as before: merges over the border of template and text, and
+the space that some tokenizers put before a text.
+
+transformers' `split_special_tokens=True` is no such way: it splits the template's tokens too, keeps those that are not
+marked special, and stays switched on. The `sanitize_control_tokens` of its later versions is for chat templates alone,
+and cuts the text at every control token it finds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+#: Ways to read control tokens in prompts and responses.
+SPECIAL_TOKENS = ("text", "parse")
+_BRACKETED = re.compile(r"<.+>|\[.+\]|\{.+\}", re.DOTALL)
+_HTML = re.compile(r"</?[a-z][a-z0-9]*>")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+#: Signs of which one stands inside every control token that a user wrote, until the template's are renamed: they are
+#: no letters, and no normalizer changes them.
+_MARKS = tuple(map(chr, (*range(0x2801, 0x2900), *range(0xE000, 0xF900))))
+
+Ids = list[int]
+
+
+@dataclass(frozen=True)
+class ControlTokens:
+    """The control tokens of a tokenizer, and how to read a text in which some of them are mere text.
+
+    Args:
+        tokenizer: it is not changed.
+        template: what may write control tokens: a text, or a chat template.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+
+    @cached_property
+    def tokens(self) -> Mapping[int, str]:
+        """The text of every control token.
+
+        These are the special tokens and, of those that were added without that mark, what is written in brackets or
+        by the template. A single letter, a byte, blanks, and words that someone added stay what they are: ordinary
+        text.
+        """
+        named = set(self.tokenizer.all_special_tokens)
+        return {
+            number: token.content
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if len(token.content.strip()) > 1 and not _BYTE.fullmatch(token.content)
+            if token.special or token.content in named or self._is_markup(token.content)
+        }
+
+    def _is_markup(self, text: str) -> bool:
+        """Tell whether an added token that is not special steers the model all the same."""
+        if "".join(text.split()).isalnum():
+            return False
+        if text in self.template:
+            return True
+        # Gemma, for one, learned HTML tags as words: they are in the vocabulary itself.
+        return bool(_BRACKETED.fullmatch(text)) and not (_HTML.fullmatch(text) and text in self._own_vocabulary)
+
+    @cached_property
+    def _own_vocabulary(self) -> Iterable[str]:
+        backend = self._backend
+        return backend.get_vocab(with_added_tokens=False) if backend else ()
+
+    @property
+    def _backend(self) -> Tokenizer | None:
+        """The tokenizer of the tokenizers library; None where it is written in Python."""
+        return getattr(self.tokenizer, "backend_tokenizer", None)
+
+    def of(self, ids: Iterable[int]) -> Ids:
+        """Return the control tokens among some; without that for unknown words, which any text may hold."""
+        steering = self._steering
+        return [number for number in ids if number in steering]
+
+    @cached_property
+    def _steering(self) -> frozenset[int]:
+        return frozenset(self.tokens) - {cast("int | None", self.tokenizer.unk_token_id)}
+
+    def count_unknown(self, text: str) -> int:
+        """Count how often a text spells out the token for unknown words."""
+        unknown = self.tokens.get(cast(int, self.tokenizer.unk_token_id))
+        return text.count(unknown) if unknown else 0
+
+    def mark_for(self, *texts: str) -> str:
+        """Return a sign that none of the texts and not the template has."""
+        taken = set(self.template).union(*texts)
+        return next(mark for mark in _MARKS if mark not in taken)
+
+    def hide(self, text: str, mark: str) -> str:
+        """Put a mark into each control token in a text and around the text, so that none is found there.
+
+        Blanks at its ends stay outside, where templates may remove them.
+        """
+        core = text.strip()
+        if not core:
+            return text
+        hidden = self._beginnings.sub(lambda found: found[0] + mark, core)
+        for start, _, _ in reversed(self._found(hidden)):  # spelled in another way that the normalizer makes the same
+            hidden = hidden[: start + 1] + mark + hidden[start + 1 :]
+        begin = text.index(core)
+        return f"{text[:begin]}{mark}{hidden}{mark}{text[begin + len(core) :]}"
+
+    @cached_property
+    def _beginnings(self) -> re.Pattern[str]:
+        """What finds the first letter of every control token, also where two overlap."""
+        return re.compile(f"(?={'|'.join(map(re.escape, self.tokens.values())) or '(?!)'}).", re.DOTALL)
+
+    def _found(self, text: str) -> list[tuple[int, int, int]]:
+        """Return where the tokenizer finds control tokens in a text (start, end), and which."""
+        if self._backend is None:
+            pattern = re.compile("|".join(map(re.escape, sorted(self.tokens.values(), key=len, reverse=True))))
+            numbers = {token: number for number, token in self.tokens.items()}
+            return [(*match.span(), numbers[match[0]]) for match in pattern.finditer(text)] if numbers else []
+        encoded, tokens = self._backend.encode(text, add_special_tokens=False), self.tokens
+        spans = [
+            (start, end, number)
+            for number, (start, end) in zip(encoded.ids, encoded.offsets, strict=True)
+            if number in tokens
+        ]
+        # The token for unknown words stands for many texts.
+        return [span for span in spans if self._same(text[span[0] : span[1]], tokens[span[2]])]
+
+    def _same(self, text: str, token: str) -> bool:
+        """Tell whether a text spells out a token, as the normalizer sees it."""
+        normalizer = self._backend.normalizer if self._backend else None
+        if token in text or normalizer is None:
+            return token in text
+        return normalizer.normalize_str(text.strip()) == normalizer.normalize_str(token)
+
+    def read(self, hidden: str, mark: str) -> Ids:
+        """Tokenise a text, without special tokens around it.
+
+        Args:
+            hidden: the text, in which `hide` has marked what users wrote.
+            mark: to be removed.
+
+        Raises:
+            ValueError: the tokenizer cannot be copied, or the copy does not find what the template wrote.
+        """
+        found = self._found(hidden)
+        cuts = [0, *(cut for start, end, _ in found for cut in (start, end)), len(hidden)]
+        pieces = [hidden[start:end].replace(mark, "") for start, end in pairwise(cuts)]
+        return self._joined(pieces, [number for _, _, number in found])
+
+    def _joined(self, pieces: Sequence[str], numbers: Sequence[int]) -> Ids:
+        """Tokenise pieces of which every second one is a control token."""
+        if self._backend is None:
+            parts = [self._letters(piece) for piece in pieces]
+            parts[1::2] = [[number] for number in numbers]
+            return [number for part in parts for number in part]
+        copy, names = self._copy
+        written = list(pieces)
+        for at, number in enumerate(numbers):
+            piece, token = pieces[2 * at + 1], self.tokens[number]
+            # Blanks that belong to the token are left for the copy to remove.
+            written[2 * at + 1] = piece.replace(token, names[token]) if token in piece else names[token]
+        text = "".join(written)
+        encoded = copy.encode(text, add_special_tokens=False)
+        spans = zip(encoded.ids, encoded.offsets, strict=True)
+        kept = [n for n, (start, end) in spans if n in self.tokens and names[self.tokens[n]] in text[start:end]]
+        if kept != list(numbers):
+            raise self._stuck("reads the template's own control tokens otherwise where a text holds some")
+        return encoded.ids
+
+    def _letters(self, text: str) -> Ids:
+        """Tokenise a text in which nothing is a control token, by a tokenizer written in Python."""
+        options: dict[str, Any] = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return cast(Ids, self.tokenizer(text, **options)["input_ids"]) if text else []
+
+    @cached_property
+    def _copy(self) -> tuple[Tokenizer, Mapping[str, str]]:
+        """A copy of the tokenizer, and the names by which it knows the control tokens."""
+        from tokenizers import Tokenizer
+
+        secret = secrets.token_hex(8)  # nobody can write it into a prompt
+        names = {token: f"x{secret}{number:08d}x" for number, token in self.tokens.items()}
+        try:
+            state = json.loads(cast("Tokenizer", self._backend).to_str())
+        except Exception as error:  # tokenizers has no class of its own
+            raise self._stuck("has parts written in Python") from error
+        copy = Tokenizer.from_str(json.dumps(_renamed(state, names)))
+        if any(copy.token_to_id(names[token]) != number for number, token in self.tokens.items()):
+            raise self._stuck("numbers its control tokens in a way that a copy does not repeat")
+        return copy, names
+
+    def _stuck(self, why: str) -> ValueError:
+        return ValueError(
+            f"the tokenizer ({type(self.tokenizer).__name__}) {why}, so control tokens in prompts and responses cannot "
+            "be read as text; set model.special_tokens=parse, or drop the rows that hold some"
+        )
+
+
+def _renamed(state: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Rename tokens in the saved state of a tokenizer, so that no text leads to them but their new names."""
+    model = state["model"]
+    for token in state["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    if isinstance(model["vocab"], dict):
+        vocabulary = cast(dict[str, int], model["vocab"])
+        model["vocab"] = {names.get(token, token): number for token, number in vocabulary.items()}
+    else:
+        model["vocab"] = [[names.get(token, token), score] for token, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    if "merges" in model:
+        known = [(left, right) for left, right in model["merges"] if not {left, right, left + right} & names.keys()]
+        model["merges"] = known
+    return state | {"post_processor": None, "padding": None, "truncation": None}
