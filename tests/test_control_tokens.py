@@ -14,7 +14,6 @@ from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from aliquot.batching import encode
 from aliquot.control_tokens import _MARKS, ControlTokens
 from aliquot.encoding import Encoding
-from aliquot.experiment import build
 from aliquot.finetune_data import encode_examples
 from aliquot.model import Model
 from aliquot.types import AnnotatedSet
@@ -292,29 +291,11 @@ def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, kin
         assert loss == pytest.approx(network(ids, labels=labels).loss.item(), rel=1e-4)
 
 
-def test_special_tokens_belong_to_the_identity_only_where_they_are_not_the_default(tmp_path):
+def test_special_tokens_belong_to_the_identity(tmp_path):
     model = saved(tmp_path, "gpt2")
-    assert "special_tokens" not in model.identity()
-    assert replace(model, special_tokens="parse").identity() == model.identity() | {"special_tokens": "parse"}
+    assert replace(model, special_tokens="parse").identity() != model.identity()
     with pytest.raises(ValueError, match=r"model.special_tokens=literal is unknown; choose one of text, parse"):
         replace(model, special_tokens="literal")
-
-
-def test_old_scores_and_adapters_are_taken_but_for_a_pool_that_holds_control_tokens(tmp_path, compose, monkeypatch):
-    def keys(prompt, *overrides):
-        file = tmp_path / "pool.jsonl"
-        file.write_text("".join(json.dumps({"prompt": text, "response": "x"}) + "\n" for text in ("a cat", prompt)))
-        chosen = [f"store={tmp_path / 'store'}", "pool=jsonl", f"pool.path={file}", "budget=1", *overrides]
-        stages = build(compose(*chosen), "facility_location").stages
-        return {(stage.name, stage.key) for stage in stages if stage.name in ("score", "finetune")}
-
-    plain, held = "a <b>dog</b>", "a dog <|endoftext|>"
-    now = {prompt: keys(prompt) for prompt in (plain, held)}
-    for prompt in (plain, held):
-        assert now[prompt].isdisjoint(keys(prompt, "model.special_tokens=parse"))
-    monkeypatch.setattr(Model, "noting", lambda model, prompts: model)  # as before there was the choice
-    assert now[plain] == keys(plain)
-    assert now[held].isdisjoint(keys(held))
 
 
 @pytest.mark.parametrize("template", ["{prompt}\nAnswer: {response}", "<|user|>\n{prompt}\n<|assistant|>\n{response}"])

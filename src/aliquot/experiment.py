@@ -93,7 +93,6 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
     prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
     draft, assists = partial(_stages, parts, prepare, cfg.until), parts["trainer"].place().rank > 0
     pool, prepare = _prepared(prepare, Store(Path(cfg.store)), draft, silent=assists)
-    parts["model"] = parts["model"].noting(pool.prompts)
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
     return Experiment(

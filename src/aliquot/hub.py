@@ -84,14 +84,6 @@ def fetch(path: str, revision: str, name: str) -> Path | None:
         return None
 
 
-def cached(path: str, revision: str | None, name: str) -> Path | None:
-    """Return a file of the repository from the local cache, or None where it has no such file."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(path, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
-
-
 def _cache_gap(path: str, revision: str) -> str:
     """Say what the local cache lacks of the commit; empty where it lacks nothing."""
     from huggingface_hub import try_to_load_from_cache

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import errno
 import functools
-import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aliquot.control_tokens import SPECIAL_TOKENS
 from aliquot.encoding import CHAT, OVERLONG, Encoding, check_template, check_tokenizer, no_chat_template
-from aliquot.hub import cached, check_id, check_repository, fetch, reason_of
-from aliquot.model_files import TOKENIZER_FILES, added_tokens, check_directory, read_json, weights_hash
+from aliquot.hub import check_id, check_repository, fetch, reason_of
+from aliquot.model_files import check_directory, read_json, weights_hash
 from aliquot.quantization import NF4
 from aliquot.sources import locate
 from aliquot.weights import check_weights_fit, reports_hidden
@@ -48,7 +47,6 @@ class Model:
             its end), cut_end its end; refuse stops with its length.
         special_tokens: what becomes of text in a prompt or a response that looks like a control token, such as "</s>":
             text keeps it text; parse makes it the token. The template's own are tokens either way.
-        holds_control_text: there is such text in the pool (`noting`).
         trust_remote_code: let the hub repository run its own Python. Off unless asked for.
     """
 
@@ -61,7 +59,6 @@ class Model:
     max_tokens: int = 256
     overlong: str = "cut_start"
     special_tokens: str = "text"
-    holds_control_text: bool = field(default=False, metadata={"key": False})
     trust_remote_code: bool = field(default=False, metadata={"key": False})
 
     def __post_init__(self) -> None:
@@ -82,25 +79,9 @@ class Model:
         local = self.directory()
         if local is None:
             check_id(self.path, self.revision)
-        names = ("dtype", "attention", "quantization", "template", "max_tokens", "overlong")
+        names = ("dtype", "attention", "quantization", "template", "max_tokens", "overlong", "special_tokens")
         weights = weights_hash(local) if local else f"{self.path}@{self.revision}"
-        named: dict[str, object] = {"weights": weights, **{name: getattr(self, name) for name in names}}
-        # It came later. Old stores keep their keys, but for pools that are read in another way than before.
-        if self.special_tokens == "text" and not self.holds_control_text:
-            return named
-        return named | {"special_tokens": self.special_tokens}
-
-    def noting(self, prompts: Iterable[str]) -> Model:
-        """Return the model, which notes whether there is text in the prompts that looks like a control token."""
-        local = self.directory()
-        if local is None:
-            check_id(self.path, self.revision)
-        files = (local / name if local else cached(self.path, self.revision, name) for name in TOKENIZER_FILES)
-        tokens = added_tokens(*files)
-        if self.special_tokens != "text" or not tokens:
-            return self
-        found = re.compile("|".join(map(re.escape, tokens))).search
-        return replace(self, holds_control_text=any(map(found, prompts)))
+        return {"weights": weights, **{name: getattr(self, name) for name in names}}
 
     def directory(self) -> Path | None:
         """Return the local directory, or None for a hub id."""

@@ -14,8 +14,6 @@ _SHARD_INDEX = "model.safetensors.index.json"
 _TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 #: What holds a tokenizer's words; the rest of its files only set options.
 _VOCABULARY = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
-#: Where a tokenizer's added tokens stand.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # its words are the bytes
 #: The files of a directory that decide what a model computes: not its README, nor its git history.
 _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetensors", "*.py", *_TOKENIZER, "*.jinja")
@@ -78,16 +76,6 @@ def read_json(path: Path | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__} where a json object belongs; copy it again")
     return cast(dict[str, Any], found)
-
-
-def added_tokens(tokenizer: Path | None, config: Path | None) -> list[str]:
-    """Return the added tokens that two files name, but for blanks, letters and words: control tokens are among them."""
-    tokens: list[dict[str, Any]] = [
-        *read_json(tokenizer).get("added_tokens", []),
-        *read_json(config).get("added_tokens_decoder", {}).values(),
-    ]
-    texts = {str(token["content"]) for token in tokens}
-    return sorted(text for text in texts if len(text.strip()) > 1 and not "".join(text.split()).isalnum())
 
 
 def _missing_shards(folder: Path) -> list[str]:
