@@ -6,7 +6,6 @@ last checkpoint, in the middle of an epoch too, and ends in the same adapter.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from aliquot.encoding import OVERLONG
 from aliquot.lora_targets import ALL_LINEAR, AUTO, TARGETS, find_targets
 from aliquot.model import Model
-from aliquot.store import OnMetrics, ignore
+from aliquot.store import OnMetrics, ignore, key_fields
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet
 
@@ -209,8 +208,7 @@ def _report_cuts(examples: Examples, model: Model) -> None:
 
 def _fingerprint(model: Model, recipe: LoRA, examples: Examples) -> str:
     """Hash all that the training depends on."""
-    fields = [(f.name, getattr(recipe, f.name)) for f in dataclasses.fields(recipe) if f.metadata.get("key", True)]
-    digest = hashlib.sha256(repr((model.identity(), fields)).encode())
+    digest = hashlib.sha256(repr((model.identity(), key_fields(recipe))).encode())
     for array in (examples.lengths, examples.prompt_lengths, *examples.tokens):
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -19,6 +19,7 @@ from aliquot.hub import check_id, check_repository, fetch, reason_of
 from aliquot.model_files import check_directory, read_json, weights_hash
 from aliquot.quantization import NF4
 from aliquot.sources import locate
+from aliquot.store import key_fields
 from aliquot.weights import check_weights_fit, reports_hidden
 
 if TYPE_CHECKING:
@@ -74,9 +75,8 @@ class Model:
         local = self.directory()
         if local is None:
             check_id(self.path, self.revision)
-        names = ("dtype", "attention", "quantization", "template", "max_tokens", "overlong")
         weights = weights_hash(local) if local else f"{self.path}@{self.revision}"
-        return {"weights": weights, **{name: getattr(self, name) for name in names}}
+        return {"weights": weights, **{k: v for k, v in key_fields(self).items() if k not in ("path", "revision")}}
 
     def directory(self) -> Path | None:
         """Return the local directory, or None for a hub id."""

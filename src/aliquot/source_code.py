@@ -1,0 +1,128 @@
+"""What the code of a class is: the modules that it depends on, without comments, docstrings and layout.
+
+Those are the modules of the class and its bases, and what these import in turn of the same package, or of any code that
+lies outside Python's own library and the installed packages. They are found by their files: nothing is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+_PATHS = ("stdlib", "platstdlib", "purelib", "platlib")
+#: Where code lies that others release: a key does not look into it.
+_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in _PATHS)
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def code_hashes(kind: type, follow: Callable[[str], bool]) -> dict[str, str]:
+    """Return module -> hash of its code, for each module that the class depends on.
+
+    Args:
+        kind: the class.
+        follow: tells of the name of a module that is imported whether it counts.
+
+    Raises:
+        ValueError: the class is in no file, such as one that was typed into an interpreter.
+    """
+    own = kind.__module__.partition(".")[0]
+    bases = [base.__module__ for base in kind.__mro__]
+    waiting = [name for name in bases if name == kind.__module__ or _find(name, own)]
+    files: dict[str, Path] = {}
+    while waiting:
+        name = waiting.pop()
+        file = _find(name, own)
+        if file is None:
+            raise ValueError(
+                f"class {kind.__qualname__} of module {name} is in no Python file, so a change of its code would go "
+                "unnoticed and old results would come back; move it into a .py file and import it from there"
+            )
+        files[name] = file
+        imported = (found for found in _imports(file, name) if found not in files and _find(found, own))
+        waiting += [found for found in imported if follow(found)]
+    return {name: code_hash(file) for name, file in sorted(files.items())}
+
+
+@functools.cache
+def code_hash(file: Path) -> str:
+    """Return a hash of the code in a Python file, 16 hexadecimal digits: the same under every version of Python."""
+    return hashlib.sha256(_shape(_parsed(file)).encode()).hexdigest()[:16]
+
+
+def _shape(node: object) -> str:
+    """Write a syntax tree as text; what is absent is left out, since later versions of Python add empty fields."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        if isinstance(node, _DOCUMENTED):
+            fields = ((name, _without_strings(value) if name == "body" else value) for name, value in fields)
+        return f"{type(node).__name__}({','.join(f'{name}={_shape(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_shape, cast(list[object], node)))}]"
+    return repr(node)
+
+
+def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Leave out strings that stand alone: docstrings, and those that document a field."""
+    return [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+
+
+@functools.cache
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes())
+
+
+@functools.cache
+def _imports(file: Path, name: str) -> tuple[str, ...]:
+    """Return the full names that a module imports, anywhere in it, each of which may be a module or what is in one."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found: list[str] = []
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.Import):
+            found += [parent for alias in node.names for parent in _parents(alias.name)]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(part for part in (above, node.module) if part)
+            found += [*_parents(module), *(f"{module}.{alias.name}" for alias in node.names)]
+    return tuple(dict.fromkeys(found))
+
+
+def _parents(name: str) -> Iterator[str]:
+    """Yield a.b.c, a.b and a: Python runs the packages around a module too."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+@functools.cache
+def _find(name: str, own: str) -> Path | None:
+    """Return the file of a module; None where it has none or is installed, unless it belongs to the package `own`."""
+    top, _, inside = name.partition(".")
+    if top == "__main__":
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        return Path(script) if script else None
+    folder = _folder(top)
+    if folder is None or (top not in (own, "aliquot") and any(map(folder.resolve().is_relative_to, _INSTALLED))):
+        return None
+    place = folder.joinpath(top, *inside.split(".")) if inside else folder / top
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+
+
+@functools.cache
+def _folder(top: str) -> Path | None:
+    """Return the folder in which a package or module lies that is in no package."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # a module that was made by hand has no spec
+        return None
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))).parent
+    return Path(spec.origin).parent if spec.origin and spec.has_location else None

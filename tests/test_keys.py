@@ -1,0 +1,242 @@
+"""Keys: what names a class in them, and what may change without changing them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import get_args, get_type_hints
+
+import pytest
+
+import aliquot
+from aliquot import shipped
+from aliquot.pool import JsonlPool
+from aliquot.source_code import code_hash
+from aliquot.store import canonical, key_fields
+
+PACKAGE = Path(aliquot.__file__).parent
+
+
+def test_the_code_of_what_is_shipped_is_as_the_table_says():
+    table, now = json.loads(shipped.TABLE.read_text()), shipped.make_table()
+    changed = sorted(m for m in now["modules"] if now["modules"][m] != table["modules"].get(m))
+    assert now == table, (
+        f"{', '.join(changed) or 'the list of classes'} changed. Where that changes results, raise `version` of the "
+        "classes it concerns. Then, in any case: python -m aliquot.shipped"
+    )
+
+
+def test_all_that_is_shipped_is_named_by_its_version_and_no_two_by_the_same_name(tmp_path):
+    kinds = [resolve_name(name) for name in json.loads(shipped.TABLE.read_text())["classes"]]
+    assert len(kinds) > 25
+    for kind in kinds:
+        assert set(shipped.named(kind)) == {"type", "version"}, kind
+        if not hasattr(kind, "identity"):
+            hints = get_type_hints(kind)
+            keyed = [hints[f.name] for f in fields(kind) if f.metadata.get("key", True)]
+            inside = {t for hint in keyed for t in (hint, *get_args(hint)) if is_dataclass(t)}
+            assert inside <= set(kinds), kind
+    assert len({kind.__qualname__ for kind in kinds}) == len(kinds)
+    (tmp_path / "pool.jsonl").touch()
+    assert '"code"' not in json.dumps(canonical(JsonlPool(path=str(tmp_path / "pool.jsonl"))))
+
+
+#: Prints what stands for classes in a key, in an interpreter that has read nothing yet.
+NAMES = """
+import importlib, json, sys
+from aliquot.shipped import named
+kinds = [getattr(importlib.import_module(module), name) for module, name in (a.split(":") for a in sys.argv[1:])]
+print(json.dumps([named(kind) for kind in kinds]))
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the package to edit, and a function that names classes of it."""
+    shutil.copytree(PACKAGE, tmp_path / "aliquot", ignore=shutil.ignore_patterns("__pycache__", "demo"))
+
+    def names(*kinds):
+        command = [sys.executable, "-c", NAMES, *kinds]
+        environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    return tmp_path / "aliquot", names
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def append(file, line):
+    file.write_text(f"{file.read_text()}\n{line}\n")
+
+
+SHIPPED = (
+    "aliquot.strategies.random:Random",
+    "aliquot.strategies.k_center:KCenter",
+    "aliquot.annotate:Oracle",
+    "aliquot.benchmark:Benchmark",
+    "aliquot.finetune:LoRA",
+)
+
+
+def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
+    package, names = checkout
+    before = names(*SHIPPED)
+    assert [name["type"] for name in before] == ["Random", "KCenter", "Oracle", "Benchmark", "LoRA"]
+    assert not [name for name in before if "code" in name]
+
+    edit(package / "strategies/random.py", '"""Pick prompts', '# A remark.\n    """Otherwise pick prompts')
+    edit(package / "strategies/random.py", "(self.seed)", "(\n            self.seed\n        )")
+    edit(package / "finetune.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # the version of its stage speaks for it
+    assert names(*SHIPPED) == before
+
+    edit(package / "strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
+    append(package / "greedy/farthest_first.py", "NEW = 1")
+    edit(package / "annotate.py", "0.0", "0.5")
+    assert ["code" in name for name in names(*SHIPPED)] == [True, True, True, False, False]
+
+
+def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(checkout):
+    package, names = checkout
+    mine, helper, kind = package / "strategies/mine.py", package / "mine_helper.py", "aliquot.strategies.mine:Mine"
+    mine.write_text(
+        '"""Mine."""\nfrom dataclasses import dataclass\n'
+        "from aliquot.strategies.random import Random\n\n@dataclass(frozen=True)\nclass Mine(Random):\n"
+        "    def select(self, pool, scores, k):\n        from aliquot import mine_helper as own\n"
+        "        return own.pick(pool)\n"
+    )
+    helper.write_text("import numpy\nfrom aliquot.progress import Progress\n\ndef pick(pool):\n    return 1\n")
+    found = names(kind)
+    append(package / "progress.py", "NEW = 1")  # which all strategies share
+    mine.write_text("# Comments do not count.\n" + mine.read_text().replace('"""Mine."""', '"""Ours."""'))
+    found += names(kind)
+    assert found[0] == found[1]
+    for file, old, new in (
+        (helper, "1", "2"),
+        (package / "strategies/random.py", "zeros", "ones"),
+        (mine, "pool)\n", "k)\n"),
+    ):
+        edit(file, old, new)
+        found += names(kind)
+    assert len({name["code"] for name in found}) == 4
+    assert {name["type"] for name in found} == {"Mine"}
+
+
+def write_package(folder: Path, helper: str) -> None:
+    (folder / "theirs").mkdir(parents=True)
+    (folder / "theirs" / "__init__.py").touch()
+    (folder / "theirs" / "helper.py").write_text(helper)
+    (folder / "beside.py").write_text("import numpy.linalg\nnumber = 1\n")
+    (folder / "theirs" / "own.py").write_text(
+        "from dataclasses import dataclass\nimport beside\nfrom .helper import pick\n"
+        "from aliquot.annotate import Oracle\n\n@dataclass(frozen=True)\nclass Own(Oracle):\n    seed: int = 0\n\n"
+        "@dataclass(frozen=True)\nclass Other(Oracle):\n    seed: int = 0\n"
+    )
+
+
+def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_lies(tmp_path):
+    def names(folder):
+        command = [sys.executable, "-c", NAMES, "theirs.own:Own", "theirs.own:Other"]
+        environment = {"PYTHONPATH": f"{folder}:{PACKAGE.parent}"}
+        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    for name, helper in (
+        ("a", "def pick():\n    return 1\n"),
+        ("b", "def pick(): return 1 # one\n"),
+        ("c", "pick = 2"),
+    ):
+        write_package(tmp_path / name, helper)
+    a, b, c = (names(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a[0]["code"] == a[1]["code"] != c[0]["code"]
+    assert {name["type"] for name in a} == {"Own", "Other"}
+    (tmp_path / "a" / "beside.py").write_text("number = 2\n")
+    assert names(tmp_path / "a")[0]["code"] not in (a[0]["code"], c[0]["code"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1", "x = 2"),
+        ("x = None", "x = ()"),
+        ("def f():\n    return 'a'", "def f():\n    return 'a\\n'"),
+        ("if a:\n    f()\ng()", "if a:\n    f()\n    g()"),
+        ("x = f'{a}'", "x = f'{a!r}'"),
+        ("def f(a, b=1): pass", "def f(a, b): pass"),
+        ("x = {**a}", "x = {None: a}"),
+        ("x = a[:1]", "x = a[1:]"),
+        ("x = a[:None]", "x = a[None:]"),
+        ("def f(a, *, b): pass", "def f(a, b): pass"),
+        ("def f(*, a, b=1): pass", "def f(*, a=1, b): pass"),
+    ],
+)
+def test_code_that_may_do_something_else_has_another_hash(tmp_path, one, other):
+    assert len(set(hashes(tmp_path, one, other))) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1", "# One.\nx   =  1  # one\n\n"),
+        ("def f():\n    return 1", 'def f():\n  """Return 1."""\n  return 1'),
+        ("class A:\n    x: int", '"""A."""\nclass A:\n    """An a."""\n    x: int\n    """An x."""'),
+        ("x = f(a, b)", "x = f(\n    a,\n    b,\n)"),
+        ("x = 'a'", 'x = "a"'),
+    ],
+)
+def test_comments_docstrings_and_layout_are_no_code(tmp_path, one, other):
+    assert len(set(hashes(tmp_path, one, other))) == 1
+
+
+def hashes(folder, *codes):
+    files = [folder / f"{number}.py" for number in range(len(codes))]
+    for file, text in zip(files, codes, strict=True):
+        file.write_text(text)
+    return [code_hash(file) for file in files]
+
+
+def test_a_class_without_a_file_is_refused_since_its_changes_would_go_unnoticed():
+    typed = dataclass(frozen=True)(type("Typed", (), {"__module__": "typed_in", "__annotations__": {"seed": int}}))
+    with pytest.raises(ValueError, match=r"class Typed of module typed_in is in no Python file.*move it into a .py"):
+        canonical(typed(0))
+
+
+@dataclass(frozen=True)
+class Settings:
+    depth: int = 1
+    workers: int = field(default=1, metadata={"key": False})
+
+
+@dataclass(frozen=True)
+class Later:
+    depth: int = 1
+    bias: float | None = field(default=None, metadata={"absent": None})
+    shuffled: bool = field(default=True, metadata={"absent": False})
+
+
+def test_a_field_that_came_later_stays_out_of_the_key_while_it_says_what_its_absence_meant():
+    assert key_fields(Later(shuffled=False)) == key_fields(Settings()) == {"depth": 1}
+    assert key_fields(Later()) == {"depth": 1, "shuffled": True}  # a new default is another result
+    assert key_fields(Later(bias=0.0, shuffled=False)) == {"depth": 1, "bias": 0.0}
+
+
+def test_what_identifies_itself_is_named_by_its_class_too_unless_that_is_shipped():
+    @dataclass(frozen=True)
+    class Own:
+        path: str
+
+        def identity(self):
+            return "content"
+
+    key = canonical(Own("a"))
+    assert isinstance(key, dict)
+    assert key == {**shipped.named(Own), "identity": "content"} == canonical(Own("b"))
+    assert key["code"]
