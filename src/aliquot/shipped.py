@@ -108,7 +108,7 @@ def main() -> None:
     for kind in _classes(_WATCHED):
         name = f"{kind.__module__}.{kind.__qualname__}"
         if old["classes"].get(name) == new["classes"][name] and (moved := changed & code_hashes(kind, _counts).keys()):
-            print(f"{name}: version {new['classes'][name]} as before, other code in {', '.join(sorted(moved))}")
+            print(f"{name}: still version {new['classes'][name]}, changed code in {', '.join(sorted(moved))}")
     print(f"{TABLE.name} is written. Where results change, raise the version of the class and give the command again.")
 
 

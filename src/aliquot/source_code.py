@@ -19,7 +19,6 @@ from typing import cast
 _PATHS = ("stdlib", "platstdlib", "purelib", "platlib")
 #: Where code lies that others release: a key does not look into it.
 _INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in _PATHS)
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_hashes(kind: type, follow: Callable[[str], bool]) -> dict[str, str]:
@@ -57,20 +56,20 @@ def code_hash(file: Path) -> str:
 
 
 def _shape(node: object) -> str:
-    """Write a syntax tree as text; what is absent is left out, since later versions of Python add empty fields."""
+    """Write a syntax tree as text, without what is empty: versions of Python differ in the empty parts they add."""
+    if isinstance(node, ast.JoinedStr):  # 3.12 ends a format with an empty text
+        return f"f({','.join(_shape(part) for part in node.values if getattr(part, 'value', None) != '')})"
     if isinstance(node, ast.AST):
-        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
-        if isinstance(node, _DOCUMENTED):
-            fields = ((name, _without_strings(value) if name == "body" else value) for name, value in fields)
-        return f"{type(node).__name__}({','.join(f'{name}={_shape(value)}' for name, value in fields)})"
+        fields = ((name, _shape(value)) for name, value in ast.iter_fields(node) if value is not None)
+        return f"{type(node).__name__}({','.join(f'{name}={text}' for name, text in fields if text != '[]')})"
     if isinstance(node, list):
-        return f"[{','.join(map(_shape, cast(list[object], node)))}]"
+        return f"[{','.join(_shape(part) for part in cast(list[object], node) if not _does_nothing(part))}]"
     return repr(node)
 
 
-def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Leave out strings that stand alone: docstrings, and those that document a field."""
-    return [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+def _does_nothing(part: object) -> bool:
+    """Tell whether a part of a list is a docstring or another constant that stands alone."""
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
 
 
 @functools.cache
