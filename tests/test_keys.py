@@ -15,7 +15,10 @@ import pytest
 
 import aliquot
 from aliquot import shipped
+from aliquot.benchmark import Benchmark
+from aliquot.experiment import build
 from aliquot.pool import JsonlPool
+from aliquot.provenance import of_other_libraries
 from aliquot.source_code import code_hash
 from aliquot.store import canonical, key_fields
 
@@ -240,3 +243,67 @@ def test_what_identifies_itself_is_named_by_its_class_too_unless_that_is_shipped
     assert isinstance(key, dict)
     assert key == {**shipped.named(Own), "identity": "content"} == canonical(Own("b"))
     assert key["code"]
+
+
+def test_the_version_of_lm_eval_is_in_every_key_of_its_tasks(tmp_path, monkeypatch):
+    benchmarks = Benchmark(["own"], str(tmp_path)), Benchmark(["mmlu"])
+    before = [canonical(benchmark) for benchmark in benchmarks]
+    monkeypatch.setattr("aliquot.benchmark.lm_eval_version", lambda: "99.0")
+    assert [a == b for a, b in zip(before, map(canonical, benchmarks), strict=True)] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ({"torch": "2.13.0", "transformers": "5.0.1", "peft": "0.21.0", "numpy": "1.0"}, None),
+        ({"torch": "1.13.1+cu117", "transformers": "5.9", "peft": "0.21.2"}, "torch 1.13.1+cu117 (here 2.13.0)"),
+        ({"transformers": "4.57.0", "peft": "0.18.0"}, "transformers 4.57.0 (here 5.23.0), peft 0.18.0 (here 0.21.2)"),
+        ({}, None),
+    ],
+)
+def test_another_major_version_of_what_computes_is_told_and_no_other(monkeypatch, then, told):
+    here = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "numpy": "2.4"}
+    monkeypatch.setattr("aliquot.provenance._versions", lambda: here)
+    assert of_other_libraries({"libraries": then}) == told
+
+
+def test_what_lm_eval_does_not_read_of_a_model_leads_to_no_other_evaluation(compose, tmp_path):
+    (tmp_path / "held-out.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+
+    def keys(*overrides):
+        config = compose(f"store={tmp_path / 'store'}", "pool.limit=50", "budget=10", *overrides)
+        base, *rest = [stage.key for stage in build(config, "random").stages if stage.name in ("evaluate", "finetune")]
+        return base, rest
+
+    loss = ("evaluate=validation_loss", f"evaluate.path={tmp_path / 'held-out.jsonl'}")
+    for evaluate, same in (((), True), (loss, False)):
+        base, rest = keys(*evaluate)
+        for change in ('template="{prompt} Reply: {response}"', "max_tokens=128", "overlong=cut_end"):
+            other, others = keys(*evaluate, f"model.{change}")
+            assert (other == base) is same
+            assert not set(others) & set(rest)
+    base, rest = keys()
+    assert base not in (keys("model.attention=eager")[0], keys("model.dtype=bfloat16")[0])
+
+
+def test_another_way_to_the_same_prompts_leads_to_no_other_training(compose, tmp_path):
+    rows = [{"id": str(i), "prompt": f"prompt {i}", "response": f"response {i}"} for i in range(20)]
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def keys(*overrides):
+        wanted = [f"store={tmp_path / 'store'}", "pool=jsonl", f"pool.path={pool}", "pool.limit=null", "budget=5"]
+        return {stage.name: stage.key for stage in build(compose(*wanted, "until=finetune", *overrides), "x").stages}
+
+    before = keys()
+    for change in ("clean.max_words=100", "clean.near=0.9", "clean.exact=false", "limit=20", "sample=20", "task=none"):
+        assert keys(f"pool.{change}") == before | {"pool": keys(f"pool.{change}")["pool"]}
+    assert keys("pool.limit=19")["finetune"] != before["finetune"]  # a prompt less
+    bought = ["annotator=teacher", "annotator.model=m"]
+    teacher = keys(*bought)
+    rows[3]["response"] = "another"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert keys()["select"] == before["select"]
+    assert keys()["annotate"] != before["annotate"]
+    assert keys()["finetune"] != before["finetune"]
+    assert keys(*bought)["finetune"] == teacher["finetune"]  # who reads the prompts alone

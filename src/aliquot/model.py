@@ -9,7 +9,7 @@ import errno
 import functools
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -77,6 +77,10 @@ class Model:
             check_id(self.path, self.revision)
         weights = weights_hash(local) if local else f"{self.path}@{self.revision}"
         return {"weights": weights, **{k: v for k, v in key_fields(self).items() if k not in ("path", "revision")}}
+
+    def bare(self) -> Model:
+        """Return the model without the format of its examples, for the keys of what reads none of them."""
+        return replace(self, template=Model.template, max_tokens=Model.max_tokens, overlong=Model.overlong)
 
     def directory(self) -> Path | None:
         """Return the local directory, or None for a hub id."""

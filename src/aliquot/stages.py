@@ -275,8 +275,9 @@ class Annotate(Stage[AnnotatedSet]):
         return self.annotator.resources
 
     def inputs(self) -> dict[str, object]:
+        """Add where an oracle reads the responses: the ranking knows nothing of them."""
         known = {name: value for name, value in super().inputs().items() if name != "digest" or self.digest}
-        return {**known, "source": self.source}  # of its responses the ranking knows nothing
+        return known | ({"source": self.source.bare()} if getattr(self.annotator, "reads_source", True) else {})
 
     @property
     def source(self) -> PoolSpec:
@@ -390,6 +391,10 @@ class Evaluate(Stage[EvalResult]):
     finetune: Finetune | None
     benchmark: Benchmark | ValidationLoss
     trainer: TrainerSpec = field(metadata={"key": False})
+
+    def inputs(self) -> dict[str, object]:
+        """Leave out the format of the model's examples where the benchmark does without."""
+        return super().inputs() | ({} if self.benchmark.reads_format else {"model": self.model.bare()})
 
     def title(self) -> str:
         model, tasks = "finetuned" if self.finetune else "base", ", ".join(self.benchmark.tasks)

@@ -63,6 +63,7 @@ class Teacher:
         if self.max_tokens < 1:
             raise ValueError(f"annotator.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more")
 
+    reads_source: ClassVar[bool] = False
     #: Of the launcher, for a job in which the teacher answers.
     resources: ClassVar[str]
 
