@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import get_args, get_type_hints
@@ -15,12 +15,20 @@ import pytest
 
 import aliquot
 from aliquot import shipped
+from aliquot.annotate import Oracle
 from aliquot.benchmark import Benchmark
 from aliquot.experiment import build
+from aliquot.model import Model
 from aliquot.pool import JsonlPool
 from aliquot.provenance import of_other_libraries
+from aliquot.scoring import Scorer
 from aliquot.source_code import code_hash
+from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
 from aliquot.store import canonical, key_fields
+from aliquot.strategies.longest import Longest
+from aliquot.strategies.random import Random
+from aliquot.validation_loss import ValidationLoss
+from test_finetune import CPU, RECIPE
 
 PACKAGE = Path(aliquot.__file__).parent
 
@@ -307,3 +315,33 @@ def test_another_way_to_the_same_prompts_leads_to_no_other_training(compose, tmp
     assert keys()["annotate"] != before["annotate"]
     assert keys()["finetune"] != before["finetune"]
     assert keys(*bought)["finetune"] == teacher["finetune"]  # who reads the prompts alone
+
+
+def golden_stages(folder):
+    """One stage of each kind, of things whose names and content are fixed."""
+    (folder / "pool.jsonl").write_text('{"id": "0", "prompt": "a", "response": "b"}\n')
+    model = Model("org/name", "a" * 40, template="{prompt} {response}")
+    pool = Prepare(JsonlPool(path=str(folder / "pool.jsonl")))
+    read = replace(pool, digest="d" * 64)
+    score = Score(model, read, Scorer(), CPU, 1)
+    random, longest = Select(read, Random(seed=3), None, 1, CPU), Select(read, Longest(), score, 1, CPU)
+    annotate = Annotate(random, Oracle(), 1)
+    finetune = Finetune(model, annotate, RECIPE, CPU)
+    loss = ValidationLoss(str(folder / "pool.jsonl"))
+    evaluate = [Evaluate(model, None, Benchmark(["mmlu"]), CPU), Evaluate(model, finetune, loss, CPU)]
+    return [pool, score, random, longest, annotate, finetune, *evaluate]
+
+
+def test_keys_are_what_they_were_and_their_results_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("aliquot.benchmark.lm_eval_version", lambda: "0.4")
+    # A key here may change only where results change: whoever has results makes all of that stage again.
+    assert [f"{stage.name} {stage.key}" for stage in golden_stages(tmp_path)] == [
+        "pool 18a4e160fbaca6df",
+        "score 7305d3b000f9993e",
+        "select 8c28740e9f4d2714",
+        "select a59ed70774242de0",
+        "annotate b13962e0b4751d0d",
+        "finetune f8d4e4ffe0bb1331",
+        "evaluate dba50043ee888fe4",
+        "evaluate 4dd5940e10921ba8",
+    ]
