@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import get_args, get_type_hints
@@ -173,6 +174,16 @@ def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_
     assert names(tmp_path / "a")[0]["code"] not in (a[0]["code"], c[0]["code"])
 
 
+def test_code_is_found_where_a_module_was_read_from_whatever_the_module_is_called(tmp_path, monkeypatch):
+    file = tmp_path / "file_of_another_name.py"
+    file.write_text("class Kind:\n    seed = 1\n")
+    spec = spec_from_file_location("called_so", file)
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "called_so", module)
+    spec.loader.exec_module(module)
+    assert shipped.code(module.Kind) == {"called_so": code_hash(file)}
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -181,6 +192,8 @@ def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_
         ("def f():\n    return 'a'", "def f():\n    return 'a\\n'"),
         ("if a:\n    f()\ng()", "if a:\n    f()\n    g()"),
         ("x = f'{a}'", "x = f'{a!r}'"),
+        ("x = f'{a:{b}}'", "x = f'{a:{b}f}'"),
+        ("x = f('')", "x = f()"),
         ("def f(a, b=1): pass", "def f(a, b): pass"),
         ("x = {**a}", "x = {None: a}"),
         ("x = a[:1]", "x = a[1:]"),

@@ -103,11 +103,12 @@ def _parents(name: str) -> Iterator[str]:
 def _find(name: str, own: str) -> Path | None:
     """Return the file of a module; None where it has none or is installed, unless it belongs to the package `own`."""
     top, _, inside = name.partition(".")
-    if top == "__main__":
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        return Path(script) if script else None
     folder = _folder(top)
-    if folder is None or (top not in (own, "aliquot") and any(map(folder.resolve().is_relative_to, _INSTALLED))):
+    if top not in (own, "aliquot") and (folder is None or any(map(folder.resolve().is_relative_to, _INSTALLED))):
+        return None
+    if loaded := getattr(sys.modules.get(name), "__file__", None):
+        return Path(loaded) if loaded.endswith(".py") else None
+    if folder is None:
         return None
     place = folder.joinpath(top, *inside.split(".")) if inside else folder / top
     return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
@@ -115,13 +116,11 @@ def _find(name: str, own: str) -> Path | None:
 
 @functools.cache
 def _folder(top: str) -> Path | None:
-    """Return the folder in which a package or module lies that is in no package."""
+    """Return the folder that holds a package, or a module that is in none; None where it is in no file."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):  # a module that was made by hand has no spec
         return None
-    if spec is None:
+    if spec is None or not (spec.submodule_search_locations or spec.has_location):
         return None
-    if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations))).parent
-    return Path(spec.origin).parent if spec.origin and spec.has_location else None
+    return Path(next(iter(spec.submodule_search_locations or [str(spec.origin)]))).parent

@@ -268,7 +268,7 @@ class Annotate(Stage[AnnotatedSet]):
     select: Select
     annotator: Annotator
     budget: int
-    digest: str | None = None
+    digest: str | None = field(default=None, metadata={"absent": None})
 
     @property
     def resources(self) -> str | None:
@@ -276,8 +276,8 @@ class Annotate(Stage[AnnotatedSet]):
 
     def inputs(self) -> dict[str, object]:
         """Add where an oracle reads the responses: the ranking knows nothing of them."""
-        known = {name: value for name, value in super().inputs().items() if name != "digest" or self.digest}
-        return known | ({"source": self.source.bare()} if getattr(self.annotator, "reads_source", True) else {})
+        reads_source = getattr(self.annotator, "reads_source", True)
+        return super().inputs() | ({"source": self.source.bare()} if reads_source else {})
 
     @property
     def source(self) -> PoolSpec:
@@ -394,7 +394,8 @@ class Evaluate(Stage[EvalResult]):
 
     def inputs(self) -> dict[str, object]:
         """Leave out the format of the model's examples where the benchmark does without."""
-        return super().inputs() | ({} if self.benchmark.reads_format else {"model": self.model.bare()})
+        reads_format = getattr(self.benchmark, "reads_format", True)
+        return super().inputs() | ({} if reads_format else {"model": self.model.bare()})
 
     def title(self) -> str:
         model, tasks = "finetuned" if self.finetune else "base", ", ".join(self.benchmark.tasks)
