@@ -29,7 +29,7 @@ T = TypeVar("T")
 #: Takes the values a stage logs while it runs, such as the loss.
 OnMetrics = Callable[[dict[str, Any]], object]
 _RECORD = "stage.json"
-_PRESENT = object()  # equals no value: a field that never is left out
+_PRESENT = object()  # equals no value: of a field that is never left out
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ def key_fields(value: object) -> dict[str, object]:
 
     `metadata={"key": False}` leaves out a field that changes how the result is made, not what it is.
 
-    A field that a class gets later would change every key, and old results would be made again. So it is given what its
-    absence means, `metadata={"absent": x}`, and is left out while it equals x. Let x be what the code did before there
-    was the field, and never change it, even where the default changes: old results were made with x.
+    A field that is added later would change every key, and old results would be made again. So it says what its absence
+    means, `metadata={"absent": x}`, and is left out while it equals x. Let x be what the code did before the field was
+    added, and never change it, even where the default changes: old results were made with x.
     """
     fields = [f for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
     values = {f.name: getattr(value, f.name) for f in fields}
@@ -155,9 +155,8 @@ def canonical(value: object) -> object:
         return canonical(cast("Stage[Any]", value).as_input())
     if hasattr(value, "identity"):
         identity, kind = canonical(cast(Any, value).identity()), named(type(value))
-        return (
-            identity if kind.keys() <= {"type", "version"} and kind["version"] == 1 else {**kind, "identity": identity}
-        )
+        plain = kind["version"] == 1 and "code" not in kind
+        return identity if plain else {**kind, "identity": identity}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return named(type(value)) | {k: canonical(v) for k, v in key_fields(value).items()}
     if isinstance(value, Mapping):
