@@ -20,7 +20,7 @@ from aliquot.trainer import TrainerSpec
 from test_finetune import CPU, RECIPE, annotated, checkpoint_step, weights
 from tiny_model import save_tiny_model
 
-#: Where processes drop nothing, the same steps on any number of devices; 6 rows are no multiple of 2 micro-batches.
+#: The same steps on any number of devices; 6 rows are no multiple of 2 micro-batches.
 STEADY = replace(RECIPE, dropout=0.0, accumulate=None, rows_per_step=6, tokens_per_batch=30)
 TWO = TrainerSpec("cpu", devices=2)
 
@@ -187,11 +187,31 @@ def test_an_error_of_one_process_is_the_error(model, tmp_path, monkeypatch, fork
         finetune(model, annotated(), replace(STEADY, learning_rate=1e30), TWO, tmp_path / "explodes")
 
 
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("llama", {"dropout": 0.3}),
+        ("llama", {"dropout": 0.3, "gradient_checkpointing": True}),
+        ("gpt2", {"dropout": 0.3, "base_dropout": True}),
+        ("t5", {"dropout": 0.3}),
+        ("t5", {"dropout": 0.3, "base_dropout": True}),
+    ],
+)
+def test_any_number_of_devices_drops_the_same(tmp_path, forked, family, change, world):
+    folder = save_tiny_model(tmp_path / family, family=family)
+    model, rows = Model(str(folder), template="{prompt} Answer : {response}"), annotated(20)
+    recipe = replace(STEADY, epochs=1, **change)
+    shared = finetune(model, rows, recipe, TrainerSpec("cpu", devices=world), tmp_path / "shared")
+    alone = finetune(model, rows, recipe, CPU, tmp_path / "alone")
+    assert_close(shared, alone)
+    steady = finetune(model, rows, replace(recipe, dropout=0.0, base_dropout=False), CPU, tmp_path / "steady")
+    moved = max(float(np.abs(w - weights(alone)[name]).max()) for name, w in weights(steady).items())
+    assert moved > 1e-3  # something was dropped
+
+
 def test_devices_without_a_row_and_encoder_decoders_take_the_same_steps(tmp_path, forked):
-    folder = save_tiny_model(tmp_path / "t5", family="t5")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"dropout_rate": 0.0}))  # it has one of its own
-    t5 = Model(str(folder), template="{prompt} Answer : {response}")
+    t5 = Model(str(save_tiny_model(tmp_path / "t5", family="t5")), template="{prompt} Answer : {response}")
     few = replace(STEADY, rows_per_step=2, epochs=1)
     shared = finetune(t5, annotated(11), few, TrainerSpec("cpu", devices=3), tmp_path / "shared")
     assert_close(shared, finetune(t5, annotated(11), few, CPU, tmp_path / "alone"))

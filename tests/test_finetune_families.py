@@ -119,6 +119,62 @@ def test_gradient_checkpointing_changes_no_loss(model, adapter, tmp_path):
     assert_same(again, adapter, tolerance=1e-5)
 
 
+#: Families by where they drop: layers of their own, settings of layers, functions in attention, whole layers.
+DROPPING = {
+    "gpt2": {},
+    "t5": {},
+    "llama": {"attention_dropout": 0.5},
+    "opt": {"dropout": 0.5, "attention_dropout": 0.5, "layerdrop": 0.5},
+    "bart": {"dropout": 0.5, "activation_dropout": 0.5, "encoder_layerdrop": 0.5, "decoder_layerdrop": 0.5},
+}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", DROPPING)
+def test_the_base_model_drops_nothing_unless_asked_to(tmp_path, family, checkpointing):
+    from aliquot.finetune_data import StepBatches
+
+    folder = save_tiny_model(tmp_path, family=family)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | DROPPING[family]))
+    model = Model(str(folder), template="{prompt} Answer : {response}")
+    examples = encoded(model, annotated(12))
+    plan = one_step(examples)
+    (batch,) = StepBatches(examples, plan, pad=0)
+    recipe = replace(AUTO, target_modules="all-linear", dropout=0.0, gradient_checkpointing=checkpointing)
+
+    def losses(base_dropout):
+        module = make_module(model, examples, plan, replace(recipe, base_dropout=base_dropout))
+        inference = [float(module.eval().loss_sum(part).detach()) for part in batch.micro_batches]
+        recomputing = [layer for layer in module.modules() if getattr(layer, "gradient_checkpointing", False)]
+        assert bool(recomputing) == checkpointing
+        assert all(layer.training for layer in (module.train(), *recomputing))  # else nothing is computed again
+        return inference, [float(module.loss_sum(part).detach()) for part in batch.micro_batches]
+
+    inference, training = losses(base_dropout=False)
+    assert training == pytest.approx(inference, rel=1e-6)
+    inference, training = losses(base_dropout=True)
+    assert training != pytest.approx(inference, rel=1e-3)
+
+
+def test_the_dropout_of_the_adapter_stays_on_where_that_of_the_base_is_off(model):
+    import torch
+
+    from aliquot.finetune_data import StepBatches
+
+    examples = encoded(model, annotated(12))
+    plan = one_step(examples)
+    module = make_module(model, examples, plan, replace(AUTO, dropout=0.5))
+    for name, weights_ in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights_, std=0.1)
+    (batch,) = StepBatches(examples, plan, pad=0)
+    with torch.no_grad():
+        inference = float(module.eval().loss_sum(batch.micro_batches[0]))
+        training = float(module.train().loss_sum(batch.micro_batches[0]))
+    assert inference != pytest.approx(training, rel=1e-4)
+
+
 def test_auto_names_all_linear_layers_of_the_blocks_and_says_so(model, caplog):
     with caplog.at_level(logging.INFO):
         from aliquot.adapter import add_adapter

@@ -37,6 +37,19 @@ def test_the_whole_path_runs_once_and_is_then_only_read(run, tmp_path, capsys):
     assert "nothing was computed" in capsys.readouterr().out
 
 
+def test_reusing_what_other_libraries_made_is_told_in_one_line_a_kind(run, tmp_path, capsys):
+    run("until=annotate", "strategy=random")
+    run("until=annotate", "strategy=random", "seed=1")
+    for kind in ("select", "annotate"):
+        for file in (tmp_path / "store").glob(f"{kind}/*/stage.json"):
+            record = json.loads(file.read_text())
+            file.write_text(json.dumps(record | {"libraries": record["libraries"] | {"torch": "0.4.1"}}))
+    capsys.readouterr()
+    run("until=annotate", "strategy=random")
+    told = [line for line in capsys.readouterr().out.splitlines() if "torch 0.4.1 (here" in line]
+    assert [line.split()[1] for line in told] == ["select", "annotate"]
+
+
 def test_another_strategy_gamma_or_budget_reuses_what_it_can(run, tmp_path):
     run("until=annotate")
     run("until=annotate", "strategy.kernel.gamma=1")

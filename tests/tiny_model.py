@@ -65,6 +65,18 @@ def _config(family: str, vocab_size: int):
     options["initializer_range"] = 0.3
     if family == "gpt2":
         return AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=256, **options)
+    if family == "bart":
+        options |= {
+            "d_model": 32,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+        }
+        options |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_start_token_id": 2}
+        return AutoConfig.for_model("bart", max_position_embeddings=256, init_std=0.3, **options)
+    if family == "opt":
+        options |= {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
     options |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     if family in ("mistral", "qwen2", "qwen3"):
         options["num_key_value_heads"] = 1

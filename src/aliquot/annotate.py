@@ -17,6 +17,8 @@ class Annotator(Protocol):
     """Answers prompts, for a price.
 
     It is told the prompts that were chosen and nothing else; what it answers reaches finetuning and nothing before it.
+    One whose responses do not depend on the pool's source says so by a class variable `reads_source = False`: then they
+    stay valid where another source has the same prompts.
     """
 
     @property

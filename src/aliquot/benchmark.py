@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from aliquot.hub import reason_of
 from aliquot.sources import content_hash, locate
+from aliquot.store import key_fields
 from aliquot.suites import SUITES, Suite, suite_of
 
 #: Names that an error message lists at most.
@@ -34,6 +36,9 @@ class Benchmark:
         batch_size: questions at once. Padding moves scores a little, so it is part of the result's identity.
         backend: hf (transformers), or vllm, which must be installed: faster on answers that are generated.
     """
+
+    #: Whether questions are put in the model's template and cut to its `max_tokens`: lm-eval has its own ways.
+    reads_format: ClassVar[bool] = False
 
     tasks: Sequence[str]
     include: str | None = None
@@ -91,11 +96,12 @@ class Benchmark:
         return value.get(task) if isinstance(value, Mapping) else value
 
     def identity(self) -> dict[str, object]:
-        """Name tasks and data by content; what comes with lm-eval by its version."""
-        folder = None if self.include is None else locate(self.include)
-        source = content_hash(folder) if folder else f"lm-eval {lm_eval_version()}"
+        """Name tasks and data by content, and lm-eval, which asks them and brings its own, by its version."""
+        source = f"lm-eval {lm_eval_version()}"
+        if self.include is not None:
+            source = f"{content_hash(locate(self.include))}, {source}"
         data = None if self.data is None else {suite.name: suite.content(locate(self.data)) for suite in self.suites()}
-        return {**asdict(self), "tasks": list(self.tasks), "include": source, "data": data}
+        return {**key_fields(self), "tasks": list(self.tasks), "include": source, "data": data}
 
     def suites(self) -> list[Suite]:
         """Return the suites that the tasks belong to; with `include` they belong to none."""

@@ -6,17 +6,18 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from aliquot.provenance import of_other_libraries
 from aliquot.report.answer import measured
 from aliquot.report.numbers import gain, with_error
 from aliquot.results import RunRecord
-from aliquot.store import Store
+from aliquot.store import Stage, Store
 from aliquot.types import Metric
 
 if TYPE_CHECKING:
@@ -68,7 +69,20 @@ def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
         state = "to do" if record is None else f"done ({record['seconds']:.0f} s, {record['finished'][:16]})"
         table.add_row(str(number), stage.title(), stage.key, state)
     _console().print(table)
+    show_libraries(experiment.stages, store)
     show_quote(cost)
+
+
+def show_libraries(stages: Iterable[Stage[Any]], store: Store) -> None:
+    """Say, in one line a kind of stage, which results that are there were made with other libraries."""
+    found: dict[str, dict[str, str]] = {}
+    for stage in {stage.key: stage for stage in stages}.values():
+        if (record := store.record(stage)) and (other := of_other_libraries(record)):
+            found.setdefault(stage.name, {})[stage.key] = other
+    for name, keys in found.items():
+        (key, other), number = next(iter(keys.items())), len(keys)
+        results = f"{name} {key}" if number == 1 else f"{number:,} results of {name}, such as {key}"
+        say(f"Reused: {results}, made with {other}. To make it again, delete its folder in {store.root / name}.")
 
 
 def show_quote(cost: float) -> None:

@@ -6,7 +6,6 @@ last checkpoint, in the middle of an epoch too, and ends in the same adapter.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from aliquot.encoding import OVERLONG
 from aliquot.lora_targets import ALL_LINEAR, AUTO, TARGETS, find_targets
 from aliquot.model import Model
-from aliquot.store import OnMetrics, ignore
+from aliquot.store import OnMetrics, ignore, key_fields
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Adapter, AnnotatedSet
 
@@ -56,6 +55,8 @@ class LoRA:
         max_grad_norm: gradients are clipped to it.
         seed: of the adapter's first weights, the order of examples and dropout.
         checkpoint_every: optimiser steps between checkpoints.
+        base_dropout: let the base model drop what its own config says, besides `dropout`; where it is on, devices share
+            whole micro-batches only.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them: about a third
             slower, a fraction of the memory.
     """
@@ -76,6 +77,7 @@ class LoRA:
     checkpoint_every: int = field(metadata={"key": False})
     rows_per_step: int | None = None
     gradient_checkpointing: bool = field(default=False, metadata={"key": False})
+    base_dropout: bool = field(default=False, metadata={"absent": False})
 
     def __post_init__(self) -> None:
         if (self.accumulate is None) == (self.rows_per_step is None):
@@ -130,8 +132,7 @@ def finetune(
 
     Writes adapter/ (peft's format), finetune.json (counts, loss) and metrics.jsonl (a line per percent of the
     steps, each handed to `on_metrics` too); the checkpoint lies beside them only as long as the training lasts.
-    On several devices each takes a share of every step: the steps are the same, but with `recipe.dropout` what is
-    dropped is drawn anew on each.
+    On several devices each takes a share of every step: the steps are the same, and so is what dropout drops.
 
     Raises:
         ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, `directory` holds
@@ -209,8 +210,7 @@ def _report_cuts(examples: Examples, model: Model) -> None:
 
 def _fingerprint(model: Model, recipe: LoRA, examples: Examples) -> str:
     """Hash all that the training depends on."""
-    fields = [(f.name, getattr(recipe, f.name)) for f in dataclasses.fields(recipe) if f.metadata.get("key", True)]
-    digest = hashlib.sha256(repr((model.identity(), fields)).encode())
+    digest = hashlib.sha256(repr((model.identity(), key_fields(recipe))).encode())
     for array in (examples.lengths, examples.prompt_lengths, *examples.tokens):
         digest.update(array.tobytes())
     return digest.hexdigest()

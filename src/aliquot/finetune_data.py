@@ -156,25 +156,50 @@ class MicroBatch(NamedTuple):
     targets: torch.Tensor
     decoder_input_ids: torch.Tensor | None = None
 
+    def of(self, rows: slice) -> MicroBatch:
+        """Return some of the rows, as wide as all of them."""
+        response = None if self.decoder_input_ids is None else self.decoder_input_ids[rows]
+        return MicroBatch(self.input_ids[rows], self.attention_mask[rows], self.targets[rows], response)
+
+
+class Part(NamedTuple):
+    """What one device has of a micro-batch.
+
+    Args:
+        number: of the micro-batch in its step.
+        num_rows: of the whole micro-batch.
+        rows: of these, those of the device.
+    """
+
+    number: int
+    num_rows: int
+    rows: slice
+
 
 class StepBatch(NamedTuple):
-    """All that one optimiser step trains on; `num_targets` counts the response tokens of all micro-batches."""
+    """All that one optimiser step trains on; `num_targets` counts the response tokens of all micro-batches.
+
+    `parts` says of each of the micro-batches which part of a whole one it is.
+    """
 
     step: int
     micro_batches: list[MicroBatch]
     num_targets: int
+    parts: list[Part]
 
 
 class StepBatches:
     """Iterates the step batches of a plan, from `position` on: what Lightning stores to go on mid-epoch.
 
     Several devices are dealt the micro-batches of a step in turn; the last, fewer than there are devices, they share
-    row by row. So a step is the same step, and all have about as much to do.
+    row by row, unless they are to stay `whole`. So a step is the same step, and all have about as much to do.
     """
 
-    def __init__(self, examples: Examples, plan: Plan, pad: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, examples: Examples, plan: Plan, pad: int, rank: int = 0, world: int = 1, whole: bool = False
+    ) -> None:
         self._examples, self._plan, self._pad = examples, plan, pad
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._whole = rank, world, whole
         self.position = 0
 
     def __len__(self) -> int:
@@ -183,14 +208,16 @@ class StepBatches:
     def __iter__(self) -> Iterator[StepBatch]:
         while self.position < len(self):
             step, self.position = self.position, self.position + 1
-            parts = [self._collate(rows) for rows in self._share(self._plan.steps[step])]
-            yield StepBatch(step, parts, int(self._plan.num_targets[step]))
+            batches, targets = self._plan.steps[step], int(self._plan.num_targets[step])
+            parts = self._share(batches)
+            yield StepBatch(step, [self._collate(batches[p.number]).of(p.rows) for p in parts], targets, parts)
 
-    def _share(self, batches: Sequence[Rows]) -> list[Rows]:
+    def _share(self, batches: Sequence[Rows]) -> list[Part]:
         """Return our part of a step; none where there are fewer rows than devices."""
-        num_whole = len(batches) - len(batches) % self._world
-        shared = [rows[self._rank :: self._world] for rows in batches[num_whole:]]
-        return [*batches[self._rank : num_whole : self._world], *filter(len, shared)]
+        num_whole = len(batches) if self._whole else len(batches) - len(batches) % self._world
+        ours = [(i, slice(None)) for i in range(self._rank, num_whole, self._world)]
+        ours += [(i, slice(self._rank, None, self._world)) for i in range(num_whole, len(batches))]
+        return [Part(i, len(batches[i]), rows) for i, rows in ours if len(batches[i][rows])]
 
     def state_dict(self) -> dict[str, int]:
         """Return the position, for a checkpoint."""

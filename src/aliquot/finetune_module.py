@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn.functional import cross_entropy
 
 from aliquot.adapter import full_disk_told
-from aliquot.finetune_data import IGNORE, Examples, MicroBatch, Plan, StepBatch, StepBatches
+from aliquot.dropout import rest_base, share_dropout
+from aliquot.finetune_data import IGNORE, Examples, MicroBatch, Part, Plan, StepBatch, StepBatches
 from aliquot.process_group import add_up, agreed
 from aliquot.processes import Place
 from aliquot.progress import Progress
@@ -83,6 +84,7 @@ class LoRAModule(LightningModule):
         self._examples, self._pad, self._fingerprint, self._at = examples, pad, fingerprint, at
         # The loss of each step, summed over its response tokens, in nats; part of the checkpoint.
         self.register_buffer("losses", torch.zeros(len(plan)))
+        self._share = share_dropout(network)
         self._labelled = torch.empty(0)
         head = cast(torch.nn.Module, network.get_output_embeddings())
         head.register_forward_pre_hook(self._keep_labelled)
@@ -92,8 +94,9 @@ class LoRAModule(LightningModule):
         return (args[0][self._labelled],)
 
     def train_dataloader(self) -> StepBatches:
-        """Return this process's share of every step."""
-        return StepBatches(self._examples, self.plan, self._pad, self._at.rank, self._at.world)
+        """Return this process's share of every step; what the base model drops is drawn for whole micro-batches."""
+        at, whole = self._at, self.recipe.base_dropout
+        return StepBatches(self._examples, self.plan, self._pad, at.rank, at.world, whole)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the adapter, fused: it consists of many small tensors."""
@@ -104,12 +107,10 @@ class LoRAModule(LightningModule):
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, batch.step, len(self.plan))
-        # Dropout of a step depends on nothing that came before it.
-        seeds = np.random.SeedSequence([self.recipe.seed, batch.step, self._at.rank])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
         total = torch.zeros((), device=self.device)
-        for part in batch.micro_batches:
-            loss = self.loss_sum(part)
+        for micro_batch, part in zip(batch.micro_batches, batch.parts, strict=True):
+            self._seed_dropout(batch.step, part, micro_batch)
+            loss = self.loss_sum(micro_batch)
             self.manual_backward(loss / batch.num_targets)
             total += loss.detach()
         if self._at.world > 1:
@@ -118,6 +119,20 @@ class LoRAModule(LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         self.losses[batch.step] = total
+
+    def _seed_dropout(self, step: int, part: Part, micro_batch: MicroBatch) -> None:
+        """Let dropout depend on the micro-batch: on nothing that came before it, and not on the device."""
+        seeds = np.random.SeedSequence([self.recipe.seed, step, part.number])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        self._share.part = part
+        self._share.widths = micro_batch.input_ids.shape[1], micro_batch.targets.shape[1]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the adapter to training, and the base model too where its own dropout is asked for."""
+        super().train(mode)
+        if mode and not self.recipe.base_dropout:
+            rest_base(self.network)
+        return self
 
     def loss_sum(self, part: MicroBatch) -> torch.Tensor:
         """Sum the cross-entropy of the response tokens, in nats."""

@@ -9,7 +9,7 @@ import errno
 import functools
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +20,7 @@ from aliquot.hub import check_id, check_repository, fetch, reason_of
 from aliquot.model_files import check_directory, read_json, weights_hash
 from aliquot.quantization import NF4
 from aliquot.sources import locate
+from aliquot.store import key_fields
 from aliquot.weights import check_weights_fit, reports_hidden
 
 if TYPE_CHECKING:
@@ -79,9 +80,13 @@ class Model:
         local = self.directory()
         if local is None:
             check_id(self.path, self.revision)
-        names = ("dtype", "attention", "quantization", "template", "max_tokens", "overlong", "special_tokens")
         weights = weights_hash(local) if local else f"{self.path}@{self.revision}"
-        return {"weights": weights, **{name: getattr(self, name) for name in names}}
+        return {"weights": weights, **{k: v for k, v in key_fields(self).items() if k not in ("path", "revision")}}
+
+    def bare(self) -> Model:
+        """Return the model without the format of its examples, for the keys of what reads none of them."""
+        names = ("template", "max_tokens", "overlong", "special_tokens")
+        return replace(self, **{name: getattr(Model, name) for name in names})
 
     def directory(self) -> Path | None:
         """Return the local directory, or None for a hub id."""

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -82,6 +82,10 @@ class PoolSpec:
         drawn = None if self.sample is None else {"sample": self.sample, "seed": self.sample_seed}
         kept = {"limit": self.limit, "clean": self.clean, "drawn": drawn}
         return {"content": self.content(), "columns": self.columns, **kept}
+
+    def bare(self) -> PoolSpec:
+        """Return the spec without what decides which rows there are: the responses to given ids do not depend on it."""
+        return replace(self, task=None, limit=None, sample=None, sample_seed=0, clean=Cleaning())
 
     def rows(self) -> Iterator[Row]:
         """Yield the first `limit` rows as prompts, with no response.

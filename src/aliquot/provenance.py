@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from aliquot.sources import content_hash
 
 _LIBRARIES = ("aliquot", "torch", "transformers", "peft", "pytorch-lightning", "lm-eval", "numpy", "numba")
+#: Those whose releases may change a result that is not made again.
+_MAJOR = ("torch", "transformers", "peft")
 
 
 def provenance() -> dict[str, Any]:
@@ -37,6 +40,21 @@ def environment() -> dict[str, Any]:
     lines = [f"{file.relative_to(folder)}\0{content_hash(file)}" for file in sorted(folder.rglob("*.py"))]
     code = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     return {"code": code, "python": platform.python_version(), "libraries": _versions()}
+
+
+def of_other_libraries(record: Mapping[str, Any]) -> str | None:
+    """Say which libraries a stage was built with of another major version than there is here; None where none was.
+
+    Those are torch, transformers and peft. Before 1.0 it is the second number that changes with what a library does.
+    """
+    then, here = record.get("libraries", {}), _versions()
+    other = [name for name in _MAJOR if name in then and _major(then[name]) != _major(here[name])]
+    return ", ".join(f"{name} {then[name]} (here {here[name]})" for name in other) or None
+
+
+def _major(version: str) -> list[str]:
+    numbers = version.split(".")
+    return numbers[:2] if numbers[0] == "0" else numbers[:1]
 
 
 def reset_peak_memory() -> None:

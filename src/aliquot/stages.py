@@ -268,15 +268,16 @@ class Annotate(Stage[AnnotatedSet]):
     select: Select
     annotator: Annotator
     budget: int
-    digest: str | None = None
+    digest: str | None = field(default=None, metadata={"absent": None})
 
     @property
     def resources(self) -> str | None:
         return self.annotator.resources
 
     def inputs(self) -> dict[str, object]:
-        known = {name: value for name, value in super().inputs().items() if name != "digest" or self.digest}
-        return {**known, "source": self.source}  # of its responses the ranking knows nothing
+        """Add where an oracle reads the responses: the ranking knows nothing of them."""
+        reads_source = getattr(self.annotator, "reads_source", True)
+        return super().inputs() | ({"source": self.source.bare()} if reads_source else {})
 
     @property
     def source(self) -> PoolSpec:
@@ -390,6 +391,11 @@ class Evaluate(Stage[EvalResult]):
     finetune: Finetune | None
     benchmark: Benchmark | ValidationLoss
     trainer: TrainerSpec = field(metadata={"key": False})
+
+    def inputs(self) -> dict[str, object]:
+        """Leave out the format of the model's examples where the benchmark does without."""
+        reads_format = getattr(self.benchmark, "reads_format", True)
+        return super().inputs() | ({} if reads_format else {"model": self.model.bare()})
 
     def title(self) -> str:
         model, tasks = "finetuned" if self.finetune else "base", ", ".join(self.benchmark.tasks)

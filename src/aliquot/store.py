@@ -23,18 +23,20 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from aliquot.lease import Lease
 from aliquot.provenance import peak_memory_gb, provenance, reset_peak_memory
+from aliquot.shipped import named
 
 T = TypeVar("T")
 #: Takes the values a stage logs while it runs, such as the loss.
 OnMetrics = Callable[[dict[str, Any]], object]
 _RECORD = "stage.json"
+_PRESENT = object()  # equals no value: of a field that is never left out
 
 
 @dataclass(frozen=True)
 class Stage(Generic[T]):
     """One unit of work with one result.
 
-    Fields marked `metadata={"key": False}` change how the result is made, not what it is, and stay out of the key.
+    Which fields are in the key, `key_fields` says.
     """
 
     name: ClassVar[str]
@@ -48,7 +50,7 @@ class Stage(Generic[T]):
 
     def inputs(self) -> dict[str, object]:
         """Return what the result depends on; the key is its hash."""
-        return _fields(self)
+        return key_fields(self)
 
     @functools.cached_property
     def key(self) -> str:
@@ -128,26 +130,35 @@ def check_all(stages: Iterable[Stage[Any]]) -> None:
             seen.append(looked_at)
 
 
-def _fields(value: object) -> dict[str, object]:
-    kept = [f.name for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
-    return {name: getattr(value, name) for name in kept}
+def key_fields(value: object) -> dict[str, object]:
+    """Return the fields of a dataclass that belong to its key, by name.
+
+    `metadata={"key": False}` leaves out a field that changes how the result is made, not what it is.
+
+    A field that is added later would change every key, and old results would be made again. So it says what its absence
+    means, `metadata={"absent": x}`, and is left out while it equals x. Let x be what the code did before the field was
+    added, and never change it, even where the default changes: old results were made with x.
+    """
+    fields = [f for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
+    values = {f.name: getattr(value, f.name) for f in fields}
+    return {f.name: values[f.name] for f in fields if f.metadata.get("absent", _PRESENT) != values[f.name]}
 
 
 def canonical(value: object) -> object:
     """Reduce a value to JSON so that equal meanings give equal text: 1 and 1.0, tuples and lists.
 
-    A stage stands for itself by what `as_input()` returns, an object with `identity()` by what that returns, any other
-    dataclass by its class, the class's `version` (1 where it has none) and its fields.
+    A stage stands for itself by what `as_input()` returns, any other dataclass by what `named` says of its class (name,
+    version and, unless it is shipped, code) and by its `key_fields`. An object with `identity()` stands for itself by
+    what that returns, and by its class only where that has another version than 1 or is not shipped.
     """
     if isinstance(value, Stage):
         return canonical(cast("Stage[Any]", value).as_input())
     if hasattr(value, "identity"):
-        return canonical(cast(Any, value).identity())
+        identity, kind = canonical(cast(Any, value).identity()), named(type(value))
+        plain = kind["version"] == 1 and "code" not in kind
+        return identity if plain else {**kind, "identity": identity}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        version = getattr(kind, "version", 1)
-        named = {"type": f"{kind.__module__}.{kind.__qualname__}", "version": version}
-        return named | {k: canonical(v) for k, v in _fields(value).items()}
+        return named(type(value)) | {k: canonical(v) for k, v in key_fields(value).items()}
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in cast(Mapping[object, object], value).items()}
     if isinstance(value, (list, tuple)):

@@ -194,6 +194,8 @@ def _quieten() -> None:
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
+    # The frozen base is, so that it drops nothing.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # A share may be empty.
     warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")
     warnings.filterwarnings("ignore", message=r"The `srun` command is available")  # we start our own processes

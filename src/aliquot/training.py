@@ -103,7 +103,7 @@ class Training:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             network = add_adapter(self.model, self.recipe)
             module = LoRAModule(network, self.recipe, self.examples, plan, self.pad, self.fingerprint, at)
-            module.train()  # transformers loads models in eval mode, and Lightning leaves them there: no dropout
+            module.train()  # transformers loads models in eval mode, and Lightning leaves them there
             with threads_for(network), together(at, meeting, device):
                 resumes = agreed(checkpoint.exists(), at, device)
                 fit.fit(module, ckpt_path=checkpoint if resumes else None, weights_only=True)

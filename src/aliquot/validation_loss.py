@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -43,6 +43,9 @@ class ValidationLoss:
         limit: rows, from the first on; None is all.
         tokens_per_batch: padding included. Padding moves losses in the last bits, so it is part of the identity.
     """
+
+    #: Whether rows are put in the model's template and cut to its `max_tokens`.
+    reads_format: ClassVar[bool] = True
 
     path: str
     prompt: str = "prompt"

@@ -69,6 +69,7 @@ class People:
 
     #: What messages and bills call them.
     name: ClassVar[str]
+    reads_source: ClassVar[bool] = False
     resources: ClassVar[None] = None
 
     folder: str

@@ -63,6 +63,7 @@ class Teacher:
         if self.max_tokens < 1:
             raise ValueError(f"annotator.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more")
 
+    reads_source: ClassVar[bool] = False
     #: Of the launcher, for a job in which the teacher answers.
     resources: ClassVar[str]
 
@@ -141,9 +142,12 @@ class Teacher:
         return sum(self.price_per_million.of(reply.input_tokens, reply.output_tokens) for reply in replies)
 
     def ledger(self, folder: Path) -> Ledger:
-        """Open the ledger of this teacher: one for all that an answer depends on."""
-        what = cast("dict[str, Any]", canonical(self))
-        asked = {name: value for name, value in what.items() if name not in ("keep_cut", "allow_partial")}
+        """Open the ledger of this teacher: one for all that an answer depends on.
+
+        It goes by the class and its version, not by its code: an edited message must not buy every answer again.
+        """
+        what = cast("dict[str, Any]", canonical(self)) | {"type": f"{type(self).__module__}.{type(self).__qualname__}"}
+        asked = {name: value for name, value in what.items() if name not in ("keep_cut", "allow_partial", "code")}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return Ledger(folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.name).strip('-.')[-60:]}-{digest[:12]}.jsonl")
 

@@ -78,6 +78,7 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     plan = make_plan((stage for experiment in experiments for stage in experiment.ready), store)
     sweep = Sweep.of(experiments, plan, shlex.join(["python", *sys.argv]))
     display.show_plan(sweep, plan, quote(experiments, store))
+    console.show_libraries((stage for experiment in experiments for stage in experiment.stages), store)
     waiting = [stage for experiment in experiments if experiment.waiting for stage in experiment.stages]
     check_all([*plan.todo, *(stage for stage in waiting if store.record(stage) is None)])
     for stage in plan.todo:

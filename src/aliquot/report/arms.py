@@ -49,7 +49,7 @@ def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Rec
     """
     pool = select["fields"]["pool"]
     fields = {
-        "model": evaluate["fields"]["model"],
+        "model": finetune["fields"]["model"],
         "pool": {"digest": pool.get("digest") or pool["key"]},
         **_without(annotate, "select", "budget", "digest"),
         **_without(finetune, "annotate", "model", "recipe"),

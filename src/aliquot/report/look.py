@@ -29,7 +29,7 @@ _STREAM = (0, 1)  # of random numbers: a strategy seeded with 0 must not have pi
 _NUM_EMBEDDED = 5000  # prompts that a kernel's mean similarity is taken over
 _NUM_PROJECTED = 256  # dimensions beyond which distances are measured after a random projection
 _NUM_BINS = 24
-_KERNELS = {"aliquot.kernels.RBF": RBF, "aliquot.kernels.Cosine": Cosine}
+_KERNELS = {kernel.__name__: kernel for kernel in (RBF, Cosine)}
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ def _similarities(root: Path, rankings: Sequence[_Ranking], num_prompts: int) ->
     """Return the mean similarity under each arm's kernel of a sample of the prompts."""
     similarity: dict[str, float] = {}
     for ranking in rankings:
-        kind = _KERNELS.get(ranking.kernel["type"]) if ranking.kernel else None
+        shipped = ranking.kernel is not None and "code" not in ranking.kernel
+        kind = _KERNELS.get(ranking.kernel["type"].rpartition(".")[2]) if ranking.kernel and shipped else None
         if kind is None or ranking.kernel is None or ranking.score is None or ranking.arm.name in similarity:
             continue
         scores = _load_scores(root / "score" / ranking.score, num_prompts)

@@ -1,0 +1,360 @@
+"""Keys: what names a class in them, and what may change without changing them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import get_args, get_type_hints
+
+import pytest
+
+import aliquot
+from aliquot import shipped
+from aliquot.annotate import Oracle
+from aliquot.benchmark import Benchmark
+from aliquot.experiment import build
+from aliquot.model import Model
+from aliquot.pool import JsonlPool
+from aliquot.provenance import of_other_libraries
+from aliquot.scoring import Scorer
+from aliquot.source_code import code_hash
+from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
+from aliquot.store import canonical, key_fields
+from aliquot.strategies.longest import Longest
+from aliquot.strategies.random import Random
+from aliquot.validation_loss import ValidationLoss
+from test_finetune import CPU, RECIPE
+
+PACKAGE = Path(aliquot.__file__).parent
+
+
+def test_the_code_of_what_is_shipped_is_as_the_table_says():
+    table, now = json.loads(shipped.TABLE.read_text()), shipped.make_table()
+    changed = sorted(m for m in now["modules"] if now["modules"][m] != table["modules"].get(m))
+    assert now == table, (
+        f"{', '.join(changed) or 'the list of classes'} changed. Where that changes results, raise `version` of the "
+        "classes it concerns. Then, in any case: python -m aliquot.shipped"
+    )
+
+
+def test_all_that_is_shipped_is_named_by_its_version_and_no_two_by_the_same_name(tmp_path):
+    kinds = [resolve_name(name) for name in json.loads(shipped.TABLE.read_text())["classes"]]
+    assert len(kinds) > 25
+    for kind in kinds:
+        assert set(shipped.named(kind)) == {"type", "version"}, kind
+        if not hasattr(kind, "identity"):
+            hints = get_type_hints(kind)
+            keyed = [hints[f.name] for f in fields(kind) if f.metadata.get("key", True)]
+            inside = {t for hint in keyed for t in (hint, *get_args(hint)) if is_dataclass(t)}
+            assert inside <= set(kinds), kind
+    assert len({kind.__qualname__ for kind in kinds}) == len(kinds)
+    (tmp_path / "pool.jsonl").touch()
+    assert '"code"' not in json.dumps(canonical(JsonlPool(path=str(tmp_path / "pool.jsonl"))))
+
+
+#: Prints what stands for classes in a key, in an interpreter that has read nothing yet.
+NAMES = """
+import importlib, json, sys
+from aliquot.shipped import named
+kinds = [getattr(importlib.import_module(module), name) for module, name in (a.split(":") for a in sys.argv[1:])]
+print(json.dumps([named(kind) for kind in kinds]))
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the package to edit, and a function that names classes of it."""
+    shutil.copytree(PACKAGE, tmp_path / "aliquot", ignore=shutil.ignore_patterns("__pycache__", "demo"))
+
+    def names(*kinds):
+        command = [sys.executable, "-c", NAMES, *kinds]
+        environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    return tmp_path / "aliquot", names
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def append(file, line):
+    file.write_text(f"{file.read_text()}\n{line}\n")
+
+
+SHIPPED = (
+    "aliquot.strategies.random:Random",
+    "aliquot.strategies.k_center:KCenter",
+    "aliquot.annotate:Oracle",
+    "aliquot.benchmark:Benchmark",
+    "aliquot.finetune:LoRA",
+)
+
+
+def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
+    package, names = checkout
+    before = names(*SHIPPED)
+    assert [name["type"] for name in before] == ["Random", "KCenter", "Oracle", "Benchmark", "LoRA"]
+    assert not [name for name in before if "code" in name]
+
+    edit(package / "strategies/random.py", '"""Pick prompts', '# A remark.\n    """Otherwise pick prompts')
+    edit(package / "strategies/random.py", "(self.seed)", "(\n            self.seed\n        )")
+    edit(package / "finetune.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # the version of its stage speaks for it
+    assert names(*SHIPPED) == before
+
+    edit(package / "strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
+    append(package / "greedy/farthest_first.py", "NEW = 1")
+    edit(package / "annotate.py", "0.0", "0.5")
+    assert ["code" in name for name in names(*SHIPPED)] == [True, True, True, False, False]
+
+
+def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(checkout):
+    package, names = checkout
+    mine, helper, kind = package / "strategies/mine.py", package / "mine_helper.py", "aliquot.strategies.mine:Mine"
+    mine.write_text(
+        '"""Mine."""\nfrom dataclasses import dataclass\n'
+        "from aliquot.strategies.random import Random\n\n@dataclass(frozen=True)\nclass Mine(Random):\n"
+        "    def select(self, pool, scores, k):\n        from aliquot import mine_helper as own\n"
+        "        return own.pick(pool)\n"
+    )
+    helper.write_text("import numpy\nfrom aliquot.progress import Progress\n\ndef pick(pool):\n    return 1\n")
+    found = names(kind)
+    append(package / "progress.py", "NEW = 1")  # which all strategies share
+    mine.write_text("# Comments do not count.\n" + mine.read_text().replace('"""Mine."""', '"""Ours."""'))
+    found += names(kind)
+    assert found[0] == found[1]
+    for file, old, new in (
+        (helper, "1", "2"),
+        (package / "strategies/random.py", "zeros", "ones"),
+        (mine, "pool)\n", "k)\n"),
+    ):
+        edit(file, old, new)
+        found += names(kind)
+    assert len({name["code"] for name in found}) == 4
+    assert {name["type"] for name in found} == {"Mine"}
+
+
+def write_package(folder: Path, helper: str) -> None:
+    (folder / "theirs").mkdir(parents=True)
+    (folder / "theirs" / "__init__.py").touch()
+    (folder / "theirs" / "helper.py").write_text(helper)
+    (folder / "beside.py").write_text("import numpy.linalg\nnumber = 1\n")
+    (folder / "theirs" / "own.py").write_text(
+        "from dataclasses import dataclass\nimport beside\nfrom .helper import pick\n"
+        "from aliquot.annotate import Oracle\n\n@dataclass(frozen=True)\nclass Own(Oracle):\n    seed: int = 0\n\n"
+        "@dataclass(frozen=True)\nclass Other(Oracle):\n    seed: int = 0\n"
+    )
+
+
+def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_lies(tmp_path):
+    def names(folder):
+        command = [sys.executable, "-c", NAMES, "theirs.own:Own", "theirs.own:Other"]
+        environment = {"PYTHONPATH": f"{folder}:{PACKAGE.parent}"}
+        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    for name, helper in (
+        ("a", "def pick():\n    return 1\n"),
+        ("b", "def pick(): return 1 # one\n"),
+        ("c", "pick = 2"),
+    ):
+        write_package(tmp_path / name, helper)
+    a, b, c = (names(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a[0]["code"] == a[1]["code"] != c[0]["code"]
+    assert {name["type"] for name in a} == {"Own", "Other"}
+    (tmp_path / "a" / "beside.py").write_text("number = 2\n")
+    assert names(tmp_path / "a")[0]["code"] not in (a[0]["code"], c[0]["code"])
+
+
+def test_code_is_found_where_a_module_was_read_from_whatever_the_module_is_called(tmp_path, monkeypatch):
+    file = tmp_path / "file_of_another_name.py"
+    file.write_text("class Kind:\n    seed = 1\n")
+    spec = spec_from_file_location("called_so", file)
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "called_so", module)
+    spec.loader.exec_module(module)
+    assert shipped.code(module.Kind) == {"called_so": code_hash(file)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1", "x = 2"),
+        ("x = None", "x = ()"),
+        ("def f():\n    return 'a'", "def f():\n    return 'a\\n'"),
+        ("if a:\n    f()\ng()", "if a:\n    f()\n    g()"),
+        ("x = f'{a}'", "x = f'{a!r}'"),
+        ("x = f'{a:{b}}'", "x = f'{a:{b}f}'"),
+        ("x = f('')", "x = f()"),
+        ("def f(a, b=1): pass", "def f(a, b): pass"),
+        ("x = {**a}", "x = {None: a}"),
+        ("x = a[:1]", "x = a[1:]"),
+        ("x = a[:None]", "x = a[None:]"),
+        ("def f(a, *, b): pass", "def f(a, b): pass"),
+        ("def f(*, a, b=1): pass", "def f(*, a=1, b): pass"),
+    ],
+)
+def test_code_that_may_do_something_else_has_another_hash(tmp_path, one, other):
+    assert len(set(hashes(tmp_path, one, other))) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1", "# One.\nx   =  1  # one\n\n"),
+        ("def f():\n    return 1", 'def f():\n  """Return 1."""\n  return 1'),
+        ("class A:\n    x: int", '"""A."""\nclass A:\n    """An a."""\n    x: int\n    """An x."""'),
+        ("x = f(a, b)", "x = f(\n    a,\n    b,\n)"),
+        ("x = 'a'", 'x = "a"'),
+    ],
+)
+def test_comments_docstrings_and_layout_are_no_code(tmp_path, one, other):
+    assert len(set(hashes(tmp_path, one, other))) == 1
+
+
+def hashes(folder, *codes):
+    files = [folder / f"{number}.py" for number in range(len(codes))]
+    for file, text in zip(files, codes, strict=True):
+        file.write_text(text)
+    return [code_hash(file) for file in files]
+
+
+def test_a_class_without_a_file_is_refused_since_its_changes_would_go_unnoticed():
+    typed = dataclass(frozen=True)(type("Typed", (), {"__module__": "typed_in", "__annotations__": {"seed": int}}))
+    with pytest.raises(ValueError, match=r"class Typed of module typed_in is in no Python file.*move it into a .py"):
+        canonical(typed(0))
+
+
+@dataclass(frozen=True)
+class Settings:
+    depth: int = 1
+    workers: int = field(default=1, metadata={"key": False})
+
+
+@dataclass(frozen=True)
+class Later:
+    depth: int = 1
+    bias: float | None = field(default=None, metadata={"absent": None})
+    shuffled: bool = field(default=True, metadata={"absent": False})
+
+
+def test_a_field_that_came_later_stays_out_of_the_key_while_it_says_what_its_absence_meant():
+    assert key_fields(Later(shuffled=False)) == key_fields(Settings()) == {"depth": 1}
+    assert key_fields(Later()) == {"depth": 1, "shuffled": True}  # a new default is another result
+    assert key_fields(Later(bias=0.0, shuffled=False)) == {"depth": 1, "bias": 0.0}
+
+
+def test_what_identifies_itself_is_named_by_its_class_too_unless_that_is_shipped():
+    @dataclass(frozen=True)
+    class Own:
+        path: str
+
+        def identity(self):
+            return "content"
+
+    key = canonical(Own("a"))
+    assert isinstance(key, dict)
+    assert key == {**shipped.named(Own), "identity": "content"} == canonical(Own("b"))
+    assert key["code"]
+
+
+def test_the_version_of_lm_eval_is_in_every_key_of_its_tasks(tmp_path, monkeypatch):
+    benchmarks = Benchmark(["own"], str(tmp_path)), Benchmark(["mmlu"])
+    before = [canonical(benchmark) for benchmark in benchmarks]
+    monkeypatch.setattr("aliquot.benchmark.lm_eval_version", lambda: "99.0")
+    assert [a == b for a, b in zip(before, map(canonical, benchmarks), strict=True)] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ({"torch": "2.13.0", "transformers": "5.0.1", "peft": "0.21.0", "numpy": "1.0"}, None),
+        ({"torch": "1.13.1+cu117", "transformers": "5.9", "peft": "0.21.2"}, "torch 1.13.1+cu117 (here 2.13.0)"),
+        ({"transformers": "4.57.0", "peft": "0.18.0"}, "transformers 4.57.0 (here 5.23.0), peft 0.18.0 (here 0.21.2)"),
+        ({}, None),
+    ],
+)
+def test_another_major_version_of_what_computes_is_told_and_no_other(monkeypatch, then, told):
+    here = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "numpy": "2.4"}
+    monkeypatch.setattr("aliquot.provenance._versions", lambda: here)
+    assert of_other_libraries({"libraries": then}) == told
+
+
+def test_what_lm_eval_does_not_read_of_a_model_leads_to_no_other_evaluation(compose, tmp_path):
+    (tmp_path / "held-out.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+
+    def keys(*overrides):
+        config = compose(f"store={tmp_path / 'store'}", "pool.limit=50", "budget=10", *overrides)
+        base, *rest = [stage.key for stage in build(config, "random").stages if stage.name in ("evaluate", "finetune")]
+        return base, rest
+
+    loss = ("evaluate=validation_loss", f"evaluate.path={tmp_path / 'held-out.jsonl'}")
+    for evaluate, same in (((), True), (loss, False)):
+        base, rest = keys(*evaluate)
+        for change in ('template="{prompt} Reply: {response}"', "max_tokens=128", "overlong=cut_end"):
+            other, others = keys(*evaluate, f"model.{change}")
+            assert (other == base) is same
+            assert not set(others) & set(rest)
+    base, rest = keys()
+    assert base not in (keys("model.attention=eager")[0], keys("model.dtype=bfloat16")[0])
+
+
+def test_another_way_to_the_same_prompts_leads_to_no_other_training(compose, tmp_path):
+    rows = [{"id": str(i), "prompt": f"prompt {i}", "response": f"response {i}"} for i in range(20)]
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def keys(*overrides):
+        wanted = [f"store={tmp_path / 'store'}", "pool=jsonl", f"pool.path={pool}", "pool.limit=null", "budget=5"]
+        return {stage.name: stage.key for stage in build(compose(*wanted, "until=finetune", *overrides), "x").stages}
+
+    before = keys()
+    for change in ("clean.max_words=100", "clean.near=0.9", "clean.exact=false", "limit=20", "sample=20", "task=none"):
+        assert keys(f"pool.{change}") == before | {"pool": keys(f"pool.{change}")["pool"]}
+    assert keys("pool.limit=19")["finetune"] != before["finetune"]  # a prompt less
+    bought = ["annotator=teacher", "annotator.model=m"]
+    teacher = keys(*bought)
+    rows[3]["response"] = "another"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert keys()["select"] == before["select"]
+    assert keys()["annotate"] != before["annotate"]
+    assert keys()["finetune"] != before["finetune"]
+    assert keys(*bought)["finetune"] == teacher["finetune"]  # who reads the prompts alone
+
+
+def golden_stages(folder):
+    """One stage of each kind, of things whose names and content are fixed."""
+    (folder / "pool.jsonl").write_text('{"id": "0", "prompt": "a", "response": "b"}\n')
+    model = Model("org/name", "a" * 40, template="{prompt} {response}")
+    pool = Prepare(JsonlPool(path=str(folder / "pool.jsonl")))
+    read = replace(pool, digest="d" * 64)
+    score = Score(model, read, Scorer(), CPU, 1)
+    random, longest = Select(read, Random(seed=3), None, 1, CPU), Select(read, Longest(), score, 1, CPU)
+    annotate = Annotate(random, Oracle(), 1)
+    finetune = Finetune(model, annotate, RECIPE, CPU)
+    loss = ValidationLoss(str(folder / "pool.jsonl"))
+    evaluate = [Evaluate(model, None, Benchmark(["mmlu"]), CPU), Evaluate(model, finetune, loss, CPU)]
+    return [pool, score, random, longest, annotate, finetune, *evaluate]
+
+
+def test_keys_are_what_they_were_and_their_results_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("aliquot.benchmark.lm_eval_version", lambda: "0.4")
+    # A key here may change only where results change: whoever has results makes all of that stage again.
+    assert [f"{stage.name} {stage.key}" for stage in golden_stages(tmp_path)] == [
+        "pool 18a4e160fbaca6df",
+        "score 5074f48b1e2a4409",
+        "select 8c28740e9f4d2714",
+        "select e0bc79ca0f56bccd",
+        "annotate b13962e0b4751d0d",
+        "finetune 3f0ae61ae5d835ac",
+        "evaluate 7d30b32b47b46056",
+        "evaluate b195aa307223af1b",
+    ]
