@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from aliquot.geometry import Features
 from aliquot.greedy.checkpoint import Checkpoint
-from aliquot.kernels import Features
 from aliquot.progress import Progress
 
 log = logging.getLogger(__name__)

@@ -112,7 +112,7 @@ class _Greedy:
                 f"budget {k} asks for {k - len(start)} more prompts than the {len(start)} chosen before, and "
                 f"{remaining} candidates remain; lower it, or allow more candidates"
             )
-        self.cover = no_cover(embedding.bias, embedding.exponential)
+        self.cover = no_cover(embedding)
         self.store = ListStore(n, cache_entries)
         self.scratch = np.empty((2, _SCRATCH), dtype=np.int32)  # rows and quanta of a batch's lists
         self.bounds = Bounds(embedding, self.weight)

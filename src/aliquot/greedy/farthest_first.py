@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
+from aliquot.geometry import Features
 from aliquot.greedy import farthest_first_loops as loops
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.greedy.sketches import Sketch, cheapest, principal
 from aliquot.greedy.workers import num_cores, torch_workers
-from aliquot.kernels import Features
 from aliquot.progress import Progress
 
 _FRONT = 2048  # points one round brings up to date

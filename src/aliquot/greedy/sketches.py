@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from aliquot.kernels import Features
+from aliquot.geometry import Features
 
 _SAMPLE = 512  # vectors whose principal directions are taken
 _SHARES = (0.75, 0.625, 0.5, 0.375, 0.25, 0.125)  # of the dimensions, that a sketch may see

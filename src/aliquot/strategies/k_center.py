@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from aliquot.geometry import Features, unit_rows
 from aliquot.greedy.checkpoint import Workspace
-from aliquot.kernels import Features, unit_rows
 from aliquot.strategies.base import Greedy
 from aliquot.types import Pool, Scores, Selection
 
