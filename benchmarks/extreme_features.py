@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 
+import numba
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -85,14 +86,24 @@ def covers(x: np.ndarray, width: float, picks: np.ndarray) -> np.ndarray:
     return cover
 
 
+@numba.njit(cache=True)
+def gains_above(w: np.ndarray, covers: np.ndarray) -> np.ndarray:
+    """Return what each row of `w` gains above each of the covers."""
+    gains = np.zeros((len(covers), len(w)))
+    for turn in range(len(covers)):
+        for row in range(len(w)):
+            for i in range(w.shape[1]):
+                gains[turn, row] += max(w[row, i] - covers[turn, i], 0.0)
+    return gains
+
+
 def losses(x: np.ndarray, width: float, picks: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """Return the loss of the picks at the turns looked at."""
     turns = np.arange(len(picks)) if len(x) <= 2000 else np.linspace(0, len(picks) - 1, 12).astype(int)
     most, own = np.zeros(len(turns)), np.zeros(len(turns))
     for block in np.array_split(np.arange(len(x)), math.ceil(len(x) / 256)):
         w = np.exp(-cdist(x[block], x, "sqeuclidean") / width)
-        for place, turn in enumerate(turns):
-            gains = np.maximum(w - cover[turn], 0).sum(axis=1)
+        for place, (turn, gains) in enumerate(zip(turns, gains_above(w, cover[turns]), strict=True)):
             gains[np.isin(block, picks[:turn])] = 0
             most[place] = max(most[place], gains.max())
             if picks[turn] in block:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 
 Features = Float32[np.ndarray, "n d"]
 
@@ -40,16 +40,19 @@ def half_squared_norms(vectors: Features) -> Float64[np.ndarray, " n"]:
     return 0.5 * np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
 
 
-def rescaled(features: Features) -> tuple[Features, int]:
-    """Return the features times 2^p, and p: 0 unless float32 has no room for their squares. Nothing is rounded."""
+def rescaled(features: Features, tiny: float = _TINY) -> tuple[Features, int]:
+    """Return the features times 2^p, and p: 0 unless the largest is below `tiny`, or above its inverse.
+
+    Nothing is rounded, but for numbers 2^126 times smaller than the largest.
+    """
     largest = float(np.abs(features).max(initial=0.0))
-    if largest == 0 or _TINY < largest < 1 / _TINY:
+    if largest == 0 or tiny < largest < 1 / tiny:
         return features, 0
     power = -math.frexp(largest)[1]
     return np.ldexp(features, power), power
 
 
-def central(features: Features) -> Float32[np.ndarray, " d"]:
+def central(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, " d"]:
     """Return the median of a sample in each dimension: a centre that few far rows, or a minority, do not move."""
     rows = np.random.default_rng(0).permutation(len(features))[:_NUM_CENTRAL]
     return np.median(features[rows], axis=0).astype(np.float32)
