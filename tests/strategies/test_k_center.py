@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extreme_pools import EXTREME, squared_distances
 from test_facility_location import Given, Listed
 
 from aliquot.scoring import Scorer
@@ -16,6 +15,7 @@ from aliquot.strategies.base import check_requirements, rank
 from aliquot.strategies.k_center import KCenter
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Pool, Scores, Selection
+from extreme_pools import EXTREME, squared_distances
 
 
 def brute_force(points: np.ndarray, first: int, k: int) -> tuple[list[int], list[float]]:
