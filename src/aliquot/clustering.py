@@ -131,7 +131,7 @@ def _doubtful(x: Features, centres: Float[np.ndarray, "c d"], labels: np.ndarray
 
 
 def _exact_pass(x: Features, centres: Float64[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
-    """Do what `_pass` does in float64, except that a centre without rows stays, and return the labels before the move."""
+    """Do what `_pass` does in float64, but for centres without rows, which stay; labels are those before the move."""
     labels = nearest_centres(x, centres)
     order = np.argsort(labels, kind="stable")
     kept, first = np.unique(labels[order], return_index=True)
