@@ -146,15 +146,7 @@ class RBF:
                 f"exponents reach {scale * longest:.3g}, and overflow beyond {_LARGEST:.0e}; use a wider one, such as "
                 "0.25 with unit=median, or leave that prompt out"
             )
-        centred *= np.float32(math.sqrt(scale))
-        # Each exponent is lifted by the rounding of its product, so that w_ii and w of duplicates are exactly 1:
-        # what is closer than rounding counts as the same. Those of far rows are lifted above any rounding.
-        far_lift = (x.shape[1] + 16) * float(np.finfo(np.float32).eps)
-        is_far = (1.0 - far_lift) * scale * half_norms > _FAR
-        bias = ((np.where(is_far, far_lift, _ROUNDING) - 1.0) * scale * half_norms).astype(np.float32)
-        far = -_FAR if is_far.any() else -math.inf
-        exact = Differences(x, np.ones(len(x)), 0.5 * scale, centre.astype(np.float64), far, math.inf)
-        return Embedding(centred, bias, exponential=True, exact=exact)
+        return _around(x, centre, centred, half_norms, scale)
 
     def _unit(self, x: Features, power: int) -> float:
         return 4.0**power if self.unit == "absolute" else _median_squared_distance(x, self.seed)
@@ -183,6 +175,28 @@ def embed_for_coverage(kernel: Kernel, features: Features) -> Embedding:
     embedding = kernel.embed(features)
     warn_if_degenerate(embedding, f"try another strategy.kernel.gamma or strategy/kernel than {kernel}")
     return embedding
+
+
+def embed_around(embedding: Embedding, rows: Int64[np.ndarray, " m"], centre: Float32[np.ndarray, " d"]) -> Embedding:
+    """Return an RBF embedding of some rows around a centre of their own, which few of them are then far from."""
+    x = embedding.exact.features[rows]
+    centred = x - centre
+    return _around(x, centre, centred, half_squared_norms(centred), 2 * embedding.exact.scale)
+
+
+def _around(
+    x: Features, centre: Float32[np.ndarray, " d"], centred: Features, half_norms: np.ndarray, scale: float
+) -> Embedding:
+    """Return the RBF embedding of x, exponents -scale |x_i - x_j|^2 / 2; `centred` is scaled in place to be part of it."""
+    # Each exponent is lifted by the rounding of its product, so that w_ii and w of duplicates are exactly 1:
+    # what is closer than rounding counts as the same. Those of far rows are lifted above any rounding.
+    far_lift = (x.shape[1] + 16) * float(np.finfo(np.float32).eps)
+    is_far = (1.0 - far_lift) * scale * half_norms > _FAR
+    bias = ((np.where(is_far, far_lift, _ROUNDING) - 1.0) * scale * half_norms).astype(np.float32)
+    far = -_FAR if is_far.any() else -math.inf
+    exact = Differences(x, np.ones(len(x)), 0.5 * scale, centre.astype(np.float64), far, math.inf)
+    centred *= np.float32(math.sqrt(scale))
+    return Embedding(centred, bias, exponential=True, exact=exact)
 
 
 def warn_if_degenerate(embedding: Embedding, remedy: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from extreme_pools import EXTREME, cosine, rbf, worst_loss
 
-from aliquot.greedy import device
+from aliquot.greedy import device, islands
 from aliquot.greedy import facility_location as submodular
 from aliquot.greedy.certificate import certificate, objective
 from aliquot.greedy.checkpoint import Workspace, digest
@@ -103,3 +103,20 @@ def test_the_task_of_a_checkpoint_holds_the_features() -> None:
     assert digest(embedding) == digest(other)
     other.exact.features[3, 2] += 1
     assert digest(embedding) != digest(other)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_islands_are_ranked_as_one_pool_is(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(3, 8))[rng.integers(3, size=400)] + 1e-4 * rng.normal(size=(400, 8))).astype(np.float32)
+    x[300:330] = x[:30]
+    embedding = RBF(5e-9, "absolute").embed(x)
+    assert len(islands.islands(embedding)) == 3
+    options = {"weights": rng.random(400).astype(np.float32) if weighted else None, "candidates": np.arange(0, 390)}
+    start = Selection(np.array([399, 7, 3]), np.zeros(3))
+    found = facility_location(embedding, 300, start=start, **options)
+    monkeypatch.setattr(submodular, "islands", lambda _: [])
+    expected = facility_location(embedding, 300, start=start, **options)
+    np.testing.assert_allclose(found.gains, expected.gains, atol=1e-5)
+    assert (found.indices == expected.indices)[:50].all()
+    assert objective(embedding, found.indices) == pytest.approx(objective(embedding, expected.indices), rel=1e-6)
