@@ -187,7 +187,7 @@ def embed_around(embedding: Embedding, rows: Int64[np.ndarray, " m"], centre: Fl
 def _around(
     x: Features, centre: Float32[np.ndarray, " d"], centred: Features, half_norms: np.ndarray, scale: float
 ) -> Embedding:
-    """Return the RBF embedding of x, exponents -scale |x_i - x_j|^2 / 2; `centred` is scaled in place to be part of it."""
+    """Return the RBF embedding of x with exponents -scale |x_i - x_j|^2 / 2; `centred` becomes a part of it."""
     # Each exponent is lifted by the rounding of its product, so that w_ii and w of duplicates are exactly 1:
     # what is closer than rounding counts as the same. Those of far rows are lifted above any rounding.
     far_lift = (x.shape[1] + 16) * float(np.finfo(np.float32).eps)

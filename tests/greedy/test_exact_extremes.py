@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from extreme_pools import EXTREME, cosine, rbf, worst_loss
 
 from aliquot.greedy import device, islands
 from aliquot.greedy import facility_location as submodular
@@ -16,6 +15,7 @@ from aliquot.greedy.neighbors import device_search, nearest, tile_search
 from aliquot.greedy.quality import mean_cover
 from aliquot.kernels import RBF, Cosine
 from aliquot.types import Selection
+from extreme_pools import EXTREME, cosine, rbf, worst_loss
 
 _K = 25
 MODES = [Sparse(m=10**6), Stochastic(eps=1e-300), Distributed(parts=1)]  # in settings that leave nothing out
