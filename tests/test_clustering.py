@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aliquot.clustering import k_means
+from aliquot.clustering import k_means, nearest_centres
+from extreme_pools import EXTREME
 
 
 def blobs(n: int, seed: int = 0) -> np.ndarray:
@@ -44,3 +45,25 @@ def test_the_seed_decides_and_nothing_else_does() -> None:
     np.testing.assert_array_equal(one.labels, again.labels)
     np.testing.assert_array_equal(one.squared, again.squared)
     assert (one.squared != other.squared).any()
+
+
+@pytest.mark.parametrize("num_clusters", [5, 60])
+@pytest.mark.parametrize("pool", EXTREME)
+def test_every_row_is_in_its_nearest_cluster_however_extreme_the_features(pool: str, num_clusters: int) -> None:
+    x = EXTREME[pool].astype(np.float64)
+    clusters = k_means(EXTREME[pool], num_clusters, passes=100, seed=0)
+    centres = np.array([x[clusters.labels == c].mean(axis=0) for c in range(len(clusters.sizes))])
+    squared = np.array([np.square(x - centre).sum(axis=1) for centre in centres]).T
+    own = squared[np.arange(len(x)), clusters.labels]
+    assert (own <= squared.min(axis=1) * (1 + 1e-3)).all()
+    np.testing.assert_allclose(clusters.squared, own, rtol=1e-3, atol=1e-6 * own.max())
+
+
+@pytest.mark.parametrize("far", [0.0, 1e9])
+def test_the_nearest_centre_is_that_of_differences(far: float) -> None:
+    rng = np.random.default_rng(0)
+    x = (1 + 1e-5 * rng.normal(size=(3000, 8))).astype(np.float32)
+    x[::500] += np.float32(far)
+    centres = x[rng.permutation(3000)[:40]]
+    exact = np.array([np.square(x.astype(np.float64) - centre).sum(axis=1) for centre in centres.astype(np.float64)])
+    np.testing.assert_array_equal(nearest_centres(x, centres), exact.argmin(axis=0))

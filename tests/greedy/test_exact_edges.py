@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_half_precision_features_are_taken(kernel: RBF | Cosine) -> None:
 def test_vectors_may_be_mapped_from_a_file(tmp_path: Path) -> None:
     embedding = RBF().embed(features(300))
     np.save(tmp_path / "vectors.npy", embedding.vectors)
-    mapped = Embedding(np.load(tmp_path / "vectors.npy", mmap_mode="r"), embedding.bias, embedding.exponential)
+    mapped = replace(embedding, vectors=np.load(tmp_path / "vectors.npy", mmap_mode="r"))
     np.testing.assert_array_equal(facility_location(mapped, 100).indices, facility_location(embedding, 100).indices)
     assert objective(mapped, np.arange(5)) == objective(embedding, np.arange(5))
 

@@ -63,7 +63,7 @@ def test_the_symmetric_pass_adds_up_what_all_rows_gain(backend: str, kernel: RBF
     weight = np.random.default_rng(1).random(1200).astype(np.float32)
     with numpy_workers() as workers:
         passes = make(backend, embedding, workers)
-        cover = no_cover(embedding.bias, embedding.exponential)
+        cover = no_cover(embedding)
         passes.cover_by(chosen, cover)
         np.testing.assert_allclose(cover.quanta / 2**30, w[chosen].max(axis=0), atol=1e-5)
         sums, start = np.zeros((2, 1200)), first
@@ -82,7 +82,7 @@ def test_gains_and_lists_are_those_of_the_matrix(backend: str, weighted: bool) -
     weight = np.arange(700) if weighted else None
     with numpy_workers() as workers:
         passes = make(backend, embedding, workers)
-        cover = no_cover(embedding.bias, embedding.exponential)
+        cover = no_cover(embedding)
         passes.cover_by(chosen, cover)
         found = passes.scan(batch, cover, weight, np.empty((2, 1 << 16), dtype=np.int32))
     over = np.maximum(w - w[chosen].max(axis=0)[:, None], 0)[:, batch]
@@ -101,7 +101,7 @@ def test_lists_without_room_are_marked_and_their_gains_are_right(backend: str) -
     embedding = RBF().embed(features(700))
     with numpy_workers() as workers:
         passes = make(backend, embedding, workers)
-        cover = no_cover(embedding.bias, embedding.exponential)
+        cover = no_cover(embedding)
         whole = passes.scan(np.arange(20), cover, None, np.empty((2, 1 << 16), dtype=np.int32))
         cut = passes.scan(np.arange(20), cover, None, np.empty((2, 100), dtype=np.int32))
     np.testing.assert_array_equal(cut.gains, whole.gains)
@@ -134,7 +134,7 @@ def test_torch_keeps_its_precision_setting(monkeypatch: pytest.MonkeyPatch) -> N
     embedding = RBF().embed(features(100))
     torch.set_float32_matmul_precision("high")
     try:
-        list(device.DevicePasses(embedding, "cpu").sums(0, no_cover(embedding.bias, True), np.ones(100, np.float32)))
+        list(device.DevicePasses(embedding, "cpu").sums(0, no_cover(embedding), np.ones(100, np.float32)))
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")

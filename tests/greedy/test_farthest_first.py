@@ -203,3 +203,26 @@ def test_the_most_central_row_is_the_nearest_to_the_mean() -> None:
     x = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
     assert most_central(x) == np.square(x - x.mean(axis=0)).sum(axis=1).argmin()
     assert most_central(np.ones((6, 2), dtype=np.float32)) == 0
+
+
+def test_one_far_outlier_costs_no_more_looks_at_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = mixture(2000, 12)
+
+    def looks(x: np.ndarray) -> int:
+        """How many pairs the products of bringing bounds up to date do not rule out."""
+        seen = []
+        lower_close = module.loops.lower_close
+
+        def counting(points, norms, places, centres, product, bound) -> None:
+            least = (norms[places, None] + norms[centres]) - 2 * product
+            seen.append(np.count_nonzero(least < bound[places, None]))
+            lower_close(points, norms, places, centres, product, bound)
+
+        with monkeypatch.context() as during:
+            during.setattr(module.loops, "lower_close", counting)
+            farthest_first(x, np.array([0]), 600)
+        return sum(seen)
+
+    far = x.copy()
+    far[17] = 1e6
+    assert looks(far) < 1.5 * looks(x)

@@ -22,6 +22,7 @@ from aliquot.scoring import load_scores
 from aliquot.strategies.random import Random
 from aliquot.strategies.uncertainty import Uncertainty
 from aliquot.types import Pool
+from extreme_pools import EXTREME, squared_distances
 
 POOL, SCORE, N = "pool0", "score0", 600
 RBF_FIELDS = {"type": "aliquot.kernels.RBF", "version": 1, "gamma": 0.25, "unit": "median", "seed": 0}
@@ -149,6 +150,19 @@ def test_distances_agree_with_scipy_and_are_exactly_zero_where_features_are_the_
     np.fill_diagonal(exact, np.inf)
     np.testing.assert_allclose(within, exact[np.ix_(choices[2], choices[2])].min(axis=1), atol=2e-3)
     assert measures.distances_within(features, choices[3], np.arange(3))[:2].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("pool", EXTREME)
+def test_distances_are_those_of_float64_however_extreme_the_features(pool: str) -> None:
+    x, rng = EXTREME[pool], np.random.default_rng(0)
+    distances = np.sqrt(squared_distances(x))
+    choices, sample = [rng.permutation(500)[:40], np.arange(30)], rng.permutation(500)[:100]
+    found = measures.distances_to_nearest(x, sample, choices)
+    for choice, nearest in zip(choices, found, strict=True):
+        np.testing.assert_allclose(nearest, distances[np.ix_(sample, choice)].min(axis=1), rtol=1e-9)
+    others = distances[np.ix_(choices[0], choices[0])] + np.where(np.eye(40) > 0, np.inf, 0)
+    np.testing.assert_allclose(measures.distances_within(x, choices[0], np.arange(40)), others.min(axis=1), rtol=1e-9)
+    assert measures.typical_distance(x, sample) > 0
 
 
 def test_duplicates_are_counted_by_all_features():

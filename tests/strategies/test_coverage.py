@@ -60,9 +60,9 @@ def test_numbers_that_mean_nothing_are_refused(bad: dict[str, int], remedy: str)
         Coverage(**bad)
 
 
-def test_rows_that_rounding_makes_equal_still_give_k_prompts() -> None:
+def test_rows_that_differ_by_the_last_digit_have_clusters_of_their_own() -> None:
     x = np.tile(np.random.default_rng(0).normal(size=(10, 2)).astype(np.float32), (8, 1))
     x *= 1 + np.arange(80, dtype=np.float32)[:, None] * np.float32(1e-7)
     selection = select(x, 40)
     assert len(set(selection.indices.tolist())) == 40
-    assert (selection.gains == 0).any()  # some of the clusters ran empty
+    assert (selection.gains > 0).all()  # float32 products see ten points here, and 30 clusters would run empty

@@ -15,6 +15,7 @@ from aliquot.strategies.base import check_requirements, rank
 from aliquot.strategies.k_center import KCenter
 from aliquot.trainer import TrainerSpec
 from aliquot.types import Pool, Scores, Selection
+from extreme_pools import EXTREME, squared_distances
 
 
 def brute_force(points: np.ndarray, first: int, k: int) -> tuple[list[int], list[float]]:
@@ -148,3 +149,30 @@ def test_a_first_row_outside_the_pool_is_refused_before_the_scoring_pass(first: 
         select(KCenter(first=first), np.eye(3), 1)
     for valid in (0, 2, "medoid", "random"):
         check_requirements(KCenter(first=valid), pool, Scorer())
+
+
+@pytest.mark.parametrize("pool", EXTREME)
+def test_picks_and_gains_are_those_of_float64_however_extreme_the_features(pool: str) -> None:
+    x = EXTREME[pool]
+    exact = x.astype(np.float64)
+    medoid = int(np.square(exact - exact.mean(axis=0)).sum(axis=1).argmin())
+    distances = np.sqrt(squared_distances(x))
+    chosen, gains = [medoid], [distances[medoid].max()]
+    for _ in range(60):
+        nearest = distances[chosen].min(axis=0)
+        chosen.append(int(nearest.argmax()))
+        gains.append(nearest.max())
+    found, found_gains = select(KCenter(), x, 61)
+    assert found == chosen
+    np.testing.assert_allclose(found_gains, gains, rtol=1e-12)
+
+
+def test_cosine_tells_nearly_equal_directions_apart() -> None:
+    rng = np.random.default_rng(0)
+    x = (np.ones(16) + 1e-4 * rng.normal(size=(300, 16))).astype(np.float32)
+    x[7] *= np.float32(1e-38)  # the length of a row does not matter, even where float32 holds two digits of it
+    unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    chosen, gains = brute_force(unit, 5, 100)
+    found, found_gains = select(KCenter("cosine", first=5), x, 100)
+    assert found == chosen
+    np.testing.assert_allclose(found_gains, np.square(gains) / 2, rtol=1e-9)

@@ -9,6 +9,7 @@ from aliquot.features import gaussian_projection
 from aliquot.strategies.base import rank
 from aliquot.strategies.log_det import LogDet
 from aliquot.types import Pool, Scores, Selection
+from extreme_pools import EXTREME
 
 
 def select(strategy: LogDet, x: np.ndarray, k: int) -> Selection:
@@ -104,3 +105,23 @@ def test_near_copies_are_left_for_last() -> None:
 def test_bad_options_are_refused_when_they_are_given(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LogDet(**options)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("pool", [name for name in EXTREME if "1e+07" not in name and "1e+09" not in name])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_every_pick_gains_most_however_extreme_the_features(pool: str, normalize: bool) -> None:
+    x = EXTREME[pool].astype(np.float64)
+    picks = select(LogDet(normalize=normalize), EXTREME[pool], 20).indices
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    y = x / (norms if normalize else np.sqrt(np.square(norms).mean()))
+    information = np.eye(y.shape[1])
+    for turn, pick in enumerate(picks):
+        gains = np.log1p(np.einsum("nd,nd->n", y @ np.linalg.inv(information), y))
+        gains[picks[:turn]] = 0
+        assert gains[pick] >= gains.max() * (1 - 1e-5)
+        information += np.outer(y[pick], y[pick])
+
+
+def test_a_vector_beside_which_no_other_tells_anything_is_reported() -> None:
+    with pytest.warns(UserWarning, match="after 1 picks: no gain exceeds"):
+        select(LogDet(), EXTREME["a row of 1e+09"], 20)

@@ -6,7 +6,8 @@ What strategies call:
     facility_location   exact greedy facility location, by way of
         products, device    its dense passes over the pool, by numpy and by torch
         bounds              what all candidates may gain at most, from one pass
-        lists               on which rows a candidate gains, and lazy greedy along these lists
+        islands             pools that fall into groups similar to nobody outside, ranked one by one
+    lists               on which rows a candidate gains, and lazy greedy along these lists
     modes               the ways to maximise facility location, as values; beside exact greedy
         neighbors, graph    sparse: greedy on the graph of each prompt's nearest
         stochastic          the best of a random sample at each turn
@@ -23,6 +24,7 @@ What tells how good a selection is:
 What they share:
     checkpoint          where a ranking runs, and how it is taken up after a kill
     workers             threads, and the precision of products
+    exact               similarities from differences of features, where products err
     quanta              similarities and weights as integers, whose sums are exact in any order
     cover               how similar each row is to the nearest chosen one
     compiled            how inner loops are compiled

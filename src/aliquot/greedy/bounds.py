@@ -7,9 +7,8 @@ sums are float32, so what rounding may do is added to them: they are bounds.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
-from aliquot.greedy.certificate import similarities
 from aliquot.greedy.products import STRIP, UNIT
 from aliquot.greedy.quanta import ONE, rounding
 from aliquot.kernels import Embedding
@@ -55,5 +54,12 @@ def promising(embedding: Embedding, weight: np.ndarray | None, candidates: np.nd
     sample = np.arange(0, len(embedding), -(-len(embedding) // _SAMPLE))
     weights = np.ones(len(sample)) if weight is None else weight[sample]
     blocks = np.array_split(candidates, -(-len(candidates) // UNIT))
-    gains = np.concatenate([weights @ similarities(embedding, sample, block) for block in blocks])
+    gains = np.concatenate([weights @ _roughly(embedding, sample, block) for block in blocks])
     return candidates[np.argsort(-gains, kind="stable")[:UNIT]]
+
+
+def _roughly(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "m k"]:
+    """Return w for all pairs of some rows with others, as their products say; with far rows, at least w."""
+    s = embedding.vectors[rows] @ embedding.vectors[columns].T
+    s += embedding.bias[rows, None] + embedding.bias[columns]
+    return np.exp2(np.minimum(s, 0, out=s), out=s) if embedding.exponential else np.clip(s, 0, 1, out=s)

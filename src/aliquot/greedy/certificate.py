@@ -1,16 +1,20 @@
-"""What a selection is worth and how greedy it was, computed apart from the maximiser, in float32 and float64."""
+"""What a selection is worth and how greedy it was, computed apart from the maximiser, in float64 from the features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
+from aliquot.greedy.exact import exact_s_of_pairs, for_loops
 from aliquot.kernels import Embedding
 from aliquot.types import Selection
 
 _BLOCK = 1024  # rows and columns of a block of similarities
+_ROUNDING = 1e-15  # of a float64 product, relative to the squared lengths of its vectors
+_TOLERANCE = 1e-10  # of an exponent
+_NO_SIMILARITY = -60.0  # an exponent
 
 
 def objective(
@@ -31,14 +35,9 @@ def objective(
         return 0.0
     total = 0.0
     for block in _blocks(np.arange(len(embedding)) if rows is None else rows):
-        best, nearest = np.full(len(block), -np.inf, dtype=np.float32), np.empty(len(block), dtype=np.int64)
+        cover = np.zeros(len(block))
         for chosen in _blocks(indices):
-            s = _exponents(embedding, block, chosen)
-            column = s.argmax(axis=1)
-            value = s[np.arange(len(block)), column]
-            nearest = np.where(value > best, chosen[column], nearest)
-            best = np.maximum(best, value)
-        cover = embedding.similarity(block, nearest)
+            np.maximum(cover, _highest(embedding, block, chosen), out=cover)
         total += float(cover.sum() if weights is None else weights[block].astype(np.float64) @ cover)
     return total
 
@@ -67,7 +66,7 @@ def certificate(
         for columns in _blocks(np.arange(n)):
             w = similarities(embedding, rows, columns)
             for turn, cover in enumerate(covers):
-                gains[turn, columns] += weight[rows].astype(np.float32) @ np.maximum(w - cover[rows, None], 0)
+                gains[turn, columns] += weight[rows] @ np.maximum(w - cover[rows, None], 0)
     own = gains[np.arange(len(turns)), selection.indices[turns]]
     for turn, depth in enumerate(turns):
         gains[turn, selection.indices[:depth]] = 0
@@ -76,29 +75,45 @@ def certificate(
     return float(((best - own) / np.maximum(best, mean)).max())
 
 
-def _covers(embedding: Embedding, chosen: np.ndarray, turns: np.ndarray) -> Float32[np.ndarray, "t n"]:
+def _covers(embedding: Embedding, chosen: np.ndarray, turns: np.ndarray) -> Float64[np.ndarray, "t n"]:
     """Return the cover of all rows before each of the turns."""
     n = len(embedding)
-    covers = np.zeros((len(turns), n), dtype=np.float32)
+    covers = np.zeros((len(turns), n))
     for turn in range(1, len(turns)):
         covers[turn] = covers[turn - 1]
         for columns in _blocks(chosen[turns[turn - 1] : turns[turn]]):
             for rows in _blocks(np.arange(n)):
-                highest = similarities(embedding, rows, columns).max(axis=1)
-                covers[turn, rows] = np.maximum(covers[turn, rows], highest)
+                covers[turn, rows] = np.maximum(covers[turn, rows], _highest(embedding, rows, columns))
     return covers
 
 
-def _exponents(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "m k"]:
-    s = embedding.vectors[rows] @ embedding.vectors[columns].T
-    s += embedding.bias[rows, None] + embedding.bias[columns]
-    return s
-
-
-def similarities(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "m k"]:
+def similarities(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, "m k"]:
     """Return w for all pairs of some rows with others."""
     s = _exponents(embedding, rows, columns)
     return np.exp2(np.minimum(s, 0, out=s), out=s) if embedding.exponential else np.clip(s, 0, 1, out=s)
+
+
+def _highest(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, " m"]:
+    """Return the highest w of each of some rows with any of others."""
+    s = _exponents(embedding, rows, columns).max(axis=1)
+    return np.exp2(np.minimum(s, 0)) if embedding.exponential else np.clip(s, 0, 1)
+
+
+def _exponents(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, "m k"]:
+    exact = embedding.exact
+    left, right = (exact.factor[part, None] * exact.features[part] - exact.centre for part in (rows, columns))
+    if not embedding.exponential:
+        return left @ right.T + np.outer(exact.factor[rows] == 0, exact.factor[columns] == 0)
+    row_squares, column_squares = (np.einsum("nd,nd->n", part, part) * exact.scale for part in (left, right))
+    s = (left * (2 * exact.scale)) @ right.T
+    s -= row_squares[:, None]
+    s -= column_squares
+    room = _ROUNDING * (row_squares.max() + column_squares.max())
+    if room > _TOLERANCE:  # some products may err: those of far rows are computed from differences
+        room = _ROUNDING * np.add.outer(row_squares, column_squares)
+        at = ((room > _TOLERANCE) & (s > _NO_SIMILARITY - room)).nonzero()
+        s[at] = exact_s_of_pairs(rows[at[0]], columns[at[1]], True, for_loops(exact))
+    return s
 
 
 def _blocks(rows: np.ndarray) -> Iterable[np.ndarray]:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -109,10 +110,12 @@ def digest(*parts: object) -> int:
     """Return a number that differs where the parts do, but for one chance in 2^32.
 
     Args:
-        parts: arrays, numbers, words, None, and dataclasses of these.
+        parts: arrays, numbers, words, None, and tuples and dataclasses of these.
     """
     checksum = 0
     for part in parts:
+        if isinstance(part, tuple):
+            part = digest(*cast("tuple[object, ...]", part))
         if dataclasses.is_dataclass(part):
             part = digest(*(getattr(part, field.name) for field in dataclasses.fields(part)))
         if isinstance(part, np.ndarray):

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from aliquot.greedy.compiled import compiled
+from aliquot.greedy.exact import for_loops, no_exact
 from aliquot.greedy.quanta import ONE, comparison_margin, s_of
+from aliquot.kernels import Differences, Embedding
 
 
 class Cover(NamedTuple):
@@ -17,22 +19,30 @@ class Cover(NamedTuple):
         quanta: the similarity.
         limit: a pair of candidate j and row i gains nothing unless z_i . z_j + b_j exceeds limit[i].
         bias: b.
-        margin: by how much the limit stays below the cover, for the rounding of its comparison.
         exponential: of the embedding.
+        exact: where the similarity of a pair comes from if that says too little.
     """
 
     quanta: np.ndarray
     limit: np.ndarray
     bias: np.ndarray
-    margin: np.float32
     exponential: bool
+    exact: Differences
 
 
-def no_cover(bias: np.ndarray, exponential: bool) -> Cover:
+def no_cover(embedding: Embedding) -> Cover:
     """Return the cover by no rows."""
-    margin = comparison_margin(bias)
-    lowest = s_of(np.float32(1 if exponential else 0), exponential) - margin
-    return Cover(np.zeros(len(bias), dtype=np.int32), lowest - bias, bias, margin, exponential)
+    return _no_cover(embedding.bias, embedding.exponential, for_loops(embedding.exact))
+
+
+def no_cover_on_graph(n: int) -> Cover:
+    """Return the cover by no rows, where no similarity is computed any more."""
+    return _no_cover(np.zeros(n, dtype=np.float32), True, no_exact())
+
+
+def _no_cover(bias: np.ndarray, exponential: bool, exact: Differences) -> Cover:
+    lowest = s_of(np.float32(1 if exponential else 0), exponential) - comparison_margin(bias)
+    return Cover(np.zeros(len(bias), dtype=np.int32), lowest - bias, bias, exponential, exact)
 
 
 def levels(cover: Cover) -> np.ndarray:
@@ -48,7 +58,8 @@ def raise_one(i: int, quanta: np.int32, cover: Cover) -> None:
         if quanta >= ONE:
             cover.limit[i] = np.inf
         else:
-            cover.limit[i] = s_of(np.float32(quanta), cover.exponential) - cover.margin - cover.bias[i]
+            s = s_of(np.float32(quanta), cover.exponential)
+            cover.limit[i] = s - comparison_margin(cover.bias[i]) - cover.bias[i]
 
 
 @compiled

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from aliquot.greedy import tiles
-from aliquot.greedy.cover import Cover, levels, raise_all
+from aliquot.greedy.cover import Cover, levels
 from aliquot.greedy.products import STRIP, UNIT, WIDTH, Pieces, empty_lists
-from aliquot.greedy.quanta import quanta_of_all
+from aliquot.greedy.quanta import comparison_margin
 from aliquot.greedy.workers import full_precision
 from aliquot.kernels import Embedding
 
@@ -27,6 +27,7 @@ class DevicePasses:
         vectors = torch.from_numpy(np.ascontiguousarray(embedding.vectors))
         self._z = vectors.to(self._device) if 2 * embedding.vectors.nbytes <= free else vectors
         self._bias = self._put(embedding.bias)
+        self._slack = self._put(_slack(embedding))
         self._width = max(free // 4 // (STRIP * _BYTES_PER_PAIR) // WIDTH, 1) * WIDTH
 
     def sums(self, first: int, cover: Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
@@ -57,8 +58,8 @@ class DevicePasses:
                 value = s[pairs] + (bias[pairs[0]] + self._bias[a + pairs[1]])
                 lengths = found.lengths[some, a // WIDTH]
                 num = tiles.count_pairs(
-                    pairs[0].cpu().numpy(), (a + pairs[1]).int().cpu().numpy(), value.cpu().numpy(), cover, weight,
-                    found.gains[some], lengths, found.rows[end:], found.quanta[end:],
+                    pairs[0].cpu().numpy(), (a + pairs[1]).int().cpu().numpy(), value.cpu().numpy(), batch[some], cover,
+                    weight, found.gains[some], lengths, found.rows[end:], found.quanta[end:],
                 )  # fmt: skip
                 found.starts[some, a // WIDTH] = end + np.cumsum(lengths) - lengths
                 end += num
@@ -72,11 +73,12 @@ class DevicePasses:
             for a, s in self._products(self._unit(rows), 0):
                 t = s[: len(rows)] + bias[:, None]
                 # Among exponents equal up to rounding, any may have the most quanta.
-                highest = torch.maximum(limit[a : a + t.shape[1]], t.amax(dim=0) - float(cover.margin))
+                columns = slice(a, a + t.shape[1])
+                highest = torch.maximum(limit[columns], t.amax(dim=0) - self._slack[columns])
                 pairs = (t >= highest).nonzero(as_tuple=True)
                 value = s[pairs] + (bias[pairs[0]] + self._bias[a + pairs[1]])
-                quanta = quanta_of_all(value.cpu().numpy(), self._exponential)
-                raise_all((a + pairs[1]).cpu().numpy(), quanta, cover)
+                of_pairs = rows[pairs[0].cpu().numpy()], (a + pairs[1]).cpu().numpy()
+                tiles.raise_pairs(*of_pairs, value.cpu().numpy(), cover)
 
     def _put(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -90,3 +92,15 @@ class DevicePasses:
         with full_precision():
             for a in range(start, len(self._z), self._width):
                 yield a, left @ self._z[a : a + self._width].to(self._device).T
+
+
+def _slack(embedding: Embedding) -> np.ndarray:
+    """Return how far `s` of two products may lie above the true one of either, for each row of the pool.
+
+    What is similar to a row is at most about twice as far out (see `comparison_margin`).
+    """
+    slack = comparison_margin(embedding.bias)
+    if embedding.exact.far == -np.inf and embedding.exponential:
+        return slack
+    d = embedding.vectors.shape[1]
+    return slack + np.float32((d + 16) * np.finfo(np.float32).eps) * (128 + 4 * np.abs(embedding.bias))

@@ -29,6 +29,7 @@ from jaxtyping import Float32, Int64
 from aliquot.greedy.bounds import Bounds, promising
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.greedy.cover import no_cover, raise_all
+from aliquot.greedy.islands import islands, merged
 from aliquot.greedy.lists import INEXACT, OUT, ListStore, pick_from_lists
 from aliquot.greedy.products import UNIT, Passes, passes_on
 from aliquot.greedy.quanta import integer_weights
@@ -77,9 +78,29 @@ def facility_location(
     if len(start) >= k:
         return start.head(k)
     entries = _ENTRIES_PER_ROW * len(embedding) if cache_entries is None else cache_entries
-    checkpoint = Checkpoint(workspace.directory, embedding, weights, candidates, start.indices)
+    allowed = np.setdiff1d(np.arange(len(embedding)) if candidates is None else candidates, start.indices)
+    if k - len(start) > len(allowed):
+        raise ValueError(
+            f"budget {k} asks for {k - len(start)} more prompts than the {len(start)} chosen before, and "
+            f"{len(allowed)} candidates remain; lower it, or allow more candidates"
+        )
+    integers, quantum = integer_weights(weights)
+
+    def rank(number: int, start: Selection, k: int) -> Selection:
+        """Choose from an island."""
+        rows, part = parts[number]
+        some = np.flatnonzero(np.isin(rows, allowed))
+        directory = workspace.directory and workspace.directory / f"island_{number}"
+        weight = None if integers is None else integers[rows]
+        greedy = _Greedy(part, k, start, (weight, quantum), some, entries * len(rows) // len(embedding))
+        checkpoint = Checkpoint(directory, part, weight, some, start.indices)
+        return greedy.run(passes_on(workspace.device, part, workers), checkpoint) if k > len(start) else start
+
     with numpy_workers() as workers:
-        greedy = _Greedy(embedding, k, start, weights, candidates, entries)
+        if parts := islands(embedding):
+            return merged([rows for rows, _ in parts], rank, start, k, allowed)
+        checkpoint = Checkpoint(workspace.directory, embedding, weights, candidates, start.indices)
+        greedy = _Greedy(embedding, k, start, (integers, quantum), allowed, entries)
         return greedy.run(passes_on(workspace.device, embedding, workers), checkpoint)
 
 
@@ -91,28 +112,20 @@ class _Greedy:
         embedding: Embedding,
         k: int,
         start: Selection,
-        weights: np.ndarray | None,
-        candidates: np.ndarray | None,
+        weights: tuple[np.ndarray | None, float],
+        candidates: np.ndarray,
         cache_entries: int,
     ) -> None:
         n = len(embedding)
         self.embedding, self.start = embedding, start
-        self.weight, self.quantum = integer_weights(weights)
+        self.weight, self.quantum = weights
         self.indices, self.gains = np.empty(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
         self.indices[: len(start)] = start.indices
         self.picked = 0
         self.bound = np.full(n, _UNKNOWN)
         self.stamp = np.full(n, INEXACT)  # picks made when the bound was exact
-        if candidates is not None:
-            self.stamp[np.setdiff1d(np.arange(n), candidates)] = OUT
-        self.stamp[start.indices] = OUT
-        remaining = np.count_nonzero(self.stamp != OUT)
-        if k - len(start) > remaining:
-            raise ValueError(
-                f"budget {k} asks for {k - len(start)} more prompts than the {len(start)} chosen before, and "
-                f"{remaining} candidates remain; lower it, or allow more candidates"
-            )
-        self.cover = no_cover(embedding.bias, embedding.exponential)
+        self.stamp[np.setdiff1d(np.arange(n), candidates)] = OUT
+        self.cover = no_cover(embedding)
         self.store = ListStore(n, cache_entries)
         self.scratch = np.empty((2, _SCRATCH), dtype=np.int32)  # rows and quanta of a batch's lists
         self.bounds = Bounds(embedding, self.weight)

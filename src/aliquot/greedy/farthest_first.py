@@ -25,14 +25,16 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
+from aliquot.geometry import central
 from aliquot.greedy import farthest_first_loops as loops
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.greedy.sketches import Sketch, cheapest, principal
 from aliquot.greedy.workers import num_cores, torch_workers
-from aliquot.kernels import Features
 from aliquot.progress import Progress
+
+Points = Float[np.ndarray, "n d"]  # float32 or float64
 
 _FRONT = 2048  # points one round brings up to date
 _BLOCK, _TILE = 1024, 512  # points, at most, and centres of one product
@@ -42,12 +44,12 @@ _FIRST_LOOK, _GROWTH = 4096, 1.15  # picks made before the sketch is first chose
 
 
 def farthest_first(
-    points: Features, start: Int64[np.ndarray, " s"], k: int, workspace: Workspace | None = None
+    points: Points, start: Int64[np.ndarray, " s"], k: int, workspace: Workspace | None = None
 ) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
     """Choose k rows, `start` first, each of the others the farthest from all before it (Gonzalez 1985).
 
     Args:
-        points: one row each.
+        points: one row each; rescaled where their squares are too small or too large for float32.
         start: rows chosen already, at least one.
         k: rows to choose, those of `start` included.
         workspace: where and on what a long traversal runs. It keeps the bounds, for a deeper one to go on from.
@@ -77,9 +79,9 @@ def farthest_first(
     return traversal.indices, traversal.squared
 
 
-def most_central(points: Features) -> int:
-    """Return the row nearest to the mean of all, the lowest where several are."""
-    return int(np.argmin(_squared_norms(points, _mean(points))))
+def most_central(points: Points) -> int:
+    """Return the row nearest to the mean of all, the lowest where several are, in float64."""
+    return int(np.argmin(_squared_norms(points, points.mean(axis=0, dtype=np.float64))))
 
 
 class _Traversal:
@@ -89,24 +91,23 @@ class _Traversal:
     pool stands at a place, `place` where a row stands. All arrays go by place, but for `indices`.
     """
 
-    def __init__(self, points: Features, k: int, device: str, cell: np.ndarray | None) -> None:
+    def __init__(self, points: Points, k: int, device: str, cell: np.ndarray | None) -> None:
         n, d = points.shape
         # Distances do not see a shift, rounding does: products are taken of centred vectors, the shortest.
-        self.mean = _mean(points)
-        cell = _cells(points, self.mean, device) if cell is None else cell
+        self.centre, norms = _centre(points)
+        cell = _cells(points, self.centre, device) if cell is None else cell
         self.row = np.argsort(cell, kind="stable")
         self.place = np.argsort(self.row)
         self.points = points[self.row]
         self.cell = cell[self.row]
         self.first_of_cell = np.searchsorted(self.cell, np.arange(n + 1))
-        self.norms = _squared_norms(points, self.mean)[self.row]
-        # Twice what rounding may do to a product of d terms, and to its norms.
-        self.margin = 4 * (d + 8) * float(np.finfo(np.float32).eps) * float(self.norms.max())
+        # Less than the squared norms by twice what rounding may do to a product of d terms, and to its norms.
+        self.norms = (norms[self.row] * (1 - 4 * (d + 8) * float(np.finfo(np.float32).eps))).astype(np.float32)
         self.bound, self.seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
         self.indices, self.squared = np.zeros(k, dtype=np.int64), np.zeros(k)
         self.picked = self.given = 0
         # A device multiplies faster than the processor makes sketches.
-        self.sketch, self.next_look = Sketch(self.mean), _FIRST_LOOK if device == "cpu" else n
+        self.sketch, self.next_look = Sketch(self.centre), _FIRST_LOOK if device == "cpu" else n
         self.directions: np.ndarray | None = None  # the principal ones, once they are needed
         self.centres = torch.empty((k, d), device=device)  # as the sketch sees them
 
@@ -153,11 +154,11 @@ class _Traversal:
         """See as many dimensions as make the least work for this front."""
         self.next_look = int(_GROWTH * self.picked)
         if self.directions is None:
-            self.directions = principal(self.points, self.mean)
+            self.directions = principal(self.points, self.centre)
         some, centres = _evenly(front, 64), _evenly(self.place[self.indices[: self.picked]], 256)
         missed = max(1.0, float((self.picked - self.seen[front]).mean()))
-        points, pair = self.points[some], _PAIR + len(self.mean)
-        sketch = cheapest(self.mean, self.directions, points, self.bound[some], self.points[centres], missed, pair)
+        points, pair = self.points[some], _PAIR + len(self.centre)
+        sketch = cheapest(self.centre, self.directions, points, self.bound[some], self.points[centres], missed, pair)
         if sketch.width != self.sketch.width:
             self.sketch = sketch
             self.centres = torch.empty((len(self.indices), sketch.width), device=self.centres.device)
@@ -173,11 +174,11 @@ class _Traversal:
         live = front[self.bound[front] >= best_outside]
         live = live[np.argsort(self.row[live])]
         norms, bound, before = self.norms[live], self.bound[live], self.picked
-        vectors = torch.from_numpy(self.points[live] - self.mean).to(self.centres.device)
+        vectors = torch.from_numpy(Sketch(self.centre).of(self.points[live])).to(self.centres.device)
         between = torch.addmm(torch.from_numpy(norms).to(vectors.device), vectors, vectors.T, alpha=-2).cpu().numpy()
         end = loops.pick_among(
-            self.points[live], self.row[live], bound, between, norms - np.float32(self.margin),
-            best_outside, row_outside, self.indices, self.squared, before,
+            self.points[live], self.row[live], bound, between, norms, best_outside, row_outside,
+            self.indices, self.squared, before,
         )  # fmt: skip
         self.bound[live], self.seen[live] = bound, end
         self._lower_cells(before, end)
@@ -212,9 +213,7 @@ class _Traversal:
             missing = int(np.searchsorted(seen, part.stop))  # from there on, all have seen these
             product = self._product(points[:missing], part, buffer)
             centres = self.place[self.indices[part]]
-            loops.lower_close(
-                self.points, self.norms, block[:missing], centres, product, np.float32(self.margin), self.bound
-            )
+            loops.lower_close(self.points, self.norms, block[:missing], centres, product, self.bound)
 
     def _product(self, points: torch.Tensor, part: slice, buffer: Float32[np.ndarray, " b"]) -> np.ndarray:
         centres = self.centres[part]
@@ -237,20 +236,25 @@ def _evenly(rows: np.ndarray, num: int) -> np.ndarray:
     return rows[:: -(-len(rows) // num)]
 
 
-def _mean(points: Features) -> Float32[np.ndarray, " d"]:
-    return points.mean(axis=0, dtype=np.float64).astype(np.float32)
+def _centre(points: Points) -> tuple[Float32[np.ndarray, " d"], Float64[np.ndarray, " n"]]:
+    """Return the mean, or the median where outliers have moved that far off, and all squared distances from it."""
+    mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    median = central(points)
+    from_mean, from_median = _squared_norms(points, mean), _squared_norms(points, median)
+    return (median, from_median) if np.median(from_median) < 0.5 * np.median(from_mean) else (mean, from_mean)
 
 
-def _squared_norms(points: Features, mean: Float32[np.ndarray, " d"]) -> Float32[np.ndarray, " n"]:
+def _squared_norms(points: Points, centre: Float[np.ndarray, " d"]) -> Float64[np.ndarray, " n"]:
     blocks = np.array_split(points, -(-len(points) // _FRONT))
-    return np.concatenate([np.square(block - mean).sum(axis=1) for block in blocks])
+    return np.concatenate([np.square(block.astype(np.float64) - centre).sum(axis=1) for block in blocks])
 
 
-def _cells(points: Features, mean: Float32[np.ndarray, " d"], device: str) -> Int64[np.ndarray, " n"]:
+def _cells(points: Points, centre: Float32[np.ndarray, " d"], device: str) -> Int64[np.ndarray, " n"]:
     """Deal the points to the nearest of some of them. Which these are changes the time, never the result."""
     n = len(points)
-    anchors = points[np.random.default_rng(0).permutation(n)[: int(_CELLS_PER_ROOT * np.sqrt(n))]] - mean
+    see = Sketch(centre).of
+    anchors = see(points[np.random.default_rng(0).permutation(n)[: int(_CELLS_PER_ROOT * np.sqrt(n))]])
     offsets, right = torch.from_numpy(np.square(anchors).sum(axis=1)).to(device), torch.from_numpy(anchors.T).to(device)
     blocks = np.array_split(points, -(-n // _FRONT))
-    left = (torch.from_numpy(block - mean).to(device) for block in blocks)
+    left = (torch.from_numpy(see(block)).to(device) for block in blocks)
     return torch.cat([torch.addmm(offsets, block, right, alpha=-2).argmin(dim=1) for block in left]).cpu().numpy()

@@ -8,6 +8,7 @@ import numpy as np
 from aliquot.greedy.compiled import compiled, exceeding
 
 _EPS = float(np.finfo(np.float32).eps)
+_LEAST = np.float32(1e-36)  # squares below it are lost to float32
 
 
 @compiled
@@ -53,12 +54,12 @@ def lower_close(
     places: np.ndarray,
     centres: np.ndarray,
     product: np.ndarray,
-    margin: np.float32,
     bound: np.ndarray,
 ) -> None:
     """Lower the bounds of `places` to the distances from those centres that may be nearer, as their products say.
 
-    Centres at distance sqrt(bound) have x.c = (|x|^2 + |c|^2 - bound) / 2. The margin is for rounding, of both sides.
+    Centres at distance sqrt(bound) have x.c = (|x|^2 + |c|^2 - bound) / 2. The norms are squared, and lowered by what
+    rounding may do.
     """
     half = np.empty(len(centres), dtype=np.float32)
     for c in range(len(centres)):
@@ -66,12 +67,12 @@ def lower_close(
     found = np.empty(len(centres), dtype=np.uint32)
     for r in range(len(places)):
         i = places[r]
-        room = np.float32(0.5 * (bound[i] - norms[i] + margin))
+        room = np.float32(0.5 * (bound[i] - norms[i])) + _LEAST
         for p in range(exceeding(product[r], half, room, found)):
             c = int(found[p])
             if product[r, c] + room > half[c]:  # still, after those before it
                 _lower(bound, i, points, centres[c])
-                room = np.float32(0.5 * (bound[i] - norms[i] + margin))
+                room = np.float32(0.5 * (bound[i] - norms[i])) + _LEAST
 
 
 @compiled
@@ -117,6 +118,6 @@ def pick_among(
         bound[p] = -1.0
         picked += 1
         for i in range(len(rows)):
-            if between[p, i] + base[p] < bound[i]:
+            if between[p, i] + base[p] - _LEAST < bound[i]:
                 bound[i] = min(bound[i], _squared_distance(points, i, p))
     return picked

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from aliquot.greedy.compiled import compiled
-from aliquot.greedy.cover import no_cover, raise_all
+from aliquot.greedy.cover import no_cover_on_graph, raise_all
 from aliquot.greedy.lists import OUT, Lists, pick_from_lists, shrink_all
 from aliquot.greedy.neighbors import Neighbors
 from aliquot.greedy.quanta import ONE
@@ -33,7 +33,7 @@ def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection
     """
     n, picked = len(neighbors.rows), len(start)
     lists = _transposed(neighbors.rows, neighbors.quanta)
-    cover = no_cover(np.zeros(n, dtype=np.float32), exponential=True)
+    cover = no_cover_on_graph(n)
     for row in start.indices:
         listed = slice(lists.start[row], lists.start[row] + lists.length[row])
         raise_all(lists.rows[listed], lists.quanta[listed], cover)

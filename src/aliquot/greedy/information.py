@@ -145,10 +145,11 @@ class _Greedy:
                 self._screen(rows)
                 screened[rows] = True
         if best < _NOTHING:
-            if self.picked == 0:
+            if self.picked == 0 or best > 0:
                 warnings.warn(
-                    f"no prompt tells anything: no gain exceeds {_NOTHING:.0e} nats, so the selection is the order of "
-                    "the pool; lower strategy.sigma",
+                    f"no prompt tells anything after {self.picked} picks: no gain exceeds {_NOTHING:.0e} nats, so the "
+                    "rest of the selection is the order of the pool; lower strategy.sigma, or leave out prompts whose "
+                    "vectors are far longer than others",
                     stacklevel=2,
                 )
             self._fill()

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from aliquot.greedy.compiled import compiled, exceeding
-from aliquot.greedy.quanta import ONE, quanta_of, s_of
+from aliquot.greedy.exact import exact_quanta, is_doubtful
+from aliquot.greedy.quanta import ONE, comparison_margin, quanta_of, s_of
+from aliquot.kernels import Differences
 
 #: The similarity of a prompt to itself: more than that of any other.
 SELF = int(ONE) + 1
@@ -24,14 +26,21 @@ class Best(NamedTuple):
     Args:
         keys: of neighbours, in no order, with room for more than m.
         length: how many keys a row has.
-        floor: the `s` a pair has to exceed to be looked at; -inf until a row has m keys.
+        floor: the `s` a pair has to exceed to be looked at; that of the least similarity until a row has m keys.
         margin: by how much floors stay below the m-th similarity, for the rounding of their comparison.
     """
 
     keys: np.ndarray
     length: np.ndarray
     floor: np.ndarray
-    margin: np.float32
+    margin: np.ndarray
+
+
+def no_best(bias: np.ndarray, room: int, exponential: bool) -> Best:
+    """Return the best of rows with these biases before any pair was seen, with room for so many keys of each."""
+    margin = comparison_margin(bias)
+    floor = s_of(np.float32(1 if exponential else 0), exponential) - margin
+    return Best(np.empty((len(bias), room), dtype=np.int64), np.zeros(len(bias), dtype=np.int64), floor, margin)
 
 
 @compiled
@@ -46,7 +55,18 @@ def _cut_back(r: int, m: int, exponential: bool, best: Best) -> None:
     keys[:m] = np.partition(keys[:length], length - m)[length - m :]
     best.length[r] = m
     quanta = np.float32(min(keys[:m].min() >> 32, ONE))
-    best.floor[r] = s_of(quanta, exponential) - best.margin
+    best.floor[r] = s_of(quanta, exponential) - best.margin[r]
+
+
+@compiled
+def _similarity(row: int, column: int, s: np.float32, bias: np.ndarray, exponential: bool, exact: Differences) -> int:
+    """Return the similarity of two rows in quanta, `SELF` of a row with itself."""
+    if column == row:
+        return SELF
+    quanta = quanta_of(s, exponential)
+    if quanta > 0 and is_doubtful(s, bias[row], bias[column], exact):
+        quanta = exact_quanta(row, column, exponential, exact)
+    return int(quanta)
 
 
 @compiled
@@ -54,9 +74,9 @@ def keep_best(
     product: np.ndarray,
     rows: np.ndarray,
     first_column: int,
-    row_bias: np.ndarray,
-    column_bias: np.ndarray,
+    bias: np.ndarray,
     exponential: bool,
+    exact: Differences,
     m: int,
     best: Best,
 ) -> None:
@@ -66,21 +86,21 @@ def keep_best(
         product: inner products of the rows with those of the pool.
         rows: of the pool.
         first_column: the first pool row in this tile.
-        row_bias, column_bias: b of both.
-        exponential: of the embedding.
+        bias, exponential, exact: of the embedding.
         m: neighbours wanted.
         best: changed in place.
     """
+    column_bias = bias[first_column : first_column + product.shape[1]]
     found = np.empty(len(column_bias), dtype=np.uint32)
     limit = -column_bias
     for r in range(len(rows)):
-        s, b = product[r], row_bias[r]
+        s, b = product[r], bias[rows[r]]
         num_found = exceeding(s, limit, b - best.floor[r], found)
         for p in range(num_found):
             value = s[found[p]] + (b + column_bias[found[p]])
             if value > best.floor[r]:  # which may have risen since
                 column = first_column + int(found[p])
-                quanta = SELF if column == rows[r] else int(quanta_of(value, exponential))
+                quanta = _similarity(rows[r], column, value, bias, exponential, exact)
                 if quanta > 0:
                     best.keys[r, best.length[r]] = _key(quanta, column)
                     best.length[r] += 1
@@ -110,7 +130,9 @@ def write_found(
     squared: np.ndarray,
     searched: np.ndarray,
     offset: np.ndarray,
+    bias: np.ndarray,
     exponential: bool,
+    exact: Differences,
     rows: np.ndarray,
     quanta: np.ndarray,
 ) -> None:
@@ -123,7 +145,7 @@ def write_found(
             column = columns[r, p]
             if column >= 0 and column != searched[r]:
                 s = offset[searched[r]] + offset[column] - np.float32(0.5) * squared[r, p]
-                similar = int(quanta_of(s, exponential))
+                similar = _similarity(searched[r], column, s, bias, exponential, exact)
                 if similar > 0:
                     keys[length] = _key(similar, column)
                     length += 1

@@ -17,7 +17,8 @@ from jaxtyping import Int32, Int64
 
 from aliquot.greedy import neighbor_loops as loops
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.quanta import ONE, comparison_margin
+from aliquot.greedy.exact import exact_s_of_pairs, for_loops
+from aliquot.greedy.quanta import ONE
 from aliquot.greedy.workers import full_precision, numpy_workers
 from aliquot.kernels import Embedding
 from aliquot.progress import Progress
@@ -102,21 +103,16 @@ def _side_by_side(unit: Callable[[Rows, Neighbors], None], m: int) -> Search:
 
 def tile_search(embedding: Embedding, m: int) -> Search:
     """Compare all pairs on the cores of this machine."""
-    z, bias = embedding.vectors, embedding.bias
-    margin = comparison_margin(bias)
+    z, bias, exact = embedding.vectors, embedding.bias, for_loops(embedding.exact)
 
     def unit(rows: Rows, found: Neighbors) -> None:
-        size = len(rows)
-        floor = np.full(size, -np.inf, dtype=np.float32)
-        best = loops.Best(np.empty((size, m + _ROOM), dtype=np.int64), np.zeros(size, dtype=np.int64), floor, margin)
+        best = loops.no_best(bias[rows], m + _ROOM, embedding.exponential)
         # Always _UNIT rows: products of another shape round differently, and equal prompts would not tie.
         left, buffer = z[np.resize(rows, _UNIT)], np.empty(_UNIT * _WIDTH, dtype=np.float32)
         for a in range(0, len(z), _WIDTH):
             right = z[a : a + _WIDTH]
             product = np.matmul(left, right.T, out=buffer[: _UNIT * len(right)].reshape(_UNIT, -1))
-            loops.keep_best(
-                product, rows, a, bias[rows], bias[a : a + _WIDTH], embedding.exponential, m, best
-            )  # fmt: skip
+            loops.keep_best(product, rows, a, bias, embedding.exponential, exact, m, best)
         loops.write_best(best, found.rows, found.quanta)
 
     return _side_by_side(unit, m)
@@ -131,6 +127,7 @@ def device_search(embedding: Embedding, m: int, device: str) -> Search:
         best = torch.zeros((len(rows), 0), dtype=torch.int64, device=device)
         for columns in pool.split(_DEVICE_WIDTH):
             s = z[rows] @ z[columns].T + (bias[rows, None] + bias[columns])
+            _correct(s, rows, columns, bias, embedding)
             w = torch.exp2(s.clamp(max=0)) if embedding.exponential else s.clamp(0, 1)
             quanta = (w * float(ONE)).long()
             quanta += 2 * (rows[:, None] == columns)  # itself before those as similar
@@ -148,6 +145,18 @@ def device_search(embedding: Embedding, m: int, device: str) -> Search:
     return search
 
 
+def _correct(
+    s: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor, embedding: Embedding
+) -> None:
+    """Replace the `s` of doubtful pairs, unless it rules out a similarity."""
+    exact = embedding.exact
+    doubtful = (bias[rows, None] < exact.far) | (bias[columns] < exact.far) | (s > exact.close)
+    at = (doubtful & (s > (-31 if embedding.exponential else 0))).nonzero(as_tuple=True)
+    pairs = rows[at[0]].cpu().numpy(), columns[at[1]].cpu().numpy()
+    found = exact_s_of_pairs(*pairs, embedding.exponential, for_loops(exact))
+    s[at] = torch.from_numpy(found).to(s)
+
+
 def cell_search(embedding: Embedding, m: int) -> tuple[Search, Rows]:
     """Compare prompts with those in cells nearby. Returned beside is the order of rows that it is fastest in."""
     import faiss
@@ -161,12 +170,14 @@ def cell_search(embedding: Embedding, m: int) -> tuple[Search, Rows]:
     index.nprobe = _PROBES
     # s = c_i + c_j - d^2 / 2; with the kernels there are, the most similar prompts are the nearest.
     half_norms = 0.5 * np.einsum("nd,nd->n", embedding.vectors, embedding.vectors, dtype=np.float64)
-    offset = (half_norms + embedding.bias).astype(np.float32)
+    offset, exact = (half_norms + embedding.bias).astype(np.float32), for_loops(embedding.exact)
 
     def unit(rows: Rows, found: Neighbors) -> None:
         faiss.omp_set_num_threads(1)  # of this thread: those of faiss itself wait for the slowest at every turn
         squared, columns = index.search(embedding.vectors[rows], m)
-        loops.write_found(columns, squared, rows, offset, embedding.exponential, found.rows, found.quanta)
+        loops.write_found(
+            columns, squared, rows, offset, embedding.bias, embedding.exponential, exact, found.rows, found.quanta
+        )
 
     lists = index.invlists
     cells = [faiss.rev_swig_ptr(lists.get_ids(c), lists.list_size(c)) for c in range(index.nlist) if lists.list_size(c)]

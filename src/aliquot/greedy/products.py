@@ -129,9 +129,7 @@ class HostPasses:
                 rows = batch[some]
                 for a, product in _products(self._unit(rows), self._z, first, first + _TASK * WIDTH):
                     lengths = found.lengths[some, a // WIDTH]
-                    num = tiles.scan_tile(
-                        product[: len(rows)], a, self._bias[rows], cover, weight, gains[some], lengths, *own
-                    )
+                    num = tiles.scan_tile(product[: len(rows)], a, rows, cover, weight, gains[some], lengths, *own)
                     at = keep(num)
                     if at is None:
                         lengths[lengths > 0] = -1
@@ -149,7 +147,7 @@ class HostPasses:
             for unit in range(0, len(chosen), UNIT):
                 rows = chosen[unit : unit + UNIT]
                 for a, product in _products(self._unit(rows), self._z, first, first + _TASK * WIDTH):
-                    tiles.raise_tile(product[: len(rows)], a, self._bias[rows], cover)
+                    tiles.raise_tile(product[: len(rows)], a, rows, cover)
 
         list(self._workers.map(task, range(0, len(self._z), _TASK * WIDTH)))
 

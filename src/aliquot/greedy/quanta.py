@@ -7,18 +7,21 @@ and the similarity as an int32 number of quanta, where sums have to be exact.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
 
 from aliquot.greedy.compiled import compiled
-from aliquot.kernels import Embedding
+from aliquot.greedy.exact import exact_quanta, is_doubtful, needs_exact
+from aliquot.kernels import Differences, Embedding
 
 ONE = np.int32(1 << 30)  # similarity 1 in quanta
 _LOG_ONE = np.float32(30)
 _SCALE = np.float32(1 << 30)
 # Taylor series of 2^x, for |x| <= 1/2 as exact as float32.
 _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(math.log(2) ** i / math.factorial(i)) for i in range(8))
+_LEAST_MARGIN, _OF_BIAS = np.float32(1e-5), np.float32(8 * float(np.finfo(np.float32).eps))
 _SUM = 1 << 32  # of the integer weights: with 2^30 quanta, sums stay below 2^62
 
 
@@ -53,22 +56,29 @@ def similarity_of(s: np.float32, exponential: bool) -> np.float32:
 
 
 @compiled
-def quanta_of_all(s: np.ndarray, exponential: bool) -> np.ndarray:
-    """Return the similarities of many `s` in quanta."""
-    quanta = np.empty(len(s), dtype=np.int32)
-    for p in range(len(s)):
-        quanta[p] = quanta_of(s[p], exponential)
-    return quanta
-
-
-@compiled
 def quanta_of_tile(
-    product: np.ndarray, row_bias: np.ndarray, column_bias: np.ndarray, exponential: bool, quanta: np.ndarray
+    product: np.ndarray,
+    rows: np.ndarray,
+    first_column: int,
+    bias: np.ndarray,
+    exponential: bool,
+    exact: Differences,
+    quanta: np.ndarray,
 ) -> None:
-    """Write the similarities of a tile of products; rows of the product beyond those of `quanta` are padding."""
+    """Write the similarities of a tile of products of `rows` with the rows of the pool from `first_column` on.
+
+    Rows of the product beyond those of `quanta` are padding.
+    """
+    column_bias = bias[first_column : first_column + quanta.shape[1]]
     for r in range(quanta.shape[0]):
+        row = int(rows[r])
+        b = bias[row]
         for c in range(quanta.shape[1]):
-            quanta[r, c] = quanta_of(product[r, c] + (row_bias[r] + column_bias[c]), exponential)
+            quanta[r, c] = quanta_of(product[r, c] + (b + column_bias[c]), exponential)
+        if needs_exact(b, column_bias, exact):
+            for c in range(quanta.shape[1]):
+                if quanta[r, c] > 0 and is_doubtful(product[r, c] + (b + column_bias[c]), b, column_bias[c], exact):
+                    quanta[r, c] = exact_quanta(row, first_column + c, exponential, exact)
 
 
 def integer_weights(weights: np.ndarray | None) -> tuple[np.ndarray | None, float]:
@@ -90,12 +100,17 @@ def integer_weights(weights: np.ndarray | None) -> tuple[np.ndarray | None, floa
 
 
 def rounding(embedding: Embedding) -> float:
-    """Return how far a similarity from one product may lie from that of another, of other rounding."""
-    squared = max(1.0, 2 * float(np.abs(embedding.bias).max()))
+    """Return how far a similarity from one product may lie above that of another, of other rounding, or of none."""
+    near = embedding.bias[embedding.bias >= embedding.exact.far]  # products of far rows are upper bounds
+    squared = max(1.0, 2 * float(np.abs(near).max(initial=0)))
     s = 8 * float(np.finfo(np.float32).eps) * squared
     return min(1.0, 2**-20 + (2 ** min(s, 1.0) - 1 if embedding.exponential else s))
 
 
-def comparison_margin(bias: np.ndarray) -> np.float32:
-    """Return by how much a limit on `s - bias` has to stay below what it stands for, for the rounding of sums."""
-    return np.float32(1e-5 + 8 * np.finfo(np.float32).eps * np.abs(bias).max())
+@compiled
+def comparison_margin(bias: Any) -> Any:
+    """Return by how much a limit on `s - bias` has to stay below what it stands for, for the rounding of sums.
+
+    Rows whose biases differ much have no similarity, so that the bias of one of them is enough; or an array of it.
+    """
+    return _LEAST_MARGIN + _OF_BIAS * np.abs(bias)

@@ -13,6 +13,7 @@ from jaxtyping import Int32, Int64
 
 from aliquot.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.greedy.compiled import compiled
+from aliquot.greedy.exact import for_loops
 from aliquot.greedy.quanta import ONE, quanta_of_tile
 from aliquot.greedy.workers import numpy_workers
 from aliquot.kernels import Embedding
@@ -51,7 +52,7 @@ class _Stochastic:
         self, embedding: Embedding, start: Selection, k: int, size: int, seed: int, workers: ThreadPoolExecutor
     ) -> None:
         self.embedding, self.start, self.size, self.seed = embedding, start, size, seed
-        self.workers = workers
+        self.workers, self.exact = workers, for_loops(embedding.exact)
         self.n = len(embedding)
         self.cover = np.zeros(self.n, dtype=np.int32)
         self.chosen = np.zeros(self.n, dtype=bool)
@@ -122,9 +123,8 @@ class _Stochastic:
 
         def tile(first: int) -> None:
             columns = slice(first, first + _WIDTH)
-            quanta_of_tile(
-                left @ z[columns].T, bias[rows], bias[columns], self.embedding.exponential, similar[:, columns]
-            )
+            product = left @ z[columns].T
+            quanta_of_tile(product, rows, first, bias, self.embedding.exponential, self.exact, similar[:, columns])
 
         list(self.workers.map(tile, range(0, self.n, _WIDTH)))
         return similar

@@ -1,7 +1,8 @@
 """The inner loops over tiles of inner products, compiled by numba.
 
 A tile holds inner products of some candidates (its rows) with some rows of the pool (its columns). With the biases
-added it is `s` (see `kernels`), of which few pairs beat the cover; only these are turned into similarities.
+added it is `s` (see `kernels`), of which few pairs beat the cover; only these are turned into similarities, and the
+doubtful ones among them into exact ones (see `exact`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 
 from aliquot.greedy.compiled import compiled, exceeding
 from aliquot.greedy.cover import Cover, raise_one
+from aliquot.greedy.exact import exact_quanta, is_doubtful, needs_exact
 from aliquot.greedy.quanta import quanta_of, similarity_of
 
 
@@ -18,7 +20,7 @@ from aliquot.greedy.quanta import quanta_of, similarity_of
 def scan_tile(
     product: np.ndarray,
     first_row: int,
-    candidate_bias: np.ndarray,
+    candidates: np.ndarray,
     cover: Cover,
     weight: np.ndarray | None,
     gains: np.ndarray,
@@ -31,7 +33,7 @@ def scan_tile(
     Args:
         product: inner products of the candidates with the pool rows from `first_row` on.
         first_row: the first row of the pool in this tile.
-        candidate_bias: b of the candidates.
+        candidates: their rows of the pool.
         cover: of the whole pool.
         weight: of the pool rows; None where all are 1.
         gains: of the candidates so far, added to.
@@ -49,12 +51,18 @@ def scan_tile(
     value, similarity = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.int32)
     end = np.uint64(0)
     for r in range(product.shape[0]):
-        s, b = product[r], candidate_bias[r]
+        s, j = product[r], int(candidates[r])
+        b = cover.bias[j]
         num_found = exceeding(s, limit, b, found)
         for p in range(num_found):
             value[p] = s[found[p]] + (b + bias[found[p]])
         for p in range(num_found):
             similarity[p] = quanta_of(value[p], cover.exponential)
+        if num_found and needs_exact(b, bias, cover.exact):
+            for p in range(num_found):
+                c = int(found[p])
+                if similarity[p] > covered[c] and is_doubtful(value[p], b, bias[c], cover.exact):
+                    similarity[p] = exact_quanta(first_row + c, j, cover.exponential, cover.exact)
         gain, start = np.int64(0), end
         for p in range(num_found):
             over = max(similarity[p] - covered[found[p]], 0)
@@ -67,24 +75,42 @@ def scan_tile(
 
 
 @compiled
-def raise_tile(product: np.ndarray, first_row: int, candidate_bias: np.ndarray, cover: Cover) -> None:
-    """Raise the cover of the tile's pool rows to their similarities with the rows of the product."""
+def raise_tile(product: np.ndarray, first_row: int, chosen: np.ndarray, cover: Cover) -> None:
+    """Raise the cover of the tile's pool rows to their similarities with the chosen ones, the rows of the product."""
     width = product.shape[1]
     limit = cover.limit[first_row : first_row + width]
     found = np.empty(width, dtype=np.uint32)
     for r in range(product.shape[0]):
-        num_found = exceeding(product[r], limit, candidate_bias[r], found)
+        j = int(chosen[r])
+        b = cover.bias[j]
+        num_found = exceeding(product[r], limit, b, found)
         for p in range(num_found):
-            i = first_row + found[p]
-            quanta = quanta_of(product[r, found[p]] + (candidate_bias[r] + cover.bias[i]), cover.exponential)
-            raise_one(i, quanta, cover)
+            i = first_row + int(found[p])
+            raise_one(i, _quanta(i, j, product[r, found[p]] + (b + cover.bias[i]), cover), cover)
+
+
+@compiled
+def raise_pairs(chosen: np.ndarray, pool_rows: np.ndarray, s: np.ndarray, cover: Cover) -> None:
+    """Do what `raise_tile` does with pairs found elsewhere."""
+    for p in range(len(s)):
+        raise_one(pool_rows[p], _quanta(pool_rows[p], chosen[p], s[p], cover), cover)
+
+
+@compiled
+def _quanta(i: int, j: int, s: np.float32, cover: Cover) -> np.int32:
+    """Return the similarity of row i with candidate j; if that does not exceed the cover, any value that does not."""
+    quanta = quanta_of(s, cover.exponential)
+    if quanta > cover.quanta[i] and is_doubtful(s, cover.bias[j], cover.bias[i], cover.exact):
+        return exact_quanta(i, j, cover.exponential, cover.exact)
+    return quanta
 
 
 @compiled
 def count_pairs(
-    candidates: np.ndarray,
+    places: np.ndarray,
     pool_rows: np.ndarray,
     s: np.ndarray,
+    candidates: np.ndarray,
     cover: Cover,
     weight: np.ndarray | None,
     gains: np.ndarray,
@@ -92,15 +118,15 @@ def count_pairs(
     rows: np.ndarray,
     quanta: np.ndarray,
 ) -> int:
-    """Do what `scan_tile` does with pairs found elsewhere, given candidate after candidate.
+    """Do what `scan_tile` does with pairs found elsewhere, given by the candidate's place, place after place.
 
     Where `rows` has no room for all of them, every candidate with pairs gets length -1.
     """
     fits = len(s) <= len(rows)
     end = 0
     for p in range(len(s)):
-        i, c = pool_rows[p], candidates[p]
-        similarity = quanta_of(s[p], cover.exponential)
+        i, c = pool_rows[p], places[p]
+        similarity = _quanta(i, int(candidates[c]), s[p], cover)
         over = similarity - cover.quanta[i]
         if over > 0:
             gains[c] += over if weight is None else over * weight[i]

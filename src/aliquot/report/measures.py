@@ -1,6 +1,7 @@
 """What can be said of a choice of prompts: its tasks, lengths, coverage, redundancy, overlap; and of scores.
 
-Distances are Euclidean, between features. Whatever would take the whole pool times the whole choice is measured on a
+Distances are Euclidean, between features: the nearest row is found by float64 products, and how far it is by
+differences. Whatever would take the whole pool times the whole choice is measured on a
 sample, drawn with a fixed seed.
 """
 
@@ -11,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from aliquot.geometry import central
 from aliquot.types import Scores
 from aliquot.uncertainty import ResponseUncertainty
 
 Rows = Int64[np.ndarray, " k"]
 Features = Float32[np.ndarray, "n d"]
 
-_ROUNDING = 8 * float(np.finfo(np.float32).eps)  # of a squared distance, relative to a squared norm
 _BLOCK = 256  # rows of a sample whose distances to the whole pool are held at once
 #: The measures of `aliquot.uncertainty` under the names of the strategies that pick by them.
 UNCERTAINTIES = {
@@ -51,35 +52,39 @@ def jaccard(choices: Sequence[Rows]) -> Float64[np.ndarray, "a a"]:
 
 def distances_to_nearest(features: Features, sample: Rows, choices: Sequence[Rows]) -> Float64[np.ndarray, "a m"]:
     """Return how far each sampled row is from the nearest row of each choice."""
-    norms = np.einsum("nd,nd->n", features, features)
+    x, norms = _centred(features)
     nearest = np.empty((len(choices), len(sample)))
     for start in range(0, len(sample), _BLOCK):
         rows = sample[start : start + _BLOCK]
-        squared = features @ features[rows].T  # a row of the pool is a row here: choices take whole rows
+        squared = x @ x[rows].T  # a row of the pool is a row here: choices take whole rows
         squared *= -2.0
         squared += norms[:, None]
         for choice, found in zip(choices, nearest, strict=True):
-            found[start : start + _BLOCK] = squared[choice].min(axis=0)
-        nearest[:, start : start + _BLOCK] = _cleared(nearest[:, start : start + _BLOCK] + norms[rows], norms[rows])
-    return np.sqrt(nearest)
+            found[start : start + _BLOCK] = _distances(features, rows, choice[squared[choice].argmin(axis=0)])
+    return nearest
 
 
 def distances_within(features: Features, choice: Rows, sample: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
     """Return how far each sampled position of a choice is from the nearest other row of the choice."""
     chosen = features[choice]
-    norms = np.einsum("kd,kd->k", chosen, chosen)
+    x, norms = _centred(chosen)
     nearest = np.empty(len(sample))
     for start in range(0, len(sample), _BLOCK):
         positions = sample[start : start + _BLOCK]
-        squared = norms[None] + norms[positions, None] - 2.0 * (chosen[positions] @ chosen.T)
+        squared = norms - 2.0 * (x[positions] @ x.T)
         squared[np.arange(len(positions)), positions] = np.inf
-        nearest[start : start + _BLOCK] = _cleared(squared.min(axis=1), norms[positions])
-    return np.sqrt(nearest)
+        nearest[start : start + _BLOCK] = _distances(chosen, positions, squared.argmin(axis=1))
+    return nearest
 
 
-def _cleared(squared: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """Call distances zero that are closer to it than float32 products can tell."""
-    return np.where(squared < _ROUNDING * norms, 0.0, squared)
+def _centred(features: Features) -> tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, " n"]]:
+    """Return the features around a centre that outliers do not move, and their squared norms."""
+    x = features.astype(np.float64) - central(features)
+    return x, np.einsum("nd,nd->n", x, x)
+
+
+def _distances(features: Features, rows: np.ndarray, others: np.ndarray) -> Float64[np.ndarray, " m"]:
+    return np.linalg.norm(features[rows].astype(np.float64) - features[others], axis=1)
 
 
 def duplicate_share(labels: Int64[np.ndarray, " n"], choice: Rows) -> float:
@@ -90,7 +95,7 @@ def duplicate_share(labels: Int64[np.ndarray, " n"], choice: Rows) -> float:
 
 def typical_distance(features: Features, rows: Rows) -> float:
     """Return the median distance of neighbours in a shuffled sample; 1 where no two differ."""
-    distances = np.linalg.norm(features[rows[1:]] - features[rows[:-1]], axis=1)
+    distances = _distances(features, rows[1:], rows[:-1])
     return float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
 
 

@@ -28,6 +28,7 @@ class Coverage(Greedy):
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     nested: ClassVar[bool] = False
+    version: ClassVar[int] = 2
 
     passes: int = 5
     seed: int = 0

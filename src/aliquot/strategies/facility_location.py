@@ -29,6 +29,7 @@ class FacilityLocation(Greedy):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
+    version: ClassVar[int] = 2
 
     kernel: Kernel = field(default_factory=RBF)
     mode: Mode = field(default_factory=Exact)

@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from aliquot.geometry import exact_unit_rows, rescaled
 from aliquot.greedy.checkpoint import Workspace
-from aliquot.kernels import Features, unit_rows
 from aliquot.strategies.base import Greedy
 from aliquot.types import Pool, Scores, Selection
+
+_TINY = 2.0**-40  # features; smaller ones are rescaled, because products and filters are float32
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class KCenter(Greedy):
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     nested: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     metric: str = "euclidean"
     first: str | int = "medoid"
@@ -56,14 +58,18 @@ class KCenter(Greedy):
 
         assert scores is not None
         cosine = self.metric == "cosine"
-        points = unit_rows(scores.features) if cosine else np.ascontiguousarray(scores.features, dtype=np.float32)
+        points, power = np.ascontiguousarray(scores.features, dtype=np.float32), 0
+        if cosine:
+            points = exact_unit_rows(points)
+        else:
+            points, power = rescaled(points, _TINY)
         begin = start.indices if len(start) else np.array([self._first_row(pool, points)])
         indices, squared = farthest_first(points, begin, k, workspace)
-        gains = squared / 2 if cosine else np.sqrt(squared)  # on unit vectors, d^2 = 2 (1 - cos)
+        gains = squared / 2 if cosine else np.ldexp(np.sqrt(squared), -power)  # on unit vectors, d^2 = 2 (1 - cos)
         gains[: len(start)] = start.gains
         return Selection(indices, gains)
 
-    def _first_row(self, pool: Pool, points: Features) -> int:
+    def _first_row(self, pool: Pool, points: np.ndarray) -> int:
         from aliquot.greedy.farthest_first import most_central
 
         if self.first == "medoid":

@@ -38,6 +38,7 @@ class TaskDiversity:
     """
 
     nested: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     groups: str = "tasks"
     quotas: str = "uniform"

@@ -31,6 +31,7 @@ class WeightedFacilityLocation(Greedy):
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "tokens"})
     nested: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     kernel: Kernel = field(default_factory=RBF)
     uncertainty: ResponseUncertainty = field(default_factory=ResponseUncertainty)
