@@ -7,7 +7,7 @@
 The demo benchmarks ask the same number of questions of each of their cells: the 27 tasks of `demo_bbh`, and the 171
 pairs of subject and attribute of `demo_mmlu`. Each cell is also a task label of the pool. This weighs every question by
 the share that its label has in the pool, so that what is frequent there counts as much here, and compares again.
-Few frequent cells carry most of the weight then, so intervals are wide.
+Few frequent cells carry most of the weight then, and intervals are wide: the effective number of cells is printed too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from aliquot.report import numbers
 from aliquot.report.numbers import percent, percent_interval, points, points_interval, with_interval
 from aliquot.report.reading import read_studies
-from aliquot.report.statistics import Estimate, Resampling, draws, estimate, mean, summarise
+from aliquot.report.statistics import Estimate, Resampling, draws, estimate, mean, p_value, summarise
 from aliquot.report.study import Cell
 from aliquot.sources import locate
 
@@ -46,8 +47,8 @@ def pool_shares() -> dict[str, float]:
     return {label: number / counts.total() for label, number in counts.items()}
 
 
-def compare(ours: Cell, theirs: Cell | None, benchmark: str, weights: np.ndarray) -> Estimate:
-    """Return the weighted score of a cell, or its difference from another's."""
+def compare(ours: Cell, theirs: Cell | None, benchmark: str, weights: np.ndarray) -> tuple[Estimate, float | None]:
+    """Return the weighted score of a cell, or its difference from another's, and the p-value of no difference."""
 
     def weighted(values: np.ndarray) -> np.ndarray:
         """Give every question a value of which the plain mean and its variance are those of the weighted mean."""
@@ -57,11 +58,13 @@ def compare(ours: Cell, theirs: Cell | None, benchmark: str, weights: np.ndarray
     sides = [weighted(cell.correct[benchmark]) for cell in (ours, theirs) if cell is not None]
     resampling = Resampling(np.stack([values.mean(axis=0) for values in sides]).astype(np.float32))
     names = [cell.replicates for cell in (ours, theirs) if cell is not None]
-    samples = [summarise(v, n, f"side {i}", {i: 1.0}) for i, (v, n) in enumerate(zip(sides, names, strict=True))]
+    owners = [cell.arm.name for cell in (ours, theirs) if cell is not None]
+    samples = [
+        summarise(v, n, owner, {i: 1.0}) for i, (v, n, owner) in enumerate(zip(sides, names, owners, strict=True))
+    ]
     value = mean(*samples)
-    return estimate(
-        value, draws(value, *(resampling.draw(sample) for sample in samples)), least=-1.0 if theirs else 0.0
-    )
+    drawn = [resampling.draw(sample) for sample in samples]
+    return estimate(value, draws(value, *drawn), least=-1.0 if theirs else 0.0), p_value(value)
 
 
 def main() -> None:
@@ -70,7 +73,9 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("outputs"))
     study = read_studies(parser.parse_args().store)[0]
     share = pool_shares()
-    table = Table("benchmark", "questions count", "budget", "strategy", "seeds", "score, %", "minus random, points")
+    table = Table(
+        "benchmark", "questions count", "budget", "strategy", "seeds", "score, %", "minus random, points", "p"
+    )
     for benchmark in study.benchmarks:
         labels = cells_of(benchmark)
         weighings = {
@@ -78,22 +83,26 @@ def main() -> None:
             "by the pool's shares": np.array([share[label] for label in labels]),
         }
         for name, weights in weighings.items():
+            by_cell = np.array([weights[np.array(labels) == label].sum() for label in dict.fromkeys(labels)])
+            effective = by_cell.sum() ** 2 / np.square(by_cell).sum()
             for budget in sorted({cell.budget for cell in study.cells}):
                 cells = [cell for cell in study.cells if cell.budget == budget]
                 random = next((cell for cell in cells if cell.arm.strategy == "random"), None)
                 for cell in cells if len(cells) > 1 else []:
-                    score = compare(cell, None, benchmark, weights)
-                    difference = compare(cell, random, benchmark, weights) if cell is not random and random else None
+                    score, _ = compare(cell, None, benchmark, weights)
+                    compared = random is not None and cell is not random
+                    difference, p = compare(cell, random, benchmark, weights) if compared else (None, None)
                     table.add_row(
                         benchmark,
-                        name,
+                        f"{name}: {effective:.1f} cells",
                         f"{budget:,}",
                         cell.arm.name,
                         str(len(cell.replicates)),
                         with_interval(percent(score), percent_interval(score)),
                         with_interval(points(difference), points_interval(difference)) if difference else "",
+                        numbers.p_value(p) if difference else "",
                     )
-    Console(width=150).print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ A family is what one benchmark of a study compares: 15 strategies at 4 budgets w
 correction. Answers are right or wrong: with probability Phi(level + seed + question), where questions are as hard as in
 a probit model of unit variance and three quarters of that is shared by all cells, and seeds move the level by a normal
 error of the given spread (0.1 is about 3 points of accuracy). A family is wrong if a single one of its 60 null
-differences is called reliable; that is to happen in at most 5 % of families. Power is the share of 60 true differences
-that are found. "before": the test that the report had before, with the degrees of freedom of its 95 % intervals.
+differences is called reliable; Holm's correction aims at 5 % of families. Power is the share of 60 true differences
+that are found. "before": the test that the report had before, with Welch's degrees of freedom over the share of the
+seeds in the variance.
 """
 
 from __future__ import annotations
@@ -55,10 +56,17 @@ def found_reliable(differences: list[Mean]) -> int:
     return sum(p < LEVEL for p in holm(p_values))
 
 
-def found_before(differences: list[Mean]) -> int:
-    """Return how many the report called reliable when its test had the degrees of freedom of its intervals."""
-    known = [d for d in differences if d.stderr > 0]
-    p_values = [float(2 * stdtr(d.dof_of_interval, -abs(d.value) / d.stderr)) for d in known]
+def found_before(differences: list[Mean], seeds: tuple[int, int]) -> int:
+    """Return how many the report called reliable before."""
+
+    def dof(difference: Mean) -> float:
+        random, ours = seeds
+        total = sum(difference.seeds)
+        welch = total**2 / sum(v**2 / (n - 1) for v, n in zip(difference.seeds, (ours, random), strict=True))
+        return welch * (difference.questions + total) / total
+
+    known = [d for d in differences if d.stderr > 0 and sum(d.seeds) > 0]
+    p_values = [float(2 * stdtr(dof(d), -abs(d.value) / d.stderr)) for d in known]
     return sum(p < LEVEL for p in holm(p_values))
 
 
@@ -70,7 +78,7 @@ def count(
     counts: list[tuple[int, int]] = []
     for _ in range(families):
         differences = list(family(rng, seeds, spreads, questions, gain))
-        counts.append((found_reliable(differences), found_before(differences)))
+        counts.append((found_reliable(differences), found_before(differences, seeds)))
     return np.array(counts)
 
 

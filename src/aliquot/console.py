@@ -129,7 +129,7 @@ def _scores(run: RunRecord) -> Table:
     base = {metric.name: metric for metric in run.base}
     for metric in run.finetuned:
         before = base[metric.name]
-        change = gain(before.value, metric.value, metric.stderr)
+        change = gain(before, metric)
         table.add_row(metric.name, _percent(before), _percent(metric), change, f"{metric.num_questions:,}")
     return table
 

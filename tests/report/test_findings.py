@@ -126,11 +126,12 @@ def test_seeds_that_agree_by_chance_leave_an_interval_of_the_questions(study):
         values = {name: np.stack([rng.permutation(v[0]) for _ in v]) for name, v in cell.correct.items()}
         return replace(cell, correct=values)
 
-    for finding in find(with_cells(study, agree)).findings:
-        assert finding.score.low < finding.score.value < finding.score.high
-        assert finding.score.stderr > 0
-        if finding.comparison and finding.comparison.difference.value:
-            assert finding.comparison.p < 1
+    for count in (2, 3, 5):  # the means of three or five differ in the last bit
+        for finding in find(with_cells(study, lambda cell, count=count: rows(agree(cell), count))).findings:
+            assert finding.score.high - finding.score.low > 0.01
+            if finding.comparison:
+                assert finding.comparison.difference.stderr > 0.005
+                assert finding.comparison.p > 1e-6
 
 
 def test_no_interval_has_no_width_and_no_p_comes_of_nothing(study):
@@ -142,6 +143,30 @@ def test_no_interval_has_no_width_and_no_p_comes_of_nothing(study):
         if finding.comparison:
             assert (finding.comparison.p, finding.comparison.fewest_seeds) == (None, 5)
             assert not finding.saved.has_interval
+    (note,) = [note for note in find(with_cells(study, constant)).notes if note.startswith("Not tested")]
+    assert "better at 1,000" in note
+
+
+def test_random_of_one_seed_at_one_budget_takes_nobodys_interval_of_annotations_saved(study):
+    def thin(cell):
+        return rows(cell, 1) if (cell.arm.name, cell.budget) == ("random", 30000) else cell
+
+    saved = [f.saved for f in find(with_cells(study, thin)).findings if f.saved]
+    assert all(s.has_interval for s in saved)
+    assert {s.range[1] for s in saved} == {10000 / budget for budget in BUDGETS}
+
+
+def test_a_note_names_arms_of_which_one_seed_alone_has_all_budgets(study):
+    def change(cell):
+        if cell.arm.name != "worse":
+            return cell
+        kept = [0, 1] if cell.budget < 3000 else [1, 2]
+        correct = {name: values[kept] for name, values in cell.correct.items()}
+        return replace(cell, replicates=tuple(cell.replicates[i] for i in kept), correct=correct)
+
+    found = find(with_cells(study, change))
+    assert "Only one seed has all budgets, so areas are not tested: worse. Run the missing seeds." in found.notes
+    assert all(c.comparison.p is None for c in found.curves if c.arm.name == "worse")
 
 
 def test_notes_name_budgets_without_random_and_the_command_that_adds_them(study):

@@ -11,7 +11,9 @@ from aliquot.report.numbers import (
     percent_interval,
     points,
     points_interval,
+    price,
     saved_interval,
+    seconds,
     times,
     with_error,
     with_interval,
@@ -66,7 +68,15 @@ def test_what_is_not_known_is_left_out():
 
 def test_p_values_and_ratios():
     assert [p_value(p) for p in (0.5, 0.0123, 1e-9)] == ["p = 0.50", "p = 0.012", "p < 0.001"]
-    assert [times(ratio) for ratio in (1.84, 0.664, 0.051, 33.0)] == ["1.8", "0.66", "0.051", "33.0"]
+    assert [p_value(p) for p in (0.0496, 0.04996, 0.05, 0.0999)] == [
+        "p = 0.0496",
+        "p = 0.04996",
+        "p = 0.050",
+        "p = 0.100",
+    ]
+    assert [times(ratio) for ratio in (1.84, 0.9999, 0.664, 0.051, 33.0)] == ["1.8", "1.0", "0.66", "0.051", "33.0"]
+    assert [price(cost) for cost in (0, 0.0042, 0.23, 1234.5)] == ["0.00", "0.0042", "0.23", "1,234.50"]
+    assert [seconds(spent) for spent in (0, 0.3, 1.6, 1234.4)] == ["0", "<1", "2", "1,234"]
     assert [saved_interval(Saved(1, *ends, None, (0.1, 9))) for ends in ((None, 2.0), (0.5, None), (None, None))] == [
         "at most 2.0",
         "at least 0.5",

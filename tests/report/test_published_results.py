@@ -62,7 +62,9 @@ def test_the_tables_say_what_the_csv_files_say(folder, first):
 @pytest.mark.parametrize(("folder", "counted"), [("demo", (3, 10)), ("flan_style", (0, 0))])
 def test_published_p_values_are_those_of_welchs_test_corrected_by_holm(folder, counted):
     """What other questions bring to a variance is the published standard error less what the runs say of seeds."""
-    scores = {(row["id"], row["benchmark"]): float(row["finetuned"]) for row in published(folder, "runs")}
+    scores = {
+        (row["id"], row["benchmark"]): float(row["finetuned"]) for row in published(folder, "runs") if row["benchmark"]
+    }
     rows, better, worse = published(folder, "results"), 0, 0
 
     def runs(row):
@@ -84,6 +86,14 @@ def test_published_p_values_are_those_of_welchs_test_corrected_by_holm(folder, c
         better += ((adjusted < 0.05) & (gains > 0)).sum()
         worse += ((adjusted < 0.05) & (gains < 0)).sum()
     assert (better, worse) == counted
+
+
+def test_nothing_published_has_an_interval_of_no_width():
+    for folder in ("demo", "flan_style"):
+        for name in ("results", "areas"):
+            for row in published(folder, name):
+                ends = [(row[end], row[end.replace("_low", "_high")]) for end in row if end.endswith("_low")]
+                assert all(low != high for low, high in ends if low), (folder, name, row["arm"])
 
 
 def test_every_linked_file_is_there_and_none_besides():

@@ -159,6 +159,18 @@ def test_variances_are_those_of_a_two_way_analysis_by_statsmodels():
     assert found.questions * values.size == pytest.approx(squares["C(q)"] - squares["Residual"], rel=1e-4)
 
 
+def test_questions_do_not_stand_for_seeds():
+    """Why one seed has no interval and no test: nine tenths of the variance come from seeds here."""
+    rng = np.random.default_rng(5)
+    values = gaussian(rng, 1, "seeds", rng.standard_normal((STUDIES, 1, QUESTIONS)))[:, 0]
+    errors = stats.sem(values, axis=1)
+    coverage = 100 * np.mean(abs(values.mean(axis=1)) <= 1.96 * errors)
+    print(f"mean | questions for seeds | 1 | {coverage:.1f}")
+    assert coverage < 50
+    pairs = stats.ttest_1samp(values[0::2] - values[1::2], 0, axis=1).pvalue
+    assert np.mean(pairs < 0.05) > 0.3, "two seeds of one strategy differ by their questions"
+
+
 def test_a_true_difference_is_found():
     rng = np.random.default_rng(4)
     hardness = rng.standard_normal((200, 1, 1000))

@@ -30,18 +30,14 @@ def answers(findings: Findings) -> list[Answer]:
 
 def verdict(comparison: Comparison) -> str:
     """Name what a comparison shows: "better", "worse", "unclear", or why it was not tested."""
-    if comparison.fewest_seeds < MIN_SEEDS:
-        return "one seed"
-    if comparison.p is None:
-        return "no variation"
-    if not comparison.is_reliable:
-        return "unclear"
+    if comparison.why_untested or not comparison.is_reliable:
+        return comparison.why_untested or "unclear"
     return "better" if comparison.difference.value > 0 else "worse"
 
 
 def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
     compared = [(f, f.comparison) for f in findings if f.comparison]
-    tested = [(f, comparison) for f, comparison in compared if comparison.p is not None]
+    tested = [(f, comparison) for f, comparison in compared if not comparison.why_untested]
     if not compared:
         headline = f"Nothing can be compared with {REFERENCE} on {benchmark} yet."
         return Answer(headline, f"No run of {REFERENCE} has the budget of another strategy's.")
@@ -58,25 +54,28 @@ def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
         detail = f"That is the largest reliable gain ({_interval_and_p(best)}){_saving(best)}."
     else:
         headline = f"No strategy is reliably better than {REFERENCE} on {benchmark}."
-        detail = f"The highest difference is {_named(best)}."
+        detail = f"The highest difference that was tested is {_named(best)}."
     detail += (
         f" Of {_comparisons(len(tested))}, {_are(len(better))} reliably better and {_are(len(worse))} reliably worse"
     )
     detail += f": the largest loss is {_named(min(worse, key=_difference))}." if worse else "."
-    if untested := len(compared) - len(tested):
-        detail += f" {_comparisons(untested).capitalize()} more could not be tested; the notes say why."
+    if untested := [f for f, comparison in compared if comparison.why_untested]:
+        highest = max(untested, key=_difference)
+        detail += (
+            f" {_comparisons(len(untested)).capitalize()} more could not be tested, and the notes say why; the highest "
+            f"is {_at(highest)}."
+        )
     return Answer(headline, detail)
 
 
 def _untested(benchmark: str, compared: Sequence[Finding]) -> Answer:
     """Say why nothing can be told from chance."""
-    highest = max(compared, key=_difference)
-    difference = f"The highest difference is {highest.arm.name} at {highest.budget:,} annotations, {_points(highest)}"
-    if all(f.comparison and f.comparison.fewest_seeds >= MIN_SEEDS for f in compared):
-        headline = f"Nothing can be told from chance on {benchmark}: no answer differs from another."
-        return Answer(headline, f"{difference}.")
-    headline = f"One seed cannot tell a gain on {benchmark} from chance: run at least one more of each strategy."
-    return Answer(headline, f"{difference}, of one seed. Another seed alone moves a score, whatever the strategy.")
+    detail = f"The highest difference is {_at(max(compared, key=_difference))}."
+    if any(f.comparison and f.comparison.fewest_seeds < MIN_SEEDS for f in compared):
+        headline = f"One seed cannot tell a gain on {benchmark} from chance: run at least one more."
+        return Answer(headline, f"{detail} Another seed alone moves a score; the notes say where seeds are missing.")
+    headline = f"Nothing can be told from chance on {benchmark}: no seed and no question makes a difference there."
+    return Answer(headline, detail)
 
 
 def _difference(finding: Finding) -> float:
@@ -85,7 +84,11 @@ def _difference(finding: Finding) -> float:
 
 
 def _named(finding: Finding) -> str:
-    return f"{finding.arm.name} at {finding.budget:,} annotations, {_points(finding)} ({_interval_and_p(finding)})"
+    return f"{_at(finding)} ({_interval_and_p(finding)})"
+
+
+def _at(finding: Finding) -> str:
+    return f"{finding.arm.name} at {finding.budget:,} annotations, {_points(finding)}"
 
 
 def _points(finding: Finding) -> str:

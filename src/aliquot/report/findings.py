@@ -37,6 +37,13 @@ class Comparison:
     fewest_seeds: int
 
     @property
+    def why_untested(self) -> str:
+        """Why there is no p-value, in two words; "" where there is one."""
+        if self.fewest_seeds < MIN_SEEDS:
+            return "one seed"
+        return "no variation" if self.p is None else ""
+
+    @property
     def is_reliable(self) -> bool:
         """Whether the corrected p-value is below `LEVEL`."""
         return self.p_adjusted is not None and self.p_adjusted < LEVEL
@@ -140,9 +147,7 @@ def find(study: Study) -> Findings:
 
     reference = next((cell.arm for cell in study.cells if cell.arm.strategy == REFERENCE), None)
     judges = [Judge(study, benchmark, reference) for benchmark in study.benchmarks]
-    return Findings(
-        base={name: judge_base(values) for name, values in study.base.items()},
-        findings=[finding for judge in judges for finding in judge.findings()],
-        curves=[curve for judge in judges for curve in judge.curves()],
-        notes=notes(study, reference),
-    )
+    findings = [finding for judge in judges for finding in judge.findings()]
+    curves = [curve for judge in judges for curve in judge.curves()]
+    base = {name: judge_base(values) for name, values in study.base.items()}
+    return Findings(base, findings, curves, notes(study, reference, findings, curves))

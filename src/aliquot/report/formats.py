@@ -19,7 +19,7 @@ from rich.text import Text
 from aliquot import console
 from aliquot.report.findings import Estimate, Findings
 from aliquot.report.study import Study
-from aliquot.report.tables import LEGEND, MARK, Column, Kind, Row, StudyTables, Texts
+from aliquot.report.tables import LEGEND, MARK, Column, Kind, Row, StudyTables, Texts, known
 from aliquot.results import RunRecord
 from aliquot.store import write_atomic
 from aliquot.types import Metric
@@ -61,8 +61,8 @@ class Flat:
             **dict.fromkeys(base, float),
         }
 
-        def before(estimate: Estimate) -> dict[str, float]:
-            return {name: getattr(estimate, attribute) for name, attribute in base.items()}
+        def before(estimate: Estimate) -> dict[str, float | None]:
+            return {name: known(getattr(estimate, attribute)) for name, attribute in base.items()}
 
         return cls(
             kinds,
@@ -180,7 +180,7 @@ def runs_csv(runs: Iterable[RunRecord]) -> str:
     for run in runs:
         base = {metric.name: metric.value for metric in run.base}
         for m in run.finetuned or [Metric("", math.nan, math.nan, 0)]:
-            scores = [m.name, base.get(m.name), m.value, m.stderr, m.num_questions]
+            scores = [m.name, base.get(m.name), known(m.value), known(m.stderr), m.num_questions]
             about = [[getattr(run, name) for name in names] for names in (head, bill)]
             writer.writerow([*about[0], *scores, shlex.join(run.overrides), run.finished, *about[1]])
     return text.getvalue()

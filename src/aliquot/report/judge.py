@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float32
 
-from aliquot.report.findings import Comparison, Curve, Finding, Saved
+from aliquot.report.findings import MIN_SEEDS, Comparison, Curve, Finding, Saved
 from aliquot.report.saved import saved
 from aliquot.report.statistics import (
     Drawn,
@@ -83,7 +83,8 @@ class Judge:
         )
 
     def _saved(self, i: int) -> Saved:
-        budgets = sorted(self.random)
+        repeated = [b for b, other in self.random.items() if len(self.cells[other].replicates) >= MIN_SEEDS]
+        budgets = sorted(repeated if len(repeated) > 1 else self.random)  # one seed would leave nobody an interval
         others = [self.drawn[self.random[budget]] for budget in budgets]
         means = [mean(other.sample, self.drawn[i].sample) for other in others]
         found = saved(

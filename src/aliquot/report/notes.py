@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from aliquot.report.findings import MIN_SEEDS, REFERENCE
+from aliquot.report.findings import MIN_SEEDS, REFERENCE, Curve, Finding
 from aliquot.report.numbers import points
 from aliquot.report.statistics import Estimate, mean, summarise
 from aliquot.report.study import Arm, Cell, Study
@@ -17,6 +17,7 @@ from aliquot.report.study import Arm, Cell, Study
 _ENOUGH = 3
 #: How many seeds notes ask for.
 _MANY = 5
+_MISSING = "Run the missing seeds."
 #: Standard errors from which on a fall of random's score is told.
 _FALL = 2.0
 #: How many arms a note names.
@@ -25,13 +26,14 @@ _NAMED = 4
 _CHOICES = ("strategy", "budget=", "seed=", "sweeps=")
 
 
-def notes(study: Study, reference: Arm | None) -> list[str]:
+def notes(study: Study, reference: Arm | None, findings: Sequence[Finding], curves: Sequence[Curve]) -> list[str]:
     """Return what limits the findings of a study."""
     return [
         *_on_random(study, reference),
         *_on_falls(study, reference),
         *_on_seeds(study.cells),
-        *_on_curves(study.cells),
+        *_on_curves(study.cells, curves),
+        *_on_equals(findings),
         *_on_responses(study.cells),
         *_on_ends(study),
     ]
@@ -97,14 +99,32 @@ def _more_seeds(cells: Sequence[Cell]) -> str:
     return f"seed={','.join(map(str, itertools.islice((s for s in itertools.count() if s not in used), missing)))}"
 
 
-def _on_curves(cells: Sequence[Cell]) -> list[str]:
+def _on_equals(findings: Sequence[Finding]) -> list[str]:
+    """Tell of comparisons that nothing speaks for or against: not a seed, not a question."""
+    compared = [(f, f.comparison) for f in findings if f.comparison and f.comparison.p is None]
+    equal = [f"{f.arm.name} at {f.budget:,}" for f, c in compared if c.fewest_seeds >= MIN_SEEDS]
+    if not equal:
+        return []
+    return [f"Not tested, since no seed and no question makes a difference: {_few(list(dict.fromkeys(equal)))}."]
+
+
+def _on_curves(cells: Sequence[Cell], curves: Sequence[Curve]) -> list[str]:
     arms: dict[str, list[Cell]] = {}
     for cell in cells:
         arms.setdefault(cell.arm.name, []).append(cell)
-    apart = [name for name, group in arms.items() if not set.intersection(*(set(cell.replicates) for cell in group))]
-    if not apart:
-        return []
-    return [f"No seed has all budgets, so there is no area under the curve: {', '.join(apart)}. Run the missing seeds."]
+    apart = [name for name, group in arms.items() if not _shared(group)]
+    found: list[str] = []
+    if apart:
+        found.append(f"No seed has all budgets, so there is no area under the curve: {', '.join(apart)}. {_MISSING}")
+    repeated = {name for name, group in arms.items() if all(len(cell.replicates) >= MIN_SEEDS for cell in group)}
+    drawn = dict.fromkeys(curve.arm.name for curve in curves)
+    if thin := [name for name in drawn if name in repeated and len(_shared(arms[name])) < MIN_SEEDS]:
+        found.append(f"Only one seed has all budgets, so areas are not tested: {', '.join(thin)}. {_MISSING}")
+    return found
+
+
+def _shared(cells: Sequence[Cell]) -> set[str]:
+    return set.intersection(*(set(cell.replicates) for cell in cells))
 
 
 def _on_responses(cells: Sequence[Cell]) -> list[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 
-from aliquot.report.findings import Saved
+from aliquot.report.findings import LEVEL, Saved
 from aliquot.report.statistics import Estimate
+from aliquot.types import Metric
 
 _MINUS = "\N{MINUS SIGN}"
 _MOST_DECIMALS = 9
@@ -64,21 +65,36 @@ def with_error(value: float, stderr: float) -> str:
     return f"{100 * value:.{places}f}{error}"
 
 
-def gain(before: float, after: float, stderr: float) -> str:
-    """Write the difference of two fractions in points, with the digits of one of their standard errors."""
-    return points(Estimate(after - before, stderr))
+def gain(before: Metric, after: Metric) -> str:
+    """Write the difference of two scores in points, with the digits of the larger standard error."""
+    return points(Estimate(after.value - before.value, max(before.stderr, after.stderr)))
 
 
 def p_value(p: float | None) -> str:
     """Write a p-value with the digits that mean something."""
     if p is None:
         return "not tested"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    if p < 0.001:
+        return "p < 0.001"
+    places = 3 if p < 0.1 else 2
+    while round(p, places) >= LEVEL > p:  # 0.0499 is not to read as 0.050
+        places += 1
+    return f"p = {p:.{places}f}"
 
 
 def times(ratio: float) -> str:
     """Write how many times as many."""
-    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
+    return f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2g}"
+
+
+def price(cost: float) -> str:
+    """Write a price in whatever currency: to the hundredth, or two digits where it is smaller."""
+    return f"{cost:,.2f}" if cost >= 0.1 or cost == 0 else f"{cost:.2g}"
+
+
+def seconds(spent: float) -> str:
+    """Write whole seconds."""
+    return f"{spent:,.0f}" if spent >= 1 or spent == 0 else "<1"
 
 
 def saved_interval(saved: Saved) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aliquot.report import numbers
 from aliquot.report.answer import verdict
 from aliquot.report.findings import Comparison, Finding, Saved
 from aliquot.report.numbers import (
@@ -81,7 +82,7 @@ def number(value: float | None, form: str, tip: str = "") -> Cell:
 
 def accuracy(score: Estimate, of: str = "") -> Cell:
     """Write an accuracy in percent; `of` says in the tip what it was measured on."""
-    exact = f"{100 * score.value:.4g} %" + (f", standard error {100 * score.stderr:.2g}" if score.has_interval else "")
+    exact = f"{100 * score.value:.4g} %" + (f", standard error {100 * score.stderr:.2g}" if score.stderr > 0 else "")
     return Cell(percent(score), score.value, percent_interval(score), f"{exact}; {of}" if of else exact)
 
 
@@ -92,8 +93,8 @@ def difference(comparison: Comparison | None) -> Cell:
     d, seeds = comparison.difference, comparison.fewest_seeds
     exact = f"{100 * d.value:+.4g} points".replace("-", "\N{MINUS SIGN}")
     counted = f"{seeds} seed{'s' if seeds > 1 else ''} or more an arm"
-    if comparison.p is None:
-        return Cell(points(d), d.value, points_interval(d), f"{exact}; {verdict(comparison)}: not tested")
+    if comparison.why_untested:
+        return Cell(points(d), d.value, points_interval(d), f"{exact}; not tested: {comparison.why_untested}")
     tested = (
         f"standard error {100 * d.stderr:.2g}, {p_value(comparison.p)}, after Holm {p_value(comparison.p_adjusted)}"
     )
@@ -148,4 +149,4 @@ def needed(finding: Finding, saved: Saved) -> Cell:
 
 def seconds(spent: float) -> Cell:
     """Write what choosing cost."""
-    return number(spent, ",.0f", f"{spent:,.1f} device-seconds of scoring and ranking")
+    return Cell(numbers.seconds(spent), spent, tip=f"{spent:,.2f} device-seconds of scoring and ranking")

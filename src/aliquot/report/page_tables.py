@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aliquot.report.answer import measured
-from aliquot.report.numbers import percent
+from aliquot.report.numbers import percent, price
 from aliquot.report.page_cells import (
     NONE,
     Cell,
@@ -124,7 +124,8 @@ def cost_table(findings: Findings) -> Table:
 def _bought(f: Finding) -> tuple[Cell, Cell, Cell]:
     """Write what annotating took."""
     bought = f.annotations
-    return number(bought.number, ",.0f"), Cell(bought.by) if bought.by else NONE, number(bought.cost, ",.2f")
+    cost = NONE if bought.cost is None else Cell(price(bought.cost), bought.cost)
+    return number(bought.number, ",.0f"), Cell(bought.by) if bought.by else NONE, cost
 
 
 def pick_table(picks: Picks) -> Table:

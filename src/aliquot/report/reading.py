@@ -15,6 +15,7 @@ import numpy as np
 from aliquot.launch.sweep import Sweep
 from aliquot.report.arms import Choice, Record, differences, flatten, label_replicates, name_arms, setting_of, shown
 from aliquot.report.correctness import Correct, Evaluations
+from aliquot.report.numbers import price
 from aliquot.report.study import Annotations, Arm, Cell, Study
 from aliquot.results import RunRecord
 from aliquot.store import Store, read_record
@@ -209,7 +210,7 @@ def _bought(cells: Sequence[Cell]) -> dict[str, str]:
     return {
         "annotated by": ", ".join(sorted({spent.by for spent in bought if spent.by})),
         "responses of a run": f"{min(numbers):,.0f} to {max(numbers):,.0f}",
-        "their price": f"{min(costs):,.2f} to {max(costs):,.2f}",
+        "their price": f"{price(min(costs))} to {price(max(costs))}",
     }
 
 

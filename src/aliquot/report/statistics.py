@@ -85,7 +85,7 @@ class Mean:
     def stderr(self) -> float:
         """The standard error, NaN where it is not known, or where no answer differs from another."""
         variance = self.questions + sum(self.seeds)
-        return math.sqrt(variance) if variance > 0 else math.nan
+        return math.sqrt(variance) if variance > _ROUNDING**2 else math.nan
 
     @property
     def dof_of_interval(self) -> float:
@@ -113,7 +113,7 @@ def summarise(
     columns = values.mean(axis=0, dtype=np.float64) - value
     between = left = math.nan
     if count > 1:
-        between = float(np.square(rows).sum()) / (count - 1)
+        between = float(np.square(rows).sum()) / (count - 1) if np.ptp(rows) > _ROUNDING else 0.0
         squares = np.einsum("rq,rq->", values, values, dtype=np.float64) - values.size * value**2
         squares -= num_questions * np.square(rows).sum() + count * np.square(columns).sum()
         left = max(0.0, float(squares)) / ((count - 1) * max(1, num_questions - 1))
@@ -125,8 +125,8 @@ def mean(ours: Sample, theirs: Sample | None = None) -> Mean:
     """Return the mean of a sample, or that of `ours` less that of `theirs`.
 
     The variance of the columns over the number of questions estimates var(b) / Q + var(e) / (R Q), and that of the rows
-    over the number of rows var(a) / R + var(e) / (R Q): e is taken off the first. Where the rows agree, by chance, and
-    nothing is left of the first, it is taken as it is: nobody knows the mean exactly.
+    over the number of rows var(a) / R + var(e) / (R Q): e is taken off the first. Where the rows agree, by chance, the
+    first is taken as it is: nobody knows the mean that well.
     """
     samples = [ours] if theirs is None else [ours, theirs]
     columns = ours.columns if theirs is None else ours.columns - theirs.columns
@@ -138,7 +138,7 @@ def mean(ours: Sample, theirs: Sample | None = None) -> Mean:
     seeds = tuple(sample.between / count for sample, count in zip(samples, counts, strict=True))
     left = sum(sample.left / count for sample, count in zip(samples, counts, strict=True)) / num_questions
     questions = total if math.isnan(left) else max(0.0, total - left)
-    if questions + sum(seeds) == 0:
+    if sum(seeds) <= _ROUNDING**2:
         questions = total
     return Mean(value, questions, seeds, _degrees_of_freedom(counts, seeds))
 

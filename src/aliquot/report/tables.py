@@ -1,6 +1,6 @@
 """The tables of a report: one list of columns says what people read and which numbers files hold.
 
-People read accuracies and differences in points with one decimal, which their intervals justify. Files hold every
+People read accuracies and differences in points, with the digits that their standard errors leave. Files hold every
 number as it was computed, fractions of 1 and none of them rounded.
 """
 
@@ -14,7 +14,16 @@ from typing import Generic, TypeVar
 
 from aliquot.report.answer import measured
 from aliquot.report.findings import LEVEL, MIN_SEEDS, REFERENCE, Comparison, Curve, Finding, Findings, Saved
-from aliquot.report.numbers import p_value, percent, percent_interval, points, points_interval, times, with_interval
+from aliquot.report.numbers import (
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    seconds,
+    times,
+    with_interval,
+)
 from aliquot.report.statistics import Estimate
 from aliquot.report.study import Study
 
@@ -157,13 +166,14 @@ def _saved(saved: Saved | None) -> str:
 
 def _estimate(name: str, of: Callable[[Row], Estimate | None]) -> list[Value[Row]]:
     def part(attribute: str) -> Callable[[Row], float | None]:
-        return lambda row: _known(getattr(of(row), attribute, None))
+        return lambda row: known(getattr(of(row), attribute, None))
 
     names = {name: "value", f"{name}_stderr": "stderr", f"{name}_low": "low", f"{name}_high": "high"}
     return [Value(column, float, part(attribute)) for column, attribute in names.items()]
 
 
-def _known(number: float | None) -> float | None:
+def known(number: float | None) -> float | None:
+    """Return a number for a file, None for NaN."""
     return None if number is None or math.isnan(number) else number
 
 
@@ -212,12 +222,13 @@ RESULTS: Sequence[Column[Finding]] = (
             _of_saved("side", str),
             Value("saved_range_low", float, lambda f: f.saved.range[0] if f.saved else None),
             Value("saved_range_high", float, lambda f: f.saved.range[1] if f.saved else None),
+            Value("saved_has_interval", int, lambda f: int(f.saved.has_interval) if f.saved else None),
         ],
     ),
     Column("seeds", lambda f: str(f.num_replicates), [Value("num_replicates", int, lambda f: f.num_replicates)]),
     Column(
         "cost",
-        lambda f: f"{f.selection_seconds:,.0f} s",
+        lambda f: f"{seconds(f.selection_seconds)} s",
         [Value("selection_seconds", float, lambda f: f.selection_seconds)],
     ),
     Column("", lambda f: "", [Value("num_questions", int, lambda f: f.num_questions)]),

@@ -19,7 +19,7 @@ from aliquot.report.drawings import (
     wrapped,
 )
 from aliquot.report.findings import LEVEL, Comparison, Finding, Findings, Saved
-from aliquot.report.numbers import p_value, points, points_interval, saved_interval, times, with_interval
+from aliquot.report.numbers import p_value, points, points_interval, saved_interval, seconds, times, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,11 +142,11 @@ def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
         1.0 + row_height([f.arm.name for f in series]) * len(series), 1, 2, sharey=True, width_ratios=(1, 1.4)
     )
     cost, gain = canvas.panels[0]
-    seconds = [Whisker(f.arm.name, s := f.selection_seconds, s, s, _cost_title(f), marker="s") for f in series]
-    fill_panel(canvas, cost, seconds)
+    spent = [Whisker(f.arm.name, s := f.selection_seconds, s, s, _cost_title(f), marker="s") for f in series]
+    fill_panel(canvas, cost, spent)
     fill_panel(canvas, gain, [_difference(f) for f in series])
-    cost.hlines(range(len(series)), 0, [w.value for w in seconds], color=ACCENT, linewidth=1.6)
-    cost.set_xlim(left=-0.06 * max(w.value for w in seconds))  # a marker at 0 stays off the names
+    cost.hlines(range(len(series)), 0, [w.value for w in spent], color=ACCENT, linewidth=1.6)
+    cost.set_xlim(left=-0.06 * max(w.value for w in spent))  # a marker at 0 stays off the names
     for axes, ticks in ((cost, 3), (gain, 4)):
         axes.locator_params(axis="x", nbins=ticks)
     cost.xaxis.set_major_formatter("{x:,.10g}")
@@ -154,7 +154,7 @@ def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
     gain.axvline(0, color=NEUTRAL, linestyle="--", linewidth=1.2, zorder=1)
     gain.set_xlabel("gain over random, points")
     shown = "; ".join(
-        f"{f.arm.name} {f.selection_seconds:,.0f} s, {points(f.comparison.difference)} points"
+        f"{f.arm.name} {seconds(f.selection_seconds)} s, {points(f.comparison.difference)} points"
         for f in series
         if f.comparison
     )
@@ -220,11 +220,9 @@ def _difference(f: Finding) -> Whisker:
 
 def _whisker(arm: str, where: str, c: Comparison) -> Whisker:
     low, value, high = (100 * end for end in (c.difference.low, c.difference.value, c.difference.high))
-    title = (
-        f"{arm}, {where}: {with_interval(f'{points(c.difference)} points', points_interval(c.difference))}, "
-        f"{p_value(c.p_adjusted)}{'' if c.p_adjusted is None else ' after Holm' + chr(39) + 's correction'}"
-    )
-    return Whisker(arm, value, low, high, title, filled=c.is_reliable)
+    said = with_interval(f"{points(c.difference)} points", points_interval(c.difference))
+    tested = f"not tested: {c.why_untested}" if c.why_untested else f"{p_value(c.p_adjusted)} after Holm's correction"
+    return Whisker(arm, value, low, high, f"{arm}, {where}: {said}, {tested}", filled=c.is_reliable)
 
 
 def _saved(f: Finding) -> Whisker:
@@ -250,12 +248,13 @@ def say_ratio(s: Saved) -> str:
 
 
 def _cost_title(f: Finding) -> str:
-    return f"{f.arm.name}: scoring and ranking took {f.selection_seconds:,.0f} device-seconds"
+    return f"{f.arm.name}: scoring and ranking took {seconds(f.selection_seconds)} device-seconds"
 
 
 def _say_differences(panels: dict[int, list[Finding]]) -> str:
     """Count what is reliably better and worse, and name the largest of each."""
-    found = [(f, f.comparison) for series in panels.values() for f in series if f.comparison]
+    compared = [(f, f.comparison) for series in panels.values() for f in series if f.comparison]
+    found = [(f, c) for f, c in compared if not c.why_untested]
     reliable = [(c.difference, f) for f, c in found if c.is_reliable]
     said: list[str] = []
     for words, sign in (("Better than random", 1), ("Worse", -1)):
@@ -264,6 +263,8 @@ def _say_differences(panels: dict[int, list[Finding]]) -> str:
         if alike:
             most, f = max(alike, key=lambda pair: sign * pair[0].value)
             said[-1] += f", most {f.arm.name} with {f.budget:,} ({points(most)} points)"
+    if untested := len(compared) - len(found):
+        said.append(f"Not tested: {untested} of {len(compared)}")
     return f"{'. '.join(said)}."
 
 
@@ -271,10 +272,12 @@ def _say_saved(panels: dict[int, list[Finding]]) -> str:
     """Tell of the arm that saves most with each budget."""
     texts: list[str] = []
     for budget, series in panels.items():
-        known = [(_saved(f).value, f.score.value, f.arm.name, say_ratio(f.saved)) for f in series if f.saved]
-        *_, name, ratio = max(known)
-        texts.append(f"with {budget:,}, {name}: {ratio}")
-    return f"Most saved {'; '.join(texts)}."
+        saved = [(f, f.saved) for f in series if f.saved and f.saved.has_interval]
+        known = [(_saved(f).value, f.score.value, f.arm.name, say_ratio(ratio)) for f, ratio in saved]
+        if known:
+            *_, name, ratio = max(known)
+            texts.append(f"with {budget:,}, {name}: {ratio}")
+    return f"Most saved {'; '.join(texts)}." if texts else "No interval is known."
 
 
 def _left_out(findings: Findings, benchmark: str, panels: dict[int, list[Finding]]) -> str:
