@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aliquot.batching import encode
@@ -18,7 +18,7 @@ from aliquot.finetune_data import encode_examples
 from aliquot.model import Model
 from aliquot.types import AnnotatedSet
 from aliquot.validation_loss import ValidationLoss, row_losses
-from small_tokenizers import ADDED, CHATML, KINDS, LLAMA2, LLAMA3, SPECIAL, small_tokenizer
+from small_tokenizers import ADDED, CHATML, KINDS, LLAMA2, LLAMA3, SPECIAL, THINKING, small_tokenizer
 
 CONTROL = [*SPECIAL, "<tool_call>"]
 TEXTS = [*CONTROL, *(f"Write the tag {token} twice: {token}{token}." for token in CONTROL)]
@@ -151,6 +151,35 @@ def test_a_chat_template_keeps_its_control_tokens_and_its_trimming(chatting):
             whole = chatting.apply_chat_template(turn, tokenize=False).rstrip()
             shown = chatting.decode(before + behind).replace(" ", "")
             assert shown.removesuffix("</s>") == whole.replace(" ", "").removesuffix("</s>")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chat_template_that_moves_or_drops_control_tokens_leaves_those_that_are_text(kind):
+    tokenizer = small_tokenizer(kind, THINKING)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
+    steering = {*tokenizer.convert_tokens_to_ids(["<think>", "</think>", *CONTROL])} - {tokenizer.unk_token_id}
+    prompts = ["Why?", "What does </s> mean?", "</s>", "See </think>."]
+    responses = ["So.", "<think>hm</think>yes", "see </think> tag", "</think>", "a</think>b</think>c", "It is </s>"]
+    written = ("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "<think></think>{}<|im_end|></s>")
+    read, parse = (encoding(tokenizer, "chat", special_tokens) for special_tokens in ("text", "parse"))
+    (plain,) = parse.pairs(["x"], ["x"])
+    for prompt, response in itertools.product(prompts, responses):
+        ((before, behind),) = read.pairs([prompt], [response])
+        assert read.prompts([prompt]) == [before]
+        for ids, form, text, expected in zip((before, behind), written, (prompt, response), plain, strict=True):
+            assert [i for i in ids if i in steering] == [i for i in expected if i in steering]
+            if tokenizer.unk_token_id not in ids:
+                assert tokenizer.decode(ids).replace(" ", "") == form.format(text).replace(" ", "")
+    ((_, moved),) = parse.pairs(["x"], ["see </think> tag"])
+    assert tokenizer.decode(moved).replace(" ", "").startswith("<think>see</think>tag")
+
+
+def test_a_response_with_a_control_token_leaves_its_prompt_as_it_is_read_alone():
+    shout = CHATML.replace("m['content']", "('Loud: ' if m['content'].startswith('Hey') else '') + m['content']")
+    read = encoding(small_tokenizer("gpt2", shout), "chat")
+    for response in ("yes", "</s>"):
+        ((before, _),) = read.pairs(["Hey you"], [response])
+        assert [before] == read.prompts(["Hey you"])
 
 
 def test_a_response_that_ends_with_the_end_of_sequence_as_text_still_ends_with_the_token(tokenizer):

@@ -98,6 +98,16 @@ class ControlTokens:
         unknown = self.tokens.get(cast(int, self.tokenizer.unk_token_id))
         return text.count(unknown) if unknown else 0
 
+    def spelled_in(self, text: str) -> bool:
+        """Tell whether a text spells out a control token."""
+        return self._spelling.search(text) is not None
+
+    @cached_property
+    def _spelling(self) -> re.Pattern[str]:
+        """What finds control tokens: of two that begin alike, the longer."""
+        longest_first = sorted(self.tokens.values(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
     def mark_for(self, *texts: str) -> str:
         """Return a sign that none of the texts and not the template has."""
         taken = set(self.template).union(*texts)
@@ -120,14 +130,13 @@ class ControlTokens:
     @cached_property
     def _beginnings(self) -> re.Pattern[str]:
         """What finds the first letter of every control token, also where two overlap."""
-        return re.compile(f"(?={'|'.join(map(re.escape, self.tokens.values())) or '(?!)'}).", re.DOTALL)
+        return re.compile(f"(?={self._spelling.pattern}).", re.DOTALL)
 
     def _found(self, text: str) -> list[tuple[int, int, int]]:
         """Return where the tokenizer finds control tokens in a text (start, end), and which."""
         if self._backend is None:
-            pattern = re.compile("|".join(map(re.escape, sorted(self.tokens.values(), key=len, reverse=True))))
             numbers = {token: number for number, token in self.tokens.items()}
-            return [(*match.span(), numbers[match[0]]) for match in pattern.finditer(text)] if numbers else []
+            return [(*match.span(), numbers[match[0]]) for match in self._spelling.finditer(text)]
         encoded, tokens = self._backend.encode(text, add_special_tokens=False), self.tokens
         spans = [
             (start, end, number)

@@ -5,8 +5,8 @@ the prompt's, as in lm-eval: read on its own, a tokenizer would take a response 
 encoder-decoder reads the prompt in its encoder, up to the special tokens that end it, and begins its response anew.
 
 Special tokens come from the template and the tokenizer. What looks like one in a prompt or a response is text, unless
-asked for otherwise. All texts are read as they stand; those in which more control tokens turn up than the template
-writes are read once more, by `aliquot.control_tokens`.
+asked for otherwise. All texts are read as they stand. Those of a prompt or a response that spells out a control token,
+and those with other control tokens than the template writes, are read once more, by `aliquot.control_tokens`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Encoding:
 
     def pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """Return the tokens of prompts and of the responses behind them, ended by the end-of-sequence token."""
-        before, _ = self._encode(prompts, responses, self._openings, self._tokens)
+        before = self.prompts(prompts)
         if self._has_encoder:
             behind, _ = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
         else:
@@ -161,7 +161,9 @@ class Encoding:
         expected, (leading, trailing) = control.of(template), self._around(tokenize)
         num_unknown = control.count_unknown(written[-1])
         for i, (ids, *texts) in enumerate(zip(found, prompts, responses, strict=True)):
-            if control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
+            # A chat template may act on such text, and the control tokens be the expected ones all the same.
+            spelled = any(map(control.spelled_in, texts))
+            if spelled or control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
                 mark = control.mark_for(*texts)
                 (hidden,) = write(*([control.hide(text, mark)] for text in texts))
                 found[i] = [*leading, *control.read(hidden, mark), *trailing]
