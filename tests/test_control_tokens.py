@@ -233,6 +233,34 @@ def test_control_tokens_are_the_special_ones_and_markup_and_no_words_or_blanks_o
     assert set(written.values()) == {*CONTROL, "<think>", "[CALL]", "### Human:", "###"}
 
 
+def test_words_of_a_chat_template_that_it_does_not_write_make_no_control_tokens():
+    tokenizer = small_tokenizer("gpt2", "{# Answer: #}" + LLAMA2.replace("'[INST] '", "'### User: '"))
+    tokenizer.add_tokens(["==", "Answer:", "### User:", "[TOOL]"])
+    text, parse = (encoding(tokenizer, "chat", special_tokens) for special_tokens in ("text", "parse"))
+    assert {*text._control.tokens.values()} == {*CONTROL, "### User:", "[TOOL]"}
+    assert text.pairs(["Is a == b?"], ["Answer: a == b"]) == parse.pairs(["Is a == b?"], ["Answer: a == b"])
+
+
+class WithoutAddedTokens:
+    """Makes no control token of any text and lists none, as mistral-common's tokenizers."""
+
+    eos_token_id, unk_token_id, all_special_tokens = 2, 0, ("<unk>", "<s>", "</s>")
+
+    def __call__(self, texts, add_special_tokens=True, verbose=True):
+        return {"input_ids": [[1] * add_special_tokens + [ord(letter) for letter in text] for text in texts]}
+
+    def added_tokens_decoder(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("special_tokens", ["text", "parse"])
+def test_a_tokenizer_that_lists_no_added_tokens_reads_text_as_it_always_does(special_tokens):
+    read = encoding(WithoutAddedTokens(), "{prompt}\nA: {response}", special_tokens)
+    ((before, behind),) = read.pairs(["Is </s> a tag?"], ["</s>, <unk>"])
+    assert before == [1, *map(ord, "Is </s> a tag?\nA:")]
+    assert behind == [*map(ord, " </s>, <unk>"), 2]
+
+
 def test_html_that_a_model_learned_as_words_stays_words_unless_the_template_writes_it():
     state = json.loads(small_tokenizer("gpt2").backend_tokenizer.to_str())
     state["model"]["vocab"]["<b>"] = len(state["model"]["vocab"])

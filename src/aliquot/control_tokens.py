@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 #: Ways to read control tokens in prompts and responses.
@@ -43,7 +43,7 @@ class ControlTokens:
 
     Args:
         tokenizer: it is not changed.
-        template: what may write control tokens: a text, or a chat template.
+        template: what the template writes around a prompt and its response.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -55,12 +55,15 @@ class ControlTokens:
 
         These are the special tokens and, of those that were added without that mark, what is written in brackets or
         by the template. A single letter, a byte, blanks, and words that someone added stay what they are: ordinary
-        text.
+        text. A tokenizer that lists no added tokens, such as mistral-common's, makes them of no text: it has none here.
         """
+        added: object = getattr(self.tokenizer, "added_tokens_decoder", None)
+        if not isinstance(added, Mapping):
+            return {}
         named = set(self.tokenizer.all_special_tokens)
         return {
             number: token.content
-            for number, token in self.tokenizer.added_tokens_decoder.items()
+            for number, token in cast("Mapping[int, AddedToken]", added).items()
             if len(token.content.strip()) > 1 and not _BYTE.fullmatch(token.content)
             if token.special or token.content in named or self._is_markup(token.content)
         }

@@ -172,8 +172,9 @@ class Encoding:
 
     @cached_property
     def _control(self) -> ControlTokens:
-        template = str(self.tokenizer.chat_template) if self.template == CHAT else self.template
-        return ControlTokens(self.tokenizer, template)
+        # A chat template is a program: what it writes counts, not its own words. No token has a NUL in it.
+        ((before, rest),) = self._texts(["\0"], ["\0"])
+        return ControlTokens(self.tokenizer, before + rest)
 
     def _tokens(self, texts: list[str]) -> list[Ids]:
         """Tokenise texts; to a causal model, without the special tokens that would end them: ours go on."""
