@@ -322,7 +322,7 @@ def saved(folder, kind, chat=None):
 @pytest.mark.parametrize(
     ("kind", "template"), [("gpt2", "{prompt}\n{response}"), ("llama2", "chat"), ("llama3", "chat")]
 )
-def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, kind, template):
+def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, caplog, kind, template):
     model = replace(saved(tmp_path, kind, CHATML), template=template)
     tokenizer = model.load_tokenizer()
     rows = AnnotatedSet([str(i) for i in range(len(TEXTS))], TEXTS, TEXTS[::-1])
@@ -333,11 +333,18 @@ def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, kin
     examples = encode_examples(model, tokenizer, rows)
     assert [ids.tolist() for ids in examples.tokens] == [before + behind for before, behind in pairs]
     assert examples.prompt_lengths.tolist() == [len(before) for before, _ in pairs]
+    assert examples.num_literal == sum(
+        any(token in text for token in CONTROL for text in both)
+        for both in zip(rows.prompts, rows.responses, strict=True)
+    )
     file = tmp_path / "held_out.jsonl"
     lines = [{"prompt": p, "response": r} for p, r in zip(rows.prompts, rows.responses, strict=True)]
     file.write_text("\n".join(map(json.dumps, lines)))
     spec = ValidationLoss(str(file))
-    losses, _, _ = row_losses(model, None, spec, "cpu")
+    with caplog.at_level("INFO"):
+        losses, _, _ = row_losses(model, None, spec, "cpu")
+    assert f"{examples.num_literal} of {len(TEXTS)} rows hold" in caplog.text
+    assert "model.special_tokens=parse" in caplog.text
     network = model.load()
     kept = spec.rows()
     for loss, (before, behind) in zip(

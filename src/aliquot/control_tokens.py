@@ -219,6 +219,14 @@ class ControlTokens:
         )
 
 
+def note_literal(num: int, total: int, rows: str) -> str:
+    """Say how many prompts or examples hold control tokens that are read as text."""
+    return (
+        f"{num:,} of {total:,} {rows} hold what looks like a control token; it was read as text: where it is meant as "
+        "the token, set model.special_tokens=parse"
+    )
+
+
 def _renamed(state: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Rename tokens in the saved state of a tokenizer, so that no text leads to them but their new names."""
     model = state["model"]
