@@ -24,6 +24,13 @@ LLAMA3 = (
     "{{ '<|im_start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n\n' }}{% endif %}"
 )
+#: Like those of Qwen3 and DeepSeek, with thoughts that are moved; and it drops a control token of the user's.
+THINKING = (
+    "{% for m in messages %}{% set parts = m['content'].split('</think>') %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'user' %}{{ m['content'] | replace('</s>', '') }}{% else %}{{ '<think>'"
+    " + (parts[0].split('<think>')[-1] if parts | length > 1 else '') + '</think>' + parts[-1] }}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 #: Added without being special: a control token, a run of blanks, and a word.
 ADDED = ["<tool_call>", "   ", "covid19"]

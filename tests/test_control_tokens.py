@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aliquot.batching import encode
@@ -18,7 +18,7 @@ from aliquot.finetune_data import encode_examples
 from aliquot.model import Model
 from aliquot.types import AnnotatedSet
 from aliquot.validation_loss import ValidationLoss, row_losses
-from small_tokenizers import ADDED, CHATML, KINDS, LLAMA2, LLAMA3, SPECIAL, small_tokenizer
+from small_tokenizers import ADDED, CHATML, KINDS, LLAMA2, LLAMA3, SPECIAL, THINKING, small_tokenizer
 
 CONTROL = [*SPECIAL, "<tool_call>"]
 TEXTS = [*CONTROL, *(f"Write the tag {token} twice: {token}{token}." for token in CONTROL)]
@@ -153,6 +153,35 @@ def test_a_chat_template_keeps_its_control_tokens_and_its_trimming(chatting):
             assert shown.removesuffix("</s>") == whole.replace(" ", "").removesuffix("</s>")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chat_template_that_moves_or_drops_control_tokens_leaves_those_that_are_text(kind):
+    tokenizer = small_tokenizer(kind, THINKING)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
+    steering = {*tokenizer.convert_tokens_to_ids(["<think>", "</think>", *CONTROL])} - {tokenizer.unk_token_id}
+    prompts = ["Why?", "What does </s> mean?", "</s>", "See </think>."]
+    responses = ["So.", "<think>hm</think>yes", "see </think> tag", "</think>", "a</think>b</think>c", "It is </s>"]
+    written = ("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "<think></think>{}<|im_end|></s>")
+    read, parse = (encoding(tokenizer, "chat", special_tokens) for special_tokens in ("text", "parse"))
+    (plain,) = parse.pairs(["x"], ["x"])
+    for prompt, response in itertools.product(prompts, responses):
+        ((before, behind),) = read.pairs([prompt], [response])
+        assert read.prompts([prompt]) == [before]
+        for ids, form, text, expected in zip((before, behind), written, (prompt, response), plain, strict=True):
+            assert [i for i in ids if i in steering] == [i for i in expected if i in steering]
+            if tokenizer.unk_token_id not in ids:
+                assert tokenizer.decode(ids).replace(" ", "") == form.format(text).replace(" ", "")
+    ((_, moved),) = parse.pairs(["x"], ["see </think> tag"])
+    assert tokenizer.decode(moved).replace(" ", "").startswith("<think>see</think>tag")
+
+
+def test_a_response_with_a_control_token_leaves_its_prompt_as_it_is_read_alone():
+    shout = CHATML.replace("m['content']", "('Loud: ' if m['content'].startswith('Hey') else '') + m['content']")
+    read = encoding(small_tokenizer("gpt2", shout), "chat")
+    for response in ("yes", "</s>"):
+        ((before, _),) = read.pairs(["Hey you"], [response])
+        assert [before] == read.prompts(["Hey you"])
+
+
 def test_a_response_that_ends_with_the_end_of_sequence_as_text_still_ends_with_the_token(tokenizer):
     read = encoding(tokenizer, "{prompt} {response}")
     for response in ("</s>", "It is </s>"):
@@ -202,6 +231,34 @@ def test_control_tokens_are_the_special_ones_and_markup_and_no_words_or_blanks_o
     tokenizer.add_special_tokens({"pad_token": "!"})
     written = ControlTokens(tokenizer, "### Human: {prompt}\ncovid19 ### {response}").tokens
     assert set(written.values()) == {*CONTROL, "<think>", "[CALL]", "### Human:", "###"}
+
+
+def test_words_of_a_chat_template_that_it_does_not_write_make_no_control_tokens():
+    tokenizer = small_tokenizer("gpt2", "{# Answer: #}" + LLAMA2.replace("'[INST] '", "'### User: '"))
+    tokenizer.add_tokens(["==", "Answer:", "### User:", "[TOOL]"])
+    text, parse = (encoding(tokenizer, "chat", special_tokens) for special_tokens in ("text", "parse"))
+    assert {*text._control.tokens.values()} == {*CONTROL, "### User:", "[TOOL]"}
+    assert text.pairs(["Is a == b?"], ["Answer: a == b"]) == parse.pairs(["Is a == b?"], ["Answer: a == b"])
+
+
+class WithoutAddedTokens:
+    """Makes no control token of any text and lists none, as mistral-common's tokenizers."""
+
+    eos_token_id, unk_token_id, all_special_tokens = 2, 0, ("<unk>", "<s>", "</s>")
+
+    def __call__(self, texts, add_special_tokens=True, verbose=True):
+        return {"input_ids": [[1] * add_special_tokens + [ord(letter) for letter in text] for text in texts]}
+
+    def added_tokens_decoder(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("special_tokens", ["text", "parse"])
+def test_a_tokenizer_that_lists_no_added_tokens_reads_text_as_it_always_does(special_tokens):
+    read = encoding(WithoutAddedTokens(), "{prompt}\nA: {response}", special_tokens)
+    ((before, behind),) = read.pairs(["Is </s> a tag?"], ["</s>, <unk>"])
+    assert before == [1, *map(ord, "Is </s> a tag?\nA:")]
+    assert behind == [*map(ord, " </s>, <unk>"), 2]
 
 
 def test_html_that_a_model_learned_as_words_stays_words_unless_the_template_writes_it():
@@ -265,7 +322,7 @@ def saved(folder, kind, chat=None):
 @pytest.mark.parametrize(
     ("kind", "template"), [("gpt2", "{prompt}\n{response}"), ("llama2", "chat"), ("llama3", "chat")]
 )
-def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, kind, template):
+def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, caplog, kind, template):
     model = replace(saved(tmp_path, kind, CHATML), template=template)
     tokenizer = model.load_tokenizer()
     rows = AnnotatedSet([str(i) for i in range(len(TEXTS))], TEXTS, TEXTS[::-1])
@@ -276,11 +333,18 @@ def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, kin
     examples = encode_examples(model, tokenizer, rows)
     assert [ids.tolist() for ids in examples.tokens] == [before + behind for before, behind in pairs]
     assert examples.prompt_lengths.tolist() == [len(before) for before, _ in pairs]
+    assert examples.num_literal == sum(
+        any(token in text for token in CONTROL for text in both)
+        for both in zip(rows.prompts, rows.responses, strict=True)
+    )
     file = tmp_path / "held_out.jsonl"
     lines = [{"prompt": p, "response": r} for p, r in zip(rows.prompts, rows.responses, strict=True)]
     file.write_text("\n".join(map(json.dumps, lines)))
     spec = ValidationLoss(str(file))
-    losses, _, _ = row_losses(model, None, spec, "cpu")
+    with caplog.at_level("INFO"):
+        losses, _, _ = row_losses(model, None, spec, "cpu")
+    assert f"{examples.num_literal} of {len(TEXTS)} rows hold" in caplog.text
+    assert "model.special_tokens=parse" in caplog.text
     network = model.load()
     kept = spec.rows()
     for loss, (before, behind) in zip(
@@ -291,9 +355,11 @@ def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, kin
         assert loss == pytest.approx(network(ids, labels=labels).loss.item(), rel=1e-4)
 
 
-def test_special_tokens_belong_to_the_identity(tmp_path):
+def test_special_tokens_belong_to_the_identity_where_they_are_not_read_as_before_there_was_a_choice(tmp_path):
     model = saved(tmp_path, "gpt2")
-    assert replace(model, special_tokens="parse").identity() != model.identity()
+    assert model.identity() == replace(model, special_tokens="parse").identity() | {"special_tokens": "text"}
+    assert "special_tokens" not in replace(model, special_tokens="parse").identity()
+    assert "special_tokens" not in model.bare().identity()
     with pytest.raises(ValueError, match=r"model.special_tokens=literal is unknown; choose one of text, parse"):
         replace(model, special_tokens="literal")
 

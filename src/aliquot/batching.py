@@ -68,7 +68,7 @@ def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
     num_cut, num_literal, encoding = 0, 0, model.encoding(tokenizer)
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
         encoded, literal = encoding.read(prompts[start : start + _PROMPTS_AT_ONCE])
-        num_literal += literal
+        num_literal += len(literal)
         num_cut += sum(len(ids) > max_tokens for ids in encoded)
         encoded = [encoding.shorten(ids, max_tokens) for ids in encoded]
         lengths += map(len, encoded)

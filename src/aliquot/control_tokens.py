@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 #: Ways to read control tokens in prompts and responses.
@@ -43,7 +43,7 @@ class ControlTokens:
 
     Args:
         tokenizer: it is not changed.
-        template: what may write control tokens: a text, or a chat template.
+        template: what the template writes around a prompt and its response.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -55,12 +55,15 @@ class ControlTokens:
 
         These are the special tokens and, of those that were added without that mark, what is written in brackets or
         by the template. A single letter, a byte, blanks, and words that someone added stay what they are: ordinary
-        text.
+        text. A tokenizer that lists no added tokens, such as mistral-common's, makes them of no text: it has none here.
         """
+        added: object = getattr(self.tokenizer, "added_tokens_decoder", None)
+        if not isinstance(added, Mapping):
+            return {}
         named = set(self.tokenizer.all_special_tokens)
         return {
             number: token.content
-            for number, token in self.tokenizer.added_tokens_decoder.items()
+            for number, token in cast("Mapping[int, AddedToken]", added).items()
             if len(token.content.strip()) > 1 and not _BYTE.fullmatch(token.content)
             if token.special or token.content in named or self._is_markup(token.content)
         }
@@ -98,6 +101,16 @@ class ControlTokens:
         unknown = self.tokens.get(cast(int, self.tokenizer.unk_token_id))
         return text.count(unknown) if unknown else 0
 
+    def spelled_in(self, text: str) -> bool:
+        """Tell whether a text spells out a control token."""
+        return self._spelling.search(text) is not None
+
+    @cached_property
+    def _spelling(self) -> re.Pattern[str]:
+        """What finds control tokens: of two that begin alike, the longer."""
+        longest_first = sorted(self.tokens.values(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
     def mark_for(self, *texts: str) -> str:
         """Return a sign that none of the texts and not the template has."""
         taken = set(self.template).union(*texts)
@@ -120,14 +133,13 @@ class ControlTokens:
     @cached_property
     def _beginnings(self) -> re.Pattern[str]:
         """What finds the first letter of every control token, also where two overlap."""
-        return re.compile(f"(?={'|'.join(map(re.escape, self.tokens.values())) or '(?!)'}).", re.DOTALL)
+        return re.compile(f"(?={self._spelling.pattern}).", re.DOTALL)
 
     def _found(self, text: str) -> list[tuple[int, int, int]]:
         """Return where the tokenizer finds control tokens in a text (start, end), and which."""
         if self._backend is None:
-            pattern = re.compile("|".join(map(re.escape, sorted(self.tokens.values(), key=len, reverse=True))))
             numbers = {token: number for number, token in self.tokens.items()}
-            return [(*match.span(), numbers[match[0]]) for match in pattern.finditer(text)] if numbers else []
+            return [(*match.span(), numbers[match[0]]) for match in self._spelling.finditer(text)]
         encoded, tokens = self._backend.encode(text, add_special_tokens=False), self.tokens
         spans = [
             (start, end, number)
@@ -205,6 +217,14 @@ class ControlTokens:
             f"the tokenizer ({type(self.tokenizer).__name__}) {why}, so control tokens in prompts and responses cannot "
             "be read as text; set model.special_tokens=parse, or drop the rows that hold some"
         )
+
+
+def note_literal(num: int, total: int, rows: str) -> str:
+    """Say how many prompts or examples hold control tokens that are read as text."""
+    return (
+        f"{num:,} of {total:,} {rows} hold what looks like a control token; it was read as text: where it is meant as "
+        "the token, set model.special_tokens=parse"
+    )
 
 
 def _renamed(state: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

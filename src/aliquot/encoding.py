@@ -5,8 +5,8 @@ the prompt's, as in lm-eval: read on its own, a tokenizer would take a response 
 encoder-decoder reads the prompt in its encoder, up to the special tokens that end it, and begins its response anew.
 
 Special tokens come from the template and the tokenizer. What looks like one in a prompt or a response is text, unless
-asked for otherwise. All texts are read as they stand; those in which more control tokens turn up than the template
-writes are read once more, by `aliquot.control_tokens`.
+asked for otherwise. All texts are read as they stand. Those of a prompt or a response that spells out a control token,
+and those with other control tokens than the template writes, are read once more, by `aliquot.control_tokens`.
 """
 
 from __future__ import annotations
@@ -58,17 +58,21 @@ class Encoding:
         """Return the tokens up to where the response begins, special tokens included; none is cut."""
         return self.read(prompts)[0]
 
-    def read(self, prompts: Sequence[str]) -> tuple[list[Ids], int]:
-        """Return what `prompts` returns, and how many hold what looks like a control token and was read as text."""
+    def read(self, prompts: Sequence[str]) -> tuple[list[Ids], set[int]]:
+        """Return what `prompts` returns, and which hold what looks like a control token and was read as text."""
         return self._encode(prompts, [""] * len(prompts), self._openings, self._tokens)
 
     def pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """Return the tokens of prompts and of the responses behind them, ended by the end-of-sequence token."""
-        before, _ = self._encode(prompts, responses, self._openings, self._tokens)
+        return self.read_pairs(prompts, responses)[0]
+
+    def read_pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[list[tuple[Ids, Ids]], set[int]]:
+        """Return what `pairs` returns, and which hold what looks like a control token and was read as text."""
+        before, literal = self.read(prompts)
         if self._has_encoder:
-            behind, _ = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
+            behind, more = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
         else:
-            whole, _ = self._encode(prompts, responses, self._wholes, self._tokens)
+            whole, more = self._encode(prompts, responses, self._wholes, self._tokens)
             behind = [both[len(ids) :] for ids, both in zip(before, whole, strict=True)]
             # Where a token reaches over the border, generation could not produce it.
             over = [i for i, (ids, both) in enumerate(zip(before, whole, strict=True)) if both[: len(ids)] != ids]
@@ -76,7 +80,8 @@ class Encoding:
             for i, ids in zip(over, apart, strict=True):
                 behind[i] = ids
         end = cast(int, self.tokenizer.eos_token_id)
-        return [(ids, rest if rest[-1:] == [end] else [*rest, end]) for ids, rest in zip(before, behind, strict=True)]
+        ended = [rest if rest[-1:] == [end] else [*rest, end] for rest in behind]
+        return list(zip(before, ended, strict=True)), literal | more
 
     @cached_property
     def frame(self) -> tuple[int, int]:
@@ -148,30 +153,34 @@ class Encoding:
         responses: Sequence[str],
         write: _Write,
         tokenize: Callable[[list[str]], list[Ids]],
-    ) -> tuple[list[Ids], int]:
-        """Tokenise texts; return also in how many of them what looks like a control token was read as text."""
+    ) -> tuple[list[Ids], set[int]]:
+        """Tokenise texts; return also in which of them what looks like a control token was read as text."""
         if not prompts:
-            return [], 0
+            return [], set()
         probe = _PROBES[0]
         written = write([*prompts, probe], [*responses, probe])
         *found, template = tokenize(written)
         if self.special_tokens == "parse":
-            return found, 0
-        control, num_changed = self._control, 0
+            return found, set()
+        control, changed = self._control, set[int]()
         expected, (leading, trailing) = control.of(template), self._around(tokenize)
         num_unknown = control.count_unknown(written[-1])
         for i, (ids, *texts) in enumerate(zip(found, prompts, responses, strict=True)):
-            if control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
+            # A chat template may act on such text, and the control tokens be the expected ones all the same.
+            spelled = any(map(control.spelled_in, texts))
+            if spelled or control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
                 mark = control.mark_for(*texts)
                 (hidden,) = write(*([control.hide(text, mark)] for text in texts))
                 found[i] = [*leading, *control.read(hidden, mark), *trailing]
-                num_changed += found[i] != ids
-        return found, num_changed
+                if found[i] != ids:
+                    changed.add(i)
+        return found, changed
 
     @cached_property
     def _control(self) -> ControlTokens:
-        template = str(self.tokenizer.chat_template) if self.template == CHAT else self.template
-        return ControlTokens(self.tokenizer, template)
+        # A chat template is a program: what it writes counts, not its own words. No token has a NUL in it.
+        ((before, rest),) = self._texts(["\0"], ["\0"])
+        return ControlTokens(self.tokenizer, before + rest)
 
     def _tokens(self, texts: list[str]) -> list[Ids]:
         """Tokenise texts; to a causal model, without the special tokens that would end them: ours go on."""

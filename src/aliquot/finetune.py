@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aliquot.control_tokens import note_literal
 from aliquot.encoding import OVERLONG
 from aliquot.lora_targets import ALL_LINEAR, AUTO, TARGETS, find_targets
 from aliquot.model import Model
@@ -145,7 +146,7 @@ def finetune(
             "output says why"
         )
     training = _plan(model, annotated, recipe, trainer, directory)
-    _report_cuts(training.examples, model)
+    _report(training.examples, model)
     directory.mkdir(parents=True, exist_ok=True)
     training.run(at, on_metrics)
     return load_adapter(directory)
@@ -198,8 +199,10 @@ def _plan(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: TrainerS
     return Training(model, examples, tokenizer.pad_token_id, recipe, fingerprint, trainer, directory)
 
 
-def _report_cuts(examples: Examples, model: Model) -> None:
-    """Say what `max_tokens` cost."""
+def _report(examples: Examples, model: Model) -> None:
+    """Say what `max_tokens` cost, and what was read as text."""
+    if examples.num_literal:
+        log.info("%s", note_literal(examples.num_literal, len(examples.tokens), "examples"))
     if examples.num_cut_prompts or examples.num_cut_responses:
         log.warning(
             "model.max_tokens=%d: of %d examples, %d lost the %s of the prompt and %d the end of the response",

@@ -42,6 +42,7 @@ class Examples:
         prompt_lengths: how many of them are the prompt's, which the loss leaves out.
         num_cut_prompts: how many lost a part of their prompt to `max_tokens`.
         num_cut_responses: how many lost the end of their response to it.
+        num_literal: how many hold what looks like a control token, in prompt or response, and was read as text.
         decoder_start: the token from which the decoder of an encoder-decoder begins the response; None for a causal
             model, which reads it behind the prompt.
     """
@@ -50,6 +51,7 @@ class Examples:
     prompt_lengths: Int64[np.ndarray, " n"]
     num_cut_prompts: int
     num_cut_responses: int
+    num_literal: int = 0
     decoder_start: int | None = None
 
     @property
@@ -68,7 +70,7 @@ def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated:
         ValueError: an example is too long, and such prompts are to be refused.
     """
     encoding = model.encoding(tokenizer)
-    encoded = encoding.pairs(annotated.prompts, annotated.responses)
+    encoded, literal = encoding.read_pairs(annotated.prompts, annotated.responses)
     rooms = [max(model.max_tokens - len(response), model.max_tokens // 2) for _, response in encoded]
     pairs = [(encoding.shorten(p, room), r) for (p, r), room in zip(encoded, rooms, strict=True)]
     longest = max(len(p) + len(r) for p, r in pairs)
@@ -82,6 +84,7 @@ def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated:
         prompt_lengths=np.array([len(p) for p, _ in pairs], dtype=np.int64),
         num_cut_prompts=sum(len(p) > room for (p, _), room in zip(encoded, rooms, strict=True)),
         num_cut_responses=sum(len(p) + len(r) > model.max_tokens for p, r in pairs),
+        num_literal=len(literal),
         decoder_start=encoding.decoder_start,
     )
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from aliquot.batching import encode
+from aliquot.control_tokens import note_literal
 from aliquot.encoding import OVERLONG
 from aliquot.features import NORMALIZATIONS, POSITIONS, normalize_in_place
 from aliquot.model import Model
@@ -161,8 +162,7 @@ def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
         lost = f"their {OVERLONG[model.overlong]} was cut"
         log.info("%s; %s (model.max_tokens=%d, with room to respond)", cut, lost, model.max_tokens)
     if encoded.num_literal:
-        held = f"{encoded.num_literal:,} of {len(pool):,} prompts hold what looks like a control token"
-        log.info("%s; it was read as text (model.special_tokens=%s)", held, model.special_tokens)
+        log.info("%s", note_literal(encoded.num_literal, len(pool), "prompts"))
     _check_positions(model, int(encoded.lengths.max()), scorer.max_new_tokens)
     return Pass(model, scorer, trainer, encoded, directory)
 

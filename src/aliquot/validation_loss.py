@@ -8,6 +8,7 @@ It is what finetuning minimises, on other rows; whether the model got better at 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from jaxtyping import Float64
 
+from aliquot.control_tokens import note_literal
 from aliquot.pools.fields import Columns, prompt_row, response_text
 from aliquot.pools.files import READERS, format_of
 from aliquot.progress import Progress
@@ -24,6 +26,8 @@ from aliquot.types import Adapter, AnnotatedSet
 
 if TYPE_CHECKING:
     from aliquot.model import Model
+
+log = logging.getLogger(__name__)
 
 #: What the score is called, and its only task.
 LIKELIHOOD = "validation_likelihood"
@@ -136,6 +140,8 @@ def row_losses(
     tokenizer = model.load_tokenizer()
     assert isinstance(tokenizer.pad_token_id, int)
     examples = encode_examples(model, tokenizer, spec.rows())
+    if examples.num_literal:
+        log.info("evaluate %s: %s", LIKELIHOOD, note_literal(examples.num_literal, len(examples.tokens), "rows"))
     batches = micro_batches(examples.lengths, spec.tokens_per_batch, np.random.default_rng(0))
     targets = examples.lengths - examples.prompt_lengths
     steps = [[rows] for rows in batches]

@@ -54,6 +54,20 @@ def test_responses_are_those_of_transformers_one_prompt_at_a_time(teacher, tmp_p
     assert len(set(expected.values())) > 2
 
 
+def test_answers_from_before_there_was_a_choice_are_kept_but_for_prompts_with_control_tokens(teacher, tmp_path):
+    asked = [*prompts(6), "the </s> cat", "</s>"]
+    before = replace(teacher, model=replace(teacher.model, special_tokens="parse"))
+    assert "special_tokens" not in before.model.identity()
+    annotate(before, tmp_path, asked)
+    book = before.ledger(tmp_path)
+    book.path.write_text(book.path.read_text().replace('"response": "', '"response": "old '))
+    known = before.ledger(tmp_path).replies
+    annotate(teacher, tmp_path, asked)
+    found = teacher.ledger(tmp_path).replies
+    keys = [Question("", prompt).key for prompt in asked]
+    assert [found[key] == known[key] for key in keys] == [True] * 6 + [False] * 2
+
+
 def test_what_is_drawn_by_lot_depends_on_seed_and_prompt_not_on_the_batch(teacher, tmp_path):
     asked = prompts(20)
     hot = replace(teacher, temperature=1.5, seed=0)

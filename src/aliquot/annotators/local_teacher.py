@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from aliquot.annotators.ledger import LENGTH, Ledger, Question, Reply, now
@@ -68,7 +68,8 @@ class LocalTeacher(Teacher):
         from torch import OutOfMemoryError
 
         tokenizer = self.model.load_tokenizer()
-        encoded, reasons = self._encode(tokenizer, questions)
+        encoded, reasons = self._encode(tokenizer, questions, ledger)
+        progress.update(len(questions) - len(encoded) - len(reasons))
         if not encoded:
             return reasons
         network = self.model.load().to(self.trainer.device())  # pyright: ignore[reportArgumentType]
@@ -90,14 +91,22 @@ class LocalTeacher(Teacher):
         return reasons
 
     def _encode(
-        self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
+        self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], ledger: Ledger
     ) -> tuple[list[_Encoded], dict[str, str]]:
-        """Turn prompts into tokens; those that the model refuses for their length come back with the reason."""
+        """Turn prompts into tokens; those that the model refuses for their length come back with the reason.
+
+        A prompt without control tokens is read as text as it was before there was a choice: an answer of then goes into
+        the ledger, and the prompt does not come back.
+        """
         encoding, room = self.model.encoding(tokenizer), self.model.max_tokens - self.max_tokens
+        known = replace(self, model=replace(self.model, special_tokens="parse")).ledger(ledger.path.parent).replies
+        tokens, literal = encoding.read([q.prompt for q in questions])
         encoded: list[_Encoded] = []
         reasons: dict[str, str] = {}
-        for question, ids in zip(questions, encoding.prompts([q.prompt for q in questions]), strict=True):
-            if len(ids) > room and self.model.overlong == "refuse":
+        for i, (question, ids) in enumerate(zip(questions, tokens, strict=True)):
+            if question.key in known and i not in literal:
+                ledger.add(known[question.key])
+            elif len(ids) > room and self.model.overlong == "refuse":
                 reasons[question.key] = (
                     f"longer than the {room} tokens that annotator.model.max_tokens={self.model.max_tokens} leaves "
                     "beside the response; raise it, or set annotator.model.overlong=cut_start or cut_end"
