@@ -28,8 +28,9 @@ from aliquot.source_code import code_hashes
 TABLE = Path(__file__).with_name("shipped.json")
 #: What all strategies, annotators and benchmarks share, and the versions of the stages speak for. All else counts.
 _SHARED = (
-    *("adapter", "finetune", "finetune_data", "hub", "lease", "model", "pool", "pools", "processes", "progress"),
-    *("scoring", "scoring_module", "sources", "stages", "store", "trainer", "types", "undisturbed"),
+    *("adapter", "finetune", "finetune_data", "hub", "lease", "model", "pool", "pools", "pools.fields", "pools.files"),
+    *("processes", "progress", "scoring", "scoring_module", "sources", "stages", "store", "trainer", "types"),
+    "undisturbed",
 )
 #: The groups of configs whose classes have their code watched, and those where the version of a stage speaks for it.
 _WATCHED, _NAMED = ("strategy", "annotator", "evaluate"), ("model", "pool", "scorer", "finetune")
@@ -80,7 +81,7 @@ def _full_name(kind: type) -> str:
 def _counts(module: str) -> bool:
     """Tell whether a module's code counts wherever it is imported."""
     package, _, inside = module.partition(".")
-    return package != "aliquot" or inside.partition(".")[0] not in ("", *_SHARED)
+    return package != "aliquot" or inside not in ("", *_SHARED)
 
 
 @functools.cache
