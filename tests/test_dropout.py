@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aliquot.dropout import Share, SharedDropout, share_dropout
+from aliquot.dropout import Share, SharedDropout, rows_seen, share_dropout
 from aliquot.finetune_data import Part
 
 NUM_ROWS, WIDTH, DEPTH = 5, 7, 3
@@ -39,6 +39,17 @@ def test_a_whole_micro_batch_may_have_any_shape_and_a_shared_one_only_shapes_who
             ValueError, match=r"takes inputs of shape .* 3 rows cannot be told apart.*trainer.devices=1"
         ):
             dropped(inputs, Share(Part(0, NUM_ROWS, slice(0, None, 2)), (WIDTH,)))
+
+
+def test_a_layer_whose_rows_cannot_be_told_apart_is_seen_before_they_are_shared():
+    layers = torch.nn.ModuleList([SharedDropout(0.4, Share()), torch.nn.Linear(DEPTH, DEPTH)])
+    inputs = torch.rand(NUM_ROWS, WIDTH, DEPTH)
+    with rows_seen(layers, NUM_ROWS, (WIDTH,)) as seen:
+        for passing in (inputs, inputs.reshape(-1, DEPTH), inputs[:, 0], inputs[0], inputs.reshape(-1, DEPTH)[:10]):
+            layers[0](passing)
+    assert seen == [True, True, True, False, False]
+    layers[0](inputs)
+    assert len(seen) == 5
 
 
 def test_outside_training_nothing_is_dropped_and_only_dropout_of_adapters_is_replaced():

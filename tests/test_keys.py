@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from pkgutil import resolve_name
@@ -18,6 +19,7 @@ import aliquot
 from aliquot import shipped
 from aliquot.annotate import Oracle
 from aliquot.benchmark import Benchmark
+from aliquot.config import ROOT
 from aliquot.experiment import build
 from aliquot.model import Model
 from aliquot.pool import JsonlPool
@@ -35,16 +37,18 @@ PACKAGE = Path(aliquot.__file__).parent
 
 
 def test_the_code_of_what_is_shipped_is_as_the_table_says():
-    table, now = json.loads(shipped.TABLE.read_text()), shipped.make_table()
-    changed = sorted(m for m in now["modules"] if now["modules"][m] != table["modules"].get(m))
-    assert now == table, (
-        f"{', '.join(changed) or 'the list of classes'} changed. Where that changes results, raise `version` of the "
-        "classes it concerns. Then, in any case: python -m aliquot.shipped"
+    table = json.loads(shipped.TABLE.read_text())
+    told = ", ".join(f"{name} (by {', '.join(moved)})" for name, moved in shipped.changed(table).items())
+    assert shipped.make_table() == table, (
+        f"the table of what is shipped is not up to date; changed under the same version: {told or 'nothing'}. Where "
+        "results change, raise `version` of the class and run python -m aliquot.shipped; where they do not, run "
+        "python -m aliquot.shipped --same-results with the names of the classes"
     )
 
 
 def test_all_that_is_shipped_is_named_by_its_version_and_no_two_by_the_same_name(tmp_path):
-    kinds = [resolve_name(name) for name in json.loads(shipped.TABLE.read_text())["classes"]]
+    table = json.loads(shipped.TABLE.read_text())
+    kinds = [resolve_name(name) for name in (*table["watched"], *table["named"])]
     assert len(kinds) > 25
     for kind in kinds:
         assert set(shipped.named(kind)) == {"type", "version"}, kind
@@ -67,17 +71,23 @@ print(json.dumps([named(kind) for kind in kinds]))
 """
 
 
+def start(*arguments, path, fails=False):
+    """Run Python with these folders in front of its own; return what it prints, or what it says where it fails."""
+    environment = {"PYTHONPATH": ":".join(map(str, path)), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    assert (done.returncode != 0) is fails, done.stderr
+    return done.stdout + done.stderr if fails else done.stdout
+
+
+def names_of(*kinds, path):
+    return json.loads(start("-c", NAMES, *kinds, path=path))
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the package to edit, and a function that names classes of it."""
     shutil.copytree(PACKAGE, tmp_path / "aliquot", ignore=shutil.ignore_patterns("__pycache__", "demo"))
-
-    def names(*kinds):
-        command = [sys.executable, "-c", NAMES, *kinds]
-        environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-
-    return tmp_path / "aliquot", names
+    return tmp_path / "aliquot", lambda *kinds: names_of(*kinds, path=[tmp_path])
 
 
 def edit(file, old, new):
@@ -108,12 +118,86 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
     edit(package / "strategies/random.py", '"""Pick prompts', '# A remark.\n    """Otherwise pick prompts')
     edit(package / "strategies/random.py", "(self.seed)", "(\n            self.seed\n        )")
     edit(package / "finetune.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # the version of its stage speaks for it
-    assert names(*SHIPPED) == before
+    append(package / "scoring.py", "NEW = 1")
+    append(package / "features.py", "NEW = 1")
+    assert names(*SHIPPED, "aliquot.scoring:Scorer")[:-1] == before
+    assert "code" not in names("aliquot.scoring:Scorer")[0]
 
     edit(package / "strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
     append(package / "greedy/farthest_first.py", "NEW = 1")
     edit(package / "annotate.py", "0.0", "0.5")
-    assert ["code" in name for name in names(*SHIPPED)] == [True, True, True, False, False]
+    append(package / "suites.py", "NEW = 1")
+    assert ["code" in name for name in names(*SHIPPED)] == [True, True, True, True, False]
+
+
+def test_an_edited_helper_of_annotators_is_noticed(checkout):
+    package, names = checkout
+    append(package / "annotators/asking.py", "NEW = 1")
+    found = names("aliquot.annotators.endpoint:EndpointTeacher", "aliquot.annotate:Oracle")
+    assert ["code" in name for name in found] == [True, False]
+
+
+@pytest.mark.parametrize("module", ["pool", "finetune", "stages", "pools.fields", "strategies.random"])
+def test_a_class_added_to_any_module_of_the_package_is_named_by_its_code(checkout, module):
+    package, names = checkout
+    file = package / f"{module.replace('.', '/')}.py"
+    append(file, "@dataclass(frozen=True)\nclass Mine:\n    depth: int = 1\n")
+    before = names(f"aliquot.{module}:Mine")[0]
+    edit(file, "depth: int = 1", "depth: int = 1 + 0")
+    assert before["code"] != names(f"aliquot.{module}:Mine")[0]["code"]
+
+
+def test_what_is_shipped_needs_no_source_and_what_is_added_does(checkout, tmp_path):
+    package, _ = checkout
+    (package / "strategies/mine.py").write_text("class Mine:\n    depth = 1\n")
+    before = names_of(*SHIPPED, path=[tmp_path])
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path, "aliquot")
+    assert names_of(*SHIPPED, path=[archive]) == before
+    compileall.compile_dir(package, quiet=1, legacy=True)
+    for file in package.rglob("*.py"):
+        file.unlink()
+    assert names_of(*SHIPPED, path=[tmp_path]) == before
+    for path in (tmp_path, archive):
+        told = start("-c", NAMES, "aliquot.strategies.mine:Mine", path=[path], fails=True)
+        assert "class Mine of module aliquot.strategies.mine is in no Python file" in told
+
+
+def test_the_table_is_not_written_over_changed_code_of_an_old_version_unless_told_so(checkout, tmp_path):
+    package, names = checkout
+    table = package / "shipped.json"
+    (package / "conf").symlink_to(ROOT / "conf")
+    old = table.read_text()
+    append(package / "strategies/random.py", "NEW = 1")
+    append(package / "strategies/longest.py", "NEW = 1")
+
+    def write(*arguments, fails):
+        return start("-m", "aliquot.shipped", *arguments, path=[tmp_path], fails=fails)
+
+    for arguments in ((), ("--same-results", "Random")):
+        told = write(*arguments, fails=True)
+        assert ("Random: changed code in aliquot.strategies.random" in told) is not bool(arguments)
+        assert "Longest: changed code in aliquot.strategies.longest" in told
+        assert "--same-results" in told and table.read_text() == old
+    assert "only Longest, Random has changed code" in write("--same-results", "KCenter", fails=True)
+    edit(package / "strategies/longest.py", "    requires", "    version: ClassVar[int] = 2\n    requires")
+    write("--same-results", "Random", fails=False)
+    found = names("aliquot.strategies.random:Random", "aliquot.strategies.longest:Longest")
+    assert found == [{"type": "Random", "version": 1}, {"type": "Longest", "version": 2}]
+    table.unlink()
+    write(fails=False)
+    assert names("aliquot.strategies.random:Random", "aliquot.strategies.longest:Longest") == found
+
+
+@pytest.mark.parametrize("content", ["<<<<<<< ours\n", "[]", "{}", None])
+def test_a_table_that_cannot_be_read_is_told_with_the_command_that_writes_it(tmp_path, monkeypatch, content):
+    table = tmp_path / "shipped.json"
+    if content is not None:
+        table.write_text(content)
+    monkeypatch.setattr("aliquot.shipped.TABLE", table)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    shipped._table.cache_clear()
+    with pytest.raises(ValueError, match=r"shipped.json cannot be read.*write it anew: python -m aliquot.shipped"):
+        shipped._table()
 
 
 def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(checkout):
@@ -156,9 +240,7 @@ def write_package(folder: Path, helper: str) -> None:
 
 def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_lies(tmp_path):
     def names(folder):
-        command = [sys.executable, "-c", NAMES, "theirs.own:Own", "theirs.own:Other"]
-        environment = {"PYTHONPATH": f"{folder}:{PACKAGE.parent}"}
-        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+        return names_of("theirs.own:Own", "theirs.own:Other", path=[folder, PACKAGE.parent])
 
     for name, helper in (
         ("a", "def pick():\n    return 1\n"),
@@ -172,6 +254,58 @@ def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_
     assert {name["type"] for name in a} == {"Own", "Other"}
     (tmp_path / "a" / "beside.py").write_text("number = 2\n")
     assert names(tmp_path / "a")[0]["code"] not in (a[0]["code"], c[0]["code"])
+
+
+def test_installed_packages_do_not_count_wherever_they_lie(tmp_path, checkout):
+    """A package that a strategy imports, in folders as pip, distributions and clusters have them, and edited there."""
+    package, _ = checkout
+    mine = package / "strategies/mine.py"
+    mine.write_text("import dep\nfrom aliquot.strategies.random import Random\n\nclass Mine(Random):\n    pass\n")
+    write_package(tmp_path / "project", "import dep\npick = 1\n")
+    kinds = "theirs.own:Own", "aliquot.strategies.mine:Mine", "aliquot.strategies.k_center:KCenter"
+    found = []
+    for number, place in enumerate(("site-packages", "dist-packages", "target", "editable", "tree/lib")):
+        (tmp_path / place / "dep").mkdir(parents=True)
+        (tmp_path / place / "dep/__init__.py").write_text(f"depth = {number}\nfrom . import lower\n")
+        (tmp_path / place / "dep/lower.py").write_text(f"total = {' + '.join(['1'] * 900)} + {number}\n")
+        found.append(names_of(*kinds, path=[tmp_path / "project", tmp_path / place, tmp_path]))
+    assert found == found[:1] * 5
+
+
+@pytest.mark.parametrize(("place", "counts"), [("site-packages", False), ("target", False), ("project", True)])
+def test_an_installed_class_is_named_by_its_own_package_alone(tmp_path, place, counts):
+    folder = tmp_path / place
+    write_package(folder, "pick = 1\n")
+    if place == "target":
+        (folder / "theirs-1.0.dist-info").mkdir()
+
+    def name():
+        return names_of("theirs.own:Own", path=[folder, PACKAGE.parent])[0]["code"]
+
+    before = name()
+    append(folder / "beside.py", "NEW = 1")
+    assert (name() != before) is counts
+    before = name()
+    append(folder / "theirs/helper.py", "NEW = 1")
+    assert name() != before
+
+
+def test_a_class_of_the_script_that_was_started_counts_with_what_lies_beside_it(tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/helper.py").write_text("number = 1\n")
+    script = tmp_path / "lab/script.py"
+    script.write_text(
+        "import json, helper\nfrom aliquot.shipped import named\nclass Own: ...\nprint(json.dumps(named(Own)))\n"
+    )
+    module = tmp_path / "lab/module.py"
+    module.write_text(script.read_text().replace("helper", "lab.helper"))
+
+    def names():
+        return [start(*call, path=[PACKAGE.parent, tmp_path]) for call in ((str(script),), ("-m", "lab.module"))]
+
+    before = names()
+    append(tmp_path / "lab/helper.py", "NEW = 1")
+    assert [a == b for a, b in zip(before, names(), strict=True)] == [False, False]
 
 
 def test_code_is_found_where_a_module_was_read_from_whatever_the_module_is_called(tmp_path, monkeypatch):
@@ -229,8 +363,23 @@ def hashes(folder, *codes):
 
 def test_a_class_without_a_file_is_refused_since_its_changes_would_go_unnoticed():
     typed = dataclass(frozen=True)(type("Typed", (), {"__module__": "typed_in", "__annotations__": {"seed": int}}))
-    with pytest.raises(ValueError, match=r"class Typed of module typed_in is in no Python file.*move it into a .py"):
+    with pytest.raises(ValueError, match=r"class Typed of module typed_in is in no Python file.*write it into a .py"):
         canonical(typed(0))
+    made = dataclass(frozen=True)(type("Made", (), {"__module__": "types", "__annotations__": {"seed": int}}))
+    with pytest.raises(ValueError, match="class Made of module types is in no Python file"):  # as make_dataclass has it
+        canonical(made(0))
+
+
+@pytest.mark.parametrize("name", ["code", "type", "version", "stage"])
+def test_a_field_that_would_stand_for_something_else_in_a_key_is_refused(name):
+    kind = make_dataclass("Kind", [(name, int)], frozen=True, namespace={"__module__": __name__})
+    with pytest.raises(ValueError, match=f"field {name} of Kind: a key uses code, stage, type, version.*rename"):
+        canonical(kind(1))
+
+
+def test_code_may_be_nested_deeper_than_calls(tmp_path):
+    long = [f"x = {' + '.join(['1'] * 2000)} + {last}" for last in (1, 2)]
+    assert len(set(hashes(tmp_path, *long))) == 2
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Dropout in finetuning: the same on any number of devices, and none of the base model's own unless asked for.
 
 What is dropped is drawn for a whole micro-batch. Where several devices share one, each draws for all of its rows and
-takes what falls on its own.
+takes what falls on its own. Where a layer mixes the rows, devices share whole micro-batches only.
 """
 
 # torch's annotations leave parameters out.
@@ -9,12 +9,14 @@ takes what falls on its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import dropout
 
 from aliquot.finetune_data import Part
 
@@ -48,23 +50,44 @@ class SharedDropout(nn.Module):
         """Drop some of `inputs`, whose first axis is that of our rows, or of their tokens row by row."""
         if not self.training:
             return inputs
-        return inputs.masked_fill(self._draw(inputs), 0).div_(1 - self.p)
-
-    def _draw(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what is dropped, in the shape of `inputs`."""
-        part, widths, shape = self._share.part, self._share.widths, inputs.shape
+        part, shape = self._share.part, inputs.shape
         if part is None or part.rows == slice(None):
-            return torch.empty(shape, dtype=torch.bool, device=inputs.device).bernoulli_(self.p)
+            return dropout(inputs.contiguous(), self.p)  # drawn in the order of the memory, as below
         num_ours = len(range(part.num_rows)[part.rows])
-        per_row, rest = divmod(shape[0], num_ours)
-        if rest or per_row not in (1, *(widths if inputs.ndim == 2 else ())):
+        per_row = _per_row(shape, num_ours, self._share.widths)
+        if per_row is None:
             raise ValueError(
                 f"finetune.dropout={self.p} on several devices: a layer of this model takes inputs of shape "
                 f"{tuple(shape)}, in which {num_ours} rows cannot be told apart, so what is dropped would depend on "
                 "the number of devices; set finetune.dropout=0, or trainer.devices=1"
             )
-        whole = torch.empty((part.num_rows, per_row, *shape[1:]), dtype=torch.bool, device=inputs.device)
-        return whole.bernoulli_(self.p)[part.rows].reshape(shape)
+        whole = torch.ones((part.num_rows, per_row, *shape[1:]), dtype=inputs.dtype, device=inputs.device)
+        return inputs * dropout(whole, self.p)[part.rows].reshape(shape)
+
+
+def _per_row(shape: Sequence[int], num_rows: int, widths: Sequence[int]) -> int | None:
+    """Return the length of the first axis that belongs to a row; None where the rows cannot be told apart."""
+    per_row, rest = divmod(shape[0], num_rows)
+    return per_row if not rest and per_row in (1, *(widths if len(shape) == 2 else ())) else None
+
+
+@contextmanager
+def rows_seen(network: nn.Module, num_rows: int, widths: Sequence[int]) -> Generator[list[bool]]:
+    """Yield a list that is given, of every dropout that a micro-batch passes, whether its rows could be told apart.
+
+    They cannot where a layer picks tokens out of all rows, as the experts of a mixture do.
+    """
+    seen: list[bool] = []
+
+    def look(module: nn.Module, args: tuple[torch.Tensor]) -> None:
+        seen.append(_per_row(args[0].shape, num_rows, widths) is not None)
+
+    hooks = [m.register_forward_pre_hook(look) for m in network.modules() if isinstance(m, SharedDropout)]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def share_dropout(network: nn.Module) -> Share:
@@ -72,9 +95,9 @@ def share_dropout(network: nn.Module) -> Share:
     share = Share()
     for module in network.modules():
         drops: Any = getattr(module, "lora_dropout", {})
-        for name, dropout in drops.items():
-            if isinstance(dropout, nn.Dropout):
-                drops[name] = SharedDropout(dropout.p, share)
+        for name, own in drops.items():
+            if isinstance(own, nn.Dropout):
+                drops[name] = SharedDropout(own.p, share)
     return share
 
 

@@ -56,8 +56,8 @@ class LoRA:
         max_grad_norm: gradients are clipped to it.
         seed: of the adapter's first weights, the order of examples and dropout.
         checkpoint_every: optimiser steps between checkpoints.
-        base_dropout: let the base model drop what its own config says, besides `dropout`; where it is on, devices share
-            whole micro-batches only.
+        base_dropout: let the base model drop what its own config says, besides `dropout`; where it is on, and where a
+            layer mixes tokens of all rows (experts), devices share whole micro-batches only.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them: about a third
             slower, a fraction of the memory.
     """

@@ -25,7 +25,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn.functional import cross_entropy
 
 from aliquot.adapter import full_disk_told
-from aliquot.dropout import rest_base, share_dropout
+from aliquot.dropout import rest_base, rows_seen, share_dropout
 from aliquot.finetune_data import IGNORE, Examples, MicroBatch, Part, Plan, StepBatch, StepBatches
 from aliquot.process_group import add_up, agreed
 from aliquot.processes import Place
@@ -94,9 +94,19 @@ class LoRAModule(LightningModule):
         return (args[0][self._labelled],)
 
     def train_dataloader(self) -> StepBatches:
-        """Return this process's share of every step; what the base model drops is drawn for whole micro-batches."""
-        at, whole = self._at, self.recipe.base_dropout
+        """Return this process's share of every step: of whole micro-batches, where dropout is drawn for these alone."""
+        at = self._at
+        whole = self.recipe.base_dropout or agreed(at.world > 1 and self._mixes_rows(), at, self.device)
         return StepBatches(self._examples, self.plan, self._pad, at.rank, at.world, whole)
+
+    def _mixes_rows(self) -> bool:
+        """Tell, from the first micro-batch of all, whether a dropout is passed by tokens whose rows are not known."""
+        step = next(iter(StepBatches(self._examples, self.plan, self._pad)))
+        first = MicroBatch(*(x if x is None else x.to(self.device) for x in step.micro_batches[0]))
+        widths = first.input_ids.shape[1], first.targets.shape[1]
+        with torch.no_grad(), rows_seen(self.network, len(first.input_ids), widths) as seen:
+            self.loss_sum(first)
+        return not all(seen)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the adapter, fused: it consists of many small tensors."""

@@ -1,31 +1,38 @@
 """How a key names a class: one that is as aliquot ships it by its name and version, any other by its code as well.
 
 `shipped.json` lists what is shipped: the classes that may stand in a key, with their versions, and hashes of the code
-that decides what they do. A class that is not listed, or whose code or version is no longer as listed, is named by its
-code as well: an added or edited strategy never gets the results of the code before it.
+that decides what the watched ones do. A class that is not listed, or whose code or version is no longer as listed, is
+named by its code as well: an added or edited strategy never gets the results of the code before it.
 
     python -m aliquot.shipped
 
-writes the table anew, after a change of the code that is to be shipped.
+writes the table anew, after a change of the code that is to be shipped. It refuses where a class has other code under
+the version it had, unless told that the results are the same: `--same-results`, of all classes or of those named.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
+import importlib.resources
 import json
 import pkgutil
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aliquot.source_code import code_hashes
 
 TABLE = Path(__file__).with_name("shipped.json")
-#: Packages and modules that strategies are made of: of these the code counts wherever a listed class imports it.
-_SELECTION = ("strategies", "greedy", "kernels", "features", "clustering", "uncertainty")
-#: The groups whose classes have all their own code watched, and those where the version of a stage speaks for the code.
+#: What all strategies, annotators and benchmarks share, and the versions of the stages speak for. All else counts.
+_SHARED = (
+    *("adapter", "finetune", "finetune_data", "hub", "lease", "model", "pool", "pools", "pools.fields", "pools.files"),
+    *("processes", "progress", "scoring", "scoring_module", "sources", "stages", "store", "trainer", "types"),
+    "undisturbed",
+)
+#: The groups of configs whose classes have their code watched, and those where the version of a stage speaks for it.
 _WATCHED, _NAMED = ("strategy", "annotator", "evaluate"), ("model", "pool", "scorer", "finetune")
 #: A class that no config names, but a key does.
 _FURTHER = ("aliquot.pools.fields.Columns",)
@@ -37,58 +44,72 @@ def named(kind: type) -> dict[str, object]:
     The name says nothing of the module, so that code can move.
 
     Raises:
-        ValueError: the class is not shipped, and is in no file.
+        ValueError: the class is not shipped, and is in no Python file of its own.
     """
     return dict(_named(kind))
 
 
 def code(kind: type) -> dict[str, str]:
-    """Return module -> hash of the code that the results of a class depend on.
+    """Return module -> hash of the code that the results of a class depend on: its own, and what it imports unshared.
 
-    The modules of aliquot that all strategies share (pools, scores, progress, the store, ...) do not count: the
-    versions of the stages speak for them.
+    Its own counts in any case, with that of its bases.
     """
-    hashes, apart = code_hashes(kind, _counts), _table()["apart"]
-    return {module: found for module, found in hashes.items() if module not in apart or _is_watched(module)}
+    return code_hashes(kind, _counts)
 
 
 @functools.cache
 def _named(kind: type) -> dict[str, object]:
-    version = getattr(kind, "version", 1)
+    version, table, full = getattr(kind, "version", 1), _table(), _full_name(kind)
     name: dict[str, object] = {"type": kind.__qualname__, "version": version}
-    listed = _table()["classes"].get(f"{kind.__module__}.{kind.__qualname__}")
-    if listed == version and code(kind).items() <= _table()["modules"].items():
+    if table["named"].get(full) == version:
         return name
-    return name | {"code": hashlib.sha256(json.dumps(code(kind)).encode()).hexdigest()[:16]}
+    found = code(kind)
+    if table["watched"].get(full) == version and found.items() <= table["modules"].items():
+        return name  # also where only compiled files were installed
+    if not found:
+        raise ValueError(
+            f"class {kind.__qualname__} of module {kind.__module__} is in no Python file of its own, so a change of "
+            "its code would go unnoticed and old results would come back; write it into a .py file and import it"
+        )
+    return name | {"code": hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]}
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _counts(module: str) -> bool:
-    """Tell whether a module's code counts wherever it is imported: what aliquot has besides strategies does not."""
-    return module not in _table()["apart"]
-
-
-def _is_watched(module: str) -> bool:
-    return module in _table()["modules"]
+    """Tell whether a module's code counts wherever it is imported."""
+    package, _, inside = module.partition(".")
+    return package != "aliquot" or inside not in ("", *_SHARED)
 
 
 @functools.cache
-def _table() -> dict[str, Any]:
-    return json.loads(TABLE.read_text(encoding="utf-8"))
+def _table() -> Mapping[str, Any]:
+    """Return what is shipped.
+
+    Raises:
+        ValueError: the table is not there, or is no table.
+    """
+    try:
+        table = json.loads(importlib.resources.files("aliquot").joinpath(TABLE.name).read_text(encoding="utf-8"))
+        if not all(isinstance(table.get(part), dict) for part in ("watched", "named", "modules")):
+            raise ValueError("it lacks a part")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{TABLE} cannot be read ({error}); write it anew: python -m aliquot.shipped") from error
+    return table
 
 
-def make_table() -> dict[str, Any]:
+def make_table() -> dict[str, dict[str, Any]]:
     """Return what `shipped.json` should hold: the classes that configs name, and the code of those that are watched."""
-    import aliquot
+    watched = _classes(_WATCHED)
+    others = {*_classes(_NAMED), *map(pkgutil.resolve_name, _FURTHER)} - {*watched}
+    codes = {module: found for kind in watched for module, found in code(kind).items()}
+    return {"watched": _versions(watched), "named": _versions(others), "modules": dict(sorted(codes.items()))}
 
-    modules = [found.name for found in pkgutil.walk_packages(aliquot.__path__, "aliquot.")]
-    inside = tuple(f"aliquot.{name}" for name in _SELECTION)
-    apart = ["aliquot", *(name for name in modules if not name.startswith(inside))]
-    watched, others = _classes(_WATCHED), [*_classes(_NAMED), *map(pkgutil.resolve_name, _FURTHER)]
-    codes: dict[str, str] = {}
-    for kind in watched:
-        codes |= code_hashes(kind, lambda module: module not in apart)
-    versions = {f"{kind.__module__}.{kind.__qualname__}": getattr(kind, "version", 1) for kind in {*watched, *others}}
-    return {"classes": dict(sorted(versions.items())), "modules": dict(sorted(codes.items())), "apart": sorted(apart)}
+
+def _versions(kinds: Iterable[type]) -> dict[str, int]:
+    return dict(sorted((_full_name(kind), getattr(kind, "version", 1)) for kind in kinds))
 
 
 def _classes(groups: Iterable[str]) -> Sequence[type]:
@@ -100,16 +121,49 @@ def _classes(groups: Iterable[str]) -> Sequence[type]:
     return [pkgutil.resolve_name(name) for name in sorted(names)]
 
 
-def main() -> None:
-    """Write the table, and say which classes have other code under the same version."""
-    old, new = _table(), make_table()
-    TABLE.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
-    changed = {name for name, found in new["modules"].items() if old["modules"].get(name, found) != found}
+def changed(old: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return class -> modules whose code is not that of an older table, where the version is.
+
+    A class that moved is still the same, for keys do not say where it is.
+    """
+    versions = {name.rpartition(".")[2]: version for name, version in old["watched"].items()}
+    found: dict[str, list[str]] = {}
     for kind in _classes(_WATCHED):
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        if old["classes"].get(name) == new["classes"][name] and (moved := changed & code_hashes(kind, _counts).keys()):
-            print(f"{name}: still version {new['classes'][name]}, changed code in {', '.join(sorted(moved))}")
-    print(f"{TABLE.name} is written. Where results change, raise the version of the class and give the command again.")
+        moved = [module for module, now in code(kind).items() if old["modules"].get(module) != now]
+        if moved and versions.get(kind.__qualname__) == getattr(kind, "version", 1):
+            found[kind.__qualname__] = moved
+    return found
+
+
+def main() -> None:
+    """Write the table, unless a class has other code under the same version and results are not said to be the same."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aliquot.shipped", description="Write the table of what is shipped."
+    )
+    parser.add_argument(
+        "--same-results",
+        nargs="*",
+        metavar="CLASS",
+        help="accept changed code under the same version, of these classes or, without any, of all",
+    )
+    accepted: list[str] | None = parser.parse_args().same_results
+    try:
+        found = changed(_table())
+    except ValueError as error:
+        print(f"Nothing is compared: {error}")
+        found = {}
+    if unknown := sorted({*(accepted or ())} - found.keys()):
+        raise SystemExit(f"--same-results {' '.join(unknown)}: only {', '.join(found) or 'no class'} has changed code")
+    refused = {name: moved for name, moved in found.items() if accepted is None or (accepted and name not in accepted)}
+    for name, moved in refused.items():
+        print(f"{name}: changed code in {', '.join(moved)}")
+    if refused:
+        raise SystemExit(
+            f"{len(refused)} classes have other code under the same version, and {TABLE.name} stays as it was. Where "
+            f"results change, raise `version` of the class; for the others: --same-results {' '.join(refused)}"
+        )
+    TABLE.write_text(json.dumps(make_table(), indent=1) + "\n", encoding="utf-8")
+    print(f"{TABLE.name} is written.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What the code of a class is: the modules that it depends on, without comments, docstrings and layout.
 
-Those are the modules of the class and its bases, and what these import in turn of the same package, or of any code that
-lies outside Python's own library and the installed packages. They are found by their files: nothing is imported.
+Those are the modules of the class and its bases, and what these import in turn: of aliquot, for a class of aliquot; for
+any other, of aliquot, of its own package, and of what lies beside that, unless others installed it there. They are
+found by their files: nothing is imported.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import functools
 import hashlib
 import importlib.util
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-_PATHS = ("stdlib", "platstdlib", "purelib", "platlib")
-#: Where code lies that others release: a key does not look into it.
-_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in _PATHS)
+#: Folders of installed packages; one that pip was given (`--target`) is known by the records of what lies in it.
+_INSTALLED, _RECORDS = ("site-packages", "dist-packages"), "*.dist-info"
 
 
 def code_hashes(kind: type, follow: Callable[[str], bool]) -> dict[str, str]:
@@ -28,43 +28,76 @@ def code_hashes(kind: type, follow: Callable[[str], bool]) -> dict[str, str]:
         kind: the class.
         follow: tells of the name of a module that is imported whether it counts.
 
-    Raises:
-        ValueError: the class is in no file, such as one that was typed into an interpreter.
+    Returns:
+        Nothing where the class is in no Python file of its own: it was typed into an interpreter, made by Python's own
+        library, or lies in an archive or in compiled files only.
     """
-    own = kind.__module__.partition(".")[0]
-    bases = [base.__module__ for base in kind.__mro__]
-    waiting = [name for name in bases if name == kind.__module__ or _find(name, own)]
+    own = _name_of(kind)
+    if own.partition(".")[0] in sys.stdlib_module_names or _find(own) is None:
+        return {}
+    waiting = [own, *(base.__module__ for base in kind.__mro__ if _is_near(base.__module__, own))]
     files: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
-        file = _find(name, own)
-        if file is None:
-            raise ValueError(
-                f"class {kind.__qualname__} of module {name} is in no Python file, so a change of its code would go "
-                "unnoticed and old results would come back; move it into a .py file and import it from there"
-            )
-        files[name] = file
-        imported = (found for found in _imports(file, name) if found not in files and _find(found, own))
-        waiting += [found for found in imported if follow(found)]
+        if name not in files and (file := _find(name)) is not None:
+            files[name] = file
+            waiting += [found for found in _imports(file, name) if _is_near(found, own) and follow(found)]
     return {name: code_hash(file) for name, file in sorted(files.items())}
+
+
+def _name_of(kind: type) -> str:
+    """Return the name of the module of a class: also of what Python was started with, in this process or another."""
+    if kind.__module__ not in ("__main__", "__mp_main__"):
+        return kind.__module__
+    return getattr(sys.modules[kind.__module__].__spec__, "name", "__main__")
+
+
+@functools.cache
+def _is_near(name: str, own: str) -> bool:
+    """Tell whether the code of a module can count in that of a class in module `own`."""
+    top, home = name.partition(".")[0], own.partition(".")[0]
+    if top == "aliquot" or home == "aliquot":
+        return top == "aliquot"
+    folder = _folder(home)
+    return top == home or (folder is not None and folder == _folder(top) and not _is_installed(folder))
+
+
+def _is_installed(folder: Path) -> bool:
+    return folder.name in _INSTALLED or any(folder.glob(_RECORDS))
 
 
 @functools.cache
 def code_hash(file: Path) -> str:
     """Return a hash of the code in a Python file, 16 hexadecimal digits: the same under every version of Python."""
-    return hashlib.sha256(_shape(_parsed(file)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(_shape(_parsed(file))).encode()).hexdigest()[:16]
 
 
-def _shape(node: object) -> str:
-    """Write a syntax tree as text, without what is empty: versions of Python differ in the empty parts they add."""
+def _shape(tree: ast.AST) -> Iterator[str]:
+    """Yield a syntax tree level by level, for it may be deeper than calls can be.
+
+    What is empty is left out: versions of Python differ in the empty parts they add.
+    """
+    waiting = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield type(node).__name__
+        for name, value in ast.iter_fields(node):
+            parts = _parts(node, value)
+            if parts:
+                yield f"{name} {len(parts)}"
+            for part in parts:
+                yield "" if isinstance(part, ast.AST) else repr(part)
+            waiting += [part for part in parts if isinstance(part, ast.AST)]
+
+
+def _parts(node: ast.AST, value: object) -> list[object]:
+    """Return what a field of a node holds, without what does nothing."""
+    if not isinstance(value, list):
+        return [] if value is None else [value]
+    parts = cast(list[object], value)
     if isinstance(node, ast.JoinedStr):  # 3.12 ends a format with an empty text
-        return f"f({','.join(_shape(part) for part in node.values if getattr(part, 'value', None) != '')})"
-    if isinstance(node, ast.AST):
-        fields = ((name, _shape(value)) for name, value in ast.iter_fields(node) if value is not None)
-        return f"{type(node).__name__}({','.join(f'{name}={text}' for name, text in fields if text != '[]')})"
-    if isinstance(node, list):
-        return f"[{','.join(_shape(part) for part in cast(list[object], node) if not _does_nothing(part))}]"
-    return repr(node)
+        return [part for part in parts if getattr(part, "value", None) != ""]
+    return [part for part in parts if not _does_nothing(part)]
 
 
 def _does_nothing(part: object) -> bool:
@@ -100,27 +133,30 @@ def _parents(name: str) -> Iterator[str]:
 
 
 @functools.cache
-def _find(name: str, own: str) -> Path | None:
-    """Return the file of a module; None where it has none or is installed, unless it belongs to the package `own`."""
-    top, _, inside = name.partition(".")
-    folder = _folder(top)
-    if top not in (own, "aliquot") and (folder is None or any(map(folder.resolve().is_relative_to, _INSTALLED))):
-        return None
+def _find(name: str) -> Path | None:
+    """Return the file of a module; None where it has none that can be read as Python."""
     if loaded := getattr(sys.modules.get(name), "__file__", None):
-        return Path(loaded) if loaded.endswith(".py") else None
-    if folder is None:
-        return None
-    place = folder.joinpath(top, *inside.split(".")) if inside else folder / top
-    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+        return Path(loaded) if loaded.endswith(".py") and Path(loaded).is_file() else None
+    top, _, inside = name.partition(".")
+    places = [folder.joinpath(*inside.split(".")) if inside else folder for folder in _places(top)]
+    files = (file for place in places for file in (place / "__init__.py", place.with_suffix(".py")))
+    return next((file for file in files if file.is_file()), None)
 
 
 @functools.cache
 def _folder(top: str) -> Path | None:
     """Return the folder that holds a package, or a module that is in none; None where it is in no file."""
+    return next((place.resolve().parent for place in _places(top)), None)
+
+
+@functools.cache
+def _places(top: str) -> Sequence[Path]:
+    """Return where a package lies, which may be in parts, or a module that is in none, without its suffix."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):  # a module that was made by hand has no spec
-        return None
+        made = getattr(sys.modules.get(top), "__file__", None)
+        return [Path(made).with_suffix("")] if made else []
     if spec is None or not (spec.submodule_search_locations or spec.has_location):
-        return None
-    return Path(next(iter(spec.submodule_search_locations or [str(spec.origin)]))).parent
+        return []
+    return [*map(Path, spec.submodule_search_locations or [str(Path(str(spec.origin)).with_suffix(""))])]

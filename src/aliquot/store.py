@@ -30,6 +30,8 @@ T = TypeVar("T")
 OnMetrics = Callable[[dict[str, Any]], object]
 _RECORD = "stage.json"
 _PRESENT = object()  # equals no value: of a field that is never left out
+#: What a key says besides the fields, of a class or a stage.
+_RESERVED = {"type", "version", "code", "stage"}
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,16 @@ def key_fields(value: object) -> dict[str, object]:
     A field that is added later would change every key, and old results would be made again. So it says what its absence
     means, `metadata={"absent": x}`, and is left out while it equals x. Let x be what the code did before the field was
     added, and never change it, even where the default changes: old results were made with x.
+
+    Raises:
+        ValueError: a field has a name that stands for something else in a key.
     """
     fields = [f for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
+    if taken := _RESERVED & {f.name for f in fields}:
+        raise ValueError(
+            f"field {' and '.join(sorted(taken))} of {type(value).__name__}: a key uses {', '.join(sorted(_RESERVED))} "
+            "for something else; rename the field (the version of a class is no field: version: ClassVar[int] = 2)"
+        )
     values = {f.name: getattr(value, f.name) for f in fields}
     return {f.name: values[f.name] for f in fields if f.metadata.get("absent", _PRESENT) != values[f.name]}
 
