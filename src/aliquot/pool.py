@@ -17,6 +17,7 @@ from typing import ClassVar
 from aliquot.pools.clean import Cleaning
 from aliquot.pools.fields import Columns, Row, prompt_row, response_text
 from aliquot.pools.files import READERS, Record, find_files
+from aliquot.pools.reading import Reading
 from aliquot.sources import content_hash, locate
 from aliquot.types import Pool
 
@@ -59,6 +60,13 @@ class PoolSpec:
             value = getattr(self, field_name)
             if value is not None and value < 1:
                 raise ValueError(f"pool.{field_name}={value} leaves no prompts; give 1 or more, or null for all")
+        unread = {"prompt": "prompt", "context": None, "response": "response"} if self.messages else {}
+        for field_name, default in unread.items():
+            if (value := getattr(self, field_name)) not in (default, None):
+                raise ValueError(
+                    f"pool.{field_name}={value} is not read where pool.messages={self.messages} holds the "
+                    f"conversation; set pool.messages=null, or leave pool.{field_name} at {default or 'null'}"
+                )
 
     @property
     def columns(self) -> Columns:
@@ -87,14 +95,15 @@ class PoolSpec:
         """Return the spec without what decides which rows there are: the responses to given ids do not depend on it."""
         return replace(self, task=None, limit=None, sample=None, sample_seed=0, clean=Cleaning())
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the first `limit` rows as prompts, with no response.
+    def rows(self, reading: Reading | None = None) -> Iterator[Row]:
+        """Yield the first `limit` rows as prompts, with no response; `reading` notes what else there is to say.
 
         Raises:
-            ValueError: the source cannot be read, or a row is bad.
+            ValueError: the source cannot be read, a row is bad, or no row has a column that is named.
         """
-        columns = self.columns
-        for record in itertools.islice(self.records(columns.for_prompts()), self.limit):
+        columns, reading = self.columns, reading or Reading()
+        records = itertools.islice(self.records(columns.for_prompts()), self.limit)
+        for record in reading.watch(records, columns, self.place()):
             yield prompt_row(record, columns)
 
     def load(self) -> Pool:

@@ -82,6 +82,7 @@ class Report:
         dropped: how many for which reason; dropped.jsonl names each but those left out by the sample.
         digest: of ids, prompts and task labels in the pool, in their order.
         without_task: rows without a task label, where others have one: then none counts.
+        hints: what else the user should know of the source.
     """
 
     rows: int
@@ -89,15 +90,16 @@ class Report:
     dropped: dict[str, int]
     digest: str
     without_task: int = 0
+    hints: Sequence[str] = ()
 
     def line(self, pool: str) -> str | None:
-        """Say in one line what the pool lost, or None where it lost nothing."""
+        """Say in one line what the pool lost and what else is to be known, or None where that is nothing."""
         parts = [f"{count:,} {_WORDS[reason]}" for reason, count in self.dropped.items()]
-        text = f"pool '{pool}': {self.prompts:,} of {self.rows:,} rows are left ({', '.join(parts)})" if parts else ""
+        said = [f"{self.prompts:,} of {self.rows:,} rows are left ({', '.join(parts)})"] if parts else []
         if self.without_task:
-            labels = f"{self.without_task:,} of {self.prompts:,} prompts have no task, so task labels do not count"
-            return f"{text}; {labels}" if text else f"pool '{pool}': {labels}"
-        return text or None
+            said.append(f"{self.without_task:,} of {self.prompts:,} prompts have no task, so task labels do not count")
+        said.extend(self.hints)
+        return f"pool '{pool}': {'; '.join(said)}" if said else None
 
     def write(self, directory: Path) -> None:
         """Write report.json."""

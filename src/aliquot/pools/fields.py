@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from aliquot.pools.files import Record
+from aliquot.pools.names import listed, near_miss, setting
 
 _ABSENT = object()
 
@@ -32,6 +33,12 @@ class Columns:
     task: str | None
     response: str
     messages: str | None
+
+    def named(self, what: str) -> str | None:
+        """Return the name of a column that a pool need not have, or None where it is not read."""
+        if what == "context" and self.messages:
+            return None
+        return cast("str | None", getattr(self, what))
 
     def for_prompts(self) -> list[str]:
         """Return the columns that prompts are made of."""
@@ -134,7 +141,9 @@ def _text(record: Record, column: str) -> str:
     value = _lookup(record.fields, column)
     if not isinstance(value, str):
         lists = [name for name in record.columns if name in ("messages", "conversations")]
+        near = near_miss(column, record.columns) if value is _ABSENT else None
         remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
+        remedy = f"did you mean {near!r}? Set {setting('prompt', near)}" if near else remedy
         raise ValueError(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
     return _whole(value, record, column)
 
@@ -163,6 +172,11 @@ def _whole(text: str, record: Record, column: str) -> str:
     return text
 
 
+def has_column(record: Record, column: str) -> bool:
+    """Return whether a record has a column, though there may be nothing in it; nested ones by their path."""
+    return column in record.columns or _lookup(record.fields, column) is not _ABSENT
+
+
 def _lookup(fields: Mapping[str, object], column: str) -> object:
     if column in fields:
         return fields[column]
@@ -175,7 +189,7 @@ def _lookup(fields: Mapping[str, object], column: str) -> object:
 
 
 def _found(value: object, record: Record) -> str:
-    return f"the columns are {', '.join(record.columns) or 'none'}" if value is _ABSENT else f"it is {_shown(value)}"
+    return f"the columns are {listed(record.columns)}" if value is _ABSENT else f"it is {_shown(value)}"
 
 
 def _shown(value: object) -> str:

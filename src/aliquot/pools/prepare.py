@@ -21,6 +21,7 @@ from aliquot.pools.clean import EVALUATE, Dropped, Report
 from aliquot.pools.contamination import Benchmarks, Question, read_questions
 from aliquot.pools.fields import Row
 from aliquot.pools.near import near_duplicates
+from aliquot.pools.reading import Reading
 from aliquot.pools.table import Column, TableWriter, digest_of, read_pool, read_table, write_kept
 from aliquot.progress import Progress
 from aliquot.types import Pool
@@ -52,9 +53,9 @@ def prepare(source: PoolSpec, directory: Path, questions: Sequence[str] = ()) ->
 
 def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screened: Path) -> None:
     with open(directory / "dropped.jsonl", "w", encoding="utf-8") as file:
-        dropped = Dropped(file)
+        dropped, reading = Dropped(file), Reading()
         with TableWriter(screened) as table, Progress("pool", None, "row") as progress:
-            counted = _counted(source.rows(), progress)
+            counted = _counted(source.rows(reading), progress)
             for row in _decontaminated(source, questions, _distinct(source, counted, dropped), dropped):
                 table.append(row.id, row.prompt, row.task)
         num_rows = table.num_rows + dropped.counts.total()
@@ -75,6 +76,7 @@ def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screen
         dropped=dict(dropped.counts),
         digest=digest_of(table),
         without_task=missing if missing < kept.sum() else 0,
+        hints=reading.hints,
     ).write(directory)
 
 
