@@ -83,3 +83,31 @@ def test_a_column_beside_messages_that_would_not_be_read_is_refused(column):
     ((name, value),) = column.items()
     with pytest.raises(ValueError, match=rf"pool\.{name}={value} is not read where pool\.messages=talk"):
         JsonlPool("x", messages="talk", **column)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", b'{"prompt": "x"}\n{"prompt": "x", "prompt": "y"}\n', r"a\.jsonl:2: .*key 'prompt' is there twice"),
+        ("a.jsonl", b'{"prompt": "x", "meta": {"t": 1, "t": 2}}\n', r"a\.jsonl:1: .*key 't' is there twice"),
+        ("a.json", b'[\n{"prompt": "x", "prompt": "y"}]', r"a\.json:2: .*key 'prompt' is there twice"),
+        ("a.csv", b"prompt,prompt\nx,y\n", r"a\.csv:1: column 'prompt' is there twice"),
+    ],
+)
+def test_a_key_or_column_that_is_there_twice_is_refused_in_text(tmp_path, name, text, message):
+    (tmp_path / name).write_bytes(text)
+    kind = CsvPool if name.endswith("csv") else JsonlPool
+    with pytest.raises(ValueError, match=message):
+        kind(str(tmp_path / name)).load()
+
+
+def test_a_column_or_field_that_is_there_twice_is_refused_in_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = pa.array(["x"])
+    pq.write_table(pa.table([texts, texts], names=["prompt", "prompt"]), path)
+    with pytest.raises(ValueError, match=r"a\.parquet: column 'prompt' is there twice; give every column its own name"):
+        ParquetPool(str(path)).load()
+    nested = pa.StructArray.from_arrays([texts, texts], names=["t", "t"])
+    pq.write_table(pa.table([texts, nested], names=["prompt", "meta"]), path)
+    with pytest.raises(ValueError, match=r"a\.parquet:1-1: .*; give every field its own name"):
+        ParquetPool(str(path), task="meta.t").load()

@@ -183,14 +183,14 @@ class _FilePool(PoolSpec):
 
 @dataclass(frozen=True)
 class JsonlPool(_FilePool):
-    """Reads a pool from jsonl files, plain, .gz or .zst: one JSON object a line."""
+    """Reads a pool from jsonl files, compressed or not: one JSON object a line, or one JSON array."""
 
     kind: ClassVar[str] = "jsonl"
 
 
 @dataclass(frozen=True)
 class CsvPool(_FilePool):
-    """Reads a pool from csv files with a header, plain, .gz or .zst; .tsv is parted by tabs. An empty cell is none."""
+    """Reads a pool from csv files with a header, compressed or not; .tsv is parted by tabs. An empty cell is none."""
 
     kind: ClassVar[str] = "csv"
 

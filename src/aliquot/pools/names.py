@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 #: The columns of a prompt, by the name under which they are looked for where the user names none.
 DEFAULTS = {"prompt": "prompt", "context": None, "id": "id", "task": "task"}
@@ -39,3 +39,10 @@ def setting(what: str, column: str) -> str:
     """Return the override that names a column, such that a shell and Hydra leave it whole."""
     plain = all(sign.isalnum() or sign in "_.-" for sign in column)
     return f"pool.{what}={column}" if plain else f"'pool.{what}={json.dumps(column, ensure_ascii=False)}'"
+
+
+def refuse_repeated(columns: Sequence[str], place: str) -> None:
+    """Raise ValueError where two columns have one name: which of them is meant cannot be known."""
+    if len(set(columns)) < len(columns):
+        twice = min(name for name in columns if columns.count(name) > 1)
+        raise ValueError(f"{place}: column '{twice}' is there twice; give every column its own name")
