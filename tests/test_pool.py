@@ -197,7 +197,7 @@ def test_bad_rows_are_named_by_file_and_line_with_the_remedy(tmp_path, rows, opt
         (b"id,prompt\na,b\n1,one,too many\n", r"a\.csv:3: 3 cells where the header has 2"),
         (b'id,prompt\na,"never closed\nb,x\n', r"a\.csv:2: the row that begins here is no csv"),
         (b'id,prompt\na,"in "the" middle"\n', r"a\.csv:2: the row that begins here is no csv"),
-        (b"id,prompt\na,b\x00c\n\n,\n", r"a\.csv:4: no text in column 'prompt': it is null"),
+        (b"id,prompt\na,b\x00c\n\nd,\n", r"a\.csv:4: no text in column 'prompt': it is null"),
         (b"id,id\na,b\n", r"a\.csv:1: column 'id' is there twice"),
         (b"id,question\na,b\n", r"a\.csv:2: no text in column 'prompt': the columns are id, question"),
         (b"id,prompt\na,\xe9\n", r"a\.csv:2: the line is no UTF-8 text"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.pools.clean import Cleaning
-from aliquot.pools.fields import Columns, Row, prompt_row, response_text
+from aliquot.pools.fields import Columns, Row, response_text, usable_row
 from aliquot.pools.files import READERS, Record, find_files
 from aliquot.pools.reading import Reading
 from aliquot.sources import content_hash, locate
@@ -104,20 +104,25 @@ class PoolSpec:
         columns, reading = self.columns, reading or Reading()
         records = itertools.islice(self.records(columns.for_prompts()), self.limit)
         for record in reading.watch(records, columns, self.place()):
-            yield prompt_row(record, columns)
+            row = reading.row(record, columns)
+            if row is not None:
+                yield row
+        reading.settle(drop=self.clean.empty == "drop")
 
     def load(self) -> Pool:
         """Prepare the pool for this process alone; within an experiment, the stage `Prepare` does so once for all."""
         from aliquot.pools.prepare import load_prepared, prepare
 
         with tempfile.TemporaryDirectory() as folder:  # its file stays mapped when its name is gone
-            prepare(self, Path(folder))
+            prepare(self, Path(folder), lasting=False)
             return load_prepared(Path(folder), self.name)
 
     def check_responses(self) -> None:
         """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""
-        record = next(self.records(self.columns.for_responses()), None)  # a pool of no rows is refused by its reader
-        if record is not None and response_text(record, self.columns) is None:
+        columns = self.columns
+        asked = (record for record in self.records(columns.for_responses()) if usable_row(record, columns))
+        record = next(asked, None)  # a pool of no rows is refused when it is read
+        if record is not None and response_text(record, columns) is None:
             raise self._no_response(record)
 
     def read_responses(self, ids: Collection[str]) -> dict[str, str]:
@@ -131,8 +136,8 @@ class PoolSpec:
         for record in itertools.islice(self.records(columns.for_responses()), self.limit):
             if not missing:
                 break
-            row_id = prompt_row(record, columns).id
-            if row_id in missing:
+            row = usable_row(record, columns)
+            if row is not None and (row_id := row.id) in missing:
                 response = response_text(record, columns)
                 if response is None:
                     raise self._no_response(record)
@@ -165,7 +170,7 @@ class _FilePool(PoolSpec):
     kind: ClassVar[str]
 
     def content(self) -> str:
-        read_as = [("tsv" if ".tsv" in file.suffixes else self.kind, file) for file in self._files()]
+        read_as = [("tsv" if ".tsv" in map(str.lower, file.suffixes) else self.kind, file) for file in self._files()]
         text = " ".join(f"{form} {content_hash(file)}" for form, file in read_as)
         return hashlib.sha256(text.encode()).hexdigest()
 

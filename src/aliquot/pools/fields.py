@@ -50,6 +50,10 @@ class Columns:
         return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
 
 
+class EmptyPromptError(ValueError):
+    """A row has no prompt, though the column is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A prompt on its way into a pool.
@@ -73,14 +77,23 @@ def prompt_row(record: Record, columns: Columns) -> Row:
     """Read what a pool needs of a record; no response.
 
     Raises:
-        ValueError: a column is missing or holds something else, or the prompt is empty.
+        EmptyPromptError: the prompt is null or empty.
+        ValueError: a column is missing or holds something else.
     """
     prompt = _prompt(record, columns)
     if not prompt.strip():
-        raise ValueError(f"{record.place}: the prompt is empty; fill it in or drop the line")
+        raise EmptyPromptError(f"{record.place}: the prompt is empty; fill it in or drop the line")
     digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()[:16]
-    row_id = _label(record, columns.id, "id") or digest[:8].hex()
-    return Row(record, row_id, prompt, _label(record, columns.task, "task"), digest)
+    row_id = label(record, columns.id, "id") or digest[:8].hex()
+    return Row(record, row_id, prompt, label(record, columns.task, "task"), digest)
+
+
+def usable_row(record: Record, columns: Columns) -> Row | None:
+    """Return the prompt of a record, or None where it has none."""
+    try:
+        return None if record.blank else prompt_row(record, columns)
+    except EmptyPromptError:
+        return None
 
 
 def response_text(record: Record, columns: Columns) -> str | None:
@@ -144,11 +157,12 @@ def _text(record: Record, column: str) -> str:
         near = near_miss(column, record.columns) if value is _ABSENT else None
         remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
         remedy = f"did you mean {near!r}? Set {setting('prompt', near)}" if near else remedy
-        raise ValueError(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
+        kind = EmptyPromptError if value is None and not lists else ValueError
+        raise kind(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
     return _whole(value, record, column)
 
 
-def _label(record: Record, column: str | None, what: str) -> str | None:
+def label(record: Record, column: str | None, what: str) -> str | None:
     """Return an id or a task, which may be absent."""
     value = _lookup(record.fields, column) if column else None
     if value is None or value is _ABSENT or value == "":

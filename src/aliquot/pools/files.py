@@ -39,12 +39,16 @@ class Record:
         number: its line, or its row where there are no lines; from 1 on.
         fields: the values read, by column.
         columns: the names of all columns there are.
+        sheet_row: the row of a csv file as a spreadsheet counts them, the header's included; None elsewhere.
+        blank: whether the record is a row of a csv file with nothing but empty cells.
     """
 
     source: str
     number: int
     fields: Mapping[str, object]
     columns: Collection[str]
+    sheet_row: int | None = None
+    blank: bool = False
 
     @property
     def place(self) -> str:
@@ -184,7 +188,7 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
     parted = told[1] if told else _delimiter(first, file)
     rows = csv.reader(itertools.chain([first], lines), delimiter=parted, strict=True)
     header: list[str] | None = None
-    while True:
+    for sheet_row in itertools.count(1):
         number = rows.line_num + above + 1
         try:
             row = next(rows, None)
@@ -205,7 +209,7 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
                     f"{file}:{number}: {len(row)} cells where the header has {len(header)}; fill in or quote the row"
                 )
             cells = {name: cell or None for name, cell in zip(header, row, strict=True)}
-            yield Record(str(file), number, cells, header)
+            yield Record(str(file), number, cells, header, sheet_row, blank=not any(map(str.strip, row)))
 
 
 def _delimiter(first: str, file: Path) -> str:

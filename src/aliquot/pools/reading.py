@@ -1,11 +1,13 @@
-"""What is noted while the rows of a pool are read: columns that are named and not there."""
+"""What is noted while the rows of a pool are read: columns that are named and not there, and rows without a prompt."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from aliquot.pools.fields import Columns, has_column
+from aliquot.pools.fields import Columns, EmptyPromptError, Row, has_column, label, prompt_row
 from aliquot.pools.files import Record
 from aliquot.pools.names import DEFAULTS, listed, near_miss, setting
 
@@ -15,10 +17,47 @@ class Reading:
     """Watches the records of a source go by.
 
     Args:
+        problems: the csv file to write the rows without a prompt to; None writes none.
         hints: what the user should know of the source, a sentence each.
+        empty: the rows without a prompt, each with its id.
+        num_blank: rows of a csv file with nothing but empty cells.
     """
 
+    problems: Path | None = None
     hints: list[str] = field(default_factory=list[str])
+    empty: list[tuple[Record, str, EmptyPromptError]] = field(
+        default_factory=list[tuple[Record, str, EmptyPromptError]]
+    )
+    num_blank: int = 0
+
+    def row(self, record: Record, columns: Columns) -> Row | None:
+        """Return the prompt of a record, or None where it has none."""
+        if record.blank:
+            self.num_blank += 1
+            return None
+        try:
+            return prompt_row(record, columns)
+        except EmptyPromptError as error:
+            self.empty.append((record, label(record, columns.id, "id") or "", error))
+            return None
+
+    def settle(self, drop: bool) -> None:
+        """List the rows without a prompt in the file of problems.
+
+        Raises:
+            EmptyPromptError: there are some, and they are not to be dropped.
+        """
+        if not self.empty:
+            return
+        if self.problems:
+            with open(self.problems, "w", encoding="utf-8", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(["file", "line", "sheet_row", "id", "problem"])
+                table.writerows((r.source, r.number, r.sheet_row, name, "no prompt") for r, name, _ in self.empty)
+        if not drop:
+            more = f" (and {len(self.empty) - 1:,} rows more have no prompt)" if len(self.empty) > 1 else ""
+            listing = f"; {self.problems} lists them" if self.problems else ""
+            raise EmptyPromptError(f"{self.empty[0][2]}{more}, or set pool.clean.empty=drop{listing}")
 
     def watch(self, records: Iterable[Record], columns: Columns, place: str) -> Iterator[Record]:
         """Pass the records, and look for the columns that are named; `place` is what messages call the source.
