@@ -180,7 +180,7 @@ MESSAGES = {"messages": "messages"}
         (ROWS, {"sample": 3}, r"pool\.sample=3 exceeds the 2 prompts that are left"),
         ([{"messages": "x"}], MESSAGES, r"a\.jsonl:1: no list of messages in column 'messages': it is \"x\""),
         ([{"messages": [turn("assistant", "x")]}], MESSAGES, r"no turn of role 'user' \(the roles are assistant\)"),
-        ([{"messages": [{"from": "me"}]}], MESSAGES, r"a\.jsonl:1: message 1 in column 'messages' is \{\"from\""),
+        ([{"messages": [{"who": "me"}]}], MESSAGES, r"a\.jsonl:1: message 1 in column 'messages' is \{\"who\""),
         ([{"messages": [turn("user", " ")]}], MESSAGES, r"a\.jsonl:1: the prompt is empty"),
         ([{"messages": [turn("user", None)]}], MESSAGES, r"a\.jsonl:1: message 1 in column 'messages' is"),
     ],

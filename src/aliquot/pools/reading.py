@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aliquot.pools.fields import Columns, EmptyPromptError, Row, has_column, label, prompt_row
+from aliquot.pools.fields import Columns, EmptyPromptError, Row, has_column, label, passed_over, prompt_row
 from aliquot.pools.files import Record
 from aliquot.pools.names import DEFAULTS, listed, near_miss, setting
 
@@ -21,6 +22,7 @@ class Reading:
         hints: what the user should know of the source, a sentence each.
         empty: the rows without a prompt, each with its id.
         num_blank: rows of a csv file with nothing but empty cells.
+        passed_over: conversations with a turn before the first user turn that is not read, by its role.
     """
 
     problems: Path | None = None
@@ -29,6 +31,7 @@ class Reading:
         default_factory=list[tuple[Record, str, EmptyPromptError]]
     )
     num_blank: int = 0
+    passed_over: Counter[str] = field(default_factory=Counter[str])
 
     def row(self, record: Record, columns: Columns) -> Row | None:
         """Return the prompt of a record, or None where it has none."""
@@ -36,7 +39,9 @@ class Reading:
             self.num_blank += 1
             return None
         try:
-            return prompt_row(record, columns)
+            row = prompt_row(record, columns)
+            self.passed_over.update(set(passed_over(record, columns)))
+            return row
         except EmptyPromptError as error:
             self.empty.append((record, label(record, columns.id, "id") or "", error))
             return None
@@ -47,6 +52,8 @@ class Reading:
         Raises:
             EmptyPromptError: there are some, and they are not to be dropped.
         """
+        for role, count in sorted(self.passed_over.items()):
+            self.hints.append(f"{count:,} conversations have a turn of role '{role}' before the user's; it is not read")
         if not self.empty:
             return
         if self.problems:
