@@ -466,7 +466,7 @@ def test_another_way_to_the_same_prompts_leads_to_no_other_training(compose, tmp
         return {stage.name: stage.key for stage in build(compose(*wanted, "until=finetune", *overrides), "x").stages}
 
     before = keys()
-    for change in ("clean.max_words=100", "clean.near=0.9", "clean.exact=false", "limit=20", "sample=20", "task=none"):
+    for change in ("clean.max_words=100", "clean.near=0.9", "clean.exact=false", "limit=20", "sample=20", "task=null"):
         assert keys(f"pool.{change}") == before | {"pool": keys(f"pool.{change}")["pool"]}
     assert keys("pool.limit=19")["finetune"] != before["finetune"]  # a prompt less
     bought = ["annotator=teacher", "annotator.model=m"]

@@ -88,8 +88,8 @@ def test_columns_of_a_prepared_pool_are_sequences(tmp_path):
 
 
 def prepare_until_killed(spec, root):
-    def rows():
-        for number, row in enumerate(JsonlPool.rows(spec)):
+    def rows(reading):
+        for number, row in enumerate(JsonlPool.rows(spec, reading)):
             if number == 12_000:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield row

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.pools.clean import Cleaning
-from aliquot.pools.fields import Columns, Row, prompt_row, response_text
+from aliquot.pools.fields import Columns, Row, response_text, usable_row
 from aliquot.pools.files import READERS, Record, find_files
+from aliquot.pools.reading import Reading
 from aliquot.sources import content_hash, locate
 from aliquot.types import Pool
 
@@ -59,6 +60,13 @@ class PoolSpec:
             value = getattr(self, field_name)
             if value is not None and value < 1:
                 raise ValueError(f"pool.{field_name}={value} leaves no prompts; give 1 or more, or null for all")
+        unread = {"prompt": "prompt", "context": None, "response": "response"} if self.messages else {}
+        for field_name, default in unread.items():
+            if (value := getattr(self, field_name)) not in (default, None):
+                raise ValueError(
+                    f"pool.{field_name}={value} is not read where pool.messages={self.messages} holds the "
+                    f"conversation; set pool.messages=null, or leave pool.{field_name} at {default or 'null'}"
+                )
 
     @property
     def columns(self) -> Columns:
@@ -87,28 +95,34 @@ class PoolSpec:
         """Return the spec without what decides which rows there are: the responses to given ids do not depend on it."""
         return replace(self, task=None, limit=None, sample=None, sample_seed=0, clean=Cleaning())
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the first `limit` rows as prompts, with no response.
+    def rows(self, reading: Reading | None = None) -> Iterator[Row]:
+        """Yield the first `limit` rows as prompts, with no response; `reading` notes what else there is to say.
 
         Raises:
-            ValueError: the source cannot be read, or a row is bad.
+            ValueError: the source cannot be read, a row is bad, or no row has a column that is named.
         """
-        columns = self.columns
-        for record in itertools.islice(self.records(columns.for_prompts()), self.limit):
-            yield prompt_row(record, columns)
+        columns, reading = self.columns, reading or Reading()
+        records = itertools.islice(self.records(columns.for_prompts()), self.limit)
+        for record in reading.watch(records, columns, self.place()):
+            row = reading.row(record, columns)
+            if row is not None:
+                yield row
+        reading.settle(drop=self.clean.empty == "drop")
 
     def load(self) -> Pool:
         """Prepare the pool for this process alone; within an experiment, the stage `Prepare` does so once for all."""
         from aliquot.pools.prepare import load_prepared, prepare
 
         with tempfile.TemporaryDirectory() as folder:  # its file stays mapped when its name is gone
-            prepare(self, Path(folder))
+            prepare(self, Path(folder), lasting=False)
             return load_prepared(Path(folder), self.name)
 
     def check_responses(self) -> None:
         """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""
-        record = next(self.records(self.columns.for_responses()), None)  # a pool of no rows is refused by its reader
-        if record is not None and response_text(record, self.columns) is None:
+        columns = self.columns
+        asked = (record for record in self.records(columns.for_responses()) if usable_row(record, columns))
+        record = next(asked, None)  # a pool of no rows is refused when it is read
+        if record is not None and response_text(record, columns) is None:
             raise self._no_response(record)
 
     def read_responses(self, ids: Collection[str]) -> dict[str, str]:
@@ -122,8 +136,8 @@ class PoolSpec:
         for record in itertools.islice(self.records(columns.for_responses()), self.limit):
             if not missing:
                 break
-            row_id = prompt_row(record, columns).id
-            if row_id in missing:
+            row = usable_row(record, columns)
+            if row is not None and (row_id := row.id) in missing:
                 response = response_text(record, columns)
                 if response is None:
                     raise self._no_response(record)
@@ -156,7 +170,7 @@ class _FilePool(PoolSpec):
     kind: ClassVar[str]
 
     def content(self) -> str:
-        read_as = [("tsv" if ".tsv" in file.suffixes else self.kind, file) for file in self._files()]
+        read_as = [("tsv" if ".tsv" in map(str.lower, file.suffixes) else self.kind, file) for file in self._files()]
         text = " ".join(f"{form} {content_hash(file)}" for form, file in read_as)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -174,14 +188,14 @@ class _FilePool(PoolSpec):
 
 @dataclass(frozen=True)
 class JsonlPool(_FilePool):
-    """Reads a pool from jsonl files, plain, .gz or .zst: one JSON object a line."""
+    """Reads a pool from jsonl files, compressed or not: one JSON object a line, or one JSON array."""
 
     kind: ClassVar[str] = "jsonl"
 
 
 @dataclass(frozen=True)
 class CsvPool(_FilePool):
-    """Reads a pool from csv files with a header, plain, .gz or .zst; .tsv is parted by tabs. An empty cell is none."""
+    """Reads a pool from csv files with a header, compressed or not; .tsv is parted by tabs. An empty cell is none."""
 
     kind: ClassVar[str] = "csv"
 

@@ -61,7 +61,7 @@ class Prepare(Stage[Pool]):
     """
 
     name: ClassVar[str] = "pool"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     source: PoolSpec
     without: Benchmark | ValidationLoss | None = None

@@ -101,7 +101,8 @@ class ValidationLoss:
     def _rows(self) -> Iterator[tuple[str, str, str]]:
         columns = Columns(self.prompt, None, None, None, self.response, None)
         file = self._file()
-        for number, record in enumerate(READERS[format_of(file) or ""](file, columns.for_responses())):
+        records = READERS[format_of(file) or ""](file, columns.for_responses())
+        for number, record in enumerate(record for record in records if not record.blank):
             if number == self.limit:
                 return
             response = response_text(record, columns)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from aliquot.sources import content_hash, locate
 from aliquot.store import write_atomic
@@ -17,6 +17,8 @@ EVALUATE = "evaluate"
 _REPORT = "report.json"
 #: What a reason for dropping a row is called, with its number in front.
 _WORDS = {
+    "blank": "rows of empty cells",
+    "empty": "without a prompt",
     "too_long": "too long",
     "duplicate": "duplicates",
     "contaminated": "in a benchmark",
@@ -37,6 +39,7 @@ class Cleaning:
         decontaminate: files and folders with the texts of benchmarks, or the word evaluate for the questions of those
             chosen there; a prompt that shares `overlap` words in a row with one of them is dropped.
         overlap: how many words that are.
+        empty: what becomes of a row whose prompt is null or empty: refuse ends the run, drop leaves the row out.
     """
 
     exact: bool = True
@@ -44,8 +47,11 @@ class Cleaning:
     max_words: int | None = None
     decontaminate: Sequence[str] = ()
     overlap: int = 13
+    empty: Literal["refuse", "drop"] = "refuse"
 
     def __post_init__(self) -> None:
+        if self.empty not in ("refuse", "drop"):
+            raise ValueError(f"pool.clean.empty={self.empty} is neither refuse nor drop; give one of them")
         if isinstance(self.decontaminate, str) or None in self.decontaminate:
             raise ValueError(
                 f"pool.clean.decontaminate={self.decontaminate} must be a list of paths; where it takes evaluate.data, "
@@ -65,7 +71,8 @@ class Cleaning:
         """Name the benchmarks by their content."""
         texts = [content_hash(locate(path)) for path in self.paths()]
         against = {"content": texts, "overlap": self.overlap} if self.decontaminate else None
-        return {"exact": self.exact, "near": self.near, "max_words": self.max_words, "decontaminate": against}
+        empty = {"empty": self.empty} if self.empty != "refuse" else {}  # there was nothing else before
+        return {"exact": self.exact, "near": self.near, "max_words": self.max_words, "decontaminate": against, **empty}
 
     def paths(self) -> list[str]:
         """Return the files and folders among what to decontaminate against."""
@@ -79,9 +86,11 @@ class Report:
     Args:
         rows: read from the source.
         prompts: left in the pool.
-        dropped: how many for which reason; dropped.jsonl names each but those left out by the sample.
+        dropped: how many for which reason; dropped.jsonl names each but those of empty cells and those left out
+            by the sample.
         digest: of ids, prompts and task labels in the pool, in their order.
         without_task: rows without a task label, where others have one: then none counts.
+        hints: what else the user should know of the source.
     """
 
     rows: int
@@ -89,15 +98,16 @@ class Report:
     dropped: dict[str, int]
     digest: str
     without_task: int = 0
+    hints: Sequence[str] = ()
 
     def line(self, pool: str) -> str | None:
-        """Say in one line what the pool lost, or None where it lost nothing."""
+        """Say in one line what the pool lost and what else is to be known, or None where that is nothing."""
         parts = [f"{count:,} {_WORDS[reason]}" for reason, count in self.dropped.items()]
-        text = f"pool '{pool}': {self.prompts:,} of {self.rows:,} rows are left ({', '.join(parts)})" if parts else ""
+        said = [f"{self.prompts:,} of {self.rows:,} rows are left ({', '.join(parts)})"] if parts else []
         if self.without_task:
-            labels = f"{self.without_task:,} of {self.prompts:,} prompts have no task, so task labels do not count"
-            return f"{text}; {labels}" if text else f"pool '{pool}': {labels}"
-        return text or None
+            said.append(f"{self.without_task:,} of {self.prompts:,} prompts have no task, so task labels do not count")
+        said.extend(self.hints)
+        return f"pool '{pool}': {'; '.join(said)}" if said else None
 
     def write(self, directory: Path) -> None:
         """Write report.json."""

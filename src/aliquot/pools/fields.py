@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from aliquot.pools.files import Record
+from aliquot.pools.names import listed, near_miss, setting
+from aliquot.pools.turns import content_of, role_of, turns_of
 
 _ABSENT = object()
 
@@ -33,6 +36,12 @@ class Columns:
     response: str
     messages: str | None
 
+    def named(self, what: str) -> str | None:
+        """Return the name of a column that a pool need not have, or None where it is not read."""
+        if what == "context" and self.messages:
+            return None
+        return cast("str | None", getattr(self, what))
+
     def for_prompts(self) -> list[str]:
         """Return the columns that prompts are made of."""
         text = [self.messages] if self.messages else [self.prompt, self.context]
@@ -41,6 +50,10 @@ class Columns:
     def for_responses(self) -> list[str]:
         """Return those, and the one of the responses."""
         return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
+
+
+class EmptyPromptError(ValueError):
+    """A row has no prompt, though the column is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +79,29 @@ def prompt_row(record: Record, columns: Columns) -> Row:
     """Read what a pool needs of a record; no response.
 
     Raises:
-        ValueError: a column is missing or holds something else, or the prompt is empty.
+        EmptyPromptError: the prompt is null or empty.
+        ValueError: a column is missing or holds something else.
     """
     prompt = _prompt(record, columns)
     if not prompt.strip():
-        raise ValueError(f"{record.place}: the prompt is empty; fill it in or drop the line")
+        raise EmptyPromptError(f"{record.place}: the prompt is empty; fill it in or drop the line")
     digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()[:16]
-    row_id = _label(record, columns.id, "id") or digest[:8].hex()
-    return Row(record, row_id, prompt, _label(record, columns.task, "task"), digest)
+    row_id = label(record, columns.id, "id") or digest[:8].hex()
+    return Row(record, row_id, prompt, label(record, columns.task, "task"), digest)
+
+
+def usable_row(record: Record, columns: Columns) -> Row | None:
+    """Return the prompt of a record, or None where it has none."""
+    try:
+        return None if record.blank else prompt_row(record, columns)
+    except EmptyPromptError:
+        return None
 
 
 def response_text(record: Record, columns: Columns) -> str | None:
     """Return the response that a record holds, or None where it holds none or only blanks."""
     if columns.messages:
-        turns = _turns(record, columns.messages)
-        asked = next((i for i, (role, _) in enumerate(turns) if role == "user"), len(turns))
-        response = next((content for role, content in turns[asked:] if role == "assistant"), None)
+        response = _answer(record, columns)
     else:
         value = _lookup(record.fields, columns.response)
         response = _whole(value, record, columns.response) if isinstance(value, str) else None
@@ -90,7 +110,7 @@ def response_text(record: Record, columns: Columns) -> str | None:
 
 def _prompt(record: Record, columns: Columns) -> str:
     if columns.messages:
-        return _asked(_turns(record, columns.messages), record)
+        return _asked(record, columns)
     prompt = _text(record, columns.prompt)
     context = _lookup(record.fields, columns.context) if columns.context else None
     if context is None or context is _ABSENT or context == "":
@@ -98,48 +118,78 @@ def _prompt(record: Record, columns: Columns) -> str:
     return f"{prompt}\n\n{_text(record, cast(str, columns.context))}"
 
 
-def _asked(turns: Sequence[tuple[str, str]], record: Record) -> str:
-    """Return the first user turn, below the system's turn where one stands before it."""
+def _asked(record: Record, columns: Columns) -> str:
+    """Return the first user turn and those that follow it at once, below the system's turns before them."""
     system: list[str] = []
-    for role, content in turns:
-        if role == "user":
-            return "\n\n".join([*system, content]) if content.strip() else ""
-        if role == "system" and content.strip():
-            system = [content]
-    roles = ", ".join(role for role, _ in turns) or "none"
-    raise ValueError(f"{record.place}: no turn of role 'user' (the roles are {roles}); add one or drop the line")
+    asked: list[str] = []
+    roles: list[str] = []
+    for number, message in enumerate(_messages(record, cast(str, columns.messages)), start=1):
+        role = role_of(message)
+        if asked and role != "user":
+            break
+        roles.append(role or "none")
+        if role is None or (role in ("system", "user") and content_of(message) is None):
+            raise _no_turn(record, columns, number, message)
+        if role in ("system", "user"):
+            text = _whole(content_of(message) or "", record, cast(str, columns.messages))
+            (asked if role == "user" else system).append(text)
+    if not asked:
+        found = f"the roles are {', '.join(roles) or 'none'}"
+        raise ValueError(f"{record.place}: no turn of role 'user' ({found}); add one or drop the line")
+    asked = [text for text in asked if text.strip()]
+    return "\n\n".join([*(text for text in system if text.strip()), *asked]) if asked else ""
 
 
-def _turns(record: Record, column: str) -> list[tuple[str, str]]:
-    messages = _lookup(record.fields, column)
-    if not isinstance(messages, list):
+def passed_over(record: Record, columns: Columns) -> list[str]:
+    """Return the roles of the turns before the first user turn that are no part of the prompt."""
+    if not columns.messages:
+        return []
+    roles = map(role_of, _messages(record, columns.messages))
+    before = itertools.takewhile(lambda role: role != "user", roles)
+    return [role for role in before if role and role != "system"]
+
+
+def _answer(record: Record, columns: Columns) -> str | None:
+    """Return the text of the assistant's first turn behind the first user turn; a call of a tool has none."""
+    column = cast(str, columns.messages)
+    behind = itertools.dropwhile(lambda message: role_of(message) != "user", _messages(record, column))
+    response = next((content_of(message) for message in behind if role_of(message) == "assistant"), None)
+    return _whole(response, record, column) if response is not None else None
+
+
+def _messages(record: Record, column: str) -> list[object]:
+    value = _lookup(record.fields, column)
+    messages = turns_of(value)
+    if messages is None:
         raise ValueError(
-            f"{record.place}: no list of messages in column '{column}': {_found(messages, record)}; "
+            f"{record.place}: no list of messages in column '{column}': {_found(value, record)}; "
             "name the column with pool.messages, or use pool.prompt for plain text"
         )
-    turns: list[tuple[str, str]] = []
-    for message in cast(list[object], messages):
-        fields = cast(Mapping[str, object], message) if isinstance(message, Mapping) else {}
-        role, content = fields.get("role"), fields.get("content")
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise ValueError(
-                f"{record.place}: message {len(turns) + 1} in column '{column}' is {_shown(message)}; "
-                'write {"role": "user", "content": "..."}'
-            )
-        turns.append((role, _whole(content, record, column)))
-    return turns
+    return messages
+
+
+def _no_turn(record: Record, columns: Columns, number: int, message: object) -> ValueError:
+    return ValueError(
+        f"{record.place}: message {number} in column '{columns.messages}' is {_shown(message)}; "
+        'write {"role": "user", "content": "..."}, with text as content'
+    )
 
 
 def _text(record: Record, column: str) -> str:
     value = _lookup(record.fields, column)
     if not isinstance(value, str):
         lists = [name for name in record.columns if name in ("messages", "conversations")]
+        if isinstance(value, list) and value and role_of(cast(list[object], value)[0]):
+            lists = [column]
+        near = near_miss(column, record.columns) if value is _ABSENT else None
         remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
-        raise ValueError(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
+        remedy = f"did you mean {near!r}? Set {setting('prompt', near)}" if near else remedy
+        kind = EmptyPromptError if value is None and not lists else ValueError
+        raise kind(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
     return _whole(value, record, column)
 
 
-def _label(record: Record, column: str | None, what: str) -> str | None:
+def label(record: Record, column: str | None, what: str) -> str | None:
     """Return an id or a task, which may be absent."""
     value = _lookup(record.fields, column) if column else None
     if value is None or value is _ABSENT or value == "":
@@ -163,6 +213,11 @@ def _whole(text: str, record: Record, column: str) -> str:
     return text
 
 
+def has_column(record: Record, column: str) -> bool:
+    """Return whether a record has a column, though there may be nothing in it; nested ones by their path."""
+    return column in record.columns or _lookup(record.fields, column) is not _ABSENT
+
+
 def _lookup(fields: Mapping[str, object], column: str) -> object:
     if column in fields:
         return fields[column]
@@ -175,7 +230,7 @@ def _lookup(fields: Mapping[str, object], column: str) -> object:
 
 
 def _found(value: object, record: Record) -> str:
-    return f"the columns are {', '.join(record.columns) or 'none'}" if value is _ABSENT else f"it is {_shown(value)}"
+    return f"the columns are {listed(record.columns)}" if value is _ABSENT else f"it is {_shown(value)}"
 
 
 def _shown(value: object) -> str:

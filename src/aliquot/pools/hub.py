@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aliquot.pools.files import Record, batch_records
+from aliquot.pools.names import refuse_repeated
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,6 +27,7 @@ def hub_records(
         ValueError: a column of `where` is not there, or no row has one of its values.
     """
     names: list[str] = dataset.column_names
+    refuse_repeated(names, source)
     for column in where:
         if column not in names:
             raise ValueError(f"{source} has no column '{column}' (pool.where); its columns are {', '.join(names)}")

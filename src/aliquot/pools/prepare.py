@@ -21,6 +21,7 @@ from aliquot.pools.clean import EVALUATE, Dropped, Report
 from aliquot.pools.contamination import Benchmarks, Question, read_questions
 from aliquot.pools.fields import Row
 from aliquot.pools.near import near_duplicates
+from aliquot.pools.reading import Reading
 from aliquot.pools.table import Column, TableWriter, digest_of, read_pool, read_table, write_kept
 from aliquot.progress import Progress
 from aliquot.types import Pool
@@ -32,31 +33,35 @@ _POOL = "pool.arrow"
 _ROWS_AT_ONCE = 1024
 
 
-def prepare(source: PoolSpec, directory: Path, questions: Sequence[str] = ()) -> None:
+def prepare(source: PoolSpec, directory: Path, questions: Sequence[str] = (), *, lasting: bool = True) -> None:
     """Write the prompts of a pool into `directory`, and what was dropped: pool.arrow, report.json, dropped.jsonl.
 
     Args:
         source: where the rows come from, and what they are cleaned of.
         directory: exists.
         questions: further texts that no prompt may share a run of words with.
+        lasting: whether the directory stays, so that problems.csv can be looked up there.
 
     Raises:
         ValueError: the source cannot be read, a row is bad, two prompts have one id, or nothing is left.
     """
     screened = directory / "screened.partial"
     try:
-        _prepare(source, directory, questions, screened)
+        _prepare(source, directory, questions, screened, Reading(directory / "problems.csv" if lasting else None))
     finally:
         screened.unlink(missing_ok=True)
 
 
-def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screened: Path) -> None:
+def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screened: Path, reading: Reading) -> None:
     with open(directory / "dropped.jsonl", "w", encoding="utf-8") as file:
         dropped = Dropped(file)
         with TableWriter(screened) as table, Progress("pool", None, "row") as progress:
-            counted = _counted(source.rows(), progress)
+            counted = _counted(source.rows(reading), progress)
             for row in _decontaminated(source, questions, _distinct(source, counted, dropped), dropped):
                 table.append(row.id, row.prompt, row.task)
+        dropped.counts.update({"blank": reading.num_blank} if reading.num_blank else {})
+        for record, row_id, _ in reading.empty:
+            dropped.add(row_id, "empty", place=record.place)
         num_rows = table.num_rows + dropped.counts.total()
         if not table.num_rows:
             found = f"all {num_rows:,} rows were dropped; loosen pool.clean" if num_rows else "it has no rows; add some"
@@ -75,6 +80,7 @@ def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screen
         dropped=dict(dropped.counts),
         digest=digest_of(table),
         without_task=missing if missing < kept.sum() else 0,
+        hints=reading.hints,
     ).write(directory)
 
 

@@ -1,0 +1,48 @@
+"""Names of columns in messages: those there are, the one that was meant, and the override that says so."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Iterable, Sequence
+
+#: The columns of a prompt, by the name under which they are looked for where the user names none.
+DEFAULTS = {"prompt": "prompt", "context": None, "id": "id", "task": "task"}
+
+
+def near_miss(name: str, columns: Iterable[str]) -> str | None:
+    """Return the column whose name is most like `name`, or None where none is.
+
+    A default name is short and many names are a little like it, so for these only case and signs around may differ.
+
+    >>> near_miss("id", ["Id ", "idea"]), near_miss("instrction", ["input", "instruction"])
+    ('Id ', 'instruction')
+    """
+    plain = {_plain(column): column for column in columns}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    close = [] if name in DEFAULTS.values() else difflib.get_close_matches(_plain(name), plain, 1, 0.75)
+    return plain[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.strip(" \t\r\n\xa0\u200b\ufeff\"'_").casefold()
+
+
+def listed(columns: Collection[str]) -> str:
+    """Name columns for a message; quotes show blanks at the ends of a name."""
+    names = [name if name and name.strip() == name else repr(name) for name in columns]
+    return ", ".join([*names[:20], f"and {len(names) - 20} more"] if len(names) > 20 else names) or "none"
+
+
+def setting(what: str, column: str) -> str:
+    """Return the override that names a column, such that a shell and Hydra leave it whole."""
+    plain = all(sign.isalnum() or sign in "_.-" for sign in column)
+    return f"pool.{what}={column}" if plain else f"'pool.{what}={json.dumps(column, ensure_ascii=False)}'"
+
+
+def refuse_repeated(columns: Sequence[str], place: str) -> None:
+    """Raise ValueError where two columns have one name: which of them is meant cannot be known."""
+    if len(set(columns)) < len(columns):
+        twice = min(name for name in columns if columns.count(name) > 1)
+        raise ValueError(f"{place}: column '{twice}' is there twice; give every column its own name")

@@ -1,0 +1,124 @@
+"""Open a file of text whatever it is compressed with, told by its first bytes; what is no text is named."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+_BUFFER = 1 << 20
+_HEAD = 1 << 16
+#: The first bytes of a compressed file, by the ending that its compression usually has.
+_COMPRESSED = {
+    b"\x1f\x8b": ".gz",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"BZh": ".bz2",
+    b"\xfd7zXZ\x00": ".xz",
+}
+_UNPACK = "unpack it and name the files inside"
+_SHEET = "save the sheet as csv (UTF-8) and use pool=csv"
+#: The first bytes of what cannot be read as text, what it is, and what to do.
+_NAMED = {
+    b"PAR1": ("a parquet file", "use pool=parquet, and end its name in .parquet"),
+    b"ARROW1": ("an Arrow file", "write it as parquet"),
+    b"version https://git-lfs": ("a pointer of git-lfs, not the data itself", "run `git lfs pull` in its repository"),
+    b"\xd0\xcf\x11\xe0": ("a spreadsheet of old Excel (.xls), or another Office file", _SHEET),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"Rar!": ("a rar archive", _UNPACK),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", "unpack it with `unlz4`"),
+    b"\x1f\x9d": ("compressed with compress", "unpack it with `uncompress`"),
+    b"SQLite format 3": ("an SQLite database", "export the table as csv"),
+    b"%PDF": ("a PDF", "give its prompts as csv or jsonl"),
+}
+
+
+def read_lines(file: Path) -> Iterator[str]:
+    """Yield the lines of a text file, decompressed; a mark of byte order at its beginning is no text.
+
+    Lines may end as on old Macs, in a carriage return alone.
+
+    Raises:
+        ValueError: the file is cut off or damaged, is no text, or a line is no UTF-8.
+    """
+    number = 0
+    try:
+        with _open_binary(file) as source:
+            head = source.peek(_HEAD)[:_HEAD]
+            refuse_named(head, file)
+            lines = _carriage_returns(source) if b"\r" in head[:-1] and b"\n" not in head else source
+            for number, line in enumerate(lines, start=1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}:{number}: the line is no UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the decompressor
+            raise
+        raise ValueError(
+            f"{file} is damaged or cut off behind line {number} ({error}); compress or download it again"
+        ) from error
+
+
+def first_bytes(file: Path) -> bytes:
+    """Return the beginning of a file as it lies on disk."""
+    with open(file, "rb") as opened:
+        return opened.read(512)
+
+
+def refuse_named(head: bytes, file: Path) -> None:
+    """Raise ValueError where a file begins like something that holds no lines of text.
+
+    Args:
+        head: the first bytes, decompressed.
+        file: where they are from.
+    """
+    found = next((named for start, named in _NAMED.items() if head.startswith(start)), None)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        found = _zip(file)
+    elif head[257:262] == b"ustar":
+        found = ("a tar archive", _UNPACK)
+    elif head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        found = ("a web page", "download the file itself, not the page that shows it")
+    if found:
+        raise ValueError(f"{file} is {found[0]}; {found[1]}")
+
+
+def _zip(file: Path) -> tuple[str, str]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+    except (zipfile.BadZipFile, OSError):
+        return "a zip archive", _UNPACK
+    if "xl/workbook.xml" in names or "content.xml" in names:
+        return "a spreadsheet (.xlsx or .ods)", _SHEET
+    return f"a zip archive of {len(names)} files ({', '.join(names[:3])})", _UNPACK
+
+
+def _open_binary(file: Path) -> io.BufferedReader:
+    """Open a file, decompressing what its first bytes say, or else its name."""
+    head = first_bytes(file)
+    told = next((ending for start, ending in _COMPRESSED.items() if head.startswith(start)), None)
+    kind = told or file.suffix.lower()
+    if kind == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.input_stream(str(file), compression="zstd"), _BUFFER)
+    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    opened = openers[kind](file, "rb") if kind in openers else open(file, "rb", buffering=0)  # noqa: SIM115
+    return io.BufferedReader(cast(io.RawIOBase, opened), _BUFFER)
+
+
+def _carriage_returns(source: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file in which a carriage return ends each, with a line feed in its place."""
+    rest = b""
+    while block := source.read(_BUFFER):
+        *lines, rest = (rest + block).split(b"\r")
+        yield from (line + b"\n" for line in lines)
+    if rest:
+        yield rest

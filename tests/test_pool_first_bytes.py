@@ -1,0 +1,105 @@
+"""What a file is, its first bytes say and not its name: read all the same, or named with the remedy."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import zipfile
+
+import pytest
+
+from aliquot.pool import CsvPool, JsonlPool, ParquetPool
+
+TEXT = b'{"id": "a", "prompt": "one"}\n{"id": "b", "prompt": "two"}\n'
+
+
+def zipped(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("__", "/").replace("_", "."), data)
+    return file.getvalue()
+
+
+def tarred(data):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo("a.jsonl")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.bz2", "a.jsonl.xz", "a.JSONL.GZ", "a"])
+def test_a_compressed_file_is_read_under_any_name(tmp_path, compress, name):
+    (tmp_path / name).write_bytes(compress(TEXT))
+    assert list(JsonlPool(str(tmp_path / name)).load().ids) == ["a", "b"]
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, compress):
+    (tmp_path / "a.jsonl").write_bytes(compress(TEXT * 2000)[:-20])
+    with pytest.raises(ValueError, match=r"a\.jsonl is damaged or cut off behind line \d+"):
+        JsonlPool(str(tmp_path / "a.jsonl"), id=None).load()
+
+
+@pytest.mark.parametrize("kind", [JsonlPool, CsvPool, ParquetPool])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (zipped(a_jsonl=TEXT), r"a zip archive of 1 files \(a\.jsonl\); unpack it"),
+        (zipped(xl__workbook_xml=b"x"), r"a spreadsheet \(\.xlsx or \.ods\); save the sheet as csv"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of git-lfs.*`git lfs pull`"),
+        (b"<!DOCTYPE html>\n<html>", "a web page; download the file itself"),
+        (tarred(TEXT), "a tar archive; unpack it"),
+        (b"\xd0\xcf\x11\xe0" + b"\x00" * 600, r"a spreadsheet of old Excel \(\.xls\)"),
+    ],
+)
+def test_what_is_no_text_is_named_with_the_remedy(tmp_path, kind, data, message):
+    path = tmp_path / f"a.{kind.kind}"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"a\.{kind.kind} is {message}"):
+        kind(str(path)).load()
+
+
+def test_an_archive_inside_a_compressed_file_is_named(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(tarred(TEXT)))
+    with pytest.raises(ValueError, match=r"a\.jsonl\.gz is a tar archive; unpack it"):
+        JsonlPool(str(tmp_path / "a.jsonl.gz")).load()
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz"])
+def test_a_json_array_gives_the_pool_of_its_objects(tmp_path, indent, name):
+    rows = [{"id": str(i), "prompt": f"say {i}\n, [and] more"} for i in range(5)]
+    data = b"\xef\xbb\xbf\n" + json.dumps(rows, indent=indent).encode() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    pool = JsonlPool(str(tmp_path / name)).load()
+    assert list(zip(pool.ids, pool.prompts, strict=True)) == [(row["id"], row["prompt"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"prompt": "x"},\n\n{"prompt": ""}]', r"a\.json:3: the prompt is empty"),
+        ('[{"prompt": "x"},\n"y"]', r"a\.json:2: found str, not an object"),
+        ('[{"prompt": "x"},\n{"prompt": "y"}', r"a\.json:2: not a JSON array: the file ends before the array does"),
+        ('[{"prompt": "x"},\n{"prompt": oh}]', r"a\.json:2: not a JSON array: Expecting value"),
+        ('[{"prompt": "x"}]\n[{"prompt": "y"}]', r"stands behind the end of the array"),
+        ("[]", r"a\.json holds no prompts: it has no rows"),
+        ('{\n"prompt": "x"\n}', r"a\.json:1: not a JSON object.*write every object on one line"),
+    ],
+)
+def test_a_bad_item_of_a_json_array_is_named_by_its_line(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        JsonlPool(str(tmp_path / "a.json")).load()
+
+
+def test_json_files_in_a_folder_are_pointed_at(tmp_path):
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"holds no file that ends in \.jsonl.*pool=jsonl 'pool\.path=.*/\*\.json'"):
+        JsonlPool(str(tmp_path)).load()

@@ -1,0 +1,94 @@
+"""Conversations in the forms they are found in: each gives the prompt and response that its turns hold."""
+
+import csv
+import json
+
+import pytest
+
+from aliquot.config import create
+from aliquot.pool import JsonlPool
+from aliquot.pools.prepare import prepare
+
+NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
+TALK = [("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")]
+
+
+def write(folder, *talks, column="messages", **options):
+    path = folder / "a.jsonl"
+    path.write_text("".join(json.dumps({"id": str(i), column: talk}) + "\n" for i, talk in enumerate(talks)))
+    return JsonlPool(str(path), **{"messages": column, **options})
+
+
+def talk(*turns):
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        talk(*TALK),
+        talk(("developer", "Be brief."), *TALK[1:]),
+        json.dumps(talk(*TALK)),
+        [{"from": NAMES[role], "value": content} for role, content in TALK],
+        [{"role": role, "content": [{"type": "text", "text": content}]} for role, content in TALK],
+        [*talk(*TALK), {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}],
+    ],
+)
+def test_every_form_of_a_conversation_gives_the_same_prompt_and_response(tmp_path, messages):
+    spec = write(tmp_path, messages)
+    assert list(spec.load().prompts) == ["Be brief.\n\nWhy?"]
+    assert spec.read_responses(["0"]) == {"0": "So."}
+
+
+def test_several_turns_of_the_system_or_the_user_are_joined(tmp_path):
+    turns = [
+        ("system", "One."),
+        ("developer", "Two."),
+        ("user", "Three?"),
+        ("user", "Four?"),
+        *TALK[2:],
+        ("user", "No"),
+    ]
+    spec = write(tmp_path, talk(*turns))
+    assert list(spec.load().prompts) == ["One.\n\nTwo.\n\nThree?\n\nFour?"]
+    assert spec.read_responses(["0"]) == {"0": "So."}
+
+
+def test_turns_before_the_users_that_are_not_read_are_counted_by_role(tmp_path):
+    spec = write(
+        tmp_path, talk(("tool", "x"), *TALK), talk(("assistant", "Hi"), ("user", "And?")), talk(("user", "Or?"))
+    )
+    prepare(spec, tmp_path)
+    hints = json.loads((tmp_path / "report.json").read_text())["hints"]
+    assert [hint.split(" before")[0] for hint in hints] == [
+        f"1 conversations have a turn of role '{role}'" for role in ("assistant", "tool")
+    ]
+
+
+def test_a_call_of_a_tool_is_no_response_though_the_prompt_is_read(tmp_path):
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
+    spec = write(tmp_path, [*talk(*TALK[:2]), call, *talk(("tool", "12"), ("assistant", "It is 12."))])
+    assert len(spec.load()) == 1
+    with pytest.raises(ValueError, match="no turn of role 'assistant' with text"):
+        spec.read_responses(["0"])
+
+
+def test_a_part_that_is_no_text_is_refused(tmp_path):
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": "x"}]
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: message 1 in column 'messages' is .*with text as content"):
+        write(tmp_path, talk(("user", parts))).load()
+
+
+@pytest.mark.parametrize("column", ["prompt", "conversations"])
+def test_the_advice_for_a_list_in_place_of_a_prompt_works(tmp_path, column):
+    with pytest.raises(ValueError, match=rf"set pool\.messages={column}"):
+        write(tmp_path, talk(*TALK), column=column, messages=None).load()
+    assert list(write(tmp_path, talk(*TALK), column=column).load().prompts) == ["Be brief.\n\nWhy?"]
+
+
+def test_csv_holds_conversations_as_json_text(compose, tmp_path):
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["id", "talk"], ["0", json.dumps(talk(*TALK))]])
+    spec = create(compose("pool=csv", f"pool.path={tmp_path / 'a.csv'}", "pool.messages=talk"), "pool")
+    assert list(spec.load().prompts) == ["Be brief.\n\nWhy?"]
+    assert spec.read_responses(["0"]) == {"0": "So."}
