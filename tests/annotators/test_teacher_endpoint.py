@@ -99,13 +99,10 @@ def test_a_prompt_under_two_ids_is_paid_for_once(serve, tmp_path):
         (500, ERROR, {}),
         (503, ERROR, {"Content-Type": "text/html"}),
         "cut",
-        b"\x00garbage",
-        b"",
-        b"[]",
-        answer("x", choices=[]),
-        answer("x", choices=None),
-        answer("x", content=["a", "b"]),
         {"object": "error", "message": "not now"},
+        {"error": {"message": "not now", "code": 502}},
+        {"error": "not now"},
+        answer("x", usage=None) | {"choices": [{"finish_reason": "error", "message": {"content": "half"}}]},
     ],
     ids=lambda trouble: str(trouble)[:30],
 )
@@ -115,8 +112,117 @@ def test_whatever_may_pass_is_tried_again(serve, tmp_path, trouble):
     assert len(server.requests) == 36
 
 
+UNREADABLE = [
+    *(b"\x00garbage", b"", b"[]", b"{}", answer("x", choices=[], usage=None), answer("x", choices=None, usage=None)),
+    answer("x", content=[{"type": "image_url", "image_url": {"url": "x"}}], usage={"prompt_tokens": float("inf")}),
+    answer("x", content=7, usage=None),
+]
+
+
+@pytest.mark.parametrize("nonsense", UNREADABLE, ids=lambda nonsense: str(nonsense)[:30])
+def test_what_cannot_be_read_is_asked_for_once_more_and_no_more(serve, tmp_path, nonsense):
+    server = serve(lambda prompt, attempt: nonsense if attempt < 1 or prompt == "prompt 3" else answer(prompt))
+    with pytest.raises(ValueError, match="1 x an answer that cannot be read, 2 times"):
+        annotate(tmp_path, 12)
+    assert len(server.requests) == 24
+    assert len(annotate(tmp_path, 12, allow_partial=True)) == 11
+
+
+PAID = [
+    *(answer("x", choices=None), answer("x", content=[{"type": "image_url"}]), answer("x", choices=[{"delta": {}}])),
+    answer("x") | {"error": {"message": "broke off", "code": 502}},
+    answer("x", finish="error"),
+]
+
+
+@pytest.mark.parametrize("nonsense", PAID, ids=range(len(PAID)))
+def test_an_unreadable_answer_that_was_paid_for_is_charged_kept_and_asked_for_once_more(serve, tmp_path, nonsense):
+    paid = nonsense | {"usage": {"input_tokens": 0, "output_tokens": 7}}
+    server = serve(lambda prompt, attempt: paid if attempt < 1 or prompt == "prompt 3" else answer(prompt))
+    settings = {"price_per_million": Price(0, 1e6), "max_tokens": 10}
+    assert len(annotate(tmp_path, 12, **settings)) == 11
+    assert len(annotate(tmp_path, 12, **settings)) == 11  # and never again
+    assert len(server.requests) == 24
+    bill = EndpointTeacher(model=MODEL, **settings).bill((), prompts(12), tmp_path / "ledger")
+    assert (bill.cost, bill.left_out) == (13 * 7 + 11 * 5, {"unreadable": 1})
+    assert len(next((tmp_path / "ledger").glob("*.jsonl")).read_text().splitlines()) == 24
+
+
+def test_unreadable_answers_are_never_bought_beyond_the_money(serve, tmp_path):
+    server = serve(
+        lambda prompt, attempt: answer(prompt, choices=[], usage={"prompt_tokens": 0, "completion_tokens": 9})
+    )
+    settings = {"price_per_million": Price(0, 1e6), "max_tokens": 10, "allow_partial": True}
+    with pytest.raises(ValueError, match="none of the 50 prompts"):
+        annotate(tmp_path, 50, max_cost=55, **settings)
+    assert len(server.requests) == 6  # 6 x 9, and one more could cost 10
+
+
+def test_a_server_of_which_no_answer_can_be_read_is_not_asked_for_every_prompt(serve, tmp_path):
+    server = serve(lambda prompt, attempt: answer(prompt, choices=[]))
+    with pytest.raises(ValueError, match="the last 8 prompts got no answer in 2 attempts each: answers that cannot be"):
+        annotate(tmp_path, 100)
+    assert len(server.requests) <= 32
+
+
+@pytest.mark.parametrize(
+    ("content", "response"),
+    [
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, "Lima"], "Lima"),
+        ([{"type": "reasoning", "text": "Hm."}, {"type": "output_text", "text": "Lima"}], "Lima"),
+        ({"type": "text", "text": {"value": "Lima"}}, "Lima"),
+        ([{"type": "text", "text": "Lima"}, {"type": "image_url"}], "Lima"),
+        ("\ud83d\ude00 \ud83d!", "\N{GRINNING FACE} \ufffd!"),
+    ],
+)  # fmt: skip
+def test_an_answer_of_any_shape_is_read_and_asked_for_once(serve, tmp_path, content, response):
+    server = serve(lambda prompt, _: answer(prompt, content=content))
+    assert annotate(tmp_path, 3).responses == [response] * 3
+    assert len(server.requests) == 3
+
+
+def test_a_part_that_refuses_is_a_refusal(serve, tmp_path):
+    serve(lambda prompt, _: answer(prompt, content=[{"type": "refusal", "refusal": "No."}]))
+    with pytest.raises(ValueError, match="left out: 3 refused"):
+        annotate(tmp_path, 3)
+
+
+def test_reasoning_is_no_response_unless_asked_for_and_is_bought_once_for_both(serve, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "aliquot")
+    message = {"role": "assistant", "content": "Lima", "reasoning_content": "Hm."}
+    answers = {
+        "prompt 0": answer("x", content="<think>\nHm.\n</think>\n\nLima"),
+        "prompt 1": answer("x", choices=[{"finish_reason": "stop", "message": message}]),
+        "prompt 2": answer("x", content="<think>\nHm.", finish="length"),
+        "prompt 3": answer("x", content="<think>\nHm."),
+        "prompt 4": answer("x", content="Lima"),
+    }
+    server = serve(lambda prompt, _: answers[prompt])
+    annotated = annotate(tmp_path, 5, keep_cut=True)
+    assert (annotated.ids, annotated.responses) == (["id0", "id1", "id4"], ["Lima"] * 3)
+    assert "4 of 5 responses had reasoning, which is not trained on; annotator.keep_reasoning=true" in caplog.text
+    assert "left out: 2 empty" in caplog.text
+    kept = annotate(tmp_path, 5, keep_reasoning=True).responses
+    assert kept == ["<think>\nHm.\n</think>\n\nLima"] * 2 + ["<think>\nHm.", "Lima"]
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize(("code", "status"), [(402, 200), ("insufficient_quota", 200), ("402", 200)], ids=str)
+def test_an_error_that_comes_as_an_answer_stops_at_once_where_no_waiting_will_mend_it(serve, tmp_path, code, status):
+    server = serve(lambda *_: (status, {"error": {"message": "no credits \ud83d", "code": code}}, {}))
+    with pytest.raises(ValueError, match=r"the server takes no request: .*no credits \ufffd"):
+        annotate(tmp_path, 100)
+    assert len(server.requests) <= 8
+
+
+def test_an_error_that_comes_as_an_answer_is_quoted(serve, tmp_path):
+    serve(lambda *_: {"id": "gen-1", "error": {"message": "Upstream error: overloaded", "code": 502}})
+    with pytest.raises(ValueError, match=r"1 of 1 prompts .*: 1 x 502 Upstream error: overloaded, 2 times"):
+        annotate(tmp_path, 1, attempts=2)
+
+
 def test_a_storm_of_many_errors_ends_with_all_answered(serve, tmp_path):
-    troubles = [(429, ERROR, {"Retry-After": "0.05"}), (500, ERROR, {}), "cut", b"{"]
+    troubles = [(429, ERROR, {"Retry-After": "0.05"}), (500, ERROR, {}), "cut", (200, ERROR, {})]
 
     def behave(prompt, attempt):
         number = int(prompt.split()[1]) + attempt

@@ -10,9 +10,11 @@ import asyncio
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 
-from aliquot.annotators.ledger import Ledger, Question, Reply
+from aliquot.annotators.ledger import UNREADABLE, Ledger, Question, Reply
 from aliquot.progress import Progress
 
 #: The first wait before a request is sent again; it doubles each time.
@@ -20,6 +22,8 @@ BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 60.0
 #: A server that asks to wait longer has nothing for us today.
 LONGEST_WAIT_SECONDS = 600.0
+#: An answer that cannot be read is asked for again once: it may have been paid for.
+_UNREADABLE_TIMES = 2
 #: So many prompts in a row without an answer, and the server is taken to be down.
 _LOST_IN_A_ROW = 8
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -36,6 +40,10 @@ class Again(Exception):
     def __init__(self, reason: str, seconds: float | None = None) -> None:
         super().__init__(reason)
         self.seconds = seconds
+
+
+class Unreadable(Again):
+    """An answer that cannot be read, and does not say what it cost; another one may cost as much again."""
 
 
 class Refused(Exception):
@@ -120,6 +128,8 @@ class Asking:
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
         self._next_slot = self._paused_until = 0.0
         self._num_lost = 0  # in a row
+        self._unreadable: Counter[str] = Counter()  # `Question.key` -> answers
+        self._paid: dict[str, Reply] = {}  # `Question.key` -> an unreadable answer
         self._reasons: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._fatal: Exception | None = None
@@ -150,23 +160,25 @@ class Asking:
 
     async def _work(self, waiting: Iterator[Question]) -> None:
         for question in waiting:
-            if self._stop.is_set():
-                return
-            ticket = await self._purse.reserve(self._most(question))
-            if ticket is None:
-                self._out_of_money([question, *waiting])
-                return
-            cost = 0.0
-            try:
-                cost = await self._answer(question)
-            except _Stopped:
-                return
-            except Exception as error:  # also of a disk that is full: a group of tasks would wrap it
-                self._fatal = self._fatal or error
-                self._stop.set()
-                return
-            finally:
-                await self._purse.settle(ticket, cost)
+            while not self._stop.is_set():
+                ticket = await self._purse.reserve(self._most(question))
+                if ticket is None:
+                    self._out_of_money([question, *waiting])
+                    return
+                cost = 0.0
+                try:
+                    reply = await self._answer(question)
+                    cost = self._keep(reply) if reply else 0.0
+                    if not reply or self._is_last_word(question, reply):
+                        break
+                except _Stopped:
+                    return
+                except Exception as error:  # also of a disk that is full: a group of tasks would wrap it
+                    self._fatal = self._fatal or error
+                    self._stop.set()
+                    return
+                finally:
+                    await self._purse.settle(ticket, cost)
 
     def _out_of_money(self, left: Sequence[Question]) -> None:
         reason = (
@@ -175,37 +187,64 @@ class Asking:
         )
         self._reasons.update((question.key, reason) for question in left)
 
-    async def _answer(self, question: Question) -> float:
-        """See to it that a question is answered, or that it is known why not; return what that cost."""
-        reason = ""
+    async def _answer(self, question: Question) -> Reply | None:
+        """See to it that a question is answered, or that it is known why not."""
+        reason, attempt = "", 0
         for attempt in range(self._attempts):
             await self._turn()
             try:
-                reply = await self._ask(question)
+                return await self._ask(question)
             except Again as again:
                 reason = str(again)
+                if isinstance(again, Unreadable) and self._is_last(question):
+                    break
                 if attempt + 1 < self._attempts:
                     await self._back_off(attempt, again)
             except Refused as refused:
                 self._refuse(question, refused)
-                return 0.0
-            else:
-                return self._keep(reply)
-        self._reasons[question.key] = f"{reason}, {self._attempts} times"
+                return None
+        self._reasons[question.key] = f"{reason}, {attempt + 1} times"
+        self._lose(reason, attempt + 1)
+        return None
+
+    def _lose(self, reason: str, num_attempts: int) -> None:
+        """Count a prompt without an answer; give up where there are many in a row."""
         self._num_lost += 1
         if self._num_lost >= max(_LOST_IN_A_ROW, self._concurrency):
             raise ValueError(
-                f"the last {self._num_lost} prompts got no answer in {self._attempts} attempts each: {reason}. What "
+                f"the last {self._num_lost} prompts got no answer in {num_attempts} attempts each: {reason}. What "
                 "was answered is kept: give the same command again when the server is well"
             )
-        return 0.0
+
+    def _is_last(self, question: Question) -> bool:
+        """Count one more answer that cannot be read, and tell whether no other is to be asked for."""
+        self._unreadable[question.key] += 1
+        return self._unreadable[question.key] >= min(_UNREADABLE_TIMES, self._attempts)
 
     def _keep(self, reply: Reply) -> float:
+        """Write a reply down, with the tokens of an unreadable one before it; return what it cost by itself."""
+        cost, before = self._cost(reply), self._paid.get(reply.prompt)
+        if before:
+            reply = replace(
+                reply,
+                input_tokens=before.input_tokens + reply.input_tokens,
+                output_tokens=before.output_tokens + reply.output_tokens,
+            )
         self._ledger.add(reply)
-        self._num_lost = 0
-        cost = self._cost(reply)
-        self._progress.update(cost=f"{self._purse.spent + cost:,.4f}")
+        if reply.ending == UNREADABLE:
+            self._paid[reply.prompt] = reply
         return cost
+
+    def _is_last_word(self, question: Question, reply: Reply) -> bool:
+        """Tell whether a question is answered for good, which unreadable answers are once there are too many."""
+        if reply.ending != UNREADABLE:
+            self._num_lost = 0
+        elif self._is_last(question):
+            self._lose("answers that cannot be read, which are in the ledger", self._unreadable[question.key])
+        else:
+            return False
+        self._progress.update(cost=f"{self._purse.spent + self._cost(reply):,.4f}")
+        return True
 
     def _refuse(self, question: Question, refused: Refused) -> None:
         """Blame the prompt where others were answered, and else the request."""

@@ -24,6 +24,8 @@ _SECONDS_BETWEEN_SYNCS = 1.0
 CONTENT_FILTER, REFUSAL = "content_filter", "refusal"
 #: How an answer ends that reached the limit of tokens.
 LENGTH = "length"
+#: How an answer ends that was paid for and cannot be read.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class Reply:
     Args:
         prompt: `Question.key` of what it answers.
         id: of the prompt, where it was asked first.
-        response: the text.
-        ending: why it ends: stop, length, content_filter, refusal, or what else the server says.
+        response: the text, with its reasoning in tags; of an answer that cannot be read all of it.
+        ending: why it ends: stop, length, content_filter, refusal, unreadable, or what else the server says.
         input_tokens: of the prompt and what the server puts around it.
-        output_tokens: of the response, reasoning included.
+        output_tokens: of the response, reasoning included; both also of an unreadable answer before this one.
         counted: False where the server told no tokens, and they are estimated.
         model: the name that the server reports.
         time: when it came, UTC.
@@ -69,6 +71,8 @@ class Reply:
         """Say why it is not trained on, in a word, or None where it is."""
         if self.ending in (CONTENT_FILTER, REFUSAL):
             return "refused"
+        if self.ending == UNREADABLE:
+            return "unreadable"
         if self.ending == LENGTH and not keep_cut:
             return "cut"
         return None if self.response.strip() else "empty"

@@ -13,13 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, cast
 
 from aliquot.annotators.bill import Bill, Price
-from aliquot.annotators.ledger import Ledger, Question, Reply
+from aliquot.annotators.ledger import UNREADABLE, Ledger, Question, Reply
+from aliquot.annotators.reasoning import without_reasoning
 from aliquot.annotators.table import write_table
 from aliquot.pool import PoolSpec
 from aliquot.progress import Progress
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 _BYTES = 4
 #: Reasons that a message spells out; a file has the others.
 _NUM_REASONS = 3
+#: What no answer depends on, of all that a key has of a teacher.
+_NOT_ASKED = ("keep_cut", "allow_partial", "keep_reasoning", "code")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class Teacher:
         seed: of what is drawn by lot at temperatures above 0.
         keep_cut: train also on responses that were cut at `max_tokens`.
         allow_partial: go on without the prompts that got no answer.
+        keep_reasoning: train also on the reasoning that comes before a response; the ledger has it in any case.
         price_per_million: what a million tokens cost.
     """
 
@@ -55,6 +59,7 @@ class Teacher:
     seed: int | None = None
     keep_cut: bool = False
     allow_partial: bool = False
+    keep_reasoning: bool = field(default=False, metadata={"absent": False})
     price_per_million: Price = field(default=Price(), metadata={"key": False})
 
     def __post_init__(self) -> None:
@@ -111,21 +116,25 @@ class Teacher:
             log.info("%d were cut at annotator.max_tokens: raise it, or train on them by annotator.keep_cut=true", cut)
         if missing and not self.allow_partial:
             raise ValueError(self._what_failed(missing, len(questions), failed))
-        kept = [q for q in questions if q.key in book.replies and not book.replies[q.key].flaw(self.keep_cut)]
+        replies = {q.key: self._read(book.replies[q.key]) for q in questions if q.key in book.replies}
+        if stripped := sum(reply.response != book.replies[key].response for key, reply in replies.items()):
+            log.info(
+                "%s of %s responses had reasoning, which is not trained on; annotator.keep_reasoning=true keeps it",
+                *(f"{stripped:,}", f"{len(replies):,}"),
+            )
+        kept = [q for q in questions if q.key in replies and not replies[q.key].flaw(self.keep_cut)]
         if not kept:
             raise ValueError(
                 f"none of the {len(questions):,} prompts got a response of use from {self.name} ({bill}); its answers "
                 f"are in {book.path}: change annotator.model, or raise annotator.max_tokens where they are cut"
             )
-        return AnnotatedSet(
-            [q.id for q in kept], [q.prompt for q in kept], [book.replies[q.key].response for q in kept]
-        )
+        return AnnotatedSet([q.id for q in kept], [q.prompt for q in kept], [replies[q.key].response for q in kept])
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return what the answers to these prompts cost, whichever run bought them."""
         book = self.ledger(ledger)
         asked = [book.replies.get(Question("", prompt).key) for prompt in prompts]
-        flaws = Counter(reply.flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
+        flaws = Counter(self._read(reply).flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
         replies = list({reply.prompt: reply for reply in asked if reply}.values())
         return Bill(
             by=self.name,
@@ -147,7 +156,7 @@ class Teacher:
         It goes by the class and its version, not by its code: an edited message must not buy every answer again.
         """
         what = cast("dict[str, Any]", canonical(self)) | {"type": f"{type(self).__module__}.{type(self).__qualname__}"}
-        asked = {name: value for name, value in what.items() if name not in ("keep_cut", "allow_partial", "code")}
+        asked = {name: value for name, value in what.items() if name not in _NOT_ASKED}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return Ledger(folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.name).strip('-.')[-60:]}-{digest[:12]}.jsonl")
 
@@ -158,6 +167,12 @@ class Teacher:
     def tokens_out(self, response: str) -> int:
         """Estimate how many tokens the model wrote, by the bytes."""
         return _estimated(response)
+
+    def _read(self, reply: Reply) -> Reply:
+        """Return a reply with the response that is trained on."""
+        if self.keep_reasoning or reply.ending == UNREADABLE:
+            return reply
+        return replace(reply, response=without_reasoning(reply.response))
 
     def _open(self, questions: Sequence[Question], book: Ledger) -> list[Question]:
         """Return what is not in the ledger, each prompt once, in the order picked."""

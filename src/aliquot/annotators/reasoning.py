@@ -1,0 +1,41 @@
+"""The reasoning that a model writes before its response, told from the response by its tags."""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = r"(?:seed:)?think(?:ing)?"
+_OPEN, _CLOSE = rf"<{_NAMES}>|\[THINK\]", rf"</{_NAMES}>|\[/THINK\]"
+#: A tag in quotes is spoken about.
+_TAG = re.compile(rf"([`'\"])(?:{_OPEN}|{_CLOSE})\1|(?P<open>{_OPEN})|(?P<close>{_CLOSE})")
+
+
+def with_reasoning(reasoning: str, response: str) -> str:
+    """Put reasoning that a server sends apart before its response, in tags."""
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{response}" if reasoning.strip() else response
+
+
+def without_reasoning(text: str) -> str:
+    """Return a response without reasoning; a text that has none comes back as it is.
+
+    A closing tag without an opening one ends reasoning that the prompt's template opened. An opening tag that begins a
+    line and is never closed is reasoning that was cut off.
+    """
+    kept: list[str] = []
+    start, opened = 0, -1
+    found = False
+    for tag in _TAG.finditer(text):
+        if tag["open"] and opened < 0:
+            kept.append(text[start : tag.start()])
+            opened = tag.start()
+        elif tag["close"]:
+            if opened < 0:
+                kept.clear()
+            start, opened, found = tag.end(), -1, True
+    if opened < 0:
+        kept.append(text[start:])
+    elif text[:opened].rpartition("\n")[2].strip():
+        kept.append(text[opened:])
+    else:
+        found = True
+    return "".join(kept).strip() if found else text
