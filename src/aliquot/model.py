@@ -85,9 +85,8 @@ class Model:
 
     def bare(self) -> Model:
         """Return the model without the format of its examples, for the keys of what reads none of them."""
-        names = ("template", "max_tokens", "overlong")
-        # With `parse` the key is that of before there was a choice.
-        return replace(self, special_tokens="parse", **{name: getattr(Model, name) for name in names})
+        names = ("template", "max_tokens", "overlong", "special_tokens")
+        return replace(self, **{name: getattr(Model, name) for name in names})
 
     def directory(self) -> Path | None:
         """Return the local directory, or None for a hub id."""
