@@ -107,8 +107,23 @@ def test_nested_records_are_refused_because_they_tell_no_drafts(rg, tmp_path):
     nested = json.dumps(GenericIO.to_list(annotated(rg), flatten=False))
     assert "draft" not in nested and "half an ans" in nested
     (tmp_path / "batch" / RETURNED / "records.json").write_text(nested)
-    with pytest.raises(ValueError, match="record 1: a nested record tells no drafts"):
-        batch.check(None)
+    (problem,) = batch.answers(tmp_path / "batch")
+    assert "no row of it is understood, 5 in all" in problem.what
+    assert "record 1: a nested record tells no drafts" in problem.what
+
+
+def test_an_export_without_the_question_is_told_of_once_and_one_bad_row_is_one(tmp_path):
+    batch, file = by_hand(tmp_path), tmp_path / "batch" / RETURNED / "rows.jsonl"
+    given = {"answer.responses": ["a"], "answer.responses.users": ["u"], "answer.responses.status": ["submitted"]}
+    first = {"prompt": "p", "external_id": "q1", "response": [{"user_id": "u", "value": "a", "status": "submitted"}]}
+    for rows, column in (([{"id": "q1", **given}] * 3, "'answer.responses'"), ([first] * 3, "'response'")):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (problem,) = Argilla(folder=batch.folder, price=len(column)).answers(tmp_path / "batch")
+        assert problem.place == str(file) and "3 in all" in problem.what and f"but {column};" in problem.what
+    good = {name.replace("answer", "response"): value for name, value in given.items()}
+    file.write_text("".join(json.dumps({"id": row_id} | row) + "\n" for row_id, row in (("q1", good), ("q2", given))))
+    answer, problem = Argilla(folder=batch.folder, price=1).answers(tmp_path / "batch")
+    assert (answer.id, answer.response, problem.id) == ("q1", "a", "q2")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +131,6 @@ def test_nested_records_are_refused_because_they_tell_no_drafts(rg, tmp_path):
     [
         ("cut.json", "[{", "cut.json:1: no JSON"),
         ("rows.csv", "id,response.responses\nq1,['a']", "as jsonl or parquet"),
-        ("rows.jsonl", '{"id": "q1", "response.responses": ["a"]}', "rows.jsonl:1: .* no lists of one length"),
     ],
 )
 def test_what_is_no_flat_export_is_named_before_anything_is_done(tmp_path, name, text, message):

@@ -227,11 +227,6 @@ def test_the_tasks_hold_every_prompt_as_it_is_and_the_interface_asks_for_respons
         ("numbers.json", "[1, 2]", "no list of objects"),
         ("latin.json", b'["\xe9"]', "no UTF-8"),
         ("export.conll", "-DOCSTART-", "export the project as JSON, JSON_MIN or CSV"),
-        (
-            "other.json",
-            '[{"id": 7, "prompt_id": "q1", "response": ["a", "b"]}]',
-            "task 7: response is list, not one text",
-        ),
     ],
 )
 def test_what_is_no_export_is_named_before_anything_is_done(tmp_path, name, text, message):
@@ -260,3 +255,20 @@ def test_without_a_server_or_with_a_stranger_at_its_address_one_sentence_says_so
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
     with pytest.raises(ValueError, match="LABEL_STUDIO_API_KEY is not set"):
         LabelStudio(folder=str(tmp_path), url="http://localhost:1").check(None)
+
+
+def test_cells_with_several_texts_are_read_and_one_bad_row_is_one(tmp_path):
+    batch, file = by_hand(tmp_path), tmp_path / "batch" / RETURNED / "rows.json"
+    cells = [{"text": ["a", "b"]}, '{"text": ["a", "b"]}', ["a", "b"], '["a", "b"]', "[a", '{"a": 1}', 7]
+    file.write_text(json.dumps([{"id": i, "prompt_id": "q1", "response": cell} for i, cell in enumerate(cells)]))
+    *answers, problem = batch.answers(tmp_path / "batch")
+    assert [answer.response for answer in answers] == ["a\nb"] * 4 + ["[a", '{"a": 1}']
+    assert problem.what == "response is int, not one text; use the labelling interface in label_studio_interface.xml"
+
+
+def test_an_export_of_other_controls_is_told_of_once(tmp_path):
+    batch, file = by_hand(tmp_path), tmp_path / "batch" / RETURNED / "rows.json"
+    result = [{"from_name": "answer", "value": {"text": ["a"]}}]
+    file.write_text(json.dumps([{"data": {"prompt_id": "q1"}, "annotations": [{"result": result}]}] * 3))
+    (problem,) = batch.answers(tmp_path / "batch")
+    assert "no row of it is understood, 3 in all" in problem.what and "but 'answer';" in problem.what

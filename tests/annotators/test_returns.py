@@ -297,3 +297,17 @@ def test_what_is_skipped_with_a_reason_does_not_wait(batch, monkeypatch):
     assert annotate(batch) == {"q1": "Hello."}
     bill = people.bill(list(PROMPTS), list(PROMPTS.values()), batch)
     assert (bill.num_responses, bill.num_asked, bill.cost, bill.left_out) == (1, 3, 2.0, {"harmful": 2})
+
+
+def test_columns_in_any_case_are_found_and_mangled_ids_by_the_prompt_beside_them(batch):
+    head = "Id, Response ,Prompt\n"
+    write(batch, "a.csv", head + '1E+05,"Hello, hello.","Say hello. Twice."\nq2,391,\n7.0,you,\n')
+    assert "1 of 3 prompts wait" in annotate(batch)
+    assert [found[1:] for found in problems(batch)] == [("7.0", "nobody asked for this id")]
+    jsonl(batch, {"ID": 7.0, "RESPONSE": "you"})
+    assert annotate(batch, allow_partial=True) == {"q1": "Hello, hello.", "q2": "391", "7": "you"}
+    jsonl(batch, {"ID": 7, "Id": 7, "response": "you"})
+    annotate(batch)
+    assert [what for _, _, what in problems(batch)] == [
+        "nobody asked for this id", "several columns may be 'id'; the columns are ID, Id, response"
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from aliquot.annotators.argilla_server import QUESTIONS, ArgillaServer
-from aliquot.annotators.returns import Answer
+from aliquot.annotators.returns import Answer, Problem
 from aliquot.annotators.tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
 from aliquot.pools.files import READERS, format_of
 from aliquot.sources import locate
@@ -46,7 +46,7 @@ class Argilla(Tool):
         write_atomic(files / ".argilla" / "settings.json", json.dumps(settings(), indent=1))
         write_atomic(files / "records.json", json.dumps(records, ensure_ascii=False, indent=1))
 
-    def read_file(self, file: Path, by: str | None) -> Iterator[Answer]:
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
         if file.suffix == ".json":
             rows = ((row, f"{file}, record {number}") for number, row in enumerate(read_rows(file, "Argilla"), start=1))
         elif (kind := format_of(file)) in ("jsonl", "parquet"):
@@ -57,7 +57,10 @@ class Argilla(Tool):
                 "as jsonl or parquet"
             )
         for row, place in rows:
-            yield from _answers(row, place)
+            try:
+                yield from _answers(row, place)
+            except ValueError as error:
+                yield Problem(place, str(row.get("id") or ""), str(error))
 
 
 def settings() -> dict[str, Any]:
@@ -98,8 +101,13 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
     """
     if "responses" in row:
         raise ValueError(
-            f"{place}: a nested record tells no drafts from submitted responses; give back what "
+            "a nested record tells no drafts from submitted responses; give back what "
             "dataset.records.to_datasets() writes as jsonl or parquet, or dataset.records.to_list(flatten=True) as JSON"
+        )
+    if not any(row.get(f"{name}.responses") for name in QUESTIONS) and (other := _not_asked(row)):
+        raise ValueError(
+            f"responses to the question 'response' are in column 'response.responses', and there is none, but {other}; "
+            "name the question 'response', and give back what dataset.records.to_datasets() of Argilla 2 writes"
         )
     given: dict[str, dict[str, Any]] = {}
     for name in QUESTIONS:
@@ -108,7 +116,7 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
             not all(isinstance(part, list) for part in parts)
             or len({len(cast(list[object], part)) for part in parts}) > 1
         ):
-            raise ValueError(f"{place}: {name}.responses, its .users and its .status are no lists of one length")
+            raise ValueError(f"{name}.responses, its .users and its .status are no lists of one length")
         for value, user, status in zip(*cast(list[list[Any]], parts), strict=True):
             given.setdefault(user, {"status": status})[name] = value
     for user, values in given.items():
@@ -124,3 +132,15 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
             annotator=user,
             skipped=": ".join(reasons) or "discarded" if discarded or values.get("skip") else None,
         )
+
+
+def _not_asked(row: Mapping[str, object]) -> str:
+    """Name the columns that hold responses to something else, or none where nothing was given."""
+    return ", ".join(
+        f"'{name}'" for name, value in row.items() if value and (name.endswith(".responses") or _is_answers(value))
+    )
+
+
+def _is_answers(value: object) -> bool:
+    """Tell the responses of Argilla 1: a list of objects with a value."""
+    return isinstance(value, list) and any(isinstance(part, dict) and "value" in part for part in value)  # pyright: ignore[reportUnknownVariableType]

@@ -14,7 +14,7 @@ from aliquot.pools.files import READERS, Record, format_of
 
 @dataclass(frozen=True, kw_only=True)
 class FileAnnotator(People):
-    """Reads jsonl, csv and parquet files with a column `id` and one of the responses.
+    """Reads jsonl, csv and parquet files with a column `id` and one of the responses, in upper or lower case.
 
     Args:
         response: column of the response.
@@ -43,12 +43,17 @@ class FileAnnotator(People):
 
     def _answer(self, record: Record, by: str | None) -> Answer | Problem:
         """Read a row; `by` wrote it where it does not say who."""
-        if absent := [name for name in ("id", self.response) if name not in record.columns]:
-            columns = ", ".join(record.columns) or "none"
+        named = {name: _columns(record, name) for name in ("id", self.response, "prompt", self.annotator)}
+        columns = ", ".join(record.columns) or "none"
+        if absent := [name for name in ("id", self.response) if not named[name]]:
             return Problem(record.place, "", f"no column '{absent[0]}'; the columns are {columns}")
+        if twice := [name for name, found in named.items() if len(found) > 1]:
+            return Problem(record.place, "", f"several columns may be '{twice[0]}'; the columns are {columns}")
         values: dict[str, str | None] = {}
-        for name in ("id", self.response, "prompt", self.annotator):
-            value = record.fields.get(name)
+        for name, found in named.items():
+            value = record.fields.get(found[0]) if found else None
+            if name == "id" and isinstance(value, float) and value.is_integer():  # so do tables with an empty cell
+                value = int(value)
             if isinstance(value, int) and not isinstance(value, bool):
                 value = str(value)
             if value is not None and not isinstance(value, str):
@@ -63,3 +68,10 @@ class FileAnnotator(People):
             values["prompt"] or None,
             values[self.annotator] or by,
         )
+
+
+def _columns(record: Record, name: str) -> list[str]:
+    """Return the column of a name, or else those that have it in other cases or with blanks around it."""
+    if name in record.columns:
+        return [name]
+    return [column for column in record.columns if column.strip().casefold() == name.casefold()]

@@ -39,7 +39,7 @@ from aliquot.annotators.batch import (
 )
 from aliquot.annotators.bill import Bill
 from aliquot.annotators.quality import Quality
-from aliquot.annotators.returns import Answer, Problem, Returns, sort_out
+from aliquot.annotators.returns import Answer, Problem, Returns, sort_out, told_once
 from aliquot.annotators.table import write_table
 from aliquot.lease import Lease
 from aliquot.pool import PoolSpec
@@ -279,7 +279,7 @@ def is_second(file: Path, folder: Path) -> bool:
 @functools.lru_cache(maxsize=256)
 def _rows(annotator: People, file: Path, by: str | None, size: int, modified_ns: int) -> tuple[Answer | Problem, ...]:
     """Read one file; asked again for the same size and time, answer from memory: a sweep asks once per experiment."""
-    return tuple(annotator.read_file(file, by))
+    return tuple(told_once(file, tuple(annotator.read_file(file, by))))
 
 
 def _names(asked: Mapping[str, str], requests: Mapping[str, str], file: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ response counts until somebody decides between them. Nothing returned is ever ch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -79,6 +79,15 @@ class Returns:
         }
 
 
+def told_once(file: Path, rows: Sequence[Answer | Problem]) -> Sequence[Answer | Problem]:
+    """Return the rows of a file; where none of several can be read, one problem that says so."""
+    problems = [row for row in rows if isinstance(row, Problem)]
+    if len(problems) < len(rows) or len(rows) < 2:
+        return rows
+    what = f"no row of it is understood, {len(rows):,} in all; the first, {problems[0].place}: {problems[0].what}"
+    return [Problem(str(file), "", what)]
+
+
 def sort_out(
     rows: Iterable[Answer | Problem], asked: Mapping[str, str], decided: Iterable[Answer | Problem] = ()
 ) -> Returns:
@@ -93,7 +102,13 @@ def sort_out(
     skipped: dict[str, str] = {}
     problems: list[Problem] = []
     blank: list[Problem] = []
+    by_prompt: dict[str, str] = {}
+    for row_id, prompt in asked.items():
+        by_prompt.setdefault(" ".join(prompt.split()), row_id)
     for row in rows:
+        if isinstance(row, Answer) and row.id and row.id not in asked and row.prompt:
+            # a spreadsheet makes 7 of 007, and 1E+05 of 1e5: the prompt beside it tells what was meant
+            row = replace(row, id=by_prompt.get(" ".join(row.prompt.split()), row.id))
         if problem := _problem(row, asked, kept):
             problems.append(problem)
         elif isinstance(row, Problem):  # told above
