@@ -102,7 +102,7 @@ class LoRAModule(LightningModule):
     def _mixes_rows(self) -> bool:
         """Tell, from the first micro-batch of all, whether a dropout is passed by tokens whose rows are not known."""
         step = next(iter(StepBatches(self._examples, self.plan, self._pad)))
-        first = MicroBatch(*(x if x is None else x.to(self.device) for x in step.micro_batches[0]))
+        first: MicroBatch = self.transfer_batch_to_device(step.micro_batches[0], self.device, 0)
         widths = first.input_ids.shape[1], first.targets.shape[1]
         with torch.no_grad(), rows_seen(self.network, len(first.input_ids), widths) as seen:
             self.loss_sum(first)
