@@ -243,3 +243,11 @@ def test_an_experiment_under_torchrun_does_everything_once(tmp_path):
     (record,) = tmp_path.glob("finetune/*/stage.json")
     assert not (record.parent / "launch").exists()
     assert len(list(tmp_path.glob("runs/*/results.json"))) == 1
+
+
+def test_experts_that_read_tokens_of_all_rows_are_trained_with_dropout_on_several_devices(tmp_path, forked):
+    folder = save_tiny_model(tmp_path / "experts", family="switch_transformers")
+    model = Model(str(folder), template="{prompt} Answer : {response}", attention="eager")
+    recipe = replace(STEADY, epochs=1, dropout=0.3, target_modules=["q", "v", "wi", "wo"])
+    adapter = finetune(model, annotated(20), recipe, TWO, tmp_path / "shared")
+    assert adapter.steps == 4 and np.isfinite(adapter.loss)

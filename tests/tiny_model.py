@@ -8,6 +8,7 @@ _SPECIALS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk
 
 #: The families that are supported; t5 stands for all encoder-decoders.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "t5")
+_T5 = ("t5", "switch_transformers")  # the latter with a few experts, which read tokens from all rows
 
 
 def save_tiny_model(directory: Path, seed: int = 0, added: str = "$A", family: str = "llama") -> Path:
@@ -18,7 +19,7 @@ def save_tiny_model(directory: Path, seed: int = 0, added: str = "$A", family: s
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    if family == "t5" and not added.endswith("</s>"):
+    if family in _T5 and not added.endswith("</s>"):
         added += " </s>"
     # transformers reads every tokenizer of a qwen2 as one of bytes.
     tokenizer = _byte_tokenizer() if family == "qwen2" else _word_tokenizer(added)
@@ -59,9 +60,11 @@ def _config(family: str, vocab_size: int):
     from transformers import AutoConfig
 
     options = {"vocab_size": vocab_size, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    if family == "t5":
+    if family == "switch_transformers":
+        options |= {"num_experts": 4, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    if family in _T5:
         options |= {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
-        return AutoConfig.for_model("t5", feed_forward_proj="gated-gelu", decoder_start_token_id=0, **options)
+        return AutoConfig.for_model(family, feed_forward_proj="gated-gelu", decoder_start_token_id=0, **options)
     options["initializer_range"] = 0.3
     if family == "gpt2":
         return AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=256, **options)
