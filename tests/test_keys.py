@@ -498,7 +498,7 @@ def test_keys_are_what_they_were_and_their_results_with_them(tmp_path, monkeypat
     monkeypatch.setattr("aliquot.benchmark.lm_eval_version", lambda: "0.4")
     # A key here may change only where results change: whoever has results makes all of that stage again.
     assert [f"{stage.name} {stage.key}" for stage in golden_stages(tmp_path)] == [
-        "pool 18a4e160fbaca6df",
+        "pool d2600f0912cad49d",
         "score 5074f48b1e2a4409",
         "select 8c28740e9f4d2714",
         "select e0bc79ca0f56bccd",
