@@ -116,7 +116,7 @@ def test_gradient_checkpointing_changes_no_loss(model, adapter, tmp_path):
     assert any(getattr(module, "gradient_checkpointing", False) for module in add_adapter(model, recipe).modules())
     again = finetune(model, annotated(), recipe, CPU, tmp_path)
     assert again.loss == pytest.approx(adapter.loss, rel=1e-5)
-    assert_same(again, adapter, tolerance=1e-5)
+    assert_same(again, adapter, tolerance=1e-4)  # where a gradient is next to 0, Adam's step is made of its rounding
 
 
 #: Families by where they drop: layers of their own, settings of layers, functions in attention, whole layers.
