@@ -22,7 +22,7 @@ from aliquot.report.statistics import (
     p_value,
     summarise,
 )
-from aliquot.report.study import Arm, Cell, Study
+from aliquot.report.study import Arm, Study, shared_replicates
 
 Judged = TypeVar("Judged", Finding, Curve)
 
@@ -59,7 +59,7 @@ class Judge:
 
     def _draw(self, weights: Mapping[int, float]) -> Drawn:
         """Draw a weighted sum of cells of one arm, over the replicates that all of them have."""
-        replicates = _shared([self.cells[i] for i in weights])
+        replicates = shared_replicates([self.cells[i] for i in weights])
         rows = {i: [self.cells[i].replicates.index(replicate) for replicate in replicates] for i in weights}
         values = np.sum([np.float32(weight) * self.values[i][rows[i]] for i, weight in weights.items()], axis=0)
         return self.resampling.draw(summarise(values, replicates, self.cells[next(iter(weights))].arm.name, weights))
@@ -116,7 +116,7 @@ class Judge:
 
     def _area(self, cells: Mapping[int, int], budgets: Sequence[int]) -> Drawn | None:
         """Draw the area under an arm's curve, where a replicate has all of the budgets."""
-        if not _shared([self.cells[cells[budget]] for budget in budgets]):
+        if not shared_replicates([self.cells[cells[budget]] for budget in budgets]):
             return None
         return self._draw({cells[b]: w for b, w in zip(budgets, trapezoid(budgets), strict=True)})
 
@@ -133,11 +133,6 @@ def trapezoid(budgets: Sequence[int]) -> list[float]:
     logs = np.log10(budgets)
     ends = np.concatenate([logs[:1], logs, logs[-1:]])
     return ((ends[2:] - ends[:-2]) / 2 / (logs[-1] - logs[0])).tolist()
-
-
-def _shared(cells: Sequence[Cell]) -> list[str]:
-    """Return the replicates that all cells have."""
-    return [r for r in cells[0].replicates if all(r in cell.replicates for cell in cells)]
 
 
 def _estimate(drawn: Drawn) -> Estimate:

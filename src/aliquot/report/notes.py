@@ -11,7 +11,7 @@ import numpy as np
 from aliquot.report.findings import MIN_SEEDS, REFERENCE, Curve, Finding
 from aliquot.report.numbers import points
 from aliquot.report.statistics import Estimate, mean, summarise
-from aliquot.report.study import Arm, Cell, Study
+from aliquot.report.study import Arm, Cell, Study, shared_replicates
 
 #: From how many seeds on nothing is said of their number.
 _ENOUGH = 3
@@ -112,19 +112,15 @@ def _on_curves(cells: Sequence[Cell], curves: Sequence[Curve]) -> list[str]:
     arms: dict[str, list[Cell]] = {}
     for cell in cells:
         arms.setdefault(cell.arm.name, []).append(cell)
-    apart = [name for name, group in arms.items() if not _shared(group)]
+    apart = [name for name, group in arms.items() if not shared_replicates(group)]
     found: list[str] = []
     if apart:
         found.append(f"No seed has all budgets, so there is no area under the curve: {', '.join(apart)}. {_MISSING}")
     repeated = {name for name, group in arms.items() if all(len(cell.replicates) >= MIN_SEEDS for cell in group)}
     drawn = dict.fromkeys(curve.arm.name for curve in curves)
-    if thin := [name for name in drawn if name in repeated and len(_shared(arms[name])) < MIN_SEEDS]:
+    if thin := [name for name in drawn if name in repeated and len(shared_replicates(arms[name])) < MIN_SEEDS]:
         found.append(f"Only one seed has all budgets, so areas are not tested: {', '.join(thin)}. {_MISSING}")
     return found
-
-
-def _shared(cells: Sequence[Cell]) -> set[str]:
-    return set.intersection(*(set(cell.replicates) for cell in cells))
 
 
 def _on_responses(cells: Sequence[Cell]) -> list[str]:

@@ -81,6 +81,11 @@ class Cell:
     annotations: Annotations = NOT_TOLD
 
 
+def shared_replicates(cells: Sequence[Cell]) -> list[str]:
+    """Return the replicates that all cells have."""
+    return [r for r in cells[0].replicates if all(r in cell.replicates for cell in cells)]
+
+
 @dataclass(frozen=True)
 class Study:
     """Runs that differ in how prompts were chosen, how many, and the seed, and in nothing else.
