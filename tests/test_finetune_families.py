@@ -220,3 +220,14 @@ def test_an_unknown_family_is_refused_before_the_pass_with_its_layers(tmp_path):
     check_trainable(model, replace(AUTO, target_modules=["q_proj", "fc_in"]))
     with pytest.raises(ValueError, match="no linear layer of the model is named 'k'"):
         check_trainable(model, replace(AUTO, target_modules=["k"]))
+
+
+def test_layers_that_peft_refuses_are_told_before_the_pass_with_those_that_it_takes(tmp_path):
+    model = Model(str(save_tiny_model(tmp_path, family="falcon_h1")), template="{prompt} Answer : {response}")
+    with pytest.raises(
+        ValueError, match=r"=all-linear: peft refuses it .* a falcon_h1: .*'out_proj'.* q_proj, up_proj"
+    ):
+        check_trainable(model, replace(AUTO, target_modules="all-linear"))
+    named = replace(AUTO, target_modules=["q_proj", "v_proj", "gate_proj"])
+    check_trainable(model, named)
+    assert finetune(model, annotated(12), named, CPU, tmp_path / "made").steps

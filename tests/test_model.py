@@ -263,6 +263,83 @@ def test_positions_that_were_stretched_count(model, tmp_path, stated, rope, posi
     assert f"set model.max_tokens={positions}" in refusal(replace(model, max_tokens=positions + 1))
 
 
+@pytest.mark.parametrize(
+    ("stated", "rope"),
+    [
+        (64, {"rope_type": "dynamic", "factor": 4.0}),
+        (
+            256,
+            {
+                "rope_type": "longrope",
+                "short_factor": [1.0] * 8,
+                "long_factor": [2.0] * 8,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ),
+    ],
+)
+def test_rows_whose_rotary_frequencies_would_depend_on_their_batch_are_refused(model, tmp_path, stated, rope):
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"max_position_embeddings": stated, "rope_scaling": rope}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    told = refusal(replace(model, max_tokens=65))
+    assert f"beyond 64 the rotary frequencies of {tmp_path} (rope_type {rope['rope_type']})" in told
+    assert "set model.max_tokens=64" in told
+    within = replace(model, max_tokens=64)
+    within.check()
+    # The bound is where transformers' own readings of one row begin to depend on another.
+    network = model.load()
+    torch.manual_seed(0)
+    short = torch.randint(4, 27, (1, 20))
+    for width, same in ((64, True), (65, False)):
+        padded = torch.cat([torch.zeros(1, width - 20, dtype=torch.long), short], dim=1)
+        both = torch.cat([padded, torch.randint(4, 27, (1, width))])
+        mask = torch.ones_like(both)
+        mask[0, : width - 20] = 0
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            together = network(both, attention_mask=mask, position_ids=positions).logits[0, -1]
+            alone = network(short).logits[0, -1]
+        assert torch.allclose(together, alone, atol=1e-4) == same
+
+
+def test_an_encoder_decoder_begins_its_responses_as_its_generation_config_says(tmp_path):
+    model = Model(str(save_tiny_model(tmp_path, family="t5")))
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"decoder_start_token_id": None}))
+    generation = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps(generation | {"decoder_start_token_id": 1}))
+    model.check()
+    assert model.load().config.decoder_start_token_id == model.encoding(model.load_tokenizer()).decoder_start == 1
+    (tmp_path / "generation_config.json").unlink()
+    assert "neither its config.json nor its generation_config.json has a decoder_start_token_id" in refusal(model)
+
+
+def test_what_lies_in_a_folder_instead_of_a_model_is_named_with_what_to_do(model, tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    assert "is an adapter of org/base, no model: merge it first" in refusal(model)
+    (tmp_path / "adapter_config.json").unlink()
+    weights = tmp_path / "model.safetensors"
+    shard = weights.rename(tmp_path / "model-00001-of-00002.safetensors")
+    told = refusal(model)
+    assert f"holds {shard.name} and neither model.safetensors nor model.safetensors.index.json" in told
+    gguf = shard.rename(tmp_path / "model-Q4.gguf")
+    for named in (model, Model(str(gguf))):
+        assert "gguf_file='model-Q4.gguf').save_pretrained(NEW)" in refusal(named)
+    (tmp_path / "config.json").unlink()
+    assert "in GGUF" in refusal(model)
+
+
+def test_a_tokenizer_that_needs_sentencepiece_says_so(model, tmp_path, monkeypatch):
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.model").write_bytes(b"words")
+    monkeypatch.setattr("aliquot.model_files.find_spec", lambda name: None)
+    told = refusal(model)
+    assert "has its tokenizer in sentencepiece's format only (tokenizer.model)" in told
+    assert "pip install sentencepiece" in told
+
+
 def test_an_attention_that_the_family_has_not_is_refused_with_the_one_it_has(tmp_path):
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -9,6 +9,22 @@ _SPECIALS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk
 #: The families that are supported; t5 stands for all encoder-decoders.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "t5")
 _T5 = ("t5", "switch_transformers")  # the latter with a few experts, which read tokens from all rows
+#: Families that keep a recurrent state, some in every layer, some in a part of them.
+_MIXED = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8, "num_key_value_heads": 2}
+_DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+_RECURRENT = {
+    "mamba": {},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "rwkv": {"attention_hidden_size": 32},
+    "falcon_h1": {**_MIXED, "mamba_d_ssm": 64},
+    "bamba": {**_MIXED, "attn_layer_indices": [1]},
+    "qwen3_5_text": {
+        **_DELTA,
+        "layer_types": ["linear_attention", "full_attention"],
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+    },
+}
 
 
 def save_tiny_model(directory: Path, seed: int = 0, added: str = "$A", family: str = "llama") -> Path:
@@ -85,4 +101,6 @@ def _config(family: str, vocab_size: int):
         options["num_key_value_heads"] = 1
     if family == "qwen3":
         options["head_dim"] = 16
+    if family in _RECURRENT:
+        options |= _RECURRENT[family]
     return AutoConfig.for_model(family, max_position_embeddings=256, **options)

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError
 
+from aliquot.hub import reason_of
 from aliquot.lora_targets import ALL_LINEAR, find_targets, is_transposed, linear_layers
 from aliquot.model import Model
 from aliquot.types import Adapter
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
     from aliquot.finetune import LoRA
@@ -36,17 +37,47 @@ _NEARLY_FULL = 1 << 20
 
 def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
     """Load the model, freeze it and put a fresh, seeded adapter on its linear layers."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     base = model.load()
-    targets = find_targets(base, recipe.module_names())
     if model.quantization:  # what is not quantised is computed in float32
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if recipe.gradient_checkpointing:
         # Renamed in the course of transformers 5; the old name only warns.
         enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    config = LoraConfig(
+    config = _lora_config(base, recipe)
+    torch.manual_seed(recipe.seed)
+    with _deprecations_ignored():
+        network = cast("PeftModel", get_peft_model(base, config))
+    config.base_model_name_or_path = _portable_name(model)
+    config.target_modules = cast(Any, sorted(cast(set[str], config.target_modules)))
+    _report_size(network, sorted({name.rpartition(".")[2] for name in cast(list[str], config.target_modules)}))
+    return network
+
+
+def check_adaptable(model: Model, recipe: LoRA) -> None:
+    """Raise ValueError where a target is unknown, or peft puts no adapter on it; found out without the weights."""
+    from peft import get_peft_model
+
+    skeleton = model.load_skeleton()
+    config, layers = _lora_config(skeleton, recipe), linear_layers(skeleton)
+    try:
+        with _deprecations_ignored(), torch.device("meta"):
+            get_peft_model(skeleton, config)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"finetune.target_modules={recipe.target_modules}: peft refuses it for {model.path}, a {model.family()}: "
+            f"{reason_of(error)}; follow that, or name some of its linear layers, such as those of attention, of "
+            f"{', '.join(sorted({name.rpartition('.')[2] for name in layers}))}"
+        ) from error
+
+
+def _lora_config(base: PreTrainedModel, recipe: LoRA) -> LoraConfig:
+    from peft import LoraConfig
+
+    targets = find_targets(base, recipe.module_names())
+    return LoraConfig(
         task_type="SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM",
         r=recipe.rank,
         lora_alpha=cast(Any, recipe.alpha),
@@ -55,13 +86,6 @@ def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
         target_modules=ALL_LINEAR if targets == [ALL_LINEAR] else targets,
         fan_in_fan_out=any(map(is_transposed, linear_layers(base).values())),
     )
-    torch.manual_seed(recipe.seed)
-    with _deprecations_ignored():
-        network = cast("PeftModel", get_peft_model(base, config))
-    config.base_model_name_or_path = _portable_name(model)
-    config.target_modules = cast(Any, sorted(cast(set[str], config.target_modules)))
-    _report_size(network, sorted({name.rpartition(".")[2] for name in cast(list[str], config.target_modules)}))
-    return network
 
 
 def _report_size(network: PeftModel, targets: list[str]) -> None:

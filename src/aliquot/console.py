@@ -91,8 +91,10 @@ def show_quote(cost: float) -> None:
         say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.")
 
 
-def show_checked() -> None:
-    """Say that nothing wrong was found, and what was done though nothing was to be."""
+def show_checked(trials: Iterable[str]) -> None:
+    """Say that nothing wrong was found, what came of the trials, and what was done though nothing was to be."""
+    for line in trials:
+        say(line)
     say("Checked: everything is in order. Nothing was done, except that the pool was read.")
 
 

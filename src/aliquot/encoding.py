@@ -140,12 +140,17 @@ class Encoding:
 
     def _chat(self, prompt: str, response: str) -> tuple[str, str]:
         """Write one turn of a conversation as the chat template does, up to the token that ends the response."""
-        turn = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        fill = self.tokenizer.apply_chat_template
-        before = cast(str, fill(turn[:1], tokenize=False, add_generation_prompt=True))
-        whole = cast(str, fill(turn, tokenize=False)).rstrip()
-        # Some templates write a turn that is over in another way than they open one.
+        before, whole = self.turn(self.tokenizer, prompt, response)
+        # Some templates write a turn that is over with other blanks than they open one.
         return before, whole[len(before) :] if whole.startswith(before) else response
+
+    @staticmethod
+    def turn(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[str, str]:
+        """Return a turn by the chat template: opened for the response, and finished, without blanks behind."""
+        turn = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        fill = tokenizer.apply_chat_template
+        before = cast(str, fill(turn[:1], tokenize=False, add_generation_prompt=True))
+        return before, cast(str, fill(turn, tokenize=False)).rstrip()
 
     def _encode(
         self,
@@ -216,50 +221,3 @@ class Encoding:
 def _num_shared(one: Ids, other: Ids) -> int:
     """Count the tokens with which both begin."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
-def check_template(template: str) -> None:
-    """Raise ValueError where a template cannot be filled in."""
-    if template == CHAT:
-        return
-    if "{prompt}" not in template or not template.endswith("{response}"):
-        raise ValueError(
-            f"model.template={template!r} must contain {{prompt}} and end with {{response}}, for example "
-            "'{prompt}\\nAnswer: {response}', or be the word chat for the tokenizer's own chat template"
-        )
-    if "\\n" in template:
-        raise ValueError(
-            f"model.template={template!r} holds a backslash and an n where a line break must be meant; "
-            "write it in a yaml file between double quotes, or in a shell as $'model.template=\"...\\n...\"'"
-        )
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> None:
-    """Raise ValueError where the tokenizer cannot serve the template."""
-    if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"the tokenizer of {path} has no end-of-sequence token, so no response could end; set eos_token "
-            "in its tokenizer_config.json"
-        )
-    if template == CHAT and tokenizer.chat_template is None:
-        raise ValueError(no_chat_template(path))
-    if not cast(Ids, tokenizer("a b c", add_special_tokens=False)["input_ids"]):
-        raise ValueError(
-            f"the tokenizer of {path} makes no token of any text: it has no vocabulary; add it with the "
-            "tokenizer's save_pretrained"
-        )
-    begin = cast("str | None", tokenizer.bos_token)
-    ids = cast(Ids, tokenizer(template)["input_ids"])
-    if begin and template.startswith(begin) and ids[:2] == [tokenizer.bos_token_id] * 2:
-        raise ValueError(
-            f"model.template={template!r} begins with {begin}, which the tokenizer of {path} adds by itself; leave it "
-            "out of the template"
-        )
-
-
-def no_chat_template(path: str) -> str:
-    """Say what to do where a tokenizer has no chat template."""
-    return (
-        f"model.template=chat, and the tokenizer of {path} has no chat template; base models have none: write a "
-        r"""format, such as $'model.template="<|user|>\n{prompt}\n<|assistant|>\n{response}"'"""
-    )

@@ -16,8 +16,11 @@ from aliquot.pools.clean import EVALUATE
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
 from aliquot.store import Stage, Store, check_all, upstream_first
 from aliquot.strategies.base import Strategy, check_requirements
+from aliquot.trial import Trial
 from aliquot.types import Pool
 
+#: The stages that read the model.
+READERS = (Score, Finetune, Evaluate)
 _NUM_SAMPLED = 1000  # prompts of a pool, for how long they are
 
 
@@ -33,6 +36,7 @@ class Experiment:
         budget: prompts to annotate.
         seed: of this run.
         overrides: what the command line changed, to suggest the next command.
+        trial: of the model, which comes before any stage that reads it.
     """
 
     stages: tuple[Stage[Any], ...]
@@ -42,6 +46,12 @@ class Experiment:
     budget: int
     seed: int
     overrides: tuple[str, ...] = ()
+    trial: Trial | None = None
+
+    def untried(self, store: Store) -> Trial | None:
+        """Return the trial of the model where it has to come first: a stage that reads the model is to be done."""
+        to_read = any(isinstance(stage, READERS) and store.record(stage) is None for stage in self.stages)
+        return self.trial if to_read and self.trial and store.record(self.trial) is None else None
 
     @property
     def id(self) -> str:
@@ -91,8 +101,9 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
             f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
         )
     prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
+    trial = Trial(parts["model"], parts["scorer"], parts["trainer"])
     draft, assists = partial(_stages, parts, prepare, cfg.until), parts["trainer"].place().rank > 0
-    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), draft, silent=assists)
+    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), draft, trial, silent=assists)
     budget = parse_budget(cfg.budget, len(pool), pool.name)
     check_requirements(strategy, pool, parts["scorer"])
     return Experiment(
@@ -103,6 +114,7 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         budget=budget,
         seed=cfg.seed,
         overrides=overrides,
+        trial=trial,
     )
 
 
@@ -160,7 +172,7 @@ def _stages(
 
 
 def _prepared(
-    prepare: Prepare, store: Store, draft: Callable[[], Sequence[Stage[Any]]], silent: bool
+    prepare: Prepare, store: Store, draft: Callable[[], Sequence[Stage[Any]]], trial: Trial, silent: bool
 ) -> tuple[Pool, Prepare]:
     """Return the pool, and the stage that knows what is in it; read and cleaned now if it was not before.
 
@@ -168,7 +180,8 @@ def _prepared(
     experiment before the pool is known: their keys are not the final ones, and whatever reads the pool is to do.
     """
     if store.record(prepare) is None:
-        check_all(stage for stage in draft() if store.record(stage) is None)
+        stages = [stage for stage in draft() if store.record(stage) is None]
+        check_all(([trial] if any(isinstance(stage, READERS) for stage in stages) else []) + stages)
         store.check_writable()
         if not silent:
             console.say(prepare.title())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from aliquot.control_tokens import note_literal
 from aliquot.encoding import OVERLONG
-from aliquot.lora_targets import ALL_LINEAR, AUTO, TARGETS, find_targets
+from aliquot.lora_targets import ALL_LINEAR, AUTO, TARGETS
 from aliquot.model import Model
 from aliquot.store import OnMetrics, ignore, key_fields
 from aliquot.trainer import TrainerSpec
@@ -116,9 +116,11 @@ def check_trainable(model: Model, recipe: LoRA) -> None:
     if model.dtype == "float16":
         raise ValueError("model.dtype=float16 has too narrow a range for gradients; use bfloat16 or float32")
     names = recipe.module_names()
-    if names == [ALL_LINEAR] or (names == [AUTO] and model.family() in TARGETS):
-        return  # at once: importing torch takes seconds
-    find_targets(model.load_skeleton(), names)
+    if names in ([ALL_LINEAR], [AUTO]) and model.family() in TARGETS:
+        return  # at once: importing torch and peft takes seconds
+    from aliquot.adapter import check_adaptable
+
+    check_adaptable(model, recipe)
 
 
 def finetune(

@@ -10,11 +10,13 @@ import functools
 import re
 from pathlib import Path
 
-from aliquot.model_files import check_directory, check_weights
+from aliquot.model_files import check_directory, check_weights, how_to_read_gguf
 
 
 def check_id(path: str, revision: str | None) -> None:
     """Raise ValueError unless path and revision name one commit of a hub repository."""
+    if path.endswith(".gguf"):
+        raise ValueError(f"model.path={path} is a file {how_to_read_gguf(Path(path).name)}")
     if path.startswith((".", "/", "~", "pkg://")) or path.count("/") != 1:
         raise ValueError(f"model.path={path} is no directory; give one, or a hub id such as org/name")
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
@@ -84,15 +86,25 @@ def fetch(path: str, revision: str, name: str) -> Path | None:
         return None
 
 
-def _cache_gap(path: str, revision: str) -> str:
-    """Say what the local cache lacks of the commit; empty where it lacks nothing."""
+def cached_folder(path: str, revision: str) -> Path | None:
+    """Return where the local cache has the commit, whole; None where it has not."""
+    return None if _cache_gap(path, revision) else _cached(path, revision)
+
+
+def _cached(path: str, revision: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(path, "config.json", revision=revision)
-    if not isinstance(config, str):
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _cache_gap(path: str, revision: str) -> str:
+    """Say what the local cache lacks of the commit; empty where it lacks nothing."""
+    folder = _cached(path, revision)
+    if folder is None:
         return "nothing of that revision"
     try:
-        check_directory(Path(config).parent)
+        check_directory(folder)
     except ValueError as error:
         return str(error).partition(";")[0]
     return ""

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aliquot.control_tokens import SPECIAL_TOKENS
-from aliquot.encoding import CHAT, OVERLONG, Encoding, check_template, check_tokenizer, no_chat_template
-from aliquot.hub import check_id, check_repository, fetch, reason_of
+from aliquot.encoding import CHAT, OVERLONG, Encoding
+from aliquot.format_checks import check_template, check_tokenizer, check_tokens, no_chat_template
+from aliquot.hub import cached_folder, check_id, check_repository, fetch, reason_of
 from aliquot.model_files import check_directory, read_json, weights_hash
+from aliquot.positions import first_shift, num_positions
 from aliquot.quantization import NF4
 from aliquot.sources import locate
 from aliquot.store import key_fields
-from aliquot.weights import check_weights_fit, reports_hidden
+from aliquot.weights import check_reads_batches, check_weights_fit, reports_hidden
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -93,17 +95,25 @@ class Model:
         path = locate(self.path)
         return path if path.is_dir() else None
 
+    def size_here(self) -> int | None:
+        """Return the bytes of the weights on this machine, or None where they are still to be downloaded."""
+        folder = self.directory() or cached_folder(self.path, cast(str, self.revision))
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder else None
+
     def check(self) -> None:
-        """Raise ValueError unless the model can be had and loaded here, before anything expensive starts."""
-        local = self.directory()
-        if local:
+        """Raise ValueError unless the model can be had, loaded and read in the format, by all but its weights."""
+        self.check_here()
+        if local := self.directory():
             _check_local(self, weights_hash(local))
-        else:
-            check_id(self.path, self.revision)
-            check_repository(self.path, cast(str, self.revision))
         if self.template == CHAT and not self._has_chat_template():
             raise ValueError(no_chat_template(self.path))
         self.check_positions(self.max_tokens, f"model.max_tokens={self.max_tokens} asks for")
+
+    def check_here(self) -> None:
+        """Raise ValueError unless this machine, or the hub, has what the model needs; imports nothing heavy."""
+        if self.directory() is None:
+            check_id(self.path, self.revision)
+            check_repository(self.path, cast(str, self.revision))
         if self.attention == _FLASH and find_spec("flash_attn") is None:
             raise ValueError(
                 f"model.attention={_FLASH} needs the package flash-attn, which is not installed; run "
@@ -118,7 +128,15 @@ class Model:
 
     def check_positions(self, needed: int, what: str) -> None:
         """Raise ValueError where `what` needs more positions than the model has: beyond them it fails, or babbles."""
-        positions = _num_positions(self.load_config())
+        config = self.load_config()
+        shift = first_shift(config)
+        if shift and needed > shift.positions:
+            raise ValueError(
+                f"{what} {needed} positions, and beyond {shift.positions} the rotary frequencies of {self.path} "
+                f"(rope_type {shift.rope_type}) are those of the longest row of a batch, so a prompt's signals would "
+                f"depend on its company; set model.max_tokens={shift.positions}"
+            )
+        positions = num_positions(config)
         if positions is not None and needed > positions:
             raise ValueError(f"{what} {needed} positions, the model has {positions}; set model.max_tokens={positions}")
 
@@ -150,11 +168,29 @@ class Model:
         return tokenizer
 
     def load_config(self) -> PreTrainedConfig:
-        """Load what the model says of itself, without its weights."""
+        """Load what the model says of itself, without its weights.
+
+        Raises:
+            ValueError: it cannot be read, or an encoder-decoder does not say how a response begins.
+        """
         from transformers import AutoConfig
 
         with self._explained():
-            return cast("PreTrainedConfig", AutoConfig.from_pretrained(self._source(), **self._options()))
+            config = cast("PreTrainedConfig", AutoConfig.from_pretrained(self._source(), **self._options()))
+        if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+            config.decoder_start_token_id = self._decoder_start()
+        return config
+
+    def _decoder_start(self) -> int:
+        """Return the token that responses of an encoder-decoder begin with, where its config does not say."""
+        start: object = read_json(self._file("generation_config.json")).get("decoder_start_token_id")
+        if not isinstance(start, int):
+            raise ValueError(
+                f"model.path={self.path} is an encoder-decoder, and neither its config.json nor its "
+                "generation_config.json has a decoder_start_token_id; add the one it was trained with to config.json "
+                "(T5: that of its pad_token)"
+            )
+        return start
 
     def load(self) -> PreTrainedModel:
         """Load the weights (safetensors only) in eval mode with the KV cache on."""
@@ -168,9 +204,13 @@ class Model:
     def _load(self, **options: Any) -> PreTrainedModel:
         """Load the weights, and make sure that they are all there and belong to the network."""
         options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        kind = _auto_class(self.load_config())
+        config = self.load_config()
+        if (kind := _network_class(config)) is not None:
+            check_reads_batches(kind, config.model_type, self.path)
         with self._explained(), reports_hidden():
-            model, found = kind.from_pretrained(self._source(), **options, **self._options())
+            model, found = _auto_class(config).from_pretrained(self._source(), **options, **self._options())
+        if config.is_encoder_decoder:
+            model.config.decoder_start_token_id = config.decoder_start_token_id
         check_weights_fit(model, found, f"model.path={self.path}")
         return model
 
@@ -233,21 +273,12 @@ def _check_local(model: Model, content: str) -> None:
     Every stage and every run of a sweep asks; a process looks once.
     """
     check_directory(cast(Path, model.directory()))
+    encoding, num_embeddings = model.encoding(model.load_tokenizer()), None
     if not hasattr(model.load_config(), "quantization_config"):  # else some other library unpacks them
         attention = "eager" if model.attention == _FLASH else model.attention  # flash wants a GPU even to look
-        model._load(device_map="meta", attn_implementation=attention)  # pyright: ignore[reportPrivateUsage]
-    model.load_tokenizer()
-
-
-def _num_positions(config: PreTrainedConfig) -> int | None:
-    """Return how many tokens the model can tell apart by their place; None where nothing in its config limits them."""
-    text = config.get_text_config()
-    positions: int | None = getattr(text, "max_position_embeddings", None)
-    rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
-    if positions is None or "factor" not in rope:
-        return positions
-    # Some configs that stretch rotary positions state the stretched number, others the one before.
-    return max(positions, int((rope.get("original_max_position_embeddings") or positions) * rope["factor"]))
+        network = model._load(device_map="meta", attn_implementation=attention)  # pyright: ignore[reportPrivateUsage]
+        num_embeddings = cast(Any, network.get_input_embeddings()).weight.shape[0]
+    check_tokens(encoding, num_embeddings or model.load_config().get_text_config().vocab_size, model.path)
 
 
 def _auto_class(config: PreTrainedConfig) -> Any:
@@ -255,3 +286,11 @@ def _auto_class(config: PreTrainedConfig) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _network_class(config: PreTrainedConfig) -> type | None:
+    """Return transformers' class for the network; None where a repository brings its own."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+    known: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if config.is_encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING
+    return known.get(type(config), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from aliquot.sources import content_hash
 
 _WEIGHTS = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
 _TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 #: What holds a tokenizer's words; the rest of its files only set options.
 _VOCABULARY = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
@@ -21,13 +23,24 @@ _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetenso
 
 def check_directory(folder: Path) -> None:
     """Raise ValueError unless config, weights and tokenizer are all there, and none is cut off or damaged."""
-    if not (folder / "config.json").is_file():
+    names = [path.name for path in folder.iterdir()]
+    if _ADAPTER in names:
+        raise _adapter(f"model directory {folder}", str(read_json(folder / _ADAPTER).get("base_model_name_or_path")))
+    if "config.json" not in names:
+        check_weights(names, f"model directory {folder}")
         raise ValueError(f"model directory {folder} has no config.json; save one with save_pretrained")
-    check_weights([path.name for path in folder.iterdir()], f"model directory {folder}")
+    check_weights(names, f"model directory {folder}")
     if not _has_vocabulary(folder):
         raise ValueError(
             f"model directory {folder} has no tokenizer ({', '.join(_VOCABULARY)}); add it with the tokenizer's "
             "save_pretrained"
+        )
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and not find_spec("sentencepiece"):
+        raise ValueError(
+            f"model directory {folder} has its tokenizer in sentencepiece's format only ("
+            f"{min(path.name for path in folder.glob('*.model'))}), and sentencepiece is not installed; run "
+            "`pip install sentencepiece`, or save the tokenizer with save_pretrained where it is, which writes "
+            "tokenizer.json"
         )
     missing = _missing_shards(folder)
     if missing:
@@ -46,6 +59,17 @@ def check_weights(names: list[str], where: str) -> None:
     """Raise ValueError unless there are weights in safetensors: pickled ones can run code when they are read."""
     if _WEIGHTS in names or _SHARD_INDEX in names:
         return
+    if _ADAPTER in names:
+        raise _adapter(where, f"the model that {_ADAPTER} names")
+    by_end = {end: sorted(name for name in names if name.endswith(end)) for end in (".gguf", ".safetensors")}
+    if gguf := by_end[".gguf"]:
+        raise ValueError(f"{where} holds {gguf[0]}, {how_to_read_gguf(gguf[0])}")
+    if parts := by_end[".safetensors"]:
+        found = parts[0] if len(parts) == 1 else f"{len(parts)} files of weights ({parts[0]} first)"
+        raise ValueError(
+            f"{where} holds {found} and neither {_WEIGHTS} nor {_SHARD_INDEX}, which says what is in which; download "
+            "the model again, index included, or load it where it can be loaded and save it with save_pretrained"
+        )
     pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
     if pickled:
         raise ValueError(
@@ -53,6 +77,22 @@ def check_weights(names: list[str], where: str) -> None:
             "save it with save_pretrained, which writes safetensors, or name a revision that has them"
         )
     raise ValueError(f"{where} holds no weights ({_WEIGHTS} or {_SHARD_INDEX}); add them, or download the model again")
+
+
+def how_to_read_gguf(name: str) -> str:
+    """Say what to do with a GGUF file."""
+    return (
+        "in GGUF, a format of other programs; turn it into safetensors once, with transformers and `pip install gguf "
+        f"accelerate`: AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file={name!r}).save_pretrained(NEW), and "
+        "AutoTokenizer alike"
+    )
+
+
+def _adapter(where: str, base: str) -> ValueError:
+    return ValueError(
+        f"{where} is an adapter of {base}, no model: merge it first, AutoPeftModelForCausalLM.from_pretrained(FOLDER)"
+        ".merge_and_unload().save_pretrained(NEW) with peft, save the tokenizer beside it, and give that folder"
+    )
 
 
 def weights_hash(folder: Path) -> str:

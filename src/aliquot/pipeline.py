@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
 from aliquot.tracker import NoTracker, Tracked, Tracker
+from aliquot.trial import Trial
 
 
 def run(cfg: DictConfig) -> float:
@@ -35,12 +36,14 @@ def run(cfg: DictConfig) -> float:
     if not assists:
         console.show_plan(experiment, store, quote([experiment], store))
     store.check_writable()
-    check_all(todo)
-    for stage in todo:
-        stage.check_devices()
+    trial = experiment.untried(store)
+    check_all([trial, *todo] if trial else todo)
+    if not cfg.check or trial is None or trial.trainer.is_here():
+        for stage in todo:
+            stage.check_devices()
     if cfg.check:
         if not assists:
-            console.show_checked()
+            console.show_checked(try_models([trial] if trial else [], store))
         return math.nan
     if experiment.waiting:
         _choose(experiment.waiting, experiment, store, silent=assists)
@@ -58,6 +61,25 @@ def run(cfg: DictConfig) -> float:
     return record.mean_score()
 
 
+def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -> list[str]:
+    """Try models where this machine can, and return a line on each.
+
+    Args:
+        trials: of the models.
+        store: where the results go.
+        elsewhere: other machines will read the models, so they are not tried on this one.
+    """
+    lines: list[str] = []
+    for trial in trials:
+        obstacle = "other machines will read it" if elsewhere else trial.obstacle()
+        if obstacle:
+            lines.append(f"Not tried: {trial.model.path}, for {obstacle}; its first job begins with the trial.")
+        else:
+            farthest = max(store.get(trial).values())
+            lines.append(f"Tried: {trial.model.path} reads prompts alone and in one batch alike, up to {farthest:.1g}.")
+    return lines
+
+
 def fetch(cfgs: Sequence[DictConfig]) -> None:
     """Bring in what people have answered on labelling servers, each batch once: keys depend on it."""
     seen: list[People] = []
@@ -71,11 +93,20 @@ def fetch(cfgs: Sequence[DictConfig]) -> None:
 def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: bool) -> None:
     """Choose the prompts, without a run to record: it begins when people have answered."""
     numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
+    if not silent:
+        _try_model(experiment, store)
     for stage in upstream_first([waiting.select]):
         if store.record(stage) is None:
             if not silent:
                 console.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
             store.ensure(stage)
+
+
+def _try_model(experiment: Experiment, store: Store) -> None:
+    """Try the model before anything is paid for, unless it was tried before or no stage will read it."""
+    if trial := experiment.untried(store):
+        console.say(trial.title())
+        store.ensure(trial)
 
 
 def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
@@ -161,6 +192,7 @@ def _mirrored(
 
 def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
     """Do what is not done yet, stage by stage, and record the run."""
+    _try_model(experiment, store)
     for number, stage in enumerate(experiment.stages, start=1):
         if isinstance(stage, Finetune):
             for line in _losses(stage, store):  # of a run that was cut off, or of a worker of a sweep

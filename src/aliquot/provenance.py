@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def provenance() -> dict[str, Any]:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
         "python": platform.python_version(),
-        "libraries": _versions(),
+        "libraries": versions(),
         **_git(),
     }
 
@@ -39,7 +39,7 @@ def environment() -> dict[str, Any]:
     folder = Path(__file__).parent
     lines = [f"{file.relative_to(folder)}\0{content_hash(file)}" for file in sorted(folder.rglob("*.py"))]
     code = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    return {"code": code, "python": platform.python_version(), "libraries": _versions()}
+    return {"code": code, "python": platform.python_version(), "libraries": versions()}
 
 
 def of_other_libraries(record: Mapping[str, Any]) -> str | None:
@@ -47,7 +47,7 @@ def of_other_libraries(record: Mapping[str, Any]) -> str | None:
 
     Those are torch, transformers and peft. Before 1.0 it is the second number that changes with what a library does.
     """
-    then, here = record.get("libraries", {}), _versions()
+    then, here = record.get("libraries", {}), versions()
     other = [name for name in _MAJOR if name in then and _major(then[name]) != _major(here[name])]
     return ", ".join(f"{name} {then[name]} (here {here[name]})" for name in other) or None
 
@@ -74,8 +74,9 @@ def peak_memory_gb() -> float:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in _LIBRARIES}
+def versions(libraries: Sequence[str] = _LIBRARIES) -> dict[str, str]:
+    """Return the versions of libraries, by name; nothing is imported."""
+    return {name: metadata.version(name) for name in libraries}
 
 
 @functools.cache

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def decoder_of(network: PreTrainedModel) -> Any:
+    """Return the part of a causal model that makes the hidden states: not always the base model (OPT)."""
+    decoder: Any = network.get_decoder()
+    return decoder if decoder is not network else cast(Any, network).model  # Llama 4 does not name it
+
+
 class RoomyLayer(DynamicLayer):
     """A layer's keys and values in buffers with room for the response.
 
@@ -92,13 +98,14 @@ class CausalContext:
     def __init__(self, network: PreTrainedModel, mask: Int64[Tensor, "b l"], room: int) -> None:
         self._network = network
         self._mask = torch.cat([mask, mask.new_ones(len(mask), room)], dim=1)
-        self._cache = roomy_cache(network, room)
+        self._cache, self._num_read = roomy_cache(network, room), 0
         # Where positions cannot be given (ALiBi), the model derives them from the mask.
         self._takes_positions = "position_ids" in inspect.signature(network.forward).parameters
 
     def read(self, tokens: Int64[Tensor, "b s"], **options: Any) -> Any:
         width = tokens.shape[1]
-        mask = self._mask[:, : self._cache.get_seq_length() + width]
+        self._num_read += width  # a cache of recurrent states cannot tell
+        mask = self._mask[:, : self._num_read]
         if self._takes_positions:  # padding takes no position, so a prompt's first token always has 0
             options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -width:]
         return self._network(

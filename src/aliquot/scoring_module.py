@@ -23,7 +23,7 @@ from aliquot.batching import EncodedPrompts
 from aliquot.decoding import give_float32_logits, respond
 from aliquot.features import gaussian_projection, pool_positions
 from aliquot.memory import MemoryGuard
-from aliquot.reading import CausalContext, Context, DecoderContext
+from aliquot.reading import CausalContext, Context, DecoderContext, decoder_of
 from aliquot.scoring import num_layers
 from aliquot.trainer import is_small
 
@@ -115,7 +115,7 @@ class ScoringModule(LightningModule):
         self._last_states: dict[int, Tensor] = {}  # of each thread
         self._pre_logits: dict[int, Tensor] = {}
         if not network.config.is_encoder_decoder:
-            network.base_model.register_forward_hook(self._keep_last_states)
+            decoder_of(network).register_forward_hook(self._keep_last_states)
         cast(torch.nn.Module, network.get_output_embeddings()).register_forward_pre_hook(self._keep_pre_logits)
         self._guard = MemoryGuard(self._on_threads, scorer.max_new_tokens, halved)
         self._threads: ThreadPoolExecutor | None = None

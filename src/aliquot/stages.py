@@ -31,7 +31,7 @@ from aliquot.model import Model
 from aliquot.pool import PoolSpec
 from aliquot.pools.clean import Report
 from aliquot.pools.prepare import load_prepared, prepare
-from aliquot.scoring import Scorer, check_scorer, load_scores, score, score_share
+from aliquot.scoring import Scorer, load_scores, score, score_share
 from aliquot.store import Stage, Store, write_atomic
 from aliquot.strategies.base import Partitioned, Strategy, check_signals, rank
 from aliquot.trainer import TrainerSpec
@@ -129,11 +129,10 @@ class Score(Stage[Scores]):
         return self.num_prompts
 
     def check(self) -> None:
-        self.model.check()
-        check_scorer(self.model, self.scorer)
+        self.model.check_here()
 
     def checked(self) -> tuple[object, ...]:
-        return self.model, self.scorer
+        return (self.model,)
 
     def check_devices(self) -> None:
         self.trainer.check()
@@ -360,7 +359,7 @@ class Finetune(Stage[Adapter]):
         return self.recipe.epochs * self.annotate.budget
 
     def check(self) -> None:
-        self.model.check()
+        self.model.check_here()
         check_trainable(self.model, self.recipe)
 
     def checked(self) -> tuple[object, ...]:
@@ -402,7 +401,7 @@ class Evaluate(Stage[EvalResult]):
         return f"evaluate: {model} model on {tasks}{self.trainer.one_of_several()}"
 
     def check(self) -> None:
-        self.model.check()
+        self.model.check_here()
         check_evaluable(self.model, self.benchmark)
 
     def checked(self) -> tuple[object, ...]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from aliquot.processes import Place
 
 
+#: What some machine has; what Lightning calls otherwise is a mistake.
+_ACCELERATORS = ("gpu", "cuda", "mps", "tpu", "hpu")
+
+
 @dataclass(frozen=True)
 class TrainerSpec:
     """Names the hardware; it changes how fast a result comes, never the result, and so belongs to no key.
@@ -65,6 +69,22 @@ class TrainerSpec:
                     f"trainer.devices={self.devices} exceeds the {torch.cuda.device_count()} GPUs of this machine; "
                     "lower trainer.devices"
                 )
+
+    def is_here(self) -> bool:
+        """Tell whether this machine has the accelerator; a login node may lack it.
+
+        Raises:
+            ValueError: no machine has it.
+        """
+        if self.accelerator in ("auto", "cpu"):
+            return True
+        try:
+            self.build(Path())
+        except ValueError:
+            if self.accelerator not in _ACCELERATORS:
+                raise
+            return False
+        return True
 
     def place(self) -> Place:
         """Return which of the processes that share the devices this one is; with one device there is nothing to share.

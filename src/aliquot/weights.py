@@ -1,7 +1,11 @@
-"""Whether a model's weights are those of its network: transformers fills what is missing with random numbers."""
+"""Whether a model's network can be used, and its weights are those of the network.
+
+transformers fills what is missing with random numbers.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,6 +43,19 @@ def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where:
         raise ValueError(
             f"{where}: {_count(unexpected)} in its files and have no place in the network that config.json describes; "
             "give it the config.json that belongs to its weights"
+        )
+
+
+def check_reads_batches(network: type, family: str, path: str) -> None:
+    """Raise ValueError unless networks of a class keep what they have read of a padded batch in a key-value cache.
+
+    Mamba, RWKV and xLSTM keep a recurrent state instead, into which padding goes like any text.
+    """
+    taken = inspect.signature(network.forward).parameters
+    if missing := [name for name in ("attention_mask", "past_key_values") if name not in taken]:
+        raise ValueError(
+            f"model.path={path} is a {family}, which reads no padded batches into a key-value cache (its forward takes "
+            f"no {missing[0]}), and the scoring pass does; choose another family"
         )
 
 

@@ -23,7 +23,7 @@ from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
-from aliquot.pipeline import ask, fetch
+from aliquot.pipeline import ask, fetch, try_models
 from aliquot.results import RunRecord, find_run, save_config
 from aliquot.store import Store, check_all
 
@@ -80,12 +80,13 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     display.show_plan(sweep, plan, quote(experiments, store))
     console.show_libraries((stage for experiment in experiments for stage in experiment.stages), store)
     waiting = [stage for experiment in experiments if experiment.waiting for stage in experiment.stages]
-    check_all([*plan.todo, *(stage for stage in waiting if store.record(stage) is None)])
-    for stage in plan.todo:
-        if not elsewhere:
-            stage.check_devices()
-    if jobs[0].cfg.check:
-        console.show_checked()
+    trials = list({trial.key: trial for e in experiments if (trial := e.untried(store))}.values())
+    check_all([*trials, *plan.todo, *(stage for stage in waiting if store.record(stage) is None)])
+    checking = bool(jobs[0].cfg.check)
+    for stage in () if elsewhere or (checking and not all(trial.trainer.is_here() for trial in trials)) else plan.todo:
+        stage.check_devices()
+    if checking:
+        console.show_checked(try_models(trials, store, elsewhere))
         return None
     for job, experiment in zip(jobs, experiments, strict=True):
         create(job.cfg, "tracker")

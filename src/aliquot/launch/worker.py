@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from aliquot import console
 from aliquot.cli import explain
 from aliquot.config import Config, create
-from aliquot.experiment import Experiment, build
+from aliquot.experiment import READERS, Experiment, build
 from aliquot.launch.plan import task_name
 from aliquot.launch.sharing import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
@@ -55,6 +55,9 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
         if create(cfg, "trainer").place().rank > 0:  # the first of several processes does what only one can do
             store.assist(stage)
             return
+        if isinstance(stage, READERS) and (trial := experiment.untried(store)):
+            console.say(trial.title())
+            store.ensure(trial)
         console.say(stage.title())
         build_stage(stage, experiment, store, cfg, create(cfg, "tracker"), sweep.label())
     for run in sweep.runs:

@@ -1,0 +1,61 @@
+"""How many positions a model can tell apart, and from where on its rotary frequencies are not the same for all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+class Shift(NamedTuple):
+    """Rotary frequencies that change with the longest row of a batch.
+
+    Args:
+        rope_type: how they do.
+        positions: the longest row for which they are as they are for all shorter ones.
+    """
+
+    rope_type: str
+    positions: int
+
+
+def num_positions(config: PreTrainedConfig) -> int | None:
+    """Return how many tokens the model can tell apart by their place; None where nothing in its config limits them."""
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return None
+    # Some configs that stretch rotary positions state the stretched number, others the one before.
+    stretched = [
+        int((rope.get("original_max_position_embeddings") or positions) * rope["factor"])
+        for rope in _ropes(config)
+        if rope.get("factor")
+    ]
+    return max([positions, *stretched])
+
+
+def first_shift(config: PreTrainedConfig) -> Shift | None:
+    """Return where rotary frequencies begin to depend on the longest row of a batch; None where they never do.
+
+    transformers computes them once for a batch, from its largest position: `dynamic` (NTK-aware scaling) for every
+    length beyond the first context, `longrope` (Ding et al., 2024) by taking another set there.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    shifts: list[Shift] = []
+    for rope in _ropes(config):
+        kind = str(rope.get("rope_type", rope.get("type", "default")))
+        limit = rope.get("original_max_position_embeddings") if kind == "longrope" else positions
+        if ("dynamic" in kind or kind == "longrope") and limit:
+            shifts.append(Shift(kind, int(limit)))
+    return min(shifts, key=lambda shift: shift.positions, default=None)
+
+
+def _ropes(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
+    """Yield the settings of rotary positions: one set, or one for each kind of layer."""
+    rope: object = getattr(config.get_text_config(), "rope_parameters", None)
+    if not isinstance(rope, dict):
+        return
+    settings = cast("dict[str, Any]", rope)
+    nested = [value for value in settings.values() if isinstance(value, dict)]
+    yield from cast("list[dict[str, Any]]", nested) or [settings]
