@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from aliquot import console
-from aliquot.config import Until, create, parse_budget
+from aliquot.config import Until, check_root, create, parse_budget
 from aliquot.pools.clean import EVALUATE
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
 from aliquot.store import Stage, Store, check_all, upstream_first
@@ -79,8 +79,10 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         overrides: what the command line changed.
 
     Raises:
-        ValueError: a field is wrong, the pool cannot be read, or the strategy needs what the scorer does not keep.
+        ValueError: a setting is unknown, a field is wrong, the pool cannot be read, or the strategy needs what the
+            scorer does not keep.
     """
+    check_root(cfg)
     if choice is None:
         choice, overrides = _command_line(cfg)
     parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}

@@ -11,11 +11,12 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from aliquot import console
 from aliquot.annotators.people import People
-from aliquot.config import Until, create
+from aliquot.config import Until, check_hydra, check_root, create
 from aliquot.experiment import Experiment, build, quote
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
@@ -25,6 +26,9 @@ from aliquot.tracker import NoTracker, Tracked, Tracker
 
 def run(cfg: DictConfig) -> float:
     """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any)."""
+    check_root(cfg)
+    if HydraConfig.initialized():
+        check_hydra(HydraConfig.instance().cfg.hydra)
     assists = create(cfg, "trainer").place().rank > 0
     console.set_up_logging(silent=assists)
     tracker: Tracker = create(cfg, "tracker")
