@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from aliquot.command_line import read_arguments
 from aliquot.config import FILES, GROUPS, ROOT, did_you_mean
 from aliquot.quoting import typed
 
+_LONGEST = 500  # characters of an error that are shown
 _HELP = """\
 aliquot picks, in one inference pass, the prompts most worth annotating; has them annotated, finetunes, evaluates.
 
@@ -71,10 +73,24 @@ def errors_explained() -> Generator[None]:
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on where this one stopped")
     except Exception as error:
-        message = explain(error)
-        if message is None or os.environ.get("ALIQUOT_DEBUG"):
+        if os.environ.get("ALIQUOT_DEBUG"):
             raise
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {explain(error) or _unforeseen(error)}")
+
+
+def _unforeseen(error: Exception) -> str:
+    """Save the traceback of what nobody foresaw, and return a line about it."""
+    with tempfile.NamedTemporaryFile("w", prefix="aliquot-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"{' '.join(sys.argv[1:])}: {in_one_line(error)}; the traceback is in {file.name}"
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the kind of an error and its own words, in one line of at most about 500 characters."""
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    words = " ".join(str(error).split())
+    return f"{name}: {words if len(words) <= _LONGEST else words[:_LONGEST] + ' ...'}" if words else name
 
 
 def explain(error: Exception) -> str | None:

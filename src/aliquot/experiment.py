@@ -17,6 +17,7 @@ from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
 from aliquot.store import Stage, Store, check_all, upstream_first
 from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.types import Pool
+from aliquot.work import do
 
 _NUM_SAMPLED = 1000  # prompts of a pool, for how long they are
 
@@ -174,7 +175,7 @@ def _prepared(
         store.check_writable()
         if not silent:
             console.say(prepare.title())
-        store.ensure(prepare)
+        do(prepare, store)
         if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
             console.say(f"{lost}: {store.directory(prepare)}")
     return store.get(prepare), prepare.settled(store)

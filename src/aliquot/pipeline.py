@@ -22,6 +22,7 @@ from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
 from aliquot.tracker import NoTracker, Tracked, Tracker
+from aliquot.work import do
 
 
 def run(cfg: DictConfig) -> float:
@@ -79,7 +80,7 @@ def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: boo
         if store.record(stage) is None:
             if not silent:
                 console.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
-            store.ensure(stage)
+            do(stage, store)
 
 
 def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
@@ -133,12 +134,12 @@ def build_stage(
     Whoever finishes the experiment goes on with the same run of the mirror.
     """
     if not (isinstance(stage, Finetune) and tracker.live):
-        store.ensure(stage)
+        do(stage, store)
         return
     with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
         for line in _losses(stage, store):  # of a worker that was cut off
             tracked.log(line)
-        store.ensure(stage)
+        do(stage, store)
 
 
 @contextlib.contextmanager
@@ -171,7 +172,7 @@ def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tra
                 tracked.log(line)
         if store.record(stage) is None:
             console.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
-            store.ensure(stage)
+            do(stage, store)
         if isinstance(stage, Select):
             file = directory / "selected.jsonl"
             tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
