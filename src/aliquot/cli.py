@@ -41,6 +41,7 @@ Settings (NAME=VALUE)
   until      stop after: score, select, annotate, finetune, evaluate
   check      true: validate, print the plan, do nothing
   store      where results live (default: outputs/, or $ALIQUOT_STORE)
+A value with commas, brackets, =, ~ or quotes stands in double quotes inside of single ones: 'pool.path="a, b.jsonl"'
 
 Groups (GROUP=CHOICE; any field of a choice: GROUP.FIELD=VALUE, such as strategy.kernel.gamma=0.1); * is the default
 {groups}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shlex
-import sys
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from aliquot import console
 from aliquot.annotators.people import People
 from aliquot.config import Until, check_hydra, check_root, create
 from aliquot.experiment import Experiment, build, quote
+from aliquot.next_command import again, next_command, overrides_of
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
@@ -52,14 +51,16 @@ def run(cfg: DictConfig) -> float:
         experiment = build(cfg)  # what was chosen may have been answered before
         if experiment.waiting:
             if not assists:
-                ask([experiment], store, shlex.join(["python", *sys.argv]))
+                ask([experiment], store, again(cfg))
             return math.nan
     if assists:  # one of several processes, the first of which does what only one can do
         for stage in experiment.stages:
             store.assist(stage)
         return math.nan
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
-    console.show_results(record, store.root / "runs" / experiment.id, computed=len(todo))
+    overrides = experiment.overrides if HydraConfig.initialized() else overrides_of(cfg)
+    following = next_command(record, cfg, overrides)
+    console.show_results(record, store.root / "runs" / experiment.id, len(todo), following)
     return record.mean_score()
 
 
