@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -28,7 +28,7 @@ def run(cfg: DictConfig) -> float:
     """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any)."""
     check_root(cfg)
     if HydraConfig.initialized():
-        check_hydra(HydraConfig.instance().cfg.hydra)
+        check_hydra(cast(DictConfig, HydraConfig.get()))
     assists = create(cfg, "trainer").place().rank > 0
     console.set_up_logging(silent=assists)
     tracker: Tracker = create(cfg, "tracker")
