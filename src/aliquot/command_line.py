@@ -15,9 +15,7 @@ from aliquot.quoting import typed
 _SWEEP = ("-m", "--multirun")
 _ONE_ROOT = ("-cn", "--config-name", "-cp", "--config-path")
 _WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-sc", "--shell-completion")
-_KNOWN = (
-    *_SWEEP,
-    *_WITH_VALUE,
+_ALONE = (
     "-h",
     "--help",
     "--hydra-help",
@@ -27,8 +25,9 @@ _KNOWN = (
     "--run",
     "-i",
     "--info",
+    "--experimental-rerun",
 )
-_KNOWN = (*_KNOWN, "--experimental-rerun")
+_KNOWN = (*_SWEEP, *_WITH_VALUE, *_ALONE)
 
 
 def read_arguments(words: Sequence[str]) -> list[str]:
