@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from aliquot.command_line import read_arguments
 from aliquot.config import GROUPS, ROOT
 from aliquot.quoting import typed
 
@@ -275,3 +276,9 @@ def test_run_works_from_any_directory(tmp_path):
     assert code == 0, err
     assert "Nothing was done" in out
     assert [path.name for path in Path(tmp_path).glob("outputs/*")] == ["pool"]
+
+
+def test_flags_may_stand_anywhere_and_keep_their_values():
+    words = ["a=1", "-m", "b=2", "-i", "defaults", "--cfg", "job", "~c.d", "-cd", "x", "--info"]
+    expected = ["-m", "-i", "defaults", "--cfg", "job", "-cd", "x", "--info", "a=1", "b=2", "~c.d"]
+    assert read_arguments(words) == expected

@@ -14,20 +14,11 @@ from aliquot.quoting import typed
 
 _SWEEP = ("-m", "--multirun")
 _ONE_ROOT = ("-cn", "--config-name", "-cp", "--config-path")
-_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-sc", "--shell-completion")
-_ALONE = (
-    "-h",
-    "--help",
-    "--hydra-help",
-    "--version",
-    "--resolve",
-    "-r",
-    "--run",
-    "-i",
-    "--info",
-    "--experimental-rerun",
-)
-_KNOWN = (*_SWEEP, *_WITH_VALUE, *_ALONE)
+_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "--experimental-rerun")
+_INFO = ("-i", "--info")  # of what: a word may follow
+_ABOUT = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_ALONE = ("-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-sc", "--shell-completion")
+_KNOWN = (*_SWEEP, *_WITH_VALUE, *_INFO, *_ALONE)
 
 
 def read_arguments(words: Sequence[str]) -> list[str]:
@@ -38,17 +29,20 @@ def read_arguments(words: Sequence[str]) -> list[str]:
     """
     settings: list[str] = []
     flags: list[str] = []
-    rest = iter(words)
-    for word in rest:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         if not word.startswith("-"):
             settings.append(word)
             continue
         name, _, value = word.partition("=")
         if name in _ONE_ROOT:
-            raise ValueError(_one_root(name, value or next(rest, "")))
+            raise ValueError(_one_root(name, value or "".join(rest[:1])))
         if name not in _KNOWN:
             raise ValueError(_no_flag(word))
-        flags += [word, *([next(rest, "")] if word in _WITH_VALUE else [])]
+        takes = word in _WITH_VALUE or (word in _INFO and "".join(rest[:1]) in _ABOUT)
+        flags += [word, *rest[: int(takes)]]
+        del rest[: int(takes)]
     for position, word in enumerate(settings):
         _check_setting(word, settings[:position], sweep=any(flag in _SWEEP for flag in flags))
     return [*flags, *settings]
