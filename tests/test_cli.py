@@ -2,15 +2,18 @@
 
 import json
 import os
-import shutil
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from aliquot.command_line import read_arguments
 from aliquot.config import GROUPS, ROOT
+from aliquot.quoting import typed
 
 
 def call(*arguments, cwd=ROOT, module=False, **environment):
@@ -62,11 +65,50 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
             "strategy=best: no such choice; the choices are coverage, facility_location, information_gain",
         ),
         (["strategy.gama=1"], "strategy.gama: strategy has no such field; its fields are kernel"),
-        (["strategi=random"], "strategi: the configuration has no such field; its fields are"),
+        (["strategi=random"], "has no such field; did you mean strategy?; its fields are budget, seed"),
+        (["experiment=smoke"], "did you mean experiments?"),
+        (
+            ["+experiment=smoke"],
+            "there is no setting 'experiment', so nothing would read it; did you mean experiments=smoke?",
+        ),
+        (["+foo=1"], "foo=1: there is no setting 'foo'"),
+        (["++foo.bar=1"], "foo={'bar': 1}: there is no setting 'foo'"),
+        (["-m", "+foo=1", "strategy=random,longest"], "foo=1: there is no setting 'foo'"),
+        (["+strategy.foo=1"], "strategy.foo=1: FacilityLocation has no field 'foo'; its fields are kernel, mode"),
+        (["-m", "++strategy.kernel.gama=1,2"], "did you mean gamma?"),
+        (["+strategy._partial_=true"], "has no field '_partial_'"),
+        (["+hydra.foo=1"], "hydra.foo: Hydra has no such setting"),
+        (["+experiments=smoke"], "type it without +: experiments=smoke"),
+        (["++experiments=smoke"], "type it without ++: experiments=smoke"),
+        (["strategy=random", "strategy/kernel=rbf"], "what you chose for strategy has no such part"),
+        (
+            ["~evaluate"],
+            "evaluate is gone (~evaluate?), and every run has one; to stop before it is needed: until=finetune",
+        ),
+        (["~tracker"], "to run without a mirror: tracker=none"),
+        (["-m", "~strategy", "seed=1,2"], "strategy is gone"),
+        (["~seed"], "seed is gone"),
+        (["~strategy.foo"], "there is no strategy.foo to remove"),
+        (["~model.path"], "model.path has no value, and Model needs one"),
+        (["--config-name=smoke"], "type experiments=smoke;"),
+        (["-cn", "min_margin_20k"], "type experiments=paper/min_margin_20k;"),
+        (["--config-path", "/tmp"], "one root, conf/config.yaml"),
+        (["--budget=10"], "settings have no dashes; type budget=10"),
+        (["--check"], "type check=true"),
+        (["--multirn"], "did you mean --multirun?"),
+        (["random"], "settings are typed NAME=VALUE; did you mean strategy=random?"),
+        (["strategy=random,k_center"], "for a sweep add -m, and one run has one: strategy=random"),
+        (["hydra.job.chdir=true"], "would run in another folder"),
+        (["-m", "hydra.job.chdir=true", "seed=1,2"], "would run in another folder"),
+        (["-m", "hydra/launcher=basic", "hydra.job.chdir=true", "seed=1,2"], "would run in another folder"),
+        (["-m", "hydra/launcher=slurm", "+foo=1", "seed=1,2"], "foo=1: there is no setting 'foo'"),
+        (["pool=jsonl", "pool.path=12"], """type 'pool.path="12"'"""),
+        (["pool=jsonl", "pool.path="], "pool.path= is empty"),
+        (["store="], "store= is empty"),
         (["until=lunch"], "expected one of [score, select, annotate, finetune, evaluate]"),
         (["seed=often"], "could not be converted to Integer"),
         (["budget=100k"], "budget 100000 exceeds the 99000 prompts of pool 'demo'; lower budget, or use budget=all"),
-        (["store=données"], """put it into double quotes inside of single ones: 'store="données"'"""),
+        (["store=données"], """to mean the text, type 'store="données"'"""),
         (["trainer=4"], "Got int; `python run.py --help` lists groups and choices"),
         (["budget=0"], "give 1 or more"),
         (["budget=-3"], "give 1 or more"),
@@ -92,7 +134,58 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
 def test_a_mistake_gets_one_message_and_leaves_nothing_behind_but_the_pool(tmp_path, overrides, message):
     store = tmp_path / "store"
     assert message in refuse(f"store={store}", "tracker=none", "until=select", *overrides)
-    assert {path.parent.name for path in store.glob("*/*")} <= {"pool"}
+    assert {path.parent.name for path in store.glob("*/*")} <= {"pool", "multirun"}
+
+
+ODD_NAMES = [
+    "a,b",
+    "a=b",
+    "a b",
+    "it's",
+    'a"b',
+    "a[1]",
+    "a(1)",
+    "a{b}",
+    "a$b",
+    "a#b",
+    "a:b",
+    "~a",
+    "ä",
+    "a&b",
+    "a\\b",
+    "é'\" c",
+]
+ODD_NAMES += ["a${seed}b", "a\\${seed}", "%a@b!", "true", "12", "null", " a", "a',b", "glob(x)", "a;b", "x\\"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_path_of_any_name_is_quoted_for_the_shell_and_for_hydra(compose, name):
+    words = shlex.split(typed("pool.path", name))
+    assert compose("pool=jsonl", *words).pool.path == name
+
+
+@pytest.mark.parametrize("name", ["a,b", "a=b", "it's", 'a"b', "a[1]", "a#b", "~a", "ä", "a{b}", "é'\" c", "a&b"])
+def test_a_file_name_that_hydra_reads_in_its_own_way_gets_a_line_that_says_what_to_type(tmp_path, name):
+    write_pool(tmp_path / name, *GOOD)
+    settings = ["pool=jsonl", "check=true", "budget=1", "tracker=none", "strategy=random", "store=s"]
+    message = refuse(*settings, f"pool.path={name}", cwd=tmp_path)
+    words = shlex.split(message[message.index("pool.path", len("error: pool.path")) - 1 :])
+    assert len(words) == 1
+    code, out, err = call(*settings, *words, cwd=tmp_path)
+    assert (code, "everything is in order" in out) == (0, True), err
+
+
+def test_a_sweep_takes_a_comma_in_the_name_of_a_file_for_part_of_it(tmp_path):
+    write_pool(tmp_path / "a,b", *GOOD)
+    settings = ["pool=jsonl", "check=true", "budget=1", "tracker=none", "-m", "strategy=random,longest", "store=s"]
+    message = refuse(*settings, "pool.path=a,b", cwd=tmp_path)
+    assert message.endswith("""type 'pool.path="a,b"'""")
+    assert call(*settings, 'pool.path="a,b"', cwd=tmp_path)[0] == 0
+
+
+def test_a_blank_that_the_shell_took_apart_is_put_together(tmp_path):
+    write_pool(tmp_path / "my file", *GOOD)
+    assert refuse("pool=jsonl", "pool.path=my", "file", cwd=tmp_path).endswith("type 'pool.path=my file'")
 
 
 @pytest.mark.parametrize(
@@ -125,18 +218,12 @@ def test_a_model_directory_without_weights_is_refused_before_anything_is_scored(
 
 
 def test_features_that_are_not_finite_are_counted_and_located(tmp_path):
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from aliquot.sources import locate
-
-    shutil.copytree(locate("pkg://aliquot.demo/model"), tmp_path / "model")
-    weights = load_file(tmp_path / "model" / "model.safetensors")
-    next(tensor for name, tensor in weights.items() if "embed" in name)[:] = torch.nan
-    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     pool = write_pool(tmp_path / "pool.jsonl", *GOOD)
-    overrides = [f"store={tmp_path / 'store'}", "model=hf", f"model.path={tmp_path / 'model'}", "until=select"]
-    message = refuse(*overrides, *pool, "model.max_tokens=256", "budget=2", "tracker=none")
+    overrides = [f"store={tmp_path / 'store'}", *pool, "budget=2", "tracker=none"]
+    assert call(*overrides, "until=score").returncode == 0
+    (file,) = (tmp_path / "store").glob("score/*/features.npy")  # in 16 bits, arithmetic may overflow
+    np.save(file, np.full_like(np.load(file), np.nan))
+    message = refuse(*overrides, "until=select")
     assert "features of 5 of 5 prompts hold NaN or infinity (rows 0, 1, 2, 3, 4)" in message
 
 
@@ -183,3 +270,9 @@ def test_run_works_from_any_directory(tmp_path):
     assert code == 0, err
     assert "Nothing was done" in out
     assert [path.name for path in Path(tmp_path).glob("outputs/*")] == ["pool"]
+
+
+def test_flags_may_stand_anywhere_and_keep_their_values():
+    words = ["a=1", "-m", "b=2", "-i", "defaults", "--cfg", "job", "~c.d", "-cd", "x", "--info"]
+    expected = ["-m", "-i", "defaults", "--cfg", "job", "-cd", "x", "--info", "a=1", "b=2", "~c.d"]
+    assert read_arguments(words) == expected

@@ -433,7 +433,7 @@ def test_the_version_of_lm_eval_is_in_every_key_of_its_tasks(tmp_path, monkeypat
 )
 def test_another_major_version_of_what_computes_is_told_and_no_other(monkeypatch, then, told):
     here = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "numpy": "2.4"}
-    monkeypatch.setattr("aliquot.provenance._versions", lambda: here)
+    monkeypatch.setattr("aliquot.provenance.versions", lambda: here)
     assert of_other_libraries({"libraries": then}) == told
 
 

@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
 from aliquot.report.reading import read_records
 from aliquot.results import RunRecord
+from aliquot.sources import locate
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -148,3 +150,20 @@ def test_of_several_processes_the_first_one_speaks(run, capsys, monkeypatch, ran
         monkeypatch.setenv(name, value)
     run("check=true", "trainer.devices=2", "trainer.accelerator=cpu")
     assert bool(capsys.readouterr().out) == (rank == "0")
+
+
+def test_the_plan_names_model_and_benchmark_and_a_chat_template_that_is_not_used(run, tmp_path, capsys):
+    shutil.copytree(locate("pkg://aliquot.demo/model"), tmp_path / "inst")
+    file = tmp_path / "inst" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": "{{ messages[0].content }}"}))
+    model = ["check=true", "model=hf", f"model.path={tmp_path / 'inst'}", "model.max_tokens=256"]
+    for overrides, hint in (
+        (["check=true"], False),
+        (model, True),
+        ([*model, "strategy=random", "until=select"], False),
+    ):
+        run(*overrides)
+        out = capsys.readouterr().out
+        name = str(tmp_path / "inst") if "model=hf" in overrides else "pkg://aliquot.demo/model"
+        assert f"model {name}, benchmark demo_mmlu, demo_bbh" in out
+        assert ("set model.template=chat" in out) == hint

@@ -8,15 +8,20 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aliquot.config import GROUPS, ROOT
+from aliquot.command_line import read_arguments
+from aliquot.config import FILES, GROUPS, ROOT, did_you_mean
+from aliquot.quoting import typed
 
+_LONGEST = 500  # characters of an error that are shown
 _HELP = """\
 aliquot picks, in one inference pass, the prompts most worth annotating; has them annotated, finetunes, evaluates.
 
@@ -36,6 +41,7 @@ Settings (NAME=VALUE)
   until      stop after: score, select, annotate, finetune, evaluate
   check      true: validate, print the plan, do nothing
   store      where results live (default: outputs/, or $ALIQUOT_STORE)
+A value with commas, brackets, =, ~ or quotes stands in double quotes inside of single ones: 'pool.path="a, b.jsonl"'
 
 Groups (GROUP=CHOICE; any field of a choice: GROUP.FIELD=VALUE, such as strategy.kernel.gamma=0.1); * is the default
 {groups}
@@ -56,6 +62,7 @@ def start(main: Callable[[], Any]) -> None:
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us rather than printing half a traceback
     with errors_explained():
+        sys.argv[1:] = read_arguments(sys.argv[1:])
         main()
 
 
@@ -67,10 +74,24 @@ def errors_explained() -> Generator[None]:
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on where this one stopped")
     except Exception as error:
-        message = explain(error)
-        if message is None or os.environ.get("ALIQUOT_DEBUG"):
+        if os.environ.get("ALIQUOT_DEBUG"):
             raise
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {explain(error) or _unforeseen(error)}")
+
+
+def _unforeseen(error: Exception) -> str:
+    """Save the traceback of what nobody foresaw, and return a line about it."""
+    with tempfile.NamedTemporaryFile("w", prefix="aliquot-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"{' '.join(sys.argv[1:])}: {in_one_line(error)}; the traceback is in {file.name}"
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the kind of an error and its own words, in one line of at most about 500 characters."""
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    words = " ".join(str(error).split())
+    return f"{name}: {words if len(words) <= _LONGEST else words[:_LONGEST] + ' ...'}" if words else name
 
 
 def explain(error: Exception) -> str | None:
@@ -106,6 +127,47 @@ def _raised_in(error: Exception, package: Path) -> bool:
     return bool(frames) and Path(frames[-1].filename).is_relative_to(package)
 
 
+def _ambiguous(found: re.Match[str]) -> str:
+    """Say what a comma means, and what to type for each meaning."""
+    name, _, value = found[1].partition("=")
+    whole = f"one value with a comma is {typed(name, value)}"
+    if name.split("/")[0] in GROUPS:
+        whole = f"one run has one: {name}={value.split(',')[0]}"
+    return f"{found[1]}: a comma separates the values of a sweep; for a sweep add -m, and {whole}"
+
+
+#: What Hydra says, and what we say instead: its own advice leads nowhere here.
+_REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"Ambiguous value for argument '(.*)'\n", _ambiguous),
+    (
+        r"Multiple values for (\S+)\. To override a value use 'override \S+ (.*)'",
+        lambda found: f"+{found[1]}={found[2]}: {found[1]} is there already; type it without +: {found[1]}={found[2]}",
+    ),
+    (
+        r"force-add of config groups is not supported: '\+*(.*)'",
+        lambda found: f"++{found[1]}: a choice is not added but taken; type it without ++: {found[1]}",
+    ),
+    (
+        r"Could not override '(.*?)'\. No match in the defaults list",
+        lambda found: (
+            f"{found[1]}: what you chose for {found[1].split('/')[0]} has no such part; leave it out, or "
+            f"choose another {found[1].split('/')[0]}"
+        ),
+    ),
+    (
+        r"Could not delete from config\. '(.*?)' does not exist",
+        lambda found: f"~{found[1]}: there is no {found[1]} to remove; leave it out",
+    ),
+    (
+        r"Interpolation key '(.*?)' not found",
+        lambda found: (
+            f"${{{found[1]}}} names a setting that is not there; to mean the characters, as in a file's name, "
+            f"type {typed('NAME', f'...${{{found[1]}}}...')}"
+        ),
+    ),
+)
+
+
 def _explain_config(error: Exception) -> str:
     """Put Hydra's and OmegaConf's words for a wrong choice or field into one line, with the valid names."""
     from hydra.errors import MissingConfigException, OverrideParseException
@@ -113,11 +175,13 @@ def _explain_config(error: Exception) -> str:
 
     if isinstance(error, OverrideParseException):
         name, _, value = error.override.partition("=")
-        quoted = f"""'{name}="{value or "..."}"'"""
         return (
-            f"{error.override}: cannot be read as NAME=VALUE; where the value has blanks, brackets, commas, =, ~ "
-            f"or letters beyond ASCII, put it into double quotes inside of single ones: {quoted}"
+            f"{error.override}: Hydra reads brackets, commas, =, ~, quotes and letters beyond ASCII in its own way; "
+            f"to mean the text, type {typed(name, value)}"
         )
+    for words, remedy in _REMEDIES:
+        if found := re.search(words, str(error)):
+            return remedy(found)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -125,8 +189,9 @@ def _explain_config(error: Exception) -> str:
         return f"{group}={choice}: no such choice; the choices are {options}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
         where = str(cause.full_key).removesuffix(str(cause.key)).rstrip(".") or "the configuration"
-        names = ", ".join(str(key) for key in cause.parent_node if key != "_target_") or "none"
-        return f"{cause.full_key}: {where} has no such field; its fields are {names}"
+        known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
+        meant = did_you_mean(str(cause.key), [*known, *(FILES if "store" in known else ())])
+        return f"{cause.full_key}: {where} has no such field{meant}; its fields are {', '.join(known) or 'none'}"
     lines = [line.strip() for part in dict.fromkeys((str(error), str(cause))) for line in part.splitlines()]
     noise = ("full_key", "object_type", "reference_type")
     return "; ".join(line for line in lines if line and not line.startswith(noise))

@@ -6,18 +6,23 @@ was asked, what was found and what to do.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import pkgutil
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+from aliquot.quoting import typed
 
 _HERE = Path(__file__).parent
 #: The folder that holds conf/, experiments/ and sweeps/: the checkout, or this package once installed from a wheel.
@@ -25,6 +30,17 @@ ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parents[1]
 
 #: The config groups, in the order of the pipeline.
 GROUPS = ("model", "pool", "scorer", "strategy", "annotator", "finetune", "evaluate", "trainer", "tracker")
+#: The groups of files that set several groups at once; they leave nothing of their own behind.
+FILES = ("experiments", "sweeps")
+#: What to type instead of removing a part that every run has.
+_INSTEAD = {
+    "annotator": "to stop before it is needed: until=select",
+    "finetune": "to stop before it is needed: until=annotate",
+    "evaluate": "to stop before it is needed: until=finetune",
+    "tracker": "to run without a mirror: tracker=none",
+}
+#: Fields that name files or folders.
+_PATHS = ("path", "folder", "include", "data")
 #: What `create` has made, by what was asked for: all of it is frozen.
 _CREATED: dict[str, Any] = {}
 
@@ -60,6 +76,55 @@ class Config:
 
 
 ConfigStore.instance().store(name="schema", node=Config)
+
+
+def check_root(cfg: DictConfig) -> None:
+    """Refuse settings that nothing reads, and settings that are gone.
+
+    Raises:
+        ValueError: such a setting was added (`+name=value`), removed (`~name`), or is empty.
+    """
+    known = [field.name for field in fields(Config)]
+    for name, value in cast(dict[str, object], OmegaConf.to_container(cfg, resolve=False)).items():
+        if name not in (*known, "hydra"):
+            meant = did_you_mean(name, (*known, *FILES), f"={_as_typed(value)}")
+            raise ValueError(
+                f"{name}={_as_typed(value)}: there is no setting '{name}', so nothing would read it{meant}; the "
+                f"settings are {', '.join(known)}, and the files {' and '.join(FILES)}"
+            )
+    for name in known:
+        if name not in cfg or OmegaConf.is_missing(cfg, name):
+            instead = _INSTEAD.get(name) or f"leave ~{name} out, or choose another: {name}=..."
+            raise ValueError(f"{name} is gone (~{name}?), and every run has one; {instead}")
+    if not cfg.store:
+        raise ValueError("store= is empty; name the folder where results live, or leave it out")
+
+
+def check_hydra(node: DictConfig) -> None:
+    """Refuse settings of Hydra's own that nothing reads, and the one that would move what relative paths mean.
+
+    Args:
+        node: what is below `hydra` in a composed configuration.
+
+    Raises:
+        ValueError: such a setting was given.
+    """
+    known = [field.name for field in fields(HydraConf)]
+    for name in node:
+        if name not in (*known, "env"):  # Hydra adds that one itself
+            meant = did_you_mean(str(name), known)
+            raise ValueError(f"hydra.{name}: Hydra has no such setting{meant}; its settings are {', '.join(known)}")
+    if node.job.chdir:
+        raise ValueError(
+            "hydra.job.chdir=true would run in another folder, where store, pool.path and other relative paths mean "
+            "something else; leave it out, and set store=FOLDER for where results live"
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
+    """Return a question that names the nearest of the known names, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}{ending}?" if near else ""
 
 
 def parse_budget(text: str, num_prompts: int, pool: str) -> int:
@@ -133,13 +198,25 @@ def _check(node: object, where: str) -> None:
     if not isinstance(node, dict):
         return
     values = cast(dict[str, object], node)
-    hints = typing.get_type_hints(_target(str(values["_target_"]), where)) if "_target_" in values else {}
+    target = _target(str(values["_target_"]), where) if "_target_" in values else None
+    if target is not None and is_dataclass(target):
+        _check_names(values, target, where)
+    hints = typing.get_type_hints(target) if target else {}
     for name, value in values.items():
         hint = hints.get(name)
         allowed = _plain_types(hint)
         if allowed and type(value) not in allowed:
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
-            raise ValueError(f"{where}.{name}={value} is {type(value).__name__}; it must be {wanted}")
+            remedy = (
+                ""
+                if value is None or str not in allowed
+                else f"; to mean the text, type {typed(f'{where}.{name}', _as_typed(value))}"
+            )
+            raise ValueError(
+                f"{where}.{name}={_as_typed(value)} is {type(value).__name__}; it must be {wanted}{remedy}"
+            )
+        if name in _PATHS and value == "":
+            raise ValueError(f"{where}.{name}= is empty; name a file or folder: {where}.{name}=...")
         part, may_be_null = _part(hint), type(None) in _options(hint)
         if part and not isinstance(value, dict) and not (value is None and may_be_null):
             ways = _ways(part, may_be_null, where, name)
@@ -147,6 +224,25 @@ def _check(node: object, where: str) -> None:
         if typing.get_origin(hint) is Sequence and isinstance(value, str):
             raise ValueError(f"{where}.{name}={value} is one value; it must be a list: {where}.{name}=[{value}]")
         _check(value, f"{where}.{name}")
+
+
+def _check_names(values: dict[str, object], target: type, where: str) -> None:
+    """Refuse names that the class has no field for, and fields that have no value."""
+    known = [field.name for field in fields(target) if field.init]
+    for name, value in values.items():
+        if name not in (*known, "_target_"):
+            raise ValueError(
+                f"{where}.{name}={_as_typed(value)}: {target.__name__} has no field '{name}'"
+                f"{did_you_mean(name, known)}; its fields are {', '.join(known) or 'none'}"
+            )
+    for field in fields(target):
+        if field.init and field.default is REQUIRED and field.default_factory is REQUIRED and field.name not in values:
+            raise ValueError(f"{where}.{field.name} has no value, and {target.__name__} needs one; set it")
+
+
+def _as_typed(value: object) -> str:
+    """Write a value as Hydra reads it."""
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def _target(name: str, where: str) -> type:

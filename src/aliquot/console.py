@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -63,6 +62,7 @@ def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
         f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
         f"'{experiment.pool}', seed {experiment.seed}"
     )
+    show_models([experiment])
     table = Table("", "stage", "key", "", box=None, pad_edge=False, header_style="dim")
     for number, stage in enumerate(experiment.stages, start=1):
         record = store.record(stage)
@@ -71,6 +71,17 @@ def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
     _console().print(table)
     show_libraries(experiment.stages, store)
     show_quote(cost)
+
+
+def show_models(experiments: Iterable[Experiment]) -> None:
+    """Name each pair of model and benchmark once, and a chat template that is not used."""
+    for (model, benchmark), one in {(e.model.path, e.benchmark): e for e in experiments}.items():
+        say(f"model {model}, benchmark {benchmark}")
+        if one.unused_chat:
+            say(
+                "Note: the tokenizer of the model has a chat template, and model.template is another; where the model "
+                "is an instruct model, set model.template=chat"
+            )
 
 
 def show_libraries(stages: Iterable[Stage[Any]], store: Store) -> None:
@@ -98,7 +109,7 @@ def show_checked(trials: Iterable[str]) -> None:
     say("Checked: everything is in order. Nothing was done, except that the pool was read.")
 
 
-def show_results(run: RunRecord, directory: Path, computed: int) -> None:
+def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:
     """Print the scores, what they cost, where everything lies, and the next command worth typing."""
     if not computed:
         say("\nEverything was done already; nothing was computed.")
@@ -111,7 +122,7 @@ def show_results(run: RunRecord, directory: Path, computed: int) -> None:
         say(f"{_chosen(run)}: {_shown(directory)}selected.jsonl")
     say(f"Seconds       {seconds}; {sum(s for _, _, s in run.stages):.0f} in all")
     say(f"Results       {_shown(directory)}")
-    say(f"Next          {_next_command(run)}")
+    say(f"Next          {command}")
 
 
 def _chosen(run: RunRecord) -> str:
@@ -143,19 +154,6 @@ def _percent(metric: Metric) -> str:
 def _shown(path: Path) -> str:
     """Print a path relative to here where it lies below."""
     return f"{path.relative_to(Path.cwd())}/" if path.is_relative_to(Path.cwd()) else f"{path}/"
-
-
-def _next_command(run: RunRecord) -> str:
-    """Suggest the reference, or the whole experiment where this run stopped early, or the table of all runs."""
-    dropped = ("sweeps=",) if run.finetuned else ("sweeps=", "until=")
-    kept = [o for o in run.overrides if not o.startswith(dropped)]
-    if run.strategy == "random" and run.finetuned:
-        store = [o.removeprefix("store=") for o in kept if o.startswith("store=")]
-        return shlex.join(["python", "-m", "aliquot", "report", *(["--store", *store] if store else [])])
-    if run.finetuned:
-        kept = ["strategy=random", *(o for o in kept if not o.startswith("strategy"))]
-    program = sys.argv[0] if Path(sys.argv[0]).name == "run.py" else "run.py"  # wherever it lies
-    return shlex.join(["python", program, *kept]) + ("   (the reference; reuses what it can)" if run.finetuned else "")
 
 
 def show_runs(runs: Sequence[RunRecord]) -> None:

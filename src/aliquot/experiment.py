@@ -11,13 +11,18 @@ from typing import Any
 from omegaconf import DictConfig
 
 from aliquot import console
-from aliquot.config import Until, create, parse_budget
+from aliquot.config import Until, check_root, create, parse_budget
+from aliquot.encoding import CHAT
+from aliquot.hub import fetch
+from aliquot.model import Model
+from aliquot.model_files import read_json
 from aliquot.pools.clean import EVALUATE
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
 from aliquot.store import Stage, Store, check_all, upstream_first
 from aliquot.strategies.base import Strategy, check_requirements
 from aliquot.trial import Trial
 from aliquot.types import Pool
+from aliquot.work import do
 
 #: The stages that read the model.
 READERS = (Score, Finetune, Evaluate)
@@ -35,6 +40,8 @@ class Experiment:
         num_prompts: its size.
         budget: prompts to annotate.
         seed: of this run.
+        model: the base model.
+        benchmark: names of the tasks, for the plan.
         overrides: what the command line changed, to suggest the next command.
         trial: of the model, which comes before any stage that reads it.
     """
@@ -45,6 +52,8 @@ class Experiment:
     num_prompts: int
     budget: int
     seed: int
+    model: Model
+    benchmark: str
     overrides: tuple[str, ...] = ()
     trial: Trial | None = None
 
@@ -72,6 +81,18 @@ class Experiment:
         return next((stage for stage in self.stages if isinstance(stage, Annotate) and stage.waits()), None)
 
     @property
+    def unused_chat(self) -> bool:
+        """Tell whether the tokenizer has a chat template that is not used; False where that is not known."""
+        model = self.model
+        reads = any(isinstance(stage, Score | Finetune | Evaluate) for stage in self.stages)
+        if model.template == CHAT or not reads:
+            return False
+        try:
+            return _has_chat_template(model)
+        except (ValueError, OSError):  # the check of the stage says what is wrong with the model
+            return False
+
+    @property
     def ready(self) -> tuple[Stage[Any], ...]:
         """The stages that need no answers of people, or have them."""
         waiting = self.waiting
@@ -89,8 +110,10 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         overrides: what the command line changed.
 
     Raises:
-        ValueError: a field is wrong, the pool cannot be read, or the strategy needs what the scorer does not keep.
+        ValueError: a setting is unknown, a field is wrong, the pool cannot be read, or the strategy needs what the
+            scorer does not keep.
     """
+    check_root(cfg)
     if choice is None:
         choice, overrides = _command_line(cfg)
     parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
@@ -115,6 +138,8 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         seed=cfg.seed,
         overrides=overrides,
         trial=trial,
+        model=parts["model"],
+        benchmark=", ".join(parts["evaluate"].tasks),
     )
 
 
@@ -185,10 +210,23 @@ def _prepared(
         store.check_writable()
         if not silent:
             console.say(prepare.title())
-        store.ensure(prepare)
+        do(prepare, store)
         if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
             console.say(f"{lost}: {store.directory(prepare)}")
     return store.get(prepare), prepare.settled(store)
+
+
+def _has_chat_template(model: Model) -> bool:
+    """Tell whether the tokenizer of a model comes with a chat template; asks the hub for one that is not local."""
+    folder, revision = model.directory(), model.revision
+
+    def find(name: str) -> Path | None:
+        return folder / name if folder else fetch(model.path, revision or "", name)
+
+    template = find("chat_template.jinja")
+    return (template is not None and template.is_file()) or bool(
+        read_json(find("tokenizer_config.json")).get("chat_template")
+    )
 
 
 def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:

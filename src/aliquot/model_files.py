@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +25,9 @@ _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetenso
 def check_directory(folder: Path) -> None:
     """Raise ValueError unless config, weights and tokenizer are all there, and none is cut off or damaged."""
     names = [path.name for path in folder.iterdir()]
-    if _ADAPTER in names:
-        raise _adapter(f"model directory {folder}", str(read_json(folder / _ADAPTER).get("base_model_name_or_path")))
+    base = str(read_json(folder / _ADAPTER).get("base_model_name_or_path"))
+    _check_kind(names, f"model directory {folder}", base)
     if "config.json" not in names:
-        check_weights(names, f"model directory {folder}")
         raise ValueError(f"model directory {folder} has no config.json; save one with save_pretrained")
     check_weights(names, f"model directory {folder}")
     if not _has_vocabulary(folder):
@@ -59,12 +59,8 @@ def check_weights(names: list[str], where: str) -> None:
     """Raise ValueError unless there are weights in safetensors: pickled ones can run code when they are read."""
     if _WEIGHTS in names or _SHARD_INDEX in names:
         return
-    if _ADAPTER in names:
-        raise _adapter(where, f"the model that {_ADAPTER} names")
-    by_end = {end: sorted(name for name in names if name.endswith(end)) for end in (".gguf", ".safetensors")}
-    if gguf := by_end[".gguf"]:
-        raise ValueError(f"{where} holds {gguf[0]}, {how_to_read_gguf(gguf[0])}")
-    if parts := by_end[".safetensors"]:
+    _check_kind(names, where, f"the model that {_ADAPTER} names")
+    if parts := sorted(name for name in names if name.endswith(".safetensors")):
         found = parts[0] if len(parts) == 1 else f"{len(parts)} files of weights ({parts[0]} first)"
         raise ValueError(
             f"{where} holds {found} and neither {_WEIGHTS} nor {_SHARD_INDEX}, which says what is in which; download "
@@ -88,11 +84,16 @@ def how_to_read_gguf(name: str) -> str:
     )
 
 
-def _adapter(where: str, base: str) -> ValueError:
-    return ValueError(
-        f"{where} is an adapter of {base}, no model: merge it first, AutoPeftModelForCausalLM.from_pretrained(FOLDER)"
-        ".merge_and_unload().save_pretrained(NEW) with peft, save the tokenizer beside it, and give that folder"
-    )
+def _check_kind(names: Collection[str], where: str, base: str) -> None:
+    """Raise ValueError where a folder holds an adapter of `base`, or a model in another program's format."""
+    if _ADAPTER in names:
+        raise ValueError(
+            f"{where} is an adapter of {base}, no model: merge it first, with peft's AutoPeftModelForCausalLM."
+            "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer beside it, and give that "
+            "folder"
+        )
+    if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.endswith(".gguf"))):
+        raise ValueError(f"{where} holds {gguf[0]}, {how_to_read_gguf(gguf[0])}")
 
 
 def weights_hash(folder: Path) -> str:

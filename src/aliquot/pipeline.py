@@ -5,27 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shlex
-import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from aliquot import console
 from aliquot.annotators.people import People
-from aliquot.config import Until, create
+from aliquot.config import Until, check_hydra, check_root, create
 from aliquot.experiment import Experiment, build, quote
+from aliquot.next_command import again, next_command, overrides_of
 from aliquot.results import RunRecord, save_config, write_selection
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
 from aliquot.tracker import NoTracker, Tracked, Tracker
 from aliquot.trial import Trial
+from aliquot.work import do
 
 
 def run(cfg: DictConfig) -> float:
     """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any)."""
+    check_root(cfg)
+    if HydraConfig.initialized():
+        check_hydra(cast(DictConfig, HydraConfig.get()))
     assists = create(cfg, "trainer").place().rank > 0
     console.set_up_logging(silent=assists)
     tracker: Tracker = create(cfg, "tracker")
@@ -50,14 +54,16 @@ def run(cfg: DictConfig) -> float:
         experiment = build(cfg)  # what was chosen may have been answered before
         if experiment.waiting:
             if not assists:
-                ask([experiment], store, shlex.join(["python", *sys.argv]))
+                ask([experiment], store, again(cfg))
             return math.nan
     if assists:  # one of several processes, the first of which does what only one can do
         for stage in experiment.stages:
             store.assist(stage)
         return math.nan
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
-    console.show_results(record, store.root / "runs" / experiment.id, computed=len(todo))
+    overrides = experiment.overrides if HydraConfig.initialized() else overrides_of(cfg)
+    following = next_command(record, cfg, overrides)
+    console.show_results(record, store.root / "runs" / experiment.id, len(todo), following)
     return record.mean_score()
 
 
@@ -75,6 +81,7 @@ def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -
         if obstacle:
             lines.append(f"Not tried: {trial.model.path}, for {obstacle}; its first job begins with the trial.")
         else:
+            do(trial, store)
             farthest = max(store.get(trial).values())
             lines.append(f"Tried: {trial.model.path} reads prompts alone and in one batch alike, up to {farthest:.1g}.")
     return lines
@@ -99,14 +106,14 @@ def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: boo
         if store.record(stage) is None:
             if not silent:
                 console.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
-            store.ensure(stage)
+            do(stage, store)
 
 
 def _try_model(experiment: Experiment, store: Store) -> None:
     """Try the model before anything is paid for, unless it was tried before or no stage will read it."""
     if trial := experiment.untried(store):
         console.say(trial.title())
-        store.ensure(trial)
+        do(trial, store)
 
 
 def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
@@ -160,12 +167,12 @@ def build_stage(
     Whoever finishes the experiment goes on with the same run of the mirror.
     """
     if not (isinstance(stage, Finetune) and tracker.live):
-        store.ensure(stage)
+        do(stage, store)
         return
     with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
         for line in _losses(stage, store):  # of a worker that was cut off
             tracked.log(line)
-        store.ensure(stage)
+        do(stage, store)
 
 
 @contextlib.contextmanager
@@ -199,7 +206,7 @@ def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tra
                 tracked.log(line)
         if store.record(stage) is None:
             console.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
-            store.ensure(stage)
+            do(stage, store)
         if isinstance(stage, Select):
             file = directory / "selected.jsonl"
             tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_TICKS = 1.0
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
+#: When any loop or stage of this process spoke last, by the monotonic clock; bars speak all the time.
+_last_words = [0.0]
 
 
 @contextmanager
@@ -26,8 +30,49 @@ def silenced() -> Generator[None]:
         _silent.reset(token)
 
 
+@contextmanager
+def watched(what: str) -> Generator[None]:
+    """Say every ten seconds that work inside the block goes on, wherever no loop in it says so."""
+    started = _last_words[0] = time.monotonic()
+
+    def speak() -> None:
+        quiet = time.monotonic() - _last_words[0]
+        if quiet >= _SECONDS_BETWEEN_LINES + 2 * _SECONDS_BETWEEN_TICKS:  # a loop in it speaks before
+            _say(f"{what}: {clock(time.monotonic() - started)}  at work")
+
+    ticker = _Ticker(speak)
+    try:
+        yield
+    finally:
+        ticker.stop()
+
+
+def _say(line: str) -> None:
+    _last_words[0] = time.monotonic()
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Ticker:
+    """Calls a function about every second, from a thread of its own, until it is stopped."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call, self._stopped = call, threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+        self._thread.start()
+
+    def _tick(self) -> None:
+        while not self._stopped.wait(_SECONDS_BETWEEN_TICKS):
+            self._call()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
 class Progress:
     """Tell standard error how far a loop is, how fast it goes and how long it will take.
+
+    It speaks every ten seconds, also while the loop is busy with one unit. The last line comes once, at the end.
 
     Args:
         what: the name of the work, for example "finetune".
@@ -43,26 +88,34 @@ class Progress:
         self._started = self._spoke = time.monotonic()
         self._bar: Any = None
         self._silent = _silent.get()
+        self._closed = False
+        self._lock = threading.Lock()
         if sys.stderr.isatty() and not self._silent:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, unit=unit, desc=what, file=sys.stderr, dynamic_ncols=True)
+        self._ticker = None if self._silent else _Ticker(self._tick)
 
     def update(self, n: int = 1, **fields: object) -> None:
         """Count `n` more units; `fields` are shown beside the count until replaced."""
-        self._done += n
-        self._fields.update(fields)
-        if self._bar is not None:
-            self._bar.set_postfix(self._fields, refresh=False)
-            self._bar.update(n)
-        elif not self._silent and time.monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
-            self._speak()
+        with self._lock:
+            self._done += n
+            self._fields.update(fields)
+            if self._bar is not None:
+                self._bar.set_postfix(self._fields, refresh=False)
+                self._bar.update(n)
+        self._tick(refresh=False)
 
     def close(self) -> None:
-        """End the bar, or write the last line."""
+        """End the bar, or write the last line; a second time does nothing."""
+        if self._ticker is not None:
+            self._ticker.stop()
+        if self._closed or self._silent:
+            return
+        self._closed = True
         if self._bar is not None:
             self._bar.close()
-        elif not self._silent:
+        else:
             self._speak()
 
     def __enter__(self) -> Progress:
@@ -75,16 +128,32 @@ class Progress:
             self.update(self._total - self._done)  # some loops count fewer units than they finish
         self.close()
 
+    def _tick(self, refresh: bool = True) -> None:
+        """Speak where it is time to; what is complete is said by `close`."""
+        with self._lock:
+            if self._silent or self._closed or self._done == self._total:
+                return
+            if self._bar is not None:
+                _last_words[0] = time.monotonic()
+                if refresh:
+                    self._bar.refresh()
+            elif time.monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
+                self._speak()
+
     def _speak(self) -> None:
         self._spoke = time.monotonic()
         seconds = max(self._spoke - self._started, 1e-9)
         rate = (self._done - self._first) / seconds
         total = "" if self._total is None else f"/{self._total:,}"
-        parts = [f"{self._done:,}{total} {self._unit}s", f"{rate:,.1f} {self._unit}s/s"]
+        parts = [f"{self._done:,}{total} {self._unit}s"]
+        if 0 < rate < 1:
+            parts.append(f"{1 / rate:,.1f} s/{self._unit}")
+        elif rate:
+            parts.append(f"{rate:,.1f} {self._unit}s/s")
         parts += [f"{name} {value}" for name, value in self._fields.items()]
         if self._total is not None and rate and self._done < self._total:
             parts.append(f"{clock((self._total - self._done) / rate)} left")
-        print(f"{self._what}: {clock(seconds)}  {', '.join(parts)}", file=sys.stderr, flush=True)
+        _say(f"{self._what}: {clock(seconds)}  {', '.join(parts)}")
 
 
 def clock(seconds: float) -> str:

@@ -21,7 +21,10 @@ def locate(path: str) -> Path:
         ValueError: `pkg://` names a package that is not installed.
     """
     if not path.startswith(_PACKAGE):
-        return Path(path).expanduser().absolute()
+        try:
+            return Path(path).expanduser().absolute()
+        except RuntimeError:  # no user of this machine is meant: the file's own name begins with ~
+            return Path(path).absolute()
     package, _, inside = path.removeprefix(_PACKAGE).partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

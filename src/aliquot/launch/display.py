@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,7 @@ def show_submitted(store: Store, sweep: Sweep, jobs: Mapping[str, str]) -> None:
         ids = [jobs[task.name] for task in tasks]
         table.add_row(stage, f"{len(ids):,}", ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}")
     console.print_table(table)
-    where = f" --store {store.root}"
+    where = f" --store {shlex.quote(str(store.root))}"
     console.say(f"Watch         python -m aliquot status {sweep.id}{where}")
     console.say(f"Look inside   python -m aliquot logs {sweep.id}{where}")
     console.say(f"Cancel        python -m aliquot cancel {sweep.id}{where}")

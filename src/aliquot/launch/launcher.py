@@ -23,6 +23,7 @@ from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
+from aliquot.next_command import after_sweep
 from aliquot.pipeline import ask, fetch, try_models
 from aliquot.results import RunRecord, find_run, save_config
 from aliquot.store import Store, check_all
@@ -78,6 +79,7 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     plan = make_plan((stage for experiment in experiments for stage in experiment.ready), store)
     sweep = Sweep.of(experiments, plan, shlex.join(["python", *sys.argv]))
     display.show_plan(sweep, plan, quote(experiments, store))
+    console.show_models(experiments)
     console.show_libraries((stage for experiment in experiments for stage in experiment.stages), store)
     waiting = [stage for experiment in experiments if experiment.waiting for stage in experiment.stages]
     trials = list({trial.key: trial for e in experiments if (trial := e.untried(store))}.values())
@@ -111,10 +113,13 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
         return launch_here(jobs, num_workers)  # some of what was chosen had been answered before
     for run in sweep.runs:
         finish(store, sweep, run)
-    display.show_results(store, sweep, board, _records(planned))
+    records = _records(planned)
+    display.show_results(store, sweep, board, records)
     ask(planned.experiments, store, sweep.command)
     if board.failed:
         sys.exit(1)
+    if len(records) == len(planned.experiments):
+        console.say(f"Next          {after_sweep(sweep.id, sweep.command, records, jobs[0].cfg)}")
     return [find_run(store.root / "runs" / experiment.id) for experiment in planned.experiments]
 
 

@@ -29,6 +29,7 @@ from aliquot.pipeline import build_stage, execute
 from aliquot.provenance import environment
 from aliquot.results import find_run
 from aliquot.store import Store, read_record
+from aliquot.work import do
 
 #: Said on standard output at the end of a task, to whoever sent its name.
 DONE, FAILED = "done", "failed"
@@ -57,7 +58,7 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
             return
         if isinstance(stage, READERS) and (trial := experiment.untried(store)):
             console.say(trial.title())
-            store.ensure(trial)
+            do(trial, store)
         console.say(stage.title())
         build_stage(stage, experiment, store, cfg, create(cfg, "tracker"), sweep.label())
     for run in sweep.runs:

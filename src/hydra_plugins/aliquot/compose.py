@@ -15,6 +15,8 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from aliquot.config import check_hydra, check_root
+
 
 class Composer:
     """Composes jobs as Hydra does.
@@ -48,6 +50,8 @@ class Composer:
     def _by_hydra(self, overrides: tuple[str, ...]) -> tuple[DictConfig, str]:
         if overrides not in self._composed:
             cfg = self._loader.load_sweep_config(self._config, list(overrides))
+            check_root(cfg)
+            check_hydra(cfg.hydra)
             strategy = str(cfg.hydra.runtime.choices["strategy"])
             OmegaConf.set_readonly(cfg, False)
             with open_dict(cfg):
