@@ -89,8 +89,7 @@ def _check_kind(names: Collection[str], where: str, base: str) -> None:
     if _ADAPTER in names:
         raise ValueError(
             f"{where} is an adapter of {base}, no model: merge it first, with peft's AutoPeftModelForCausalLM."
-            "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer beside it, and give that "
-            "folder"
+            "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
         )
     if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.endswith(".gguf"))):
         raise ValueError(f"{where} holds {gguf[0]}, {how_to_read_gguf(gguf[0])}")
