@@ -50,7 +50,7 @@ def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, compress):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (zipped(a_jsonl=TEXT), r"a zip archive of 1 files \(a\.jsonl\); unpack it"),
+        (zipped(a_jsonl=TEXT), r"a zip archive of 1 file \(a\.jsonl\); unpack it"),
         (zipped(xl__workbook_xml=b"x"), r"a spreadsheet \(\.xlsx or \.ods\); save the sheet as csv"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of git-lfs.*`git lfs pull`"),
         (b"<!DOCTYPE html>\n<html>", "a web page; download the file itself"),

@@ -161,7 +161,7 @@ def test_what_others_asked_in_this_folder_is_neither_unknown_nor_in_the_way(batc
     annotate(batch, {"q2": PROMPTS["q2"]})
     jsonl(batch, *rows({"q1": "Hello."}), {"id": "q2", "response": "1"}, {"id": "q2", "response": "2"})
     assert annotate(batch, {"q1": PROMPTS["q1"]}) == {"q1": "Hello."}
-    assert "1 returned rows or files cannot be used" in annotate(batch, {"q2": PROMPTS["q2"]})
+    assert "1 returned row or file cannot be used" in annotate(batch, {"q2": PROMPTS["q2"]})
 
 
 def decide(batch, **responses):
@@ -189,7 +189,7 @@ def test_the_first_annotator_counts_until_somebody_has_decided_and_no_decision_i
     message = annotate(batch, disagreement="wait", allow_partial=True)
     assert "2 prompts have two different responses" in message and "allow_partial" not in message
     assert decide(batch, q2="It is 391.") == [("q2", "391", "It is 391.", ""), ("7", ANSWERS["7"], "thou", "")]
-    assert "1 prompts have two different responses" in annotate(batch, disagreement="wait")
+    assert "1 prompt has two different responses" in annotate(batch, disagreement="wait")
     assert annotate(batch) == ANSWERS | {"q2": "It is 391."}
     prompts = PROMPTS | {"q4": "What is 2 + 2?"}
     annotate(batch, prompts)

@@ -217,7 +217,7 @@ def test_an_error_that_comes_as_an_answer_stops_at_once_where_no_waiting_will_me
 
 def test_an_error_that_comes_as_an_answer_is_quoted(serve, tmp_path):
     serve(lambda *_: {"id": "gen-1", "error": {"message": "Upstream error: overloaded", "code": 502}})
-    with pytest.raises(ValueError, match=r"1 of 1 prompts .*: 1 x 502 Upstream error: overloaded, 2 times"):
+    with pytest.raises(ValueError, match=r"1 of 1 prompt .*: 1 x 502 Upstream error: overloaded, 2 times"):
         annotate(tmp_path, 1, attempts=2)
 
 

@@ -46,6 +46,7 @@ from aliquot.pool import PoolSpec
 from aliquot.sources import locate
 from aliquot.store import Pending, write_atomic
 from aliquot.types import AnnotatedSet
+from aliquot.wording import counted
 
 RETURNED, PROBLEMS, QUALITY = "returned", "problems.csv", "quality.html"
 
@@ -233,15 +234,14 @@ class People:
         folder = self.place()
         lines: list[str] = []
         if num_missing:
+            wait = "waits for its response" if num_missing == 1 else "wait for their responses"
             empty = f" ({len(returns.empty):,} came back empty)" if returns.empty else ""
-            lines.append(
-                f"{num_missing:,} of {num_asked:,} prompts wait for their responses{empty}: {folder / REQUESTS}"
-            )
+            lines.append(f"{num_missing:,} of {counted(num_asked, 'prompt')} {wait}{empty}: {folder / REQUESTS}")
         if returns.problems:
             first = returns.problems[0]
             lines.append(
-                f"{len(returns.problems):,} returned rows or files cannot be used, the first at {first.place}: "
-                f"{first.what}; all are in {folder / PROBLEMS}"
+                f"{counted(len(returns.problems), 'returned row or file', 'returned rows or files')} cannot be used, "
+                f"the first at {first.place}: {first.what}; all are in {folder / PROBLEMS}"
             )
         undecided = self.disagreement == "wait" and bool(returns.disagreements)
         if undecided:
@@ -253,8 +253,8 @@ class People:
 
     def _what_to_decide(self, returns: Returns) -> str:
         return (
-            f"{len(returns.disagreements):,} prompts have two different responses: fill in the column `response` of "
-            f"{self.place() / ADJUDICATE}"
+            f"{counted(len(returns.disagreements), 'prompt has', 'prompts have')} two different responses: fill in the "
+            f"column `response` of {self.place() / ADJUDICATE}"
         )
 
 

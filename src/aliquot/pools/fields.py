@@ -184,8 +184,11 @@ def _text(record: Record, column: str) -> str:
         near = near_miss(column, record.columns) if value is _ABSENT else None
         remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
         remedy = f"did you mean {near!r}? Set {setting('prompt', near)}" if near else remedy
-        kind = EmptyPromptError if value is None and not lists else ValueError
-        raise kind(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
+        if value is None and not lists:
+            raise EmptyPromptError(
+                f"{record.place}: the prompt in column '{column}' is null; fill it in or drop the line"
+            )
+        raise ValueError(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
     return _whole(value, record, column)
 
 

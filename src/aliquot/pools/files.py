@@ -20,6 +20,7 @@ from typing import Any, cast
 from aliquot.pools.names import refuse_repeated
 from aliquot.pools.opening import COMPRESSIONS, first_bytes, read_lines, refuse_named
 from aliquot.sources import locate
+from aliquot.wording import counted
 
 #: The endings by which files of a format are found in a folder.
 ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
@@ -206,7 +207,8 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
                 row = row[: len(header)]
             if len(row) != len(header):
                 raise ValueError(
-                    f"{file}:{number}: {len(row)} cells where the header has {len(header)}; fill in or quote the row"
+                    f"{file}:{number}: {counted(len(row), 'cell')} where the header has {len(header)}; "
+                    "fill in or quote the row"
                 )
             cells = {name: cell or None for name, cell in zip(header, row, strict=True)}
             yield Record(str(file), number, cells, header, sheet_row, blank=not any(map(str.strip, row)))
