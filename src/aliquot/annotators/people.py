@@ -41,6 +41,7 @@ from aliquot.annotators.bill import Bill
 from aliquot.annotators.quality import Quality
 from aliquot.annotators.returns import Answer, Problem, Returns, sort_out, told_once
 from aliquot.annotators.table import write_table
+from aliquot.conversation import as_text
 from aliquot.lease import Lease
 from aliquot.pool import PoolSpec
 from aliquot.sources import locate
@@ -147,6 +148,7 @@ class People:
 
     def ask(self, asked: Mapping[str, str]) -> None:
         """Add prompts to the batch; those that are in it already stay where they are."""
+        asked = _as_texts(asked)
         folder = self.place()
         (folder / RETURNED).mkdir(parents=True, exist_ok=True)
         with Lease(folder / ".lease", what=f"batch {folder.name}"):
@@ -169,6 +171,7 @@ class People:
         Raises:
             ValueError: one of their ids was asked in this batch with another prompt.
         """
+        asked = _as_texts(asked)
         folder = self.place()
         requests = read_requests(folder)
         names = _names(asked, requests, folder / REQUESTS)
@@ -224,7 +227,7 @@ class People:
         write_table(folder / PROBLEMS, ("place", "id", "problem"), problems)
         if returns.disagreements:
             with Lease(folder / ".lease", what=f"batch {folder.name}"):
-                add_disagreements(folder, _to_decide(returns.disagreements, asked))
+                add_disagreements(folder, _to_decide(returns.disagreements, _as_texts(asked)))
         if len(annotated):
             doubled = list(returns.doubled.values())
             quality = Quality.of(self.name, annotated, _left_out(list(asked), returns), doubled)
@@ -256,6 +259,11 @@ class People:
             f"{counted(len(returns.disagreements), 'prompt has', 'prompts have')} two different responses: fill in the "
             f"column `response` of {self.place() / ADJUDICATE}"
         )
+
+
+def _as_texts(asked: Mapping[str, str]) -> dict[str, str]:
+    """Return prompts as people read them."""
+    return {row_id: as_text(prompt) for row_id, prompt in asked.items()}
 
 
 def digest_of(responses: Iterable[tuple[str, str]]) -> str:

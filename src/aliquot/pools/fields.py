@@ -6,13 +6,18 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
+from aliquot.conversation import Turn, as_prompt, joined
 from aliquot.pools.files import Record
 from aliquot.pools.names import listed, near_miss, setting
 from aliquot.pools.turns import content_of, role_of, turns_of
 
+#: Which of the user's turns is answered.
+FIRST, LAST = "first", "last"
+#: Roles that ask -> whose turn of the prompt that is.
+_ASKING = {"system": "user", "user": "user"}
 _ABSENT = object()
 
 
@@ -27,6 +32,7 @@ class Columns:
         task: the task label, or None.
         response: what only an annotator reads.
         messages: a list of {role, content} that takes the place of `prompt` and `response`, or None.
+        turn: of the user that is answered: his first, or his last, with what was said before it in the prompt.
     """
 
     prompt: str
@@ -35,6 +41,7 @@ class Columns:
     task: str | None
     response: str
     messages: str | None
+    turn: str = field(default=FIRST, metadata={"absent": FIRST})
 
     def named(self, what: str) -> str | None:
         """Return the name of a column that a pool need not have, or None where it is not read."""
@@ -50,6 +57,17 @@ class Columns:
     def for_responses(self) -> list[str]:
         """Return those, and the one of the responses."""
         return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
+
+
+def check_turn(turn: str, messages: str | None, group: str) -> None:
+    """Raise ValueError where a turn is named that is not known, or that nothing has; `group` is that of the config."""
+    if turn not in (FIRST, LAST):
+        raise ValueError(f"{group}.turn={turn} is neither {FIRST} nor {LAST}; give one of them")
+    if turn == LAST and not messages:
+        raise ValueError(
+            f"{group}.turn={LAST} asks for conversations, and {group}.messages={messages}; name their column with "
+            f"{group}.messages, or leave {group}.turn at {FIRST}"
+        )
 
 
 class EmptyPromptError(ValueError):
@@ -108,6 +126,14 @@ def response_text(record: Record, columns: Columns) -> str | None:
     return response if response and response.strip() else None
 
 
+def no_answer(columns: Columns) -> str:
+    """Say that a record has no response."""
+    if not columns.messages:
+        return f"no text in column '{columns.response}'"
+    behind = " behind the user's last" if columns.turn == LAST else ""
+    return f"no turn of role 'assistant' with text{behind} in column '{columns.messages}'"
+
+
 def _prompt(record: Record, columns: Columns) -> str:
     if columns.messages:
         return _asked(record, columns)
@@ -119,42 +145,68 @@ def _prompt(record: Record, columns: Columns) -> str:
 
 
 def _asked(record: Record, columns: Columns) -> str:
-    """Return the first user turn and those that follow it at once, below the system's turns before them."""
-    system: list[str] = []
-    asked: list[str] = []
+    """Return the turns of the user that are to be answered, below what comes before them."""
+    column = cast(str, columns.messages)
+    turns: list[Turn] = []
+    is_asked = False  # by the user, since the assistant spoke last
     roles: list[str] = []
-    for number, message in enumerate(_messages(record, cast(str, columns.messages)), start=1):
-        role = role_of(message)
-        if asked and role != "user":
-            break
-        roles.append(role or "none")
-        if role is None or (role in ("system", "user") and content_of(message) is None):
+    for number, message in enumerate(_question(record, columns), start=1):
+        role, text = role_of(message), content_of(message)
+        if role is None or (role in _ASKING and text is None):
             raise _no_turn(record, columns, number, message)
-        if role in ("system", "user"):
-            text = _whole(content_of(message) or "", record, cast(str, columns.messages))
-            (asked if role == "user" else system).append(text)
-    if not asked:
+        if text and text.strip() and _is_read(role, text, "user" in roles):
+            is_asked = role == "user" or (is_asked and role != "assistant")
+            turns.append((_ASKING.get(role, role), _whole(text, record, column)))
+        roles.append(role)
+    if "user" not in roles:
         found = f"the roles are {', '.join(roles) or 'none'}"
         raise ValueError(f"{record.place}: no turn of role 'user' ({found}); add one or drop the line")
-    asked = [text for text in asked if text.strip()]
-    return "\n\n".join([*(text for text in system if text.strip()), *asked]) if asked else ""
+    try:
+        return as_prompt(joined(turns)) if is_asked else ""
+    except ValueError as error:
+        raise ValueError(f"{record.place}: {error}") from error
 
 
 def passed_over(record: Record, columns: Columns) -> list[str]:
-    """Return the roles of the turns before the first user turn that are no part of the prompt."""
+    """Return the roles of the turns before the user's that are no part of the prompt."""
     if not columns.messages:
         return []
-    roles = map(role_of, _messages(record, columns.messages))
-    before = itertools.takewhile(lambda role: role != "user", roles)
-    return [role for role in before if role and role != "system"]
+    roles: list[str] = []
+    passed: list[str] = []
+    for message in _question(record, columns):
+        role = role_of(message) or ""
+        passed += [] if _is_read(role, content_of(message), "user" in roles) else [role]
+        roles.append(role)
+    return passed
+
+
+def _question(record: Record, columns: Columns) -> list[object]:
+    """Return the turns up to the end of the user's: his first, or his last; all where he has none."""
+    return _parted(record, columns)[0]
+
+
+def _parted(record: Record, columns: Columns) -> tuple[list[object], list[object]]:
+    """Return the turns up to the end of the user's that are asked, and those behind; all and none without any."""
+    messages = _messages(record, cast(str, columns.messages))
+    users = [i for i, message in enumerate(messages) if role_of(message) == "user"]
+    end = len(messages)
+    if users and columns.turn == LAST:
+        end = users[-1] + 1
+    elif users:
+        end = next(i for i in itertools.count(users[0]) if i not in users)
+    return messages[:end], messages[end:]
+
+
+def _is_read(role: str, text: str | None, is_asked: bool) -> bool:
+    """Tell whether a turn is part of a prompt: what the assistant says is, behind the user's first turn."""
+    return role in _ASKING or (role == "assistant" and is_asked and bool(text and text.strip()))
 
 
 def _answer(record: Record, columns: Columns) -> str | None:
-    """Return the text of the assistant's first turn behind the first user turn; a call of a tool has none."""
-    column = cast(str, columns.messages)
-    behind = itertools.dropwhile(lambda message: role_of(message) != "user", _messages(record, column))
+    """Return the text of the assistant's first turn behind the user's; a call of a tool has none."""
+    behind = _parted(record, columns)[1]
     response = next((content_of(message) for message in behind if role_of(message) == "assistant"), None)
-    return _whole(response, record, column) if response is not None else None
+    return _whole(response, record, cast(str, columns.messages)) if response is not None else None
 
 
 def _messages(record: Record, column: str) -> list[object]:
