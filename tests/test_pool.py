@@ -1,6 +1,7 @@
 """Pools from files: what is read, what identifies a row, and what each kind of bad file or row is told."""
 
 import gzip
+import hashlib
 import json
 
 import pyarrow as pa
@@ -286,3 +287,12 @@ def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
 def test_no_prompts_at_all_are_refused(field):
     with pytest.raises(ValueError, match=f"pool.{field}=0 leaves no prompts"):
         JsonlPool("x", **{field: 0})
+
+
+def test_responses_are_found_by_the_hash_ids_that_pools_had_before_they_began_with_a_letter(tmp_path):
+    spec = write(tmp_path / "a.jsonl", [{"prompt": "x", "response": "y"}, {"prompt": "z", "response": "w"}])
+    new = list(spec.load().ids)
+    old = [hashlib.sha256(prompt.encode()).hexdigest()[:16] for prompt in ("x", "z")]
+    assert new == [f"h{row_id}" for row_id in old]
+    assert spec.read_responses(old) == dict(zip(old, ["y", "w"], strict=True))
+    assert spec.read_responses(new) == dict(zip(new, ["y", "w"], strict=True))

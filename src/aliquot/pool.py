@@ -140,12 +140,13 @@ class PoolSpec:
             if not missing:
                 break
             row = usable_row(record, columns)
-            if row is not None and (row_id := row.id) in missing:
+            wanted = missing.intersection(row.names) if row else None
+            if wanted:
                 response = response_text(record, columns)
                 if response is None:
                     raise self._no_response(record)
-                responses[row_id] = response
-                missing.remove(row_id)
+                responses |= dict.fromkeys(wanted, response)
+                missing -= wanted
         assert not missing, f"{len(missing)} ids left the pool {self.place()}"
         return responses
 

@@ -14,6 +14,7 @@ from aliquot.annotators import asking
 from aliquot.annotators.bill import Bill, Price
 from aliquot.annotators.endpoint import EndpointTeacher
 from aliquot.pool import PoolSpec
+from aliquot.store import key_fields
 from fake_endpoint import KEY, MODEL, FakeEndpoint, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")
@@ -564,3 +565,8 @@ def test_without_the_client_one_command_is_named(monkeypatch):
     monkeypatch.setattr("aliquot.annotators.endpoint.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs the package openai, .* pip install 'aliquot\[teacher\]'"):
         EndpointTeacher(model=MODEL).check(SOURCE)
+
+
+def test_results_of_before_reasoning_was_taken_off_stay_those_of_a_teacher_that_keeps_it():
+    strip, keep = (key_fields(EndpointTeacher(model=MODEL, keep_reasoning=kept)) for kept in (False, True))
+    assert strip == keep | {"keep_reasoning": False} and "keep_reasoning" not in keep

@@ -60,7 +60,7 @@ class Teacher:
     seed: int | None = None
     keep_cut: bool = False
     allow_partial: bool = False
-    keep_reasoning: bool = field(default=False, metadata={"absent": False})
+    keep_reasoning: bool = field(default=False, metadata={"absent": True})  # so it was
     price_per_million: Price = field(default=Price(), metadata={"key": False})
 
     def __post_init__(self) -> None:

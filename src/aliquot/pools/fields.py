@@ -92,6 +92,16 @@ class Row:
     task: str | None
     digest: bytes
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The id, and the one that a hash had before it began with a letter: prepared pools may hold it."""
+        return (self.id, self.id[1:]) if self.id == _hashed(self.digest) else (self.id,)
+
+
+def _hashed(digest: bytes) -> str:
+    """Return the id of a row without one; a letter begins it, lest a spreadsheet reads 123e45 as a number."""
+    return f"h{digest[:8].hex()}"
+
 
 def prompt_row(record: Record, columns: Columns) -> Row:
     """Read what a pool needs of a record; no response.
@@ -104,7 +114,7 @@ def prompt_row(record: Record, columns: Columns) -> Row:
     if not prompt.strip():
         raise EmptyPromptError(f"{record.place}: the prompt is empty; fill it in or drop the line")
     digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()[:16]
-    row_id = label(record, columns.id, "id") or digest[:8].hex()
+    row_id = label(record, columns.id, "id") or _hashed(digest)
     return Row(record, row_id, prompt, label(record, columns.task, "task"), digest)
 
 
