@@ -16,8 +16,9 @@ from typing import ClassVar
 
 from aliquot.pools.clean import Cleaning
 from aliquot.pools.fields import FIRST, Columns, Row, check_turn, no_answer, response_text, usable_row
-from aliquot.pools.files import READERS, Record, find_files
+from aliquot.pools.files import READERS, find_files
 from aliquot.pools.reading import Reading
+from aliquot.pools.record import Record
 from aliquot.sources import content_hash, locate
 from aliquot.types import Pool
 

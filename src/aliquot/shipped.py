@@ -28,7 +28,8 @@ from aliquot.source_code import code_hashes
 TABLE = Path(__file__).with_name("shipped.json")
 #: What all strategies, annotators and benchmarks share, and the versions of the stages speak for. All else counts.
 _SHARED = (
-    *("adapter", "finetune", "finetune_data", "hub", "lease", "model", "pool", "pools", "pools.fields", "pools.files"),
+    *("adapter", "finetune", "finetune_data", "hub", "lease", "model", "pool"),
+    *("pools", "pools.fields", "pools.files", "pools.jsonl", "pools.record"),
     *("processes", "progress", "scoring", "scoring_module", "sources", "stages", "store", "trainer", "types"),
     "undisturbed",
 )

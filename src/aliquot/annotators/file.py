@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from aliquot.annotators.people import People
 from aliquot.annotators.returns import Answer, Problem
-from aliquot.pools.files import READERS, Record, format_of
+from aliquot.pools.files import READERS, format_of
+from aliquot.pools.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)

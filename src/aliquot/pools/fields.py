@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from aliquot.conversation import Turn, as_prompt, joined
-from aliquot.pools.files import Record
 from aliquot.pools.names import listed, near_miss, setting
+from aliquot.pools.record import Record
 from aliquot.pools.turns import content_of, role_of, turns_of
 
 #: Which of the user's turns is answered.

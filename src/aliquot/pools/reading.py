@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aliquot.pools.fields import Columns, EmptyPromptError, Row, has_column, label, passed_over, prompt_row
-from aliquot.pools.files import Record
 from aliquot.pools.names import DEFAULTS, listed, near_miss, setting
+from aliquot.pools.record import Record
 from aliquot.wording import counted
 
 
