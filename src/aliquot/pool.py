@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.pools.clean import Cleaning
-from aliquot.pools.fields import FIRST, Columns, Row, check_turn, no_answer, response_text, usable_row
+from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.fields import Row, no_answer, response_text, usable_row
 from aliquot.pools.files import READERS, find_files
 from aliquot.pools.reading import Reading
 from aliquot.pools.record import Record

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from aliquot.control_tokens import note_literal
-from aliquot.pools.fields import FIRST, Columns, check_turn, no_answer, prompt_row, response_text
+from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.fields import no_answer, prompt_row, response_text
 from aliquot.pools.files import READERS, format_of
 from aliquot.progress import Progress
 from aliquot.sources import content_hash, locate

@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aliquot.pools.fields import Columns, EmptyPromptError, Row, has_column, label, passed_over, prompt_row
+from aliquot.pools.columns import Columns, has_column
+from aliquot.pools.conversations import passed_over
+from aliquot.pools.fields import EmptyPromptError, Row, label, prompt_row
 from aliquot.pools.names import DEFAULTS, listed, near_miss, setting
 from aliquot.pools.record import Record
 from aliquot.wording import counted
