@@ -1,6 +1,7 @@
 """Pools from files: what is read, what identifies a row, and what each kind of bad file or row is told."""
 
 import gzip
+import hashlib
 import json
 
 import pyarrow as pa
@@ -161,7 +162,7 @@ MESSAGES = {"messages": "messages"}
         ([ROWS[0], "[" * 100_000 + "\n"], {}, r"a\.jsonl:2: not a JSON object"),
         ([ROWS[0], "\n", {"id": "b"}], {}, r"a\.jsonl:3: no text in column 'prompt': the columns are id; name"),
         ([{"prompt": 7}], {}, r"a\.jsonl:1: no text in column 'prompt': it is 7"),
-        ([{"prompt": None}], {}, r"a\.jsonl:1: no text in column 'prompt': it is null"),
+        ([{"prompt": None}], {}, r"a\.jsonl:1: the prompt in column 'prompt' is null"),
         ([{"messages": []}], {}, r"a\.jsonl:1: no text in column 'prompt'.*set pool\.messages=messages"),
         ([ROWS[0], {"prompt": "  "}], {}, r"a\.jsonl:2: the prompt is empty"),
         ([{"prompt": "x", "context": 3}], {"context": "context"}, r"a\.jsonl:1: no text in column 'context': it is 3"),
@@ -193,11 +194,11 @@ def test_bad_rows_are_named_by_file_and_line_with_the_remedy(tmp_path, rows, opt
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"id,prompt\na\n", r"a\.csv:2: 1 cells where the header has 2"),
+        (b"id,prompt\na\n", r"a\.csv:2: 1 cell where the header has 2"),
         (b"id,prompt\na,b\n1,one,too many\n", r"a\.csv:3: 3 cells where the header has 2"),
         (b'id,prompt\na,"never closed\nb,x\n', r"a\.csv:2: the row that begins here is no csv"),
         (b'id,prompt\na,"in "the" middle"\n', r"a\.csv:2: the row that begins here is no csv"),
-        (b"id,prompt\na,b\x00c\n\nd,\n", r"a\.csv:4: no text in column 'prompt': it is null"),
+        (b"id,prompt\na,b\x00c\n\nd,\n", r"a\.csv:4: the prompt in column 'prompt' is null"),
         (b"id,id\na,b\n", r"a\.csv:1: column 'id' is there twice"),
         (b"id,question\na,b\n", r"a\.csv:2: no text in column 'prompt': the columns are id, question"),
         (b"id,prompt\na,\xe9\n", r"a\.csv:2: the line is no UTF-8 text"),
@@ -222,7 +223,7 @@ def test_bad_parquet_is_named_by_file_and_row(tmp_path):
     with pytest.raises(ValueError, match=r"a\.parquet: no readable parquet"):
         ParquetPool(str(path)).load()
     pq.write_table(pa.table({"prompt": ["x", None]}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet:2: no text in column 'prompt': it is null"):
+    with pytest.raises(ValueError, match=r"a\.parquet:2: the prompt in column 'prompt' is null"):
         ParquetPool(str(path)).load()
     pq.write_table(pa.table({"text": ["x"], "n": [1]}), path)
     with pytest.raises(ValueError, match=r"a\.parquet:1: no text in column 'prompt': the columns are text, n"):
@@ -286,3 +287,12 @@ def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
 def test_no_prompts_at_all_are_refused(field):
     with pytest.raises(ValueError, match=f"pool.{field}=0 leaves no prompts"):
         JsonlPool("x", **{field: 0})
+
+
+def test_responses_are_found_by_the_hash_ids_that_pools_had_before_they_began_with_a_letter(tmp_path):
+    spec = write(tmp_path / "a.jsonl", [{"prompt": "x", "response": "y"}, {"prompt": "z", "response": "w"}])
+    new = list(spec.load().ids)
+    old = [hashlib.sha256(prompt.encode()).hexdigest()[:16] for prompt in ("x", "z")]
+    assert new == [f"h{row_id}" for row_id in old]
+    assert spec.read_responses(old) == dict(zip(old, ["y", "w"], strict=True))
+    assert spec.read_responses(new) == dict(zip(new, ["y", "w"], strict=True))

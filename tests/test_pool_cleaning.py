@@ -58,7 +58,7 @@ def test_labels_of_some_rows_are_no_labels_and_that_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": "x", "task": "t"}\n{"prompt": "y"}\n')
     pool, report, _ = prepared(tmp_path, JsonlPool(str(tmp_path / "a.jsonl")))
     assert pool.tasks is None
-    assert report.line("mine") == "pool 'mine': 1 of 2 prompts have no task, so task labels do not count"
+    assert report.line("mine") == "pool 'mine': 1 of 2 prompts has no task, so task labels do not count"
 
 
 def test_a_sample_is_drawn_by_id_so_order_does_not_matter_and_smaller_ones_nest(tmp_path):

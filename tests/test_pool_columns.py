@@ -52,7 +52,7 @@ def test_the_columns_of_a_dataset_of_the_hub_are_looked_for_too(tmp_path, monkey
     (tmp_path / "data").mkdir()
     write(tmp_path / "data", [{"prompt": "x", "meta": {"topic": "y"}}], "parquet")
     assert list(HubPool(str(tmp_path / "data"), None, task="meta.topic").load().tasks) == ["y"]
-    with pytest.raises(ValueError, match=r"none of 1 rows has a column 'meta\.kind' \(pool\.task\)"):
+    with pytest.raises(ValueError, match=r"none of 1 row has a column 'meta\.kind' \(pool\.task\)"):
         HubPool(str(tmp_path / "data"), None, task="meta.kind").load()
 
 

@@ -50,7 +50,7 @@ def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, compress):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (zipped(a_jsonl=TEXT), r"a zip archive of 1 files \(a\.jsonl\); unpack it"),
+        (zipped(a_jsonl=TEXT), r"a zip archive of 1 file \(a\.jsonl\); unpack it"),
         (zipped(xl__workbook_xml=b"x"), r"a spreadsheet \(\.xlsx or \.ods\); save the sheet as csv"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of git-lfs.*`git lfs pull`"),
         (b"<!DOCTYPE html>\n<html>", "a web page; download the file itself"),
@@ -103,3 +103,23 @@ def test_json_files_in_a_folder_are_pointed_at(tmp_path):
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(ValueError, match=r"holds no file that ends in \.jsonl.*pool=jsonl 'pool\.path=.*/\*\.json'"):
         JsonlPool(str(tmp_path)).load()
+
+
+def test_the_advice_for_a_folder_of_json_files_works(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"id": name, "prompt": name}]))
+    with pytest.raises(ValueError, match=r"pool=jsonl 'pool\.path=.*\*\.json'") as refused:
+        JsonlPool(str(tmp_path)).load()
+    advised = str(refused.value).split("'pool.path=")[1].split("'")[0]
+    assert list(JsonlPool(advised).load().ids) == ["a", "b"]
+
+
+@pytest.mark.parametrize("mark", [";", ","])
+def test_the_advice_for_a_spreadsheet_works(tmp_path, mark):
+    (tmp_path / "a.csv").write_bytes(zipped(xl__workbook_xml=b"<workbook/>"))
+    with pytest.raises(ValueError, match=r"is a spreadsheet .*; save the sheet as csv \(UTF-8\) and use pool=csv"):
+        CsvPool(str(tmp_path / "a.csv")).load()
+    rows = (["id", "prompt"], ["1", "Gr\u00fc\u00dfe\u2026"], ["", ""])
+    text = "".join(f"{mark.join(row)}\r\n" for row in rows)  # as Excel saves it
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
+    assert list(CsvPool(str(tmp_path / "a.csv")).load().prompts) == ["Gr\u00fc\u00dfe\u2026"]

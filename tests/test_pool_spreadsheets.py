@@ -85,7 +85,7 @@ def test_rows_without_a_prompt_are_refused_and_all_listed_or_dropped_if_asked(tm
     kind, path = empty(tmp_path, form)
     lines = (4, 6) if form == "csv" else (2, 4)
     sheet_rows = ("3", "5") if form == "csv" else ("", "")
-    found = rf"a\.{form}:{lines[0]}: .*\(and 1 rows more have no prompt\), or set pool\.clean\.empty=drop; .*problems"
+    found = rf"a\.{form}:{lines[0]}: .*\(and 1 more row has no prompt\), or set pool\.clean\.empty=drop; .*problems"
     with pytest.raises(ValueError, match=found):
         prepare(kind(str(path)), tmp_path)
     with open(tmp_path / "problems.csv", newline="") as file:

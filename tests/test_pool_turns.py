@@ -61,7 +61,7 @@ def test_turns_before_the_users_that_are_not_read_are_counted_by_role(tmp_path):
     prepare(spec, tmp_path)
     hints = json.loads((tmp_path / "report.json").read_text())["hints"]
     assert [hint.split(" before")[0] for hint in hints] == [
-        f"1 conversations have a turn of role '{role}'" for role in ("assistant", "tool")
+        f"1 conversation has a turn of role '{role}'" for role in ("assistant", "tool")
     ]
 
 

@@ -18,6 +18,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 from aliquot.control_tokens import ControlTokens
+from aliquot.conversation import as_text, turns_of, with_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -134,23 +135,23 @@ class Encoding:
         if self.template == CHAT:
             return [self._chat(prompt, response) for prompt, response in pairs]
         opening = self.template.removesuffix("{response}")
-        filled = [(opening.replace("{prompt}", prompt), response) for prompt, response in pairs]
+        filled = [(opening.replace("{prompt}", as_text(prompt)), response) for prompt, response in pairs]
         # Trailing spaces open the response: tokenizers join them with the word that follows.
         return [(text.rstrip(" "), text[len(text.rstrip(" ")) :] + response) for text, response in filled]
 
     def _chat(self, prompt: str, response: str) -> tuple[str, str]:
-        """Write one turn of a conversation as the chat template does, up to the token that ends the response."""
+        """Write a conversation as the chat template does, up to the token that ends the response."""
         before, whole = self.turn(self.tokenizer, prompt, response)
         # Some templates write a turn that is over with other blanks than they open one.
         return before, whole[len(before) :] if whole.startswith(before) else response
 
     @staticmethod
     def turn(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[str, str]:
-        """Return a turn by the chat template: opened for the response, and finished, without blanks behind."""
-        turn = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        """Return a conversation by the chat template, opened for the response, and finished without blanks behind."""
+        turns = [{"role": role, "content": text} for role, text in (*turns_of(prompt), ("assistant", response))]
         fill = tokenizer.apply_chat_template
-        before = cast(str, fill(turn[:1], tokenize=False, add_generation_prompt=True))
-        return before, cast(str, fill(turn, tokenize=False)).rstrip()
+        before = cast(str, fill(turns[:-1], tokenize=False, add_generation_prompt=True))
+        return before, cast(str, fill(turns, tokenize=False)).rstrip()
 
     def _encode(
         self,
@@ -175,7 +176,10 @@ class Encoding:
             spelled = any(map(control.spelled_in, texts))
             if spelled or control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
                 mark = control.mark_for(*texts)
-                (hidden,) = write(*([control.hide(text, mark)] for text in texts))
+                (hidden,) = write(
+                    [with_texts(prompts[i], lambda text, mark=mark: control.hide(text, mark))],
+                    [control.hide(responses[i], mark)],
+                )
                 found[i] = [*leading, *control.read(hidden, mark), *trailing]
                 if found[i] != ids:
                     changed.add(i)

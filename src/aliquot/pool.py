@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.pools.clean import Cleaning
-from aliquot.pools.fields import Columns, Row, response_text, usable_row
-from aliquot.pools.files import READERS, Record, find_files
+from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.fields import Row, no_answer, response_text, usable_row
+from aliquot.pools.files import READERS, find_files
 from aliquot.pools.reading import Reading
+from aliquot.pools.record import Record
 from aliquot.sources import content_hash, locate
 from aliquot.types import Pool
 
@@ -37,6 +39,7 @@ class PoolSpec:
         response: column that only the oracle annotator reads.
         messages: column of a list of {role, content}, in place of prompt and response: the first user turn is the
             prompt (below the system's turn, if one stands before it), the assistant's next turn the response.
+        turn: of the user that is answered: `first`, or `last`; then what was said before it is part of the prompt.
         limit: reads the first so many rows; None all.
         sample: draws so many of the prompts that cleaning leaves; None keeps all.
         sample_seed: of that draw.
@@ -50,6 +53,7 @@ class PoolSpec:
     task: str | None = "task"
     response: str = "response"
     messages: str | None = None
+    turn: str = FIRST
     limit: int | None = None
     sample: int | None = None
     sample_seed: int = 0
@@ -60,6 +64,7 @@ class PoolSpec:
             value = getattr(self, field_name)
             if value is not None and value < 1:
                 raise ValueError(f"pool.{field_name}={value} leaves no prompts; give 1 or more, or null for all")
+        check_turn(self.turn, self.messages, "pool")
         unread = {"prompt": "prompt", "context": None, "response": "response"} if self.messages else {}
         for field_name, default in unread.items():
             if (value := getattr(self, field_name)) not in (default, None):
@@ -71,7 +76,7 @@ class PoolSpec:
     @property
     def columns(self) -> Columns:
         """The columns, by what is in them."""
-        return Columns(self.prompt, self.context, self.id, self.task, self.response, self.messages)
+        return Columns(self.prompt, self.context, self.id, self.task, self.response, self.messages, self.turn)
 
     def content(self) -> str:
         """Return what identifies the rows of the source, wherever they lie."""
@@ -137,23 +142,21 @@ class PoolSpec:
             if not missing:
                 break
             row = usable_row(record, columns)
-            if row is not None and (row_id := row.id) in missing:
+            wanted = missing.intersection(row.names) if row else None
+            if wanted:
                 response = response_text(record, columns)
                 if response is None:
                     raise self._no_response(record)
-                responses[row_id] = response
-                missing.remove(row_id)
+                responses |= dict.fromkeys(wanted, response)
+                missing -= wanted
         assert not missing, f"{len(missing)} ids left the pool {self.place()}"
         return responses
 
     def _no_response(self, record: Record) -> ValueError:
-        found = f"no text in column '{self.response}'"
-        if self.messages:
-            found = f"no turn of role 'assistant' with text in column '{self.messages}'"
         return ValueError(
-            f"{record.place}: {found}, so the oracle cannot annotate; say who does (annotator=file, label_studio, "
-            "argilla or teacher; what was scored and chosen is kept), fill it in, name another column with "
-            "pool.response, or stop after choosing with until=select"
+            f"{record.place}: {no_answer(self.columns)}, so the oracle cannot annotate; say who does (annotator=file, "
+            "label_studio, argilla or teacher; what was scored and chosen is kept), fill it in, name another column "
+            "with pool.response, or stop after choosing with until=select"
         )
 
 

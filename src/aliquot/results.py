@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from aliquot.conversation import as_text
 from aliquot.stages import Annotate, Evaluate
 from aliquot.store import Store, write_atomic
 from aliquot.types import Metric, Pool, Selection
@@ -146,9 +147,18 @@ def save_config(cfg: DictConfig, directory: Path) -> dict[str, Any]:
 def write_selection(pool: Pool, selection: Selection, path: Path) -> list[dict[str, Any]]:
     """Write what to annotate, one JSON object a line in the order picked; return the rows."""
     rows: list[dict[str, Any]] = []
-    for rank, row in enumerate(selection.indices.tolist()):
+    picked: list[int] = selection.indices.tolist()
+    for rank, row in enumerate(picked):
         task = pool.tasks[row] if pool.tasks else None
         gain = float(selection.gains[rank])
-        rows.append({"rank": rank, "id": pool.ids[row], "task": task, "gain": gain, "prompt": pool.prompts[row]})
+        rows.append(
+            {
+                "rank": rank,
+                "id": pool.ids[row],
+                "task": task,
+                "gain": gain,
+                "prompt": as_text(pool.prompts[row]),
+            }
+        )
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows

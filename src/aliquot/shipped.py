@@ -28,14 +28,15 @@ from aliquot.source_code import code_hashes
 TABLE = Path(__file__).with_name("shipped.json")
 #: What all strategies, annotators and benchmarks share, and the versions of the stages speak for. All else counts.
 _SHARED = (
-    *("adapter", "finetune", "finetune_data", "hub", "lease", "model", "pool", "pools", "pools.fields", "pools.files"),
+    *("adapter", "finetune", "finetune_data", "hub", "lease", "model", "pool"),
+    *("pools", "pools.columns", "pools.conversations", "pools.fields", "pools.files", "pools.jsonl", "pools.record"),
     *("processes", "progress", "scoring", "scoring_module", "sources", "stages", "store", "trainer", "types"),
     "undisturbed",
 )
 #: The groups of configs whose classes have their code watched, and those where the version of a stage speaks for it.
 _WATCHED, _NAMED = ("strategy", "annotator", "evaluate"), ("model", "pool", "scorer", "finetune")
 #: A class that no config names, but a key does.
-_FURTHER = ("aliquot.pools.fields.Columns",)
+_FURTHER = ("aliquot.pools.columns.Columns",)
 
 
 def named(kind: type) -> dict[str, object]:

@@ -9,6 +9,7 @@ It is what finetuning minimises, on other rows; whether the model got better at 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from aliquot.control_tokens import note_literal
-from aliquot.pools.fields import Columns, prompt_row, response_text
+from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.fields import no_answer, prompt_row, response_text
 from aliquot.pools.files import READERS, format_of
 from aliquot.progress import Progress
 from aliquot.sources import content_hash, locate
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: The columns' settings, by the name that they have for pools.
+_OF_POOLS = re.compile(r"\bpool\.(?=(?:prompt|messages)\b)")
 #: What the score is called, and its only task.
 LIKELIHOOD = "validation_likelihood"
 
@@ -44,6 +48,8 @@ class ValidationLoss:
         path: a jsonl, csv or parquet file, compressed or not, of rows that are not in the pool.
         prompt: column of the prompt.
         response: column of the response.
+        messages: column of conversations in place of both, or None, as in a pool.
+        turn: of the user that is answered, as in a pool.
         limit: rows, from the first on; None is all.
         tokens_per_batch: padding included. Padding moves losses in the last bits, so it is part of the identity.
     """
@@ -54,10 +60,19 @@ class ValidationLoss:
     path: str
     prompt: str = "prompt"
     response: str = "response"
+    messages: str | None = None
+    turn: str = FIRST
     limit: int | None = None
     tokens_per_batch: int = 4096
 
     def __post_init__(self) -> None:
+        check_turn(self.turn, self.messages, "evaluate")
+        for name in ("prompt", "response"):
+            if self.messages and (value := getattr(self, name)) != name:
+                raise ValueError(
+                    f"evaluate.{name}={value} is not read where evaluate.messages={self.messages} holds the "
+                    f"conversation; set evaluate.messages=null, or leave evaluate.{name} at {name}"
+                )
         for name in ("limit", "tokens_per_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -70,7 +85,9 @@ class ValidationLoss:
 
     def identity(self) -> dict[str, object]:
         """Name the rows by their content."""
-        columns = {"prompt": self.prompt, "response": self.response}
+        columns: dict[str, object] = {"prompt": self.prompt, "response": self.response}
+        if self.messages:
+            columns = {"messages": self.messages, "turn": self.turn}
         read = {"limit": self.limit, "tokens_per_batch": self.tokens_per_batch}
         return {"measure": LIKELIHOOD, "content": content_hash(self._file()), **columns, **read}
 
@@ -99,19 +116,19 @@ class ValidationLoss:
         return AnnotatedSet(ids, prompts, responses)
 
     def _rows(self) -> Iterator[tuple[str, str, str]]:
-        columns = Columns(self.prompt, None, None, None, self.response, None)
+        columns = Columns(self.prompt, None, None, None, self.response, self.messages, self.turn)
         file = self._file()
         records = READERS[format_of(file) or ""](file, columns.for_responses())
         for number, record in enumerate(record for record in records if not record.blank):
             if number == self.limit:
                 return
-            response = response_text(record, columns)
+            try:
+                row, response = prompt_row(record, columns), response_text(record, columns)
+            except ValueError as error:
+                raise ValueError(_OF_POOLS.sub("evaluate.", str(error))) from error
             if response is None:
-                raise ValueError(
-                    f"{record.place}: no text in column '{self.response}'; fill it in, drop the row, or name the "
-                    "column of the responses with evaluate.response"
-                )
-            row = prompt_row(record, columns)
+                remedy = "" if self.messages else ", or name the column of the responses with evaluate.response"
+                raise ValueError(f"{record.place}: {no_answer(columns)}; fill it in or drop the row{remedy}")
             yield row.id, row.prompt, response
 
     def _file(self) -> Path:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import shutil
 import socket
 import threading
@@ -16,6 +17,8 @@ from running_server import fetch_and_annotate, free_port, running
 
 from aliquot.annotators.argilla import Argilla
 from aliquot.annotators.people import RETURNED
+from aliquot.annotators.returns import SUGGESTED
+from aliquot.store import Pending
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")  # by the SDK
 
@@ -133,11 +136,11 @@ def test_an_export_without_the_question_is_told_of_once_and_one_bad_row_is_one(t
         ("rows.csv", "id,response.responses\nq1,['a']", "as jsonl or parquet"),
     ],
 )
-def test_what_is_no_flat_export_is_named_before_anything_is_done(tmp_path, name, text, message):
+def test_what_is_no_flat_export_is_a_problem_that_names_the_file(tmp_path, name, text, message):
     batch = by_hand(tmp_path)
     (tmp_path / "batch" / RETURNED / name).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        batch.check(None)
+    (problem,) = batch.answers(tmp_path / "batch")
+    assert re.search(message, f"{problem.place}: {problem.what}")
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # by the SDK, where nothing good answers
@@ -252,3 +255,29 @@ def test_an_annotators_key_and_an_unknown_workspace_are_refused_in_one_sentence(
     with pytest.raises(ValueError, match="refuses the key in ARGILLA_API_KEY"):
         batch.check(None)
     gc.collect()
+
+
+def test_suggestions_are_no_responses_and_that_is_said(tmp_path):
+    batch, folder = by_hand(tmp_path), tmp_path / "batch"
+    rows = [{"id": i, "prompt": p, "response.suggestion": "x", "response.responses": None} for i, p in PROMPTS.items()]
+    (folder / RETURNED / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(Pending, match=rf"\({len(rows)} with a prediction alone, which counts for none\)"):
+        batch.annotate(None, list(PROMPTS), list(PROMPTS.values()), tmp_path)
+    assert [row.what for row in batch.read(PROMPTS).empty] == [SUGGESTED] * len(rows)
+
+
+@pytest.mark.parametrize("users", [["u", "v"], []])
+def test_values_and_users_of_different_lengths_are_one_bad_row(tmp_path, users):
+    batch, folder = by_hand(tmp_path), tmp_path / "batch"
+
+    def row(row_id, users):
+        given = {"response.responses": ["a"], "response.responses.users": users}
+        return {"id": row_id, "prompt": PROMPTS[row_id], **given, "response.responses.status": ["submitted"]}
+
+    rows = [row("q1", ["u"]), row("q2", users), row("q3", ["u"])]
+    (folder / RETURNED / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    returns = batch.read(PROMPTS)
+    assert returns.responses == {"q1": "a", "q3": "a"}
+    (problem,) = returns.problems
+    assert (problem.place.rpartition("/")[2], problem.id) == ("rows.jsonl:2", "q2")
+    assert "are no lists of one length" in problem.what

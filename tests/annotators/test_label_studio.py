@@ -1,7 +1,9 @@
 """Batches that are answered in Label Studio: what goes there and comes back, on a real server and in its exports."""
 
+import csv
 import http.server
 import json
+import re
 import shutil
 import socket
 import threading
@@ -14,6 +16,8 @@ from running_server import fetch_and_annotate
 
 from aliquot.annotators.label_studio import INTERFACE, LabelStudio
 from aliquot.annotators.people import RETURNED
+from aliquot.annotators.returns import SUGGESTED
+from aliquot.store import Pending
 
 #: What Label Studio 1.23.2 exported of a project in which `work` was done, and a second annotator answered q1 as well.
 EXPORTS = Path(__file__).parent / "label_studio"
@@ -229,11 +233,11 @@ def test_the_tasks_hold_every_prompt_as_it_is_and_the_interface_asks_for_respons
         ("export.conll", "-DOCSTART-", "export the project as JSON, JSON_MIN or CSV"),
     ],
 )
-def test_what_is_no_export_is_named_before_anything_is_done(tmp_path, name, text, message):
+def test_what_is_no_export_is_a_problem_that_names_the_file(tmp_path, name, text, message):
     batch = by_hand(tmp_path)
     (tmp_path / "batch" / RETURNED / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=message):
-        batch.check(None)
+    (problem,) = batch.answers(tmp_path / "batch")
+    assert re.search(message, f"{problem.place}: {problem.what}")
 
 
 def test_without_a_server_or_with_a_stranger_at_its_address_one_sentence_says_so(tmp_path, monkeypatch):
@@ -272,3 +276,29 @@ def test_an_export_of_other_controls_is_told_of_once(tmp_path):
     file.write_text(json.dumps([{"data": {"prompt_id": "q1"}, "annotations": [{"result": result}]}] * 3))
     (problem,) = batch.answers(tmp_path / "batch")
     assert "no row of it is understood, 3 in all" in problem.what and "but 'answer';" in problem.what
+
+
+def test_predictions_are_no_responses_and_that_is_said(tmp_path):
+    batch, folder = by_hand(tmp_path), tmp_path / "batch"
+    tasks = [{"data": {"prompt_id": i, "prompt": p}, "annotations": [], "predictions": [1]} for i, p in PROMPTS.items()]
+    (folder / RETURNED / "rows.json").write_text(json.dumps(tasks))
+    with pytest.raises(Pending, match=rf"\({len(tasks)} with a prediction alone, which counts for none\)"):
+        batch.annotate(None, list(PROMPTS), list(PROMPTS.values()), tmp_path)
+    with open(folder / "problems.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["problem"]) for row in rows] == [(row_id, SUGGESTED) for row_id in PROMPTS]
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_and_others_are_read_all_the_same(tmp_path):
+    batch, folder = by_hand(tmp_path), tmp_path / "batch"
+    (folder / RETURNED / "a.json").write_text("{")
+    (folder / RETURNED / "b.pdf").write_text("x")
+    (folder / RETURNED / "c.csv").write_text("prompt_id,response\n,\nq1,Hello\n")
+    batch.check(None)
+    with pytest.raises(Pending, match=r"2 returned rows or files cannot be used, the first at .*a\.json:1: no JSON"):
+        batch.annotate(None, list(PROMPTS), list(PROMPTS.values()), tmp_path)
+    with open(folder / "problems.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["place"].rpartition("/")[2] for row in rows] == ["a.json:1", "b.pdf"]
+    assert "no export of Label Studio" in rows[1]["problem"]
+    assert batch.read(PROMPTS).responses == {"q1": "Hello"}

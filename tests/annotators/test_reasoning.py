@@ -20,6 +20,12 @@ from aliquot.annotators.reasoning import with_reasoning, without_reasoning
         ("<think>a <think>b</think> c</think>Lima", "Lima"),
         ("[THINK]Hm.[/THINK]Lima", "Lima"),
         ("<thinking>Hm.</thinking>Lima", "Lima"),
+        ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Lima<|return|>", "Lima"),
+        ("<|start|>assistant<|channel|>final<|message|>Lima", "Lima"),
+        ('<|channel|>analysis<|message|>Hm<|end|><|channel|>final <|constrain|>json<|message|>{"a": 1}', '{"a": 1}'),
+        ("<|channel|>analysis<|message|>Hm. Li", ""),
+        ("<|channel|>commentary to=functions.f<|message|>{}<|call|>", ""),
+        ("analysisHm. Short.assistantfinalLima", "Lima"),
     ],
 )
 def test_what_is_reasoning_goes_and_what_is_not_stays(text, response):
@@ -27,7 +33,16 @@ def test_what_is_reasoning_goes_and_what_is_not_stays(text, response):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " Lima\n", "Write `<think>` and '</think>'.", "The tag <think> is opened.", "I think </b>"]
+    "text",
+    [
+        "",
+        " Lima\n",
+        "Write `<think>` and '</think>'.",
+        "The tag <think> is opened.",
+        "I think </b>",
+        "analysis of finals",
+        "What does <|channel|>final<|message|> mean?",
+    ],
 )
 def test_a_response_without_reasoning_stays_as_it_is(text):
     assert without_reasoning(text) == text

@@ -11,6 +11,7 @@ import pytest
 from aliquot.annotators.batch import ADJUDICATE, SECOND
 from aliquot.annotators.file import FileAnnotator
 from aliquot.annotators.people import PROBLEMS, RETURNED
+from aliquot.pool import JsonlPool
 from aliquot.store import Pending
 
 PROMPTS = {"q1": "Say hello.\nTwice.", "q2": "What is 17 * 23?", "7": "Wie heißt „du“ auf Englisch?\u2028Sag es."}
@@ -161,7 +162,7 @@ def test_what_others_asked_in_this_folder_is_neither_unknown_nor_in_the_way(batc
     annotate(batch, {"q2": PROMPTS["q2"]})
     jsonl(batch, *rows({"q1": "Hello."}), {"id": "q2", "response": "1"}, {"id": "q2", "response": "2"})
     assert annotate(batch, {"q1": PROMPTS["q1"]}) == {"q1": "Hello."}
-    assert "1 returned rows or files cannot be used" in annotate(batch, {"q2": PROMPTS["q2"]})
+    assert "1 returned row or file cannot be used" in annotate(batch, {"q2": PROMPTS["q2"]})
 
 
 def decide(batch, **responses):
@@ -189,7 +190,7 @@ def test_the_first_annotator_counts_until_somebody_has_decided_and_no_decision_i
     message = annotate(batch, disagreement="wait", allow_partial=True)
     assert "2 prompts have two different responses" in message and "allow_partial" not in message
     assert decide(batch, q2="It is 391.") == [("q2", "391", "It is 391.", ""), ("7", ANSWERS["7"], "thou", "")]
-    assert "1 prompts have two different responses" in annotate(batch, disagreement="wait")
+    assert "1 prompt has two different responses" in annotate(batch, disagreement="wait")
     assert annotate(batch) == ANSWERS | {"q2": "It is 391."}
     prompts = PROMPTS | {"q4": "What is 2 + 2?"}
     annotate(batch, prompts)
@@ -311,3 +312,29 @@ def test_columns_in_any_case_are_found_and_mangled_ids_by_the_prompt_beside_them
     assert [what for _, _, what in problems(batch)] == [
         "nobody asked for this id", "several columns may be 'id'; the columns are ID, Id, response"
     ]  # fmt: skip
+
+
+def test_blank_rows_and_files_that_programs_leave_behind_are_no_answers(batch):
+    write(batch, "a.csv", "id,response\n" + "".join(f'{i},"{text}"\n' for i, text in ANSWERS.items()) + ",\n , \n")
+    for name in ("Thumbs.db", "~$a.csv", "._a.csv", "desktop.ini"):
+        write(batch, name, "\0")
+    assert annotate(batch) == ANSWERS
+    assert problems(batch) == []
+
+
+def test_an_id_that_became_that_of_another_prompt_is_refused_and_both_are_named(batch):
+    jsonl(batch, {"id": "q1", "prompt": PROMPTS["7"], "response": "x"})
+    assert "1 returned row or file cannot be used" in annotate(batch)
+    ((place, row_id, what),) = problems(batch)
+    assert (place, row_id) == ("a.jsonl:1", "q1") and "the prompt beside this id has id '7'; write that" in what
+
+
+def test_answers_under_the_hash_ids_of_before_belong_to_the_same_prompts(batch, tmp_path):
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in PROMPTS.values()))
+    pool = JsonlPool(str(tmp_path / "pool.jsonl")).load()
+    assert all(row_id[0] == "h" and len(row_id) == 17 for row_id in pool.ids)
+    old = {row_id[1:]: prompt for row_id, prompt in zip(pool.ids, pool.prompts, strict=True)}
+    FileAnnotator(folder=str(batch)).ask(old)
+    jsonl(batch, *({"id": row_id, "response": "x"} for row_id in old))
+    assert annotate(batch, dict(zip(pool.ids, pool.prompts, strict=True))) == dict.fromkeys(pool.ids, "x")
+    assert annotate(batch, old) == dict.fromkeys(old, "x")

@@ -14,6 +14,7 @@ from aliquot.annotators import asking
 from aliquot.annotators.bill import Bill, Price
 from aliquot.annotators.endpoint import EndpointTeacher
 from aliquot.pool import PoolSpec
+from aliquot.store import key_fields
 from fake_endpoint import KEY, MODEL, FakeEndpoint, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")
@@ -217,7 +218,7 @@ def test_an_error_that_comes_as_an_answer_stops_at_once_where_no_waiting_will_me
 
 def test_an_error_that_comes_as_an_answer_is_quoted(serve, tmp_path):
     serve(lambda *_: {"id": "gen-1", "error": {"message": "Upstream error: overloaded", "code": 502}})
-    with pytest.raises(ValueError, match=r"1 of 1 prompts .*: 1 x 502 Upstream error: overloaded, 2 times"):
+    with pytest.raises(ValueError, match=r"1 of 1 prompt .*: 1 x 502 Upstream error: overloaded, 2 times"):
         annotate(tmp_path, 1, attempts=2)
 
 
@@ -564,3 +565,8 @@ def test_without_the_client_one_command_is_named(monkeypatch):
     monkeypatch.setattr("aliquot.annotators.endpoint.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs the package openai, .* pip install 'aliquot\[teacher\]'"):
         EndpointTeacher(model=MODEL).check(SOURCE)
+
+
+def test_results_of_before_reasoning_was_taken_off_stay_those_of_a_teacher_that_keeps_it():
+    strip, keep = (key_fields(EndpointTeacher(model=MODEL, keep_reasoning=kept)) for kept in (False, True))
+    assert strip == keep | {"keep_reasoning": False} and "keep_reasoning" not in keep

@@ -119,6 +119,8 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
             raise ValueError(f"{name}.responses, its .users and its .status are no lists of one length")
         for value, user, status in zip(*cast(list[list[Any]], parts), strict=True):
             given.setdefault(user, {"status": status})[name] = value
+    if not given and row.get("response.suggestion"):
+        yield Answer(place, str(row.get("id") or ""), None, cast("str | None", row.get("prompt")), suggested=True)
     for user, values in given.items():
         if values["status"] not in ("submitted", "discarded"):
             continue

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from aliquot.annotators.returns import Answer, Problem
 from aliquot.annotators.table import write_table
-from aliquot.pools.files import Record, read_csv, read_jsonl
+from aliquot.pools.files import read_csv
+from aliquot.pools.jsonl import read_jsonl
+from aliquot.pools.record import Record
 from aliquot.store import write_atomic
 
 REQUESTS, REQUESTS_SECOND, ADJUDICATE = "to_annotate.jsonl", "to_annotate_second.jsonl", "adjudicate.csv"

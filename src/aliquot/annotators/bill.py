@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aliquot.store import write_atomic
+from aliquot.wording import counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Bill:
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __str__(self) -> str:
-        parts = [f"{self.by}: {self.num_responses:,} responses to {self.num_asked:,} prompts"]
+        parts = [f"{self.by}: {counted(self.num_responses, 'response')} to {counted(self.num_asked, 'prompt')}"]
         if self.input_tokens or self.output_tokens:
             parts.append(f"{self.input_tokens:,} tokens in, {self.output_tokens:,} out")
         parts.append(f"cost {self.cost:,.4f}")

@@ -19,6 +19,7 @@ from aliquot.annotators.asking import Again, Asking, Purse
 from aliquot.annotators.ledger import Ledger, Question, Reply, now
 from aliquot.annotators.protocol import KEY, model_names, read_answer, read_error, reason_of, without_key
 from aliquot.annotators.teacher import Teacher
+from aliquot.conversation import turns_of
 from aliquot.pool import PoolSpec
 from aliquot.processes import terminable
 from aliquot.progress import Progress
@@ -163,7 +164,7 @@ class EndpointTeacher(Teacher):
 
     def _messages(self, question: Question) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": question.prompt}]
+        return [*system, *({"role": role, "content": text} for role, text in turns_of(question.prompt))]
 
     async def _request(self, client: AsyncOpenAI, question: Question) -> Reply:
         """Send one request.

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from aliquot.annotators.people import People
 from aliquot.annotators.returns import Answer, Problem
-from aliquot.pools.files import READERS, Record, format_of
+from aliquot.pools.files import READERS, format_of
+from aliquot.pools.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +28,12 @@ class FileAnnotator(People):
     annotator: str = "annotator"
 
     def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
-        try:
-            yield from self._rows(file, by)
-        except ValueError as error:  # other files may be read all the same
-            yield Problem.of(file, error)
-
-    def _rows(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
         kind = format_of(file)
         if kind is None:
             raise ValueError(
                 f"{file}: the name tells no format; return .jsonl, .csv or .parquet files, compressed or not"
             )
-        for record in READERS[kind](file):
-            yield self._answer(record, by)
+        yield from (self._answer(record, by) for record in READERS[kind](file) if not record.blank)
 
     def _answer(self, record: Record, by: str | None) -> Answer | Problem:
         """Read a row; `by` wrote it where it does not say who."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 from xml.sax.saxutils import quoteattr
@@ -49,7 +49,7 @@ class LabelStudio(Tool):
                 place = f"{file}, task {row.get('id', number)}"
                 yield from _read(_from_task if "data" in row else _from_columns, row, place)
         elif format_of(file) == "csv":
-            for record in READERS["csv"](file):
+            for record in (record for record in READERS["csv"](file) if not record.blank):
                 yield from _read(_from_columns, record.fields, record.place)
         else:
             raise ValueError(
@@ -93,7 +93,10 @@ def _read(
 
 def _from_task(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
     """Yield the annotations of a task in the export JSON."""
-    for annotation in row.get("annotations") or ():
+    annotations = row.get("annotations") or ()
+    if row.get("predictions") and not annotations:
+        yield replace(_answer(row["data"], {}, None, place), suggested=True)
+    for annotation in annotations:
         given: dict[str, str | None] = {}
         for result in annotation.get("result") or ():
             value = result.get("value", {})

@@ -79,8 +79,9 @@ class LocalTeacher(Teacher):
                 try:
                     ledger.add(*generate(batch))
                 except OutOfMemoryError as error:
+                    do = "prompt does" if len(batch) == 1 else "prompts do"
                     raise ValueError(
-                        f"annotator.batch_size={len(batch)} prompts do not fit into memory "
+                        f"annotator.batch_size={len(batch)} {do} not fit into memory "
                         f"({str(error).splitlines()[0]}); lower it: what was answered is kept"
                     ) from error
                 progress.update(len(batch))

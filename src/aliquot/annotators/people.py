@@ -39,13 +39,16 @@ from aliquot.annotators.batch import (
 )
 from aliquot.annotators.bill import Bill
 from aliquot.annotators.quality import Quality
-from aliquot.annotators.returns import Answer, Problem, Returns, sort_out, told_once
+from aliquot.annotators.returns import SUGGESTED, Answer, Problem, Returns, sort_out, told_once
 from aliquot.annotators.table import write_table
+from aliquot.conversation import as_text
 from aliquot.lease import Lease
 from aliquot.pool import PoolSpec
+from aliquot.pools.files import is_litter
 from aliquot.sources import locate
 from aliquot.store import Pending, write_atomic
 from aliquot.types import AnnotatedSet
+from aliquot.wording import counted
 
 RETURNED, PROBLEMS, QUALITY = "returned", "problems.csv", "quality.html"
 
@@ -95,7 +98,7 @@ class People:
         return self.price * (1 + self.double) * num_prompts
 
     def check(self, source: PoolSpec) -> None:
-        """Raise ValueError where the folder is a file, or returned files cannot be read."""
+        """Raise ValueError where the folder is a file, or what aliquot wrote there is damaged."""
         self.answers(self.place())
 
     def place(self) -> Path:
@@ -146,6 +149,7 @@ class People:
 
     def ask(self, asked: Mapping[str, str]) -> None:
         """Add prompts to the batch; those that are in it already stay where they are."""
+        asked = _as_texts(asked)
         folder = self.place()
         (folder / RETURNED).mkdir(parents=True, exist_ok=True)
         with Lease(folder / ".lease", what=f"batch {folder.name}"):
@@ -168,6 +172,7 @@ class People:
         Raises:
             ValueError: one of their ids was asked in this batch with another prompt.
         """
+        asked = _as_texts(asked)
         folder = self.place()
         requests = read_requests(folder)
         names = _names(asked, requests, folder / REQUESTS)
@@ -223,7 +228,7 @@ class People:
         write_table(folder / PROBLEMS, ("place", "id", "problem"), problems)
         if returns.disagreements:
             with Lease(folder / ".lease", what=f"batch {folder.name}"):
-                add_disagreements(folder, _to_decide(returns.disagreements, asked))
+                add_disagreements(folder, _to_decide(returns.disagreements, _as_texts(asked)))
         if len(annotated):
             doubled = list(returns.doubled.values())
             quality = Quality.of(self.name, annotated, _left_out(list(asked), returns), doubled)
@@ -233,15 +238,14 @@ class People:
         folder = self.place()
         lines: list[str] = []
         if num_missing:
-            empty = f" ({len(returns.empty):,} came back empty)" if returns.empty else ""
-            lines.append(
-                f"{num_missing:,} of {num_asked:,} prompts wait for their responses{empty}: {folder / REQUESTS}"
-            )
+            wait = "waits for its response" if num_missing == 1 else "wait for their responses"
+            empty = _came_empty(returns.empty)
+            lines.append(f"{num_missing:,} of {counted(num_asked, 'prompt')} {wait}{empty}: {folder / REQUESTS}")
         if returns.problems:
             first = returns.problems[0]
             lines.append(
-                f"{len(returns.problems):,} returned rows or files cannot be used, the first at {first.place}: "
-                f"{first.what}; all are in {folder / PROBLEMS}"
+                f"{counted(len(returns.problems), 'returned row or file', 'returned rows or files')} cannot be used, "
+                f"the first at {first.place}: {first.what}; all are in {folder / PROBLEMS}"
             )
         undecided = self.disagreement == "wait" and bool(returns.disagreements)
         if undecided:
@@ -253,9 +257,14 @@ class People:
 
     def _what_to_decide(self, returns: Returns) -> str:
         return (
-            f"{len(returns.disagreements):,} prompts have two different responses: fill in the column `response` of "
-            f"{self.place() / ADJUDICATE}"
+            f"{counted(len(returns.disagreements), 'prompt has', 'prompts have')} two different responses: fill in the "
+            f"column `response` of {self.place() / ADJUDICATE}"
         )
+
+
+def _as_texts(asked: Mapping[str, str]) -> dict[str, str]:
+    """Return prompts as people read them."""
+    return {row_id: as_text(prompt) for row_id, prompt in asked.items()}
 
 
 def digest_of(responses: Iterable[tuple[str, str]]) -> str:
@@ -264,9 +273,9 @@ def digest_of(responses: Iterable[tuple[str, str]]) -> str:
 
 
 def returned_files(folder: Path) -> list[Path]:
-    """Return what the annotators gave back, by name, the second annotator's last; hidden files are no part of it."""
+    """Return what the annotators gave back, by name, the second annotator's last; without hidden files and litter."""
     place = folder / RETURNED
-    files = (file for file in place.rglob("*") if file.is_file())
+    files = (file for file in place.rglob("*") if file.is_file() and not is_litter(file))
     seen = (file for file in files if not any(part.startswith(".") for part in file.relative_to(place).parts))
     return sorted(seen, key=lambda file: (is_second(file, folder), file))
 
@@ -279,7 +288,13 @@ def is_second(file: Path, folder: Path) -> bool:
 @functools.lru_cache(maxsize=256)
 def _rows(annotator: People, file: Path, by: str | None, size: int, modified_ns: int) -> tuple[Answer | Problem, ...]:
     """Read one file; asked again for the same size and time, answer from memory: a sweep asks once per experiment."""
-    return tuple(told_once(file, tuple(annotator.read_file(file, by))))
+    rows: list[Answer | Problem] = []
+    try:
+        for row in annotator.read_file(file, by):
+            rows.append(row)  # those before an error count
+    except ValueError as error:  # other files may be read all the same
+        rows.append(Problem.of(file, error))
+    return tuple(told_once(file, rows))
 
 
 def _names(asked: Mapping[str, str], requests: Mapping[str, str], file: Path) -> dict[str, str]:
@@ -318,6 +333,16 @@ def _left_out(ids: Sequence[str], returns: Returns) -> dict[str, int]:
     """Count why prompts have no response."""
     without = (row_id for row_id in ids if row_id not in returns.responses)
     return dict(Counter(returns.skipped.get(row_id, "unanswered") for row_id in without))
+
+
+def _came_empty(empty: Sequence[Problem]) -> str:
+    num_suggested = sum(row.what == SUGGESTED for row in empty)
+    counts = {
+        "came back empty": len(empty) - num_suggested,
+        "with a prediction alone, which counts for none": num_suggested,
+    }
+    told = ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
+    return f" ({told})" if told else ""
 
 
 def _missing(ids: Sequence[str], returns: Returns) -> list[str]:

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from aliquot.annotators.asking import Again, Refused, Unreadable
+from aliquot.annotators.events import body_of
 from aliquot.annotators.ledger import CONTENT_FILTER, REFUSAL, UNREADABLE
 from aliquot.annotators.reasoning import with_reasoning
 
@@ -62,7 +63,7 @@ def read_answer(text: str) -> Answer:
     """
     body: Any = None
     try:
-        body = json.loads(text)
+        body = body_of(text)
         if (failed := _error_in(body)) is not None:
             return _judge(*failed)
         return read_body(body)

@@ -15,6 +15,7 @@ import numpy as np
 
 from aliquot.annotators.returns import Answer
 from aliquot.types import AnnotatedSet
+from aliquot.wording import counted
 
 _SHOWN = 20  # repeated responses on the page
 _START = 200  # characters of each
@@ -96,7 +97,9 @@ class Quality:
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string(_PAGE).render(q=self, shown=self.repeated[:_SHOWN], start=_START, parts=_PARTS)
+        return environment.from_string(_PAGE).render(
+            q=self, shown=self.repeated[:_SHOWN], start=_START, parts=_PARTS, counted=counted
+        )
 
 
 def token_f1(one: str, other: str) -> float:
@@ -134,7 +137,7 @@ table { border-collapse: collapse; } th, td { padding: .2rem .8rem; text-align: 
 th:first-child, td:first-child, td.text { text-align: left; }
 td.text { white-space: pre-wrap; overflow-wrap: anywhere; }
 </style></head><body>
-<h1>{{ "{:,}".format(q.num_responses) }} responses from {{ q.by }}</h1>
+<h1>{{ counted(q.num_responses, "response") }} from {{ q.by }}</h1>
 {% if q.num_responses %}
 <h2>Length, in words</h2>
 <table><tr><th></th>{% for part in parts %}<th>{{ part }}</th>{% endfor %}</tr>
@@ -152,7 +155,7 @@ td.text { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 <h2>The same response to several prompts</h2>
 {% if shown %}
-<p>{{ "{:,}".format(q.repeated | length) }} responses came more than once
+<p>{{ counted(q.repeated | length, "response") }} came more than once
 {%- if q.repeated | length > shown | length %}; the {{ shown | length }} most frequent{% endif %}:</p>
 <table><tr><th>response</th><th>prompts</th><th>such as id</th></tr>
 {% for one in shown %}
@@ -163,7 +166,7 @@ td.text { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 <h2>Agreement</h2>
 {% if q.agreement %}
-<p>{{ "{:,}".format(q.agreement.num_prompts) }} prompts were answered by two annotators:
+<p>{{ counted(q.agreement.num_prompts, "prompt was", "prompts were") }} answered by two annotators:
 {{ "{:.0%}".format(q.agreement.exact) }} of the responses are the same, white space aside; the mean F1 of their words is
 {{ "{:.2f}".format(q.agreement.f1) }} (as for SQuAD: case, punctuation and articles aside).</p>
 {% else %}<p>No prompt was answered by two annotators.</p>{% endif %}

@@ -9,6 +9,11 @@ _OPEN, _CLOSE = rf"<{_NAMES}>|\[THINK\]", rf"</{_NAMES}>|\[/THINK\]"
 #: A tag in quotes is spoken about.
 _TAG = re.compile(rf"([`'\"])(?:{_OPEN}|{_CLOSE})\1|(?P<open>{_OPEN})|(?P<close>{_CLOSE})")
 
+#: Where the channels of a text begin, and its final one; without their special tokens, the words are all there is.
+_CHANNELS = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>|analysis(?=\S.*assistantfinal)", re.DOTALL)
+_FINAL = re.compile(r"<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistantfinal")
+_END = re.compile(r"<\|(?:end|return|start)\|>")
+
 
 def with_reasoning(reasoning: str, response: str) -> str:
     """Put reasoning that a server sends apart before its response, in tags."""
@@ -19,8 +24,10 @@ def without_reasoning(text: str) -> str:
     """Return a response without reasoning; a text that has none comes back as it is.
 
     A closing tag without an opening one ends reasoning that the prompt's template opened. An opening tag that begins a
-    line and is never closed is reasoning that was cut off.
+    line and is never closed is reasoning that was cut off. Of a text in channels (OpenAI's harmony format), the last
+    final one is the response.
     """
+    text = _final_channel(text)
     kept: list[str] = []
     start, opened = 0, -1
     found = False
@@ -39,3 +46,11 @@ def without_reasoning(text: str) -> str:
     else:
         found = True
     return "".join(kept).strip() if found else text
+
+
+def _final_channel(text: str) -> str:
+    """Return the response of a text in channels, nothing where it was cut off before; another text as it is."""
+    if not _CHANNELS.match(text):
+        return text
+    final = list(_FINAL.finditer(text))
+    return _END.split(text[final[-1].end() :])[0].strip() if final else ""

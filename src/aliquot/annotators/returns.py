@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+#: What is wrong with a row that holds a prediction or suggestion alone.
+SUGGESTED = "a prediction or suggestion is no response; have it submitted as one, and export once more"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -24,6 +27,7 @@ class Answer:
         prompt: the text of the prompt as the row repeats it, or None.
         annotator: who wrote it, or None.
         skipped: why the annotator left the prompt out on purpose, or None.
+        suggested: whether a model predicted a response, and nobody submitted one.
     """
 
     place: str
@@ -32,6 +36,7 @@ class Answer:
     prompt: str | None = None
     annotator: str | None = None
     skipped: str | None = None
+    suggested: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def sort_out(
         elif row.skipped is not None:
             skipped[row.id] = row.skipped
         elif not _is_given(row):
-            blank.append(Problem(row.place, row.id, "the response is empty"))
+            blank.append(Problem(row.place, row.id, SUGGESTED if row.suggested else "the response is empty"))
         elif all(earlier.annotator != row.annotator for earlier in kept.get(row.id, ())):
             kept.setdefault(row.id, []).append(row)
     final: dict[str, list[Answer]] = {}
@@ -150,7 +155,10 @@ def _problem(row: Answer | Problem, asked: Mapping[str, str], kept: Mapping[str,
     elif row.id not in asked:
         what = "nobody asked for this id"
     elif row.prompt is not None and row.prompt.split() != asked[row.id].split():
+        of = next((row_id for row_id, prompt in asked.items() if prompt.split() == row.prompt.split()), None)
         what = "the prompt was edited, so the response may answer something else"
+        if of is not None:
+            what = f"the prompt beside this id has id '{of}'; write that, or put the right prompt beside the id"
     elif _is_given(row):
         same = (earlier for earlier in kept.get(row.id, ()) if earlier.annotator == row.annotator)
         if (earlier := next(same, None)) and row.response != earlier.response:

@@ -26,6 +26,7 @@ from aliquot.pool import PoolSpec
 from aliquot.progress import Progress
 from aliquot.store import canonical
 from aliquot.types import AnnotatedSet
+from aliquot.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Teacher:
     seed: int | None = None
     keep_cut: bool = False
     allow_partial: bool = False
-    keep_reasoning: bool = field(default=False, metadata={"absent": False})
+    keep_reasoning: bool = field(default=False, metadata={"absent": True})  # so it was
     price_per_million: Price = field(default=Price(), metadata={"key": False})
 
     def __post_init__(self) -> None:
@@ -113,20 +114,23 @@ class Teacher:
         bill = self.bill(ids, prompts, ledger)
         log.info("%s", bill)
         if cut := bill.left_out.get("cut"):
-            log.info("%d were cut at annotator.max_tokens: raise it, or train on them by annotator.keep_cut=true", cut)
+            log.info(
+                "%s cut at annotator.max_tokens: raise it, or train also on what was cut by annotator.keep_cut=true",
+                counted(cut, "was", "were"),
+            )
         if missing and not self.allow_partial:
             raise ValueError(self._what_failed(missing, len(questions), failed))
         replies = {q.key: self._read(book.replies[q.key]) for q in questions if q.key in book.replies}
         if stripped := sum(reply.response != book.replies[key].response for key, reply in replies.items()):
             log.info(
-                "%s of %s responses had reasoning, which is not trained on; annotator.keep_reasoning=true keeps it",
-                *(f"{stripped:,}", f"{len(replies):,}"),
+                "%s of %s had reasoning, which is not trained on; annotator.keep_reasoning=true keeps it",
+                *(f"{stripped:,}", counted(len(replies), "response")),
             )
         kept = [q for q in questions if q.key in replies and not replies[q.key].flaw(self.keep_cut)]
         if not kept:
             raise ValueError(
-                f"none of the {len(questions):,} prompts got a response of use from {self.name} ({bill}); its answers "
-                f"are in {book.path}: change annotator.model, or raise annotator.max_tokens where they are cut"
+                f"none of the {counted(len(questions), 'prompt')} got a response of use from {self.name} ({bill}); its "
+                f"answers are in {book.path}: change annotator.model, or raise annotator.max_tokens where they are cut"
             )
         return AnnotatedSet([q.id for q in kept], [q.prompt for q in kept], [replies[q.key].response for q in kept])
 
@@ -182,8 +186,8 @@ class Teacher:
         tokens_in, tokens_out = sum(self.tokens_in(q.prompt) for q in waiting), self.max_tokens * len(waiting)
         cost = self.price_per_million.of(tokens_in, tokens_out)
         log.info(
-            "%s: %s of %s prompts to ask; about %s tokens in (%d bytes each), at most %s out: %s",
-            *(self.name, f"{len(waiting):,}", f"{total:,}", f"{tokens_in:,}", _BYTES, f"{tokens_out:,}"),
+            "%s: %s of %s to ask; about %s tokens in (%d bytes each), at most %s out: %s",
+            *(self.name, f"{len(waiting):,}", counted(total, "prompt"), f"{tokens_in:,}", _BYTES, f"{tokens_out:,}"),
             f"at most about {cost:,.2f}" if cost else "no price is set",
         )
         with closing(Progress("annotate", total, "response", done=total - len(waiting))) as progress:
@@ -194,9 +198,9 @@ class Teacher:
         example = {reason: row_id for row_id, reason in missing.items()}
         why = "; ".join(f"{num:,} x {reason} (such as id {example[reason]})" for reason, num in reasons)
         return (
-            f"{len(missing):,} of {num_asked:,} prompts got no response from {self.name}: {why}. All are in {failed}. "
-            "What was answered is kept: the same command asks for these again, annotator.allow_partial=true goes on "
-            "without them"
+            f"{len(missing):,} of {counted(num_asked, 'prompt')} got no response from {self.name}: {why}. All are "
+            f"in {failed}. What was answered is kept: the same command asks for these again, "
+            "annotator.allow_partial=true goes on without them"
         )
 
 

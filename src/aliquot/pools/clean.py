@@ -11,19 +11,20 @@ from typing import IO, Any, Literal
 
 from aliquot.sources import content_hash, locate
 from aliquot.store import write_atomic
+from aliquot.wording import counted
 
 #: Stands for the benchmarks that the model will be scored on.
 EVALUATE = "evaluate"
 _REPORT = "report.json"
-#: What a reason for dropping a row is called, with its number in front.
+#: What a reason for dropping a row is called, behind a 1 and behind other numbers.
 _WORDS = {
-    "blank": "rows of empty cells",
-    "empty": "without a prompt",
-    "too_long": "too long",
-    "duplicate": "duplicates",
-    "contaminated": "in a benchmark",
-    "near_duplicate": "near duplicates",
-    "not_sampled": "not in the sample",
+    "blank": ("row of empty cells", "rows of empty cells"),
+    "empty": ("without a prompt",) * 2,
+    "too_long": ("too long",) * 2,
+    "duplicate": ("duplicate", "duplicates"),
+    "contaminated": ("in a benchmark",) * 2,
+    "near_duplicate": ("near duplicate", "near duplicates"),
+    "not_sampled": ("not in the sample",) * 2,
 }
 
 
@@ -102,10 +103,14 @@ class Report:
 
     def line(self, pool: str) -> str | None:
         """Say in one line what the pool lost and what else is to be known, or None where that is nothing."""
-        parts = [f"{count:,} {_WORDS[reason]}" for reason, count in self.dropped.items()]
-        said = [f"{self.prompts:,} of {self.rows:,} rows are left ({', '.join(parts)})"] if parts else []
+        parts = [counted(count, *_WORDS[reason]) for reason, count in self.dropped.items()]
+        left = f"{self.prompts:,} of {counted(self.rows, 'row')} {'is' if self.prompts == 1 else 'are'} left"
+        said = [f"{left} ({', '.join(parts)})"] if parts else []
         if self.without_task:
-            said.append(f"{self.without_task:,} of {self.prompts:,} prompts have no task, so task labels do not count")
+            have = "has" if self.without_task == 1 else "have"
+            said.append(
+                f"{self.without_task:,} of {self.prompts:,} prompts {have} no task, so task labels do not count"
+            )
         said.extend(self.hints)
         return f"pool '{pool}': {'; '.join(said)}" if said else None
 

@@ -3,53 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from aliquot.pools.files import Record
-from aliquot.pools.names import listed, near_miss, setting
-from aliquot.pools.turns import content_of, role_of, turns_of
-
-_ABSENT = object()
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names the columns; `meta.task` reaches into nested objects.
-
-    Args:
-        prompt: the text of the prompt.
-        context: further text, set below the prompt where there is some; None where no column holds any.
-        id: the id; rows without one are identified by a hash of their prompt, as all are where this is None.
-        task: the task label, or None.
-        response: what only an annotator reads.
-        messages: a list of {role, content} that takes the place of `prompt` and `response`, or None.
-    """
-
-    prompt: str
-    context: str | None
-    id: str | None
-    task: str | None
-    response: str
-    messages: str | None
-
-    def named(self, what: str) -> str | None:
-        """Return the name of a column that a pool need not have, or None where it is not read."""
-        if what == "context" and self.messages:
-            return None
-        return cast("str | None", getattr(self, what))
-
-    def for_prompts(self) -> list[str]:
-        """Return the columns that prompts are made of."""
-        text = [self.messages] if self.messages else [self.prompt, self.context]
-        return [name for name in (*text, self.id, self.task) if name]
-
-    def for_responses(self) -> list[str]:
-        """Return those, and the one of the responses."""
-        return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
+from aliquot.pools.columns import ABSENT, LAST, Columns, found_instead, lookup, shown, whole
+from aliquot.pools.conversations import answer_text, asked_text
+from aliquot.pools.names import near_miss, setting
+from aliquot.pools.record import Record
+from aliquot.pools.turns import role_of
 
 
 class EmptyPromptError(ValueError):
@@ -74,6 +35,16 @@ class Row:
     task: str | None
     digest: bytes
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The id, and the one that a hash had before it began with a letter: prepared pools may hold it."""
+        return (self.id, self.id[1:]) if self.id == _hashed(self.digest) else (self.id,)
+
+
+def _hashed(digest: bytes) -> str:
+    """Return the id of a row without one; a letter begins it, lest a spreadsheet reads 123e45 as a number."""
+    return f"h{digest[:8].hex()}"
+
 
 def prompt_row(record: Record, columns: Columns) -> Row:
     """Read what a pool needs of a record; no response.
@@ -86,7 +57,7 @@ def prompt_row(record: Record, columns: Columns) -> Row:
     if not prompt.strip():
         raise EmptyPromptError(f"{record.place}: the prompt is empty; fill it in or drop the line")
     digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()[:16]
-    row_id = label(record, columns.id, "id") or digest[:8].hex()
+    row_id = label(record, columns.id, "id") or _hashed(digest)
     return Row(record, row_id, prompt, label(record, columns.task, "task"), digest)
 
 
@@ -101,138 +72,56 @@ def usable_row(record: Record, columns: Columns) -> Row | None:
 def response_text(record: Record, columns: Columns) -> str | None:
     """Return the response that a record holds, or None where it holds none or only blanks."""
     if columns.messages:
-        response = _answer(record, columns)
+        response = answer_text(record, columns)
     else:
-        value = _lookup(record.fields, columns.response)
-        response = _whole(value, record, columns.response) if isinstance(value, str) else None
+        value = lookup(record.fields, columns.response)
+        response = whole(value, record, columns.response) if isinstance(value, str) else None
     return response if response and response.strip() else None
+
+
+def no_answer(columns: Columns) -> str:
+    """Say that a record has no response."""
+    if not columns.messages:
+        return f"no text in column '{columns.response}'"
+    behind = " behind the user's last" if columns.turn == LAST else ""
+    return f"no turn of role 'assistant' with text{behind} in column '{columns.messages}'"
 
 
 def _prompt(record: Record, columns: Columns) -> str:
     if columns.messages:
-        return _asked(record, columns)
+        return asked_text(record, columns)
     prompt = _text(record, columns.prompt)
-    context = _lookup(record.fields, columns.context) if columns.context else None
-    if context is None or context is _ABSENT or context == "":
+    context = lookup(record.fields, columns.context) if columns.context else None
+    if context is None or context is ABSENT or context == "":
         return prompt
     return f"{prompt}\n\n{_text(record, cast(str, columns.context))}"
 
 
-def _asked(record: Record, columns: Columns) -> str:
-    """Return the first user turn and those that follow it at once, below the system's turns before them."""
-    system: list[str] = []
-    asked: list[str] = []
-    roles: list[str] = []
-    for number, message in enumerate(_messages(record, cast(str, columns.messages)), start=1):
-        role = role_of(message)
-        if asked and role != "user":
-            break
-        roles.append(role or "none")
-        if role is None or (role in ("system", "user") and content_of(message) is None):
-            raise _no_turn(record, columns, number, message)
-        if role in ("system", "user"):
-            text = _whole(content_of(message) or "", record, cast(str, columns.messages))
-            (asked if role == "user" else system).append(text)
-    if not asked:
-        found = f"the roles are {', '.join(roles) or 'none'}"
-        raise ValueError(f"{record.place}: no turn of role 'user' ({found}); add one or drop the line")
-    asked = [text for text in asked if text.strip()]
-    return "\n\n".join([*(text for text in system if text.strip()), *asked]) if asked else ""
-
-
-def passed_over(record: Record, columns: Columns) -> list[str]:
-    """Return the roles of the turns before the first user turn that are no part of the prompt."""
-    if not columns.messages:
-        return []
-    roles = map(role_of, _messages(record, columns.messages))
-    before = itertools.takewhile(lambda role: role != "user", roles)
-    return [role for role in before if role and role != "system"]
-
-
-def _answer(record: Record, columns: Columns) -> str | None:
-    """Return the text of the assistant's first turn behind the first user turn; a call of a tool has none."""
-    column = cast(str, columns.messages)
-    behind = itertools.dropwhile(lambda message: role_of(message) != "user", _messages(record, column))
-    response = next((content_of(message) for message in behind if role_of(message) == "assistant"), None)
-    return _whole(response, record, column) if response is not None else None
-
-
-def _messages(record: Record, column: str) -> list[object]:
-    value = _lookup(record.fields, column)
-    messages = turns_of(value)
-    if messages is None:
-        raise ValueError(
-            f"{record.place}: no list of messages in column '{column}': {_found(value, record)}; "
-            "name the column with pool.messages, or use pool.prompt for plain text"
-        )
-    return messages
-
-
-def _no_turn(record: Record, columns: Columns, number: int, message: object) -> ValueError:
-    return ValueError(
-        f"{record.place}: message {number} in column '{columns.messages}' is {_shown(message)}; "
-        'write {"role": "user", "content": "..."}, with text as content'
-    )
-
-
 def _text(record: Record, column: str) -> str:
-    value = _lookup(record.fields, column)
+    value = lookup(record.fields, column)
     if not isinstance(value, str):
         lists = [name for name in record.columns if name in ("messages", "conversations")]
         if isinstance(value, list) and value and role_of(cast(list[object], value)[0]):
             lists = [column]
-        near = near_miss(column, record.columns) if value is _ABSENT else None
+        near = near_miss(column, record.columns) if value is ABSENT else None
         remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
         remedy = f"did you mean {near!r}? Set {setting('prompt', near)}" if near else remedy
-        kind = EmptyPromptError if value is None and not lists else ValueError
-        raise kind(f"{record.place}: no text in column '{column}': {_found(value, record)}; {remedy}")
-    return _whole(value, record, column)
+        if value is None and not lists:
+            raise EmptyPromptError(
+                f"{record.place}: the prompt in column '{column}' is null; fill it in or drop the line"
+            )
+        raise ValueError(f"{record.place}: no text in column '{column}': {found_instead(value, record)}; {remedy}")
+    return whole(value, record, column)
 
 
 def label(record: Record, column: str | None, what: str) -> str | None:
     """Return an id or a task, which may be absent."""
-    value = _lookup(record.fields, column) if column else None
-    if value is None or value is _ABSENT or value == "":
+    value = lookup(record.fields, column) if column else None
+    if value is None or value is ABSENT or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(
-            f"{record.place}: the {what} in column '{column}' is {_shown(value)}; give text or a whole number, or set "
+            f"{record.place}: the {what} in column '{column}' is {shown(value)}; give text or a whole number, or set "
             f"pool.{what}=null to read none"
         )
-    return _whole(str(value), record, cast(str, column))
-
-
-def _whole(text: str, record: Record, column: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{record.place}: column '{column}' holds half a character (a lone surrogate); write it whole"
-            ) from error
-    return text
-
-
-def has_column(record: Record, column: str) -> bool:
-    """Return whether a record has a column, though there may be nothing in it; nested ones by their path."""
-    return column in record.columns or _lookup(record.fields, column) is not _ABSENT
-
-
-def _lookup(fields: Mapping[str, object], column: str) -> object:
-    if column in fields:
-        return fields[column]
-    value: object = fields
-    for name in column.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return _ABSENT
-        value = value[name]
-    return value
-
-
-def _found(value: object, record: Record) -> str:
-    return f"the columns are {listed(record.columns)}" if value is _ABSENT else f"it is {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return whole(str(value), record, cast(str, column))

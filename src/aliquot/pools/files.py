@@ -1,7 +1,7 @@
 """Records from files: jsonl, csv and parquet, one file, a folder or a glob, compressed or not.
 
-Every reader yields the same `Record`, which knows the file and the line (in parquet: the row) it came from, and every
-way a file can be broken ends in one ValueError that names both.
+Every reader yields the same `Record`, and every way a file can be broken ends in one ValueError that names the file and
+the line (in parquet: the row).
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import csv
 import glob
 import itertools
-import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from aliquot.pools.jsonl import read_jsonl
 from aliquot.pools.names import refuse_repeated
 from aliquot.pools.opening import COMPRESSIONS, first_bytes, read_lines, refuse_named
+from aliquot.pools.record import Record
 from aliquot.sources import locate
+from aliquot.wording import counted
 
 #: The endings by which files of a format are found in a folder.
 ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
@@ -28,32 +29,6 @@ _QUOTED = re.compile(r'"[^"]*"')
 _ROWS_AT_ONCE = 4096
 #: Files that systems and office programs leave beside others.
 _LITTER = ("thumbs.db", "desktop.ini")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row as it was found.
-
-    Args:
-        source: the file, or what stands for it in messages.
-        number: its line, or its row where there are no lines; from 1 on.
-        fields: the values read, by column.
-        columns: the names of all columns there are.
-        sheet_row: the row of a csv file as a spreadsheet counts them, the header's included; None elsewhere.
-        blank: whether the record is a row of a csv file with nothing but empty cells.
-    """
-
-    source: str
-    number: int
-    fields: Mapping[str, object]
-    columns: Collection[str]
-    sheet_row: int | None = None
-    blank: bool = False
-
-    @property
-    def place(self) -> str:
-        """Say where the row is."""
-        return f"{self.source}:{self.number}"
 
 
 def format_of(path: Path) -> str | None:
@@ -104,73 +79,6 @@ def is_litter(path: Path) -> bool:
     return path.name.lower() in _LITTER or path.name.startswith(("~$", ".~lock.", "._", ".DS_Store"))
 
 
-def read_jsonl(file: Path, columns: Collection[str] | None = None) -> Iterator[Record]:
-    """Yield the objects of a file with one on each line, or of one JSON array; blank lines are no rows."""
-    lines = enumerate(read_lines(file), start=1)
-    for number, line in lines:
-        if line.lstrip().startswith("["):
-            yield from _array(line + "".join(line for _, line in lines), file, number)
-        elif line.strip():
-            fields = _parse(line, file, number)
-            yield Record(str(file), number, fields, fields.keys())
-            break
-    for number, line in lines:
-        if line.strip():
-            fields = _parse(line, file, number)
-            yield Record(str(file), number, fields, fields.keys())
-
-
-def _parse(line: str, file: Path, number: int) -> dict[str, object]:
-    try:
-        value: object = _DECODER.decode(line)
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
-        remedy = "write every object on one line" if line.strip() == "{" else "fix or drop the line"
-        raise ValueError(f"{file}:{number}: not a JSON object: {error}; {remedy}") from error
-    return _object(value, file, number)
-
-
-def _array(text: str, file: Path, number: int) -> Iterator[Record]:
-    """Yield the objects of a JSON array that begins in line `number`; each is known by the line it begins in."""
-    at = _behind_gap(text, text.index("[") + 1)
-    counted = 0
-    while text[at : at + 1] != "]":
-        number, counted = number + text.count("\n", counted, at), at
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            reason = "the file ends before the array does" if at == len(text) else error
-            raise ValueError(f"{file}:{number}: not a JSON array: {reason}; fix it or write the file again") from error
-        fields = _object(value, file, number)
-        yield Record(str(file), number, fields, fields.keys())
-        at = _behind_gap(text, end)
-    if rest := text[at + 1 :].strip():
-        raise ValueError(f"{file}:{number}: {rest[:20]!r} stands behind the end of the array; remove it")
-
-
-def _behind_gap(text: str, at: int) -> int:
-    gap = _GAP.match(text, at)
-    assert gap is not None  # it may be empty
-    return gap.end()
-
-
-def _object(value: object, file: Path, number: int) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError(f'{file}:{number}: found {type(value).__name__}, not an object; write {{"prompt": "..."}}')
-    return cast(dict[str, object], value)
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        raise ValueError(f"key '{twice}' is there twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
-_GAP = re.compile(r"[\s,]*")  # also a comma too many, as some programs leave behind the last item
-
-
 def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Record]:
     """Yield the rows of a csv file with a header. An empty cell is no value, and an empty column at the end is none.
 
@@ -206,7 +114,8 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
                 row = row[: len(header)]
             if len(row) != len(header):
                 raise ValueError(
-                    f"{file}:{number}: {len(row)} cells where the header has {len(header)}; fill in or quote the row"
+                    f"{file}:{number}: {counted(len(row), 'cell')} where the header has {len(header)}; "
+                    "fill in or quote the row"
                 )
             cells = {name: cell or None for name, cell in zip(header, row, strict=True)}
             yield Record(str(file), number, cells, header, sheet_row, blank=not any(map(str.strip, row)))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from aliquot.pools.files import Record, batch_records
+from aliquot.pools.files import batch_records
 from aliquot.pools.names import refuse_repeated
+from aliquot.pools.record import Record
+from aliquot.wording import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,7 +44,9 @@ def hub_records(
         start += len(batch)
     if where and not matched:
         wanted = "; ".join(f"{column} = {', '.join(values)}" for column, values in where.items())
-        raise ValueError(f"{source}: none of {start:,} rows has {wanted}; correct pool.where, or set pool.where={{}}")
+        raise ValueError(
+            f"{source}: none of {counted(start, 'row')} has {wanted}; correct pool.where, or set pool.where={{}}"
+        )
 
 
 def open_dataset(repo: str, config: str | None, split: str, revision: str | None) -> Dataset:

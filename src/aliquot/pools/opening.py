@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from aliquot.wording import counted
+
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _BUFFER = 1 << 20
 _HEAD = 1 << 16
@@ -97,7 +99,7 @@ def _zip(file: Path) -> tuple[str, str]:
         return "a zip archive", _UNPACK
     if "xl/workbook.xml" in names or "content.xml" in names:
         return "a spreadsheet (.xlsx or .ods)", _SHEET
-    return f"a zip archive of {len(names)} files ({', '.join(names[:3])})", _UNPACK
+    return f"a zip archive of {counted(len(names), 'file')} ({', '.join(names[:3])})", _UNPACK
 
 
 def _open_binary(file: Path) -> io.BufferedReader:

@@ -25,6 +25,7 @@ from aliquot.pools.reading import Reading
 from aliquot.pools.table import Column, TableWriter, digest_of, read_pool, read_table, write_kept
 from aliquot.progress import Progress
 from aliquot.types import Pool
+from aliquot.wording import counted
 
 if TYPE_CHECKING:
     from aliquot.pool import PoolSpec
@@ -64,7 +65,8 @@ def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screen
             dropped.add(row_id, "empty", place=record.place)
         num_rows = table.num_rows + dropped.counts.total()
         if not table.num_rows:
-            found = f"all {num_rows:,} rows were dropped; loosen pool.clean" if num_rows else "it has no rows; add some"
+            lost = "the only row was" if num_rows == 1 else f"all {num_rows:,} rows were"
+            found = f"{lost} dropped; loosen pool.clean" if num_rows else "it has no rows; add some"
             raise ValueError(f"{source.place()} holds no prompts: {found}")
         kept = _final_rows(source, screened, dropped)
     if kept.all():
@@ -159,9 +161,11 @@ def _final_rows(source: PoolSpec, screened: Path, dropped: Dropped) -> Bool[np.n
     if source.sample is not None:
         left = np.flatnonzero(kept)
         if source.sample > len(left):
+            prompts = counted(len(left), "prompt that is", "prompts that are")
+            lost = counted(dropped.counts.total(), "row was", "rows were")
             raise ValueError(
-                f"pool.sample={source.sample} exceeds the {len(left)} prompts that are left of pool '{source.name}' "
-                f"({dropped.counts.total()} were dropped); lower it, or set pool.sample=null for all"
+                f"pool.sample={source.sample} exceeds the {prompts} left of pool '{source.name}' ({lost} dropped); "
+                "lower it, or set pool.sample=null for all"
             )
         if source.sample < len(left):
             dropped.counts["not_sampled"] = len(left) - source.sample

@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aliquot.pools.fields import Columns, EmptyPromptError, Row, has_column, label, passed_over, prompt_row
-from aliquot.pools.files import Record
+from aliquot.pools.columns import Columns, has_column
+from aliquot.pools.conversations import passed_over
+from aliquot.pools.fields import EmptyPromptError, Row, label, prompt_row
 from aliquot.pools.names import DEFAULTS, listed, near_miss, setting
+from aliquot.pools.record import Record
+from aliquot.wording import counted
 
 
 @dataclass
@@ -53,7 +56,8 @@ class Reading:
             EmptyPromptError: there are some, and they are not to be dropped.
         """
         for role, count in sorted(self.passed_over.items()):
-            self.hints.append(f"{count:,} conversations have a turn of role '{role}' before the user's; it is not read")
+            have = counted(count, "conversation has", "conversations have")
+            self.hints.append(f"{have} a turn of role '{role}' before the user's; it is not read")
         if not self.empty:
             return
         if self.problems:
@@ -62,7 +66,8 @@ class Reading:
                 table.writerow(["file", "line", "sheet_row", "id", "problem"])
                 table.writerows((r.source, r.number, r.sheet_row, name, "no prompt") for r, name, _ in self.empty)
         if not drop:
-            more = f" (and {len(self.empty) - 1:,} rows more have no prompt)" if len(self.empty) > 1 else ""
+            num_more = len(self.empty) - 1
+            more = f" (and {counted(num_more, 'more row has', 'more rows have')} no prompt)" if num_more else ""
             listing = f"; {self.problems} lists them" if self.problems else ""
             raise EmptyPromptError(f"{self.empty[0][2]}{more}, or set pool.clean.empty=drop{listing}")
 
@@ -85,7 +90,7 @@ class Reading:
                     found.update(dict.fromkeys(last))
             yield record
         if num_rows:
-            self._judge(missing, list(found), f"{place}: none of {num_rows:,} rows has a column")
+            self._judge(missing, list(found), f"{place}: none of {counted(num_rows, 'row')} has a column")
 
     def _judge(self, missing: Mapping[str, str], found: list[str], none_has: str) -> None:
         for what, name in missing.items():

@@ -1,0 +1,101 @@
+"""Which columns of a record are read as what, and what is in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from aliquot.pools.names import listed
+from aliquot.pools.record import Record
+
+#: Which of the user's turns is answered.
+FIRST, LAST = "first", "last"
+#: What is found where there is no such column.
+ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names the columns; `meta.task` reaches into nested objects.
+
+    Args:
+        prompt: the text of the prompt.
+        context: further text, set below the prompt where there is some; None where no column holds any.
+        id: the id; rows without one are identified by a hash of their prompt, as all are where this is None.
+        task: the task label, or None.
+        response: what only an annotator reads.
+        messages: a list of {role, content} that takes the place of `prompt` and `response`, or None.
+        turn: of the user that is answered: his first, or his last, with what was said before it in the prompt.
+    """
+
+    prompt: str
+    context: str | None
+    id: str | None
+    task: str | None
+    response: str
+    messages: str | None
+    turn: str = field(default=FIRST, metadata={"absent": FIRST})
+
+    def named(self, what: str) -> str | None:
+        """Return the name of a column that a pool need not have, or None where it is not read."""
+        if what == "context" and self.messages:
+            return None
+        return cast("str | None", getattr(self, what))
+
+    def for_prompts(self) -> list[str]:
+        """Return the columns that prompts are made of."""
+        text = [self.messages] if self.messages else [self.prompt, self.context]
+        return [name for name in (*text, self.id, self.task) if name]
+
+    def for_responses(self) -> list[str]:
+        """Return those, and the one of the responses."""
+        return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
+
+
+def check_turn(turn: str, messages: str | None, group: str) -> None:
+    """Raise ValueError where a turn is named that is not known, or that nothing has; `group` is that of the config."""
+    if turn not in (FIRST, LAST):
+        raise ValueError(f"{group}.turn={turn} is neither {FIRST} nor {LAST}; give one of them")
+    if turn == LAST and not messages:
+        raise ValueError(
+            f"{group}.turn={LAST} asks for conversations, and {group}.messages={messages}; name their column with "
+            f"{group}.messages, or leave {group}.turn at {FIRST}"
+        )
+
+
+def has_column(record: Record, column: str) -> bool:
+    """Return whether a record has a column, though there may be nothing in it; nested ones by their path."""
+    return column in record.columns or lookup(record.fields, column) is not ABSENT
+
+
+def whole(text: str, record: Record, column: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{record.place}: column '{column}' holds half a character (a lone surrogate); write it whole"
+            ) from error
+    return text
+
+
+def lookup(fields: Mapping[str, object], column: str) -> object:
+    if column in fields:
+        return fields[column]
+    value: object = fields
+    for name in column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return ABSENT
+        value = value[name]
+    return value
+
+
+def found_instead(value: object, record: Record) -> str:
+    return f"the columns are {listed(record.columns)}" if value is ABSENT else f"it is {shown(value)}"
+
+
+def shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

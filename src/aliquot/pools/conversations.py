@@ -1,0 +1,97 @@
+"""From the messages of a record to its prompt and its response."""
+
+from __future__ import annotations
+
+import itertools
+from typing import cast
+
+from aliquot.conversation import Turn, as_prompt, joined
+from aliquot.pools.columns import LAST, Columns, found_instead, lookup, shown, whole
+from aliquot.pools.record import Record
+from aliquot.pools.turns import content_of, role_of, turns_of
+
+#: Roles that ask -> whose turn of the prompt that is.
+_ASKING = {"system": "user", "user": "user"}
+
+
+def asked_text(record: Record, columns: Columns) -> str:
+    """Return the turns of the user that are to be answered, below what comes before them."""
+    column = cast(str, columns.messages)
+    turns: list[Turn] = []
+    is_asked = False  # by the user, since the assistant spoke last
+    roles: list[str] = []
+    for number, message in enumerate(_question(record, columns), start=1):
+        role, text = role_of(message), content_of(message)
+        if role is None or (role in _ASKING and text is None):
+            raise _no_turn(record, columns, number, message)
+        if text and text.strip() and _is_read(role, text, "user" in roles):
+            is_asked = role == "user" or (is_asked and role != "assistant")
+            turns.append((_ASKING.get(role, role), whole(text, record, column)))
+        roles.append(role)
+    if "user" not in roles:
+        found = f"the roles are {', '.join(roles) or 'none'}"
+        raise ValueError(f"{record.place}: no turn of role 'user' ({found}); add one or drop the line")
+    try:
+        return as_prompt(joined(turns)) if is_asked else ""
+    except ValueError as error:
+        raise ValueError(f"{record.place}: {error}") from error
+
+
+def passed_over(record: Record, columns: Columns) -> list[str]:
+    """Return the roles of the turns before the user's that are no part of the prompt."""
+    if not columns.messages:
+        return []
+    roles: list[str] = []
+    passed: list[str] = []
+    for message in _question(record, columns):
+        role = role_of(message) or ""
+        passed += [] if _is_read(role, content_of(message), "user" in roles) else [role]
+        roles.append(role)
+    return passed
+
+
+def _question(record: Record, columns: Columns) -> list[object]:
+    """Return the turns up to the end of the user's: his first, or his last; all where he has none."""
+    return _parted(record, columns)[0]
+
+
+def _parted(record: Record, columns: Columns) -> tuple[list[object], list[object]]:
+    """Return the turns up to the end of the user's that are asked, and those behind; all and none without any."""
+    messages = _messages(record, cast(str, columns.messages))
+    users = [i for i, message in enumerate(messages) if role_of(message) == "user"]
+    end = len(messages)
+    if users and columns.turn == LAST:
+        end = users[-1] + 1
+    elif users:
+        end = next(i for i in itertools.count(users[0]) if i not in users)
+    return messages[:end], messages[end:]
+
+
+def _is_read(role: str, text: str | None, is_asked: bool) -> bool:
+    """Tell whether a turn is part of a prompt: what the assistant says is, behind the user's first turn."""
+    return role in _ASKING or (role == "assistant" and is_asked and bool(text and text.strip()))
+
+
+def answer_text(record: Record, columns: Columns) -> str | None:
+    """Return the text of the assistant's first turn behind the user's; a call of a tool has none."""
+    behind = _parted(record, columns)[1]
+    response = next((content_of(message) for message in behind if role_of(message) == "assistant"), None)
+    return whole(response, record, cast(str, columns.messages)) if response is not None else None
+
+
+def _messages(record: Record, column: str) -> list[object]:
+    value = lookup(record.fields, column)
+    messages = turns_of(value)
+    if messages is None:
+        raise ValueError(
+            f"{record.place}: no list of messages in column '{column}': {found_instead(value, record)}; "
+            "name the column with pool.messages, or use pool.prompt for plain text"
+        )
+    return messages
+
+
+def _no_turn(record: Record, columns: Columns, number: int, message: object) -> ValueError:
+    return ValueError(
+        f"{record.place}: message {number} in column '{columns.messages}' is {shown(message)}; "
+        'write {"role": "user", "content": "..."}, with text as content'
+    )
