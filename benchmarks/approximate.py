@@ -28,10 +28,10 @@ import numpy as np
 from contest import append, machine, run_apart
 from facility_location import make_pool
 
-from aliquot.greedy.checkpoint import Workspace
-from aliquot.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
-from aliquot.greedy.quality import mean_cover
-from aliquot.kernels import RBF, Embedding
+from aliquot.selection.greedy.approximation import mean_cover
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
+from aliquot.selection.kernels import RBF, Embedding
 from aliquot.types import Selection
 
 _ESTIMATED_ABOVE, _ESTIMATED_ON = 100_000, 8_000

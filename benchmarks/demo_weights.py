@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from aliquot.report import numbers
+from aliquot.report.analysis.statistics import Estimate, Resampling, draws, estimate, mean, p_value, summarise
+from aliquot.report.analysis.study import Cell
 from aliquot.report.numbers import percent, percent_interval, points, points_interval, with_interval
 from aliquot.report.reading import read_studies
-from aliquot.report.statistics import Estimate, Resampling, draws, estimate, mean, p_value, summarise
-from aliquot.report.study import Cell
-from aliquot.sources import locate
+from aliquot.store.content import locate
 
 
 def cells_of(benchmark: str) -> list[str]:

@@ -23,9 +23,9 @@ import numba
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from aliquot.greedy.checkpoint import Workspace
-from aliquot.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
-from aliquot.kernels import RBF
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
+from aliquot.selection.kernels import RBF
 from aliquot.types import Selection
 
 _MODES: dict[str, Callable[[], Mode]] = {

@@ -30,8 +30,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from contest import COLUMNS, append, machine, run_apart
 
-from aliquot.kernels import RBF, Embedding
-from aliquot.provenance import peak_memory_gb, reset_peak_memory
+from aliquot.selection.kernels import RBF, Embedding
+from aliquot.store.provenance import peak_memory_gb, reset_peak_memory
 
 Run = Callable[[Embedding, int], np.ndarray]
 _FIGURES = ("wall_s", "cpu_s", "peak_gb", "f", "recovered", "above_gb", "gflops", "share")
@@ -51,13 +51,13 @@ def make_pool(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 
 def load_ours() -> Run:
-    from aliquot.greedy.facility_location import facility_location
+    from aliquot.selection.greedy.facility_location import facility_location
 
     return lambda embedding, k: facility_location(embedding, k).indices
 
 
 def load_warm_start() -> Run:
-    from aliquot.greedy.facility_location import facility_location
+    from aliquot.selection.greedy.facility_location import facility_location
 
     def run(embedding: Embedding, k: int) -> np.ndarray:
         start = facility_location(embedding, k * 4 // 9)
@@ -133,7 +133,7 @@ def restart_clocks() -> None:
 
 def count_products() -> list[float]:
     """Let the passes of aliquot count; return [pairs multiplied, wall seconds], which grow as they run."""
-    from aliquot.greedy import products
+    from aliquot.selection.greedy import passes as products
 
     counted = [0.0, 0.0]
 
@@ -185,7 +185,7 @@ def run_one(name: str, n: int, k: int, d: int, gamma: float) -> None:
     if counted[1]:
         figures["gflops"] = 2e-9 * d * counted[0] / counted[1]
         figures["share"] = figures["gflops"] / product_gflops()
-    from aliquot.greedy.certificate import objective
+    from aliquot.selection.greedy.certificate import objective
 
     print(json.dumps(figures | {"f": objective(embedding, chosen)}))
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import ndtr, ndtri, stdtr
 
-from aliquot.report.findings import LEVEL
-from aliquot.report.statistics import Mean, Sample, holm, mean, p_value, summarise
+from aliquot.report.analysis.findings import LEVEL
+from aliquot.report.analysis.statistics import Mean, Sample, holm, mean, p_value, summarise
 
 ARMS, BUDGETS = 15, 4
 ACCURACY, GAIN = 0.6, 0.12

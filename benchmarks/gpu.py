@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from aliquot.batching import encode
-from aliquot.finetune import LoRA, finetune
-from aliquot.model import Model
-from aliquot.pool import JsonlPool
-from aliquot.scoring import Scorer, load_scores, score
-from aliquot.trainer import TrainerSpec
+from aliquot.finetuning.run import LoRA, finetune
+from aliquot.models.spec import Model
+from aliquot.pools.spec import JsonlPool
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.batching import encode
+from aliquot.scoring.run import Scorer, load_scores, score
 from aliquot.types import AnnotatedSet, Pool
 
 SHAPES = {

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from contest import append, machine, run_apart
 
-from aliquot.greedy import information
-from aliquot.greedy.blocks import Blocks, log_det
-from aliquot.greedy.checkpoint import Workspace
+from aliquot.selection.greedy import information
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.greedy.ragged import Blocks, log_det
 from aliquot.types import Selection
 
 

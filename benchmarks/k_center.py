@@ -25,8 +25,8 @@ import numpy as np
 from contest import append, machine, run_apart
 from facility_location import make_pool
 
-from aliquot.greedy.checkpoint import Workspace
-from aliquot.greedy.farthest_first import farthest_first
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.greedy.farthest_first import farthest_first
 
 PICKS = 500  # of those that cost the same at every pick
 

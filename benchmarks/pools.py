@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from aliquot.config import parse_budget
-from aliquot.pool import JsonlPool, ParquetPool, PoolSpec
-from aliquot.pools.clean import Cleaning
+from aliquot.config.schema import parse_budget
+from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.prepare import load_prepared, prepare
-from aliquot.provenance import peak_memory_gb, reset_peak_memory
+from aliquot.pools.spec import JsonlPool, ParquetPool, PoolSpec
+from aliquot.store.provenance import peak_memory_gb, reset_peak_memory
 
 _ROWS_AT_ONCE = 10_000
 _VOCABULARY = 50_000

@@ -29,12 +29,12 @@ from pathlib import Path
 import contest
 import torch
 
-from aliquot.batching import encode, plan_batches
-from aliquot.model import Model
-from aliquot.pool import JsonlPool
-from aliquot.scoring import Scorer, load_scores, score
-from aliquot.scoring_module import ScoringModule  # noqa: F401  imports Lightning before the clock starts
-from aliquot.trainer import TrainerSpec
+from aliquot.models.spec import Model
+from aliquot.pools.spec import JsonlPool
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.batching import encode, plan_batches
+from aliquot.scoring.module import ScoringModule  # noqa: F401  imports Lightning before the clock starts
+from aliquot.scoring.run import Scorer, load_scores, score
 from aliquot.types import Pool
 
 GENERATE_BATCH = 64

@@ -55,7 +55,7 @@ def long_model(real_data, tmp_path_factory):
     shutil.copytree(real_data / "models" / "tinystories-656k-llama", path)
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    from aliquot.model import Model
+    from aliquot.models.spec import Model
 
     return Model(str(path))
 
@@ -78,7 +78,7 @@ def compose():
     """Compose the configuration as the command line does."""
     import hydra
 
-    from aliquot.config import ROOT
+    from aliquot.config.schema import ROOT
 
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         yield lambda *overrides: hydra.compose("config", overrides=list(overrides))
@@ -87,7 +87,7 @@ def compose():
 @pytest.fixture
 def run(compose, tmp_path):
     """Run an experiment on a corner of the demo world, in this process; returns its score."""
-    from aliquot import pipeline
+    from aliquot.experiment import run as pipeline
 
     small = ["pool.limit=300", "budget=40", "evaluate.limit=1", "tracker=none", f"store={tmp_path / 'store'}"]
     return lambda *overrides: pipeline.run(compose(*small, *overrides))

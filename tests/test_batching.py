@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aliquot.batching import EncodedPrompts, encode, plan_batches, spans
-from aliquot.model import Model
+from aliquot.models.spec import Model
+from aliquot.scoring.batching import EncodedPrompts, encode, plan_batches, spans
 from tiny_model import save_tiny_model
 
 
@@ -59,7 +59,7 @@ def model(tmp_path_factory):
 
 
 def test_long_prompts_keep_their_end_and_are_counted(model, monkeypatch):
-    monkeypatch.setattr("aliquot.batching._PROMPTS_AT_ONCE", 2)
+    monkeypatch.setattr("aliquot.scoring.batching._PROMPTS_AT_ONCE", 2)
     prompts = ["the cat", "the cat sees the dog", "the cat sees one", "one two three four dog bird"]
     tokenizer = model.load_tokenizer()
     encoded = encode(model, tokenizer, prompts, 4)

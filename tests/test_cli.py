@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.command_line import read_arguments
-from aliquot.config import GROUPS, ROOT
-from aliquot.quoting import typed
+from aliquot.config.command_line import read_arguments
+from aliquot.config.quoting import typed
+from aliquot.config.schema import GROUPS, ROOT
 
 
 def call(*arguments, cwd=ROOT, module=False, **environment):
@@ -125,9 +125,12 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["model=hf", "model.path=./nowhere"], "model.path=./nowhere is no directory"),
         (["store=/dev/null/x"], "set store=FOLDER to one you may write to"),
         (["strategy._target_=os.system"], "only aliquot.* is instantiated"),
-        (["strategy._target_=aliquot.sources.Path"], "is no class of aliquot's own"),
+        (["strategy._target_=aliquot.store.content.Path"], "is no class of aliquot's own"),
         (["strategy._target_=aliquot.nowhere.Strategy"], "cannot be imported"),
-        (["~strategy.kernel", "~strategy.mode", "strategy._target_=aliquot.annotate.Oracle"], "is no strategy"),
+        (
+            ["~strategy.kernel", "~strategy.mode", "strategy._target_=aliquot.annotation.annotator.Oracle"],
+            "is no strategy",
+        ),
         (["tracker=wandb", "tracker.tags=mine"], "must be a list: tracker.tags=[mine]"),
     ],
 )

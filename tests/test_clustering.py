@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aliquot.clustering import k_means, nearest_centres
+from aliquot.selection.clustering import k_means, nearest_centres
 from extreme_pools import EXTREME
 
 

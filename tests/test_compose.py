@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aliquot.config import ROOT
+from aliquot.config.schema import ROOT
 from hydra_plugins.aliquot.compose import Composer
 
 

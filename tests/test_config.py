@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from aliquot.config import GROUPS, ROOT, create, parse_budget
+from aliquot.config.schema import GROUPS, ROOT, create, parse_budget
 
 FOLDERS = (ROOT / "experiments", ROOT / "sweeps")
 NAMES = [p.relative_to(ROOT).with_suffix("").as_posix() for folder in FOLDERS for p in folder.rglob("*.yaml")]
@@ -54,12 +54,12 @@ def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_and_sweep_composes_into_stages(compose, name, request, tmp_path, monkeypatch):
-    from aliquot.experiment import build
+    from aliquot.experiment.build import build
     from aliquot.types import Pool
 
     numbers = list(map(str, range(100_000)))  # stands in for pools of the hub, which have as many prompts
     pool = Pool("stand-in", numbers, numbers, numbers)
-    monkeypatch.setattr("aliquot.experiment._prepared", lambda prepare, *_, **__: (pool, prepare))
+    monkeypatch.setattr("aliquot.experiment.build._prepared", lambda prepare, *_, **__: (pool, prepare))
 
     text = (ROOT / f"{name}.yaml").read_text()
     if "ALIQUOT_DATA" in text:

@@ -3,9 +3,9 @@
 import csv
 import io
 
-from aliquot.console import show_results, show_runs
-from aliquot.report.formats import runs_csv
-from aliquot.results import RunRecord
+from aliquot.experiment.console import show_results, show_runs
+from aliquot.experiment.record import RunRecord
+from aliquot.report.tables.formats import runs_csv
 from aliquot.types import Metric
 
 RUN = RunRecord(

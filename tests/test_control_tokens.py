@@ -11,13 +11,13 @@ import torch
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from aliquot.batching import encode
-from aliquot.control_tokens import _MARKS, ControlTokens
-from aliquot.encoding import Encoding
-from aliquot.finetune_data import encode_examples
-from aliquot.model import Model
+from aliquot.evaluation.validation_loss import ValidationLoss, row_losses
+from aliquot.finetuning.examples import encode_examples
+from aliquot.models.control_tokens import _MARKS, ControlTokens
+from aliquot.models.spec import Model
+from aliquot.models.template import Encoding
+from aliquot.scoring.batching import encode
 from aliquot.types import AnnotatedSet
-from aliquot.validation_loss import ValidationLoss, row_losses
 from small_tokenizers import ADDED, CHATML, KINDS, LLAMA2, LLAMA3, SPECIAL, THINKING, small_tokenizer
 
 CONTROL = [*SPECIAL, "<tool_call>"]

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aliquot.annotators.endpoint import EndpointTeacher
-from aliquot.annotators.file import FileAnnotator
-from aliquot.annotators.ledger import Question
-from aliquot.config import create
-from aliquot.conversation import SIGN, as_prompt, as_text, joined, turns_of, with_texts
-from aliquot.encoding import Encoding
-from aliquot.pool import JsonlPool, PoolSpec
-from aliquot.pools.clean import Cleaning
+from aliquot.annotation.people.files import FileAnnotator
+from aliquot.annotation.teachers.endpoint import EndpointTeacher
+from aliquot.annotation.teachers.ledger import Question
+from aliquot.config.schema import create
+from aliquot.evaluation.validation_loss import ValidationLoss
+from aliquot.models.template import Encoding
+from aliquot.pools.cleaning import Cleaning
+from aliquot.pools.conversation import SIGN, as_prompt, as_text, joined, turns_of, with_texts
 from aliquot.pools.prepare import prepare
-from aliquot.validation_loss import ValidationLoss
+from aliquot.pools.spec import JsonlPool, PoolSpec
 from small_tokenizers import CHATML, LLAMA3, small_tokenizer
 
 TALK = [
@@ -203,7 +203,7 @@ def test_the_validation_loss_names_its_own_settings(tmp_path):
 
 
 def test_the_key_of_a_pool_does_not_move_at_the_default(tmp_path):
-    from aliquot.store import canonical
+    from aliquot.store.store import canonical
 
     columns = [canonical(write(tmp_path, TALK, turn=turn).columns) for turn in ("first", "last")]
     assert "turn" not in columns[0] and columns[1]["turn"] == "last"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from aliquot.dropout import Share, SharedDropout, rows_seen, share_dropout
-from aliquot.finetune_data import Part
+from aliquot.finetuning.dropout import Share, SharedDropout, rows_seen, share_dropout
+from aliquot.finetuning.examples import Part
 
 NUM_ROWS, WIDTH, DEPTH = 5, 7, 3
 

@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from aliquot.batching import encode
-from aliquot.encoding import Encoding
-from aliquot.model import Model
+from aliquot.models.spec import Model
+from aliquot.models.template import Encoding
+from aliquot.scoring.batching import encode
 from tiny_model import FAMILIES, save_tiny_model
 
 TULU = "<|user|>\n{prompt}\n<|assistant|>\n{response}"

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.benchmark import Benchmark
-from aliquot.evaluate import evaluate, load_result
-from aliquot.finetune import LoRA, finetune
-from aliquot.model import Model
-from aliquot.trainer import TrainerSpec
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.run import evaluate, load_result
+from aliquot.finetuning.run import LoRA, finetune
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet
 from tiny_model import WORDS, save_tiny_model
 from tiny_tasks import read_task, save_tiny_tasks
@@ -124,7 +124,7 @@ def test_merged_and_separate_adapters_give_the_same_logits(model, adapter):
     import torch
     from peft import PeftModel
 
-    from aliquot.adapter import load_finetuned
+    from aliquot.finetuning.adapter import load_finetuned
 
     ids = torch.arange(20)[None]
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_merged_and_separate_adapters_give_the_same_logits(model, adapter):
 def test_in_16_bits_the_adapter_stays_apart_and_in_use(model, adapter, benchmark_, tmp_path):
     from peft import PeftModel
 
-    from aliquot.adapter import load_finetuned
+    from aliquot.finetuning.adapter import load_finetuned
 
     half = replace(model, dtype="bfloat16")
     base = str(half.identity()["weights"])
@@ -152,7 +152,7 @@ def test_in_16_bits_the_adapter_stays_apart_and_in_use(model, adapter, benchmark
 def test_an_adapter_that_is_not_in_use_is_an_error(model, adapter, tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    from aliquot.adapter import load_finetuned
+    from aliquot.finetuning.adapter import load_finetuned
 
     broken = replace(adapter, path=tmp_path)
     (tmp_path / "adapter_config.json").write_text((adapter.path / "adapter_config.json").read_text())
@@ -209,9 +209,9 @@ def test_evaluation_leaves_the_process_as_it_was(model, benchmark_, caplog, capf
     import datasets
     import torch
 
-    from aliquot.harness import answer_questions
-    from aliquot.harness_model import HarnessModel
-    from aliquot.undisturbed import undisturbed
+    from aliquot.evaluation.harness.model import HarnessModel
+    from aliquot.evaluation.harness.questions import answer_questions
+    from aliquot.evaluation.harness.quiet import undisturbed
 
     tokenizer = model.load_tokenizer()
     tokenizer.padding_side = "right"

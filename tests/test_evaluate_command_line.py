@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from aliquot.benchmark import Benchmark
-from aliquot.evaluate import evaluate
-from aliquot.model import Model
-from aliquot.suites import SUITES, write_suites
-from aliquot.trainer import TrainerSpec
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.local_copies import SUITES, write_suites
+from aliquot.evaluation.run import evaluate
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
 from tiny_model import save_tiny_model
 from tiny_tasks import read_samples, record_answers, save_tiny_tasks, start_command_lines
 

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from aliquot.benchmark import Benchmark
-from aliquot.evaluate import check_evaluable, evaluate
-from aliquot.model import Model
-from aliquot.trainer import TrainerSpec
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.run import check_evaluable, evaluate
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
 from aliquot.types import Adapter
 from tiny_model import save_tiny_model
 from tiny_tasks import record_answers, save_tiny_tasks
@@ -40,11 +40,11 @@ def asked(monkeypatch):
 STOPPED = """
 import sys, time
 from pathlib import Path
-from aliquot.benchmark import Benchmark
-from aliquot.evaluate import check_evaluable, evaluate
-from aliquot.harness_model import HarnessModel
-from aliquot.model import Model
-from aliquot.trainer import TrainerSpec
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.run import check_evaluable, evaluate
+from aliquot.evaluation.harness.model import HarnessModel
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
 
 model, tasks, directory = sys.argv[1:]
 call = HarnessModel._model_call
@@ -97,9 +97,9 @@ def count_rows(monkeypatch, lm):
 
 
 def test_one_pass_answers_all_choices_and_worked_examples_are_read_once(long_model, real_data, monkeypatch, tmp_path):
-    from aliquot.harness import answer_questions
-    from aliquot.harness_model import HarnessModel
-    from aliquot.undisturbed import undisturbed
+    from aliquot.evaluation.harness.model import HarnessModel
+    from aliquot.evaluation.harness.questions import answer_questions
+    from aliquot.evaluation.harness.quiet import undisturbed
 
     benchmark = Benchmark(["mmlu_astronomy"], data=str(real_data), num_fewshot=5, limit=12, batch_size=4)
     answers, shapes, outputs = {}, {}, {}
@@ -120,8 +120,8 @@ def test_one_pass_answers_all_choices_and_worked_examples_are_read_once(long_mod
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gpt2", "gpt_neox"])
 def test_a_shared_beginning_is_read_once_and_changes_no_answer(family, monkeypatch, tmp_path):
-    from aliquot.harness_model import HarnessModel
-    from aliquot.undisturbed import undisturbed
+    from aliquot.evaluation.harness.model import HarnessModel
+    from aliquot.evaluation.harness.quiet import undisturbed
 
     model = Model(str(save_tiny_model(tmp_path, family=family)))
     context = [5 + i % 20 for i in range(80)]
@@ -135,8 +135,8 @@ def test_a_shared_beginning_is_read_once_and_changes_no_answer(family, monkeypat
 
 
 def test_generation_ends_when_all_answers_have_ended(tiny, monkeypatch, tmp_path):
-    from aliquot.harness_model import HarnessModel
-    from aliquot.undisturbed import undisturbed
+    from aliquot.evaluation.harness.model import HarnessModel
+    from aliquot.evaluation.harness.quiet import undisturbed
 
     with undisturbed():
         lm = HarnessModel(tiny.causal.load(), tiny.causal.load_tokenizer(), 8)
@@ -185,7 +185,7 @@ class FakeVLLM:
 
 
 def test_vllm_gets_base_and_adapter_apart(tiny, monkeypatch, tmp_path):
-    from aliquot.harness_model import open_vllm
+    from aliquot.evaluation.harness.model import open_vllm
 
     monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", types.SimpleNamespace(VLLM=FakeVLLM))
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 256}))

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aliquot.evaluate import check_evaluable, evaluate
-from aliquot.finetune import LoRA, finetune
-from aliquot.model import Model
+from aliquot.evaluation.run import check_evaluable, evaluate
+from aliquot.evaluation.validation_loss import LIKELIHOOD, ValidationLoss
+from aliquot.finetuning.run import LoRA, finetune
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
 from aliquot.stages import Evaluate
-from aliquot.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet
-from aliquot.validation_loss import LIKELIHOOD, ValidationLoss
 from tiny_model import WORDS, save_tiny_model
 
 CPU = TrainerSpec("cpu")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from aliquot.model import Model
-from aliquot.scoring import Scorer, TokenFeatureSpec, check_scorer, load_scores, score
-from aliquot.trainer import TrainerSpec
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.run import Scorer, TokenFeatureSpec, check_scorer, load_scores, score
 from aliquot.types import Pool
 from tiny_model import FAMILIES, WORDS, save_tiny_model
 

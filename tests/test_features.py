@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aliquot.features import NORMALIZATIONS, POSITIONS, normalize_in_place, pool_positions
+from aliquot.scoring.features import NORMALIZATIONS, POSITIONS, normalize_in_place, pool_positions
 
 LENGTHS = (1, 4, 7)
 

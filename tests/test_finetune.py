@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.finetune import LoRA, finetune, load_adapter
-from aliquot.model import Model
-from aliquot.quantization import NF4
-from aliquot.trainer import TrainerSpec
+from aliquot.finetuning.run import LoRA, finetune, load_adapter
+from aliquot.models.quantization import NF4
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet
 from tiny_model import WORDS, save_tiny_model
 
@@ -56,7 +56,7 @@ def uninterrupted(model, tmp_path_factory):
 
 
 def encoded(model, rows, **changes):
-    from aliquot.finetune_data import encode_examples
+    from aliquot.finetuning.examples import encode_examples
 
     return encode_examples(replace(model, **changes), model.load_tokenizer(), rows)
 
@@ -75,20 +75,20 @@ def assert_same(one, other, tolerance=0.0):
 
 
 def make_module(model, examples, plan, recipe=RECIPE):
-    from aliquot.adapter import add_adapter
-    from aliquot.finetune_module import LoRAModule
+    from aliquot.finetuning.adapter import add_adapter
+    from aliquot.finetuning.module import LoRAModule
 
     return LoRAModule(add_adapter(model, recipe), recipe, examples, plan, pad=0, fingerprint="")
 
 
 def one_step(examples, **changes):
-    from aliquot.finetune_data import plan_steps
+    from aliquot.finetuning.examples import plan_steps
 
     return plan_steps(examples, replace(RECIPE, **{"tokens_per_batch": 100, "accumulate": 99, "epochs": 1} | changes))
 
 
 def test_only_the_response_and_its_end_are_trained_on(model):
-    from aliquot.finetune_data import IGNORE, StepBatches
+    from aliquot.finetuning.examples import IGNORE, StepBatches
 
     examples = encoded(model, AnnotatedSet(["0", "1"], ["a cat sees one", "dog"], ["the bird", "two"]))
     (batch,) = StepBatches(examples, one_step(examples), pad=0)
@@ -103,7 +103,7 @@ def test_only_the_response_and_its_end_are_trained_on(model):
 
 
 def test_every_epoch_holds_every_row_once_in_new_batches_within_the_token_budget():
-    from aliquot.finetune_data import micro_batches
+    from aliquot.finetuning.examples import micro_batches
 
     lengths = np.random.default_rng(0).integers(3, 60, size=500)
     epochs = [micro_batches(lengths, 256, np.random.default_rng([0, epoch])) for epoch in (0, 1, 0)]
@@ -117,7 +117,7 @@ def test_every_epoch_holds_every_row_once_in_new_batches_within_the_token_budget
 
 
 def test_a_row_longer_than_the_token_budget_is_a_batch_of_its_own():
-    from aliquot.finetune_data import micro_batches
+    from aliquot.finetuning.examples import micro_batches
 
     batches = micro_batches(np.array([5, 5, 50, 60]), 10, np.random.default_rng(0))
     assert sorted(sorted(rows.tolist()) for rows in batches) == [[0, 1], [2], [3]]
@@ -131,7 +131,7 @@ def test_the_last_step_of_an_epoch_takes_the_batches_that_remain(model):
 
 
 def test_a_step_counted_in_rows_has_exactly_so_many_whatever_their_lengths():
-    from aliquot.finetune_data import Examples, plan_steps
+    from aliquot.finetuning.examples import Examples, plan_steps
 
     lengths = np.random.default_rng(0).integers(3, 200, size=500)
     examples = Examples([np.zeros(n, dtype=np.int32) for n in lengths], np.ones(500, dtype=np.int64), 0, 0)
@@ -168,7 +168,7 @@ def test_an_example_that_is_too_long_is_refused_where_asked_for(model, prompt, r
 
 @pytest.mark.parametrize("max_tokens", [2, 3, 8, 30])
 def test_every_example_keeps_the_end_of_its_prompt_and_the_beginning_of_its_response(model, max_tokens):
-    from aliquot.finetune_data import encode_examples
+    from aliquot.finetuning.examples import encode_examples
 
     cut = replace(model, max_tokens=max_tokens)
     tokenizer = model.load_tokenizer()
@@ -186,7 +186,7 @@ def test_every_example_keeps_the_end_of_its_prompt_and_the_beginning_of_its_resp
 def test_loss_is_that_of_plain_transformers_one_row_at_a_time(model):
     import torch
 
-    from aliquot.finetune_data import StepBatches
+    from aliquot.finetuning.examples import StepBatches
 
     examples = encoded(model, annotated(12))
     plan = one_step(examples)
@@ -204,7 +204,7 @@ def test_loss_is_that_of_plain_transformers_one_row_at_a_time(model):
 def test_devices_share_every_step(model):
     import torch
 
-    from aliquot.finetune_data import StepBatches
+    from aliquot.finetuning.examples import StepBatches
 
     examples = encoded(model, annotated(7))
     plan = one_step(examples, tokens_per_batch=30)
@@ -233,7 +233,7 @@ def test_accumulating_equals_one_big_batch(model, tmp_path):
 
 
 def test_rate_rises_over_the_warmup_then_follows_the_schedule():
-    from aliquot.finetune_module import learning_rate
+    from aliquot.finetuning.module import learning_rate
 
     def curve(schedule):
         return [learning_rate(replace(RECIPE, schedule=schedule), step, 100) for step in range(100)]
@@ -268,7 +268,7 @@ def test_training_learns_and_leaves_an_adapter_any_machine_can_read(model, tmp_p
 
 @pytest.mark.parametrize("stop", [4, 8, 11])
 def test_resumed_mid_epoch_equals_uninterrupted(model, uninterrupted, tmp_path, monkeypatch, stop):
-    from aliquot.finetune_module import LoRAModule
+    from aliquot.finetuning.module import LoRAModule
 
     assert uninterrupted.steps > 11
     train = LoRAModule.training_step
@@ -293,7 +293,7 @@ def test_resumed_mid_epoch_equals_uninterrupted(model, uninterrupted, tmp_path, 
 def test_checkpoint_holds_the_adapter_only_and_is_refused_by_another_training(model, tmp_path, monkeypatch):
     import torch
 
-    from aliquot import training
+    from aliquot.finetuning import training
 
     def full_disk(*_):
         raise OSError("no space left")
@@ -314,7 +314,7 @@ def test_killed_process_resumes_to_the_same_adapter(model, uninterrupted, tmp_pa
     script = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from aliquot import finetune_module
+from aliquot.finetuning import module as finetune_module
 from test_finetune import *
 train = finetune_module.LoRAModule.training_step
 def slow(self, batch, batch_idx):
@@ -340,7 +340,7 @@ finetune(Model({model.path!r}, template={model.template!r}), annotated(), RECIPE
 def test_told_to_end_between_two_looks_it_still_saves_and_says_so_by_its_exit_code(
     model, uninterrupted, tmp_path, monkeypatch
 ):
-    from aliquot.finetune_module import LoRAModule
+    from aliquot.finetuning.module import LoRAModule
 
     def told(module, *_):  # Lightning calls it after our look at the end of a step, and before its own
         if module.trainer.global_step == 3:
@@ -388,7 +388,7 @@ def test_a_training_that_explodes_says_so(model, tmp_path):
 
 
 def test_one_layer_may_be_named_and_names_that_match_none_are_refused(model):
-    from aliquot.adapter import add_adapter
+    from aliquot.finetuning.adapter import add_adapter
 
     network = add_adapter(model, replace(RECIPE, target_modules="q_proj"))
     adapted = {name for name, _ in network.named_parameters() if "lora_A" in name}
@@ -399,7 +399,7 @@ def test_one_layer_may_be_named_and_names_that_match_none_are_refused(model):
 
 
 def test_a_full_disk_is_told_as_one(model, small_disk):
-    from aliquot.adapter import add_adapter, save_adapter
+    from aliquot.finetuning.adapter import add_adapter, save_adapter
 
     big = replace(RECIPE, rank=64)
     with pytest.raises(OSError, match="No space left on device"):
@@ -421,7 +421,7 @@ def test_bfloat16_trains_its_adapter_in_float32(model, tmp_path):
 
 def test_four_bit_weights_train_an_adapter_that_stays_apart(real_data, tmp_path):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: no 4-bit weights")
-    from aliquot.adapter import load_finetuned
+    from aliquot.finetuning.adapter import load_finetuned
 
     whole = Model(str(real_data / "models" / "tinystories-656k-llama"), dtype="bfloat16")
     model = replace(whole, quantization=NF4())
@@ -435,7 +435,7 @@ def test_four_bit_weights_train_an_adapter_that_stays_apart(real_data, tmp_path)
 
 
 def test_importing_stays_light():
-    code = "import sys, aliquot.finetune, aliquot.evaluate; print([m for m in sys.modules if m in %r])"
+    code = "import sys, aliquot.finetuning.run, aliquot.evaluation.run; print([m for m in sys.modules if m in %r])"
     heavy = ["torch", "transformers", "peft", "pytorch_lightning", "lm_eval", "datasets"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aliquot.config import ROOT
-from aliquot.finetune import finetune, load_adapter, take_part
-from aliquot.model import Model
-from aliquot.trainer import TrainerSpec
+from aliquot.config.schema import ROOT
+from aliquot.finetuning.run import finetune, load_adapter, take_part
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
 from test_finetune import CPU, RECIPE, annotated, checkpoint_step, weights
 from tiny_model import save_tiny_model
 
@@ -84,7 +84,7 @@ def forked(monkeypatch):
 
 def before_step(monkeypatch, action):
     """Call `action` with the number of the process and of the step, before it is taken."""
-    from aliquot.finetune_module import LoRAModule
+    from aliquot.finetuning.module import LoRAModule
 
     train = LoRAModule.training_step
 
@@ -218,7 +218,7 @@ def test_devices_without_a_row_and_encoder_decoders_take_the_same_steps(tmp_path
 
 
 def test_under_srun_processes_meet_at_the_first_node_or_where_one_says():
-    from aliquot.process_group import meeting_point
+    from aliquot.runtime.collectives import meeting_point
 
     srun = {"SLURM_STEP_NODELIST": "gpu[07-09,12]", "SLURM_JOB_ID": "123456"}
     assert meeting_point(srun) == "tcp://gpu07:18456"

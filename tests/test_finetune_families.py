@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aliquot.finetune import check_trainable, finetune
-from aliquot.lora_targets import TARGETS, find_targets
-from aliquot.model import Model
+from aliquot.finetuning.run import check_trainable, finetune
+from aliquot.finetuning.targets import TARGETS, find_targets
+from aliquot.models.spec import Model
 from test_finetune import CPU, RECIPE, annotated, assert_same, encoded, make_module, one_step, weights
 from tiny_model import FAMILIES, save_tiny_model
 
@@ -39,7 +39,7 @@ def logits(network, model):
 def test_the_loss_is_hugging_faces_own(model):
     import torch
 
-    from aliquot.finetune_data import IGNORE, StepBatches
+    from aliquot.finetuning.examples import IGNORE, StepBatches
 
     examples = encoded(model, annotated(12))
     plan = one_step(examples)
@@ -64,7 +64,7 @@ def test_the_adapter_changes_what_the_model_says_and_is_read_back_as_it_was_trai
     import torch
     from peft import PeftModel
 
-    from aliquot.adapter import load_finetuned
+    from aliquot.finetuning.adapter import load_finetuned
 
     network = load_finetuned(model, adapter)
     merged, apart = logits(network, model), logits(PeftModel.from_pretrained(model.load(), adapter.path).eval(), model)
@@ -82,7 +82,7 @@ def test_an_adapter_of_zeros_that_claims_to_be_trained_is_found_out(model, adapt
 
     from safetensors.numpy import save_file
 
-    from aliquot.adapter import load_finetuned
+    from aliquot.finetuning.adapter import load_finetuned
 
     folder = shutil.copytree(adapter.path, tmp_path / "adapter")
     dead = {name: w if "lora_B" in name else np.zeros_like(w) for name, w in weights(adapter).items()}
@@ -92,7 +92,7 @@ def test_an_adapter_of_zeros_that_claims_to_be_trained_is_found_out(model, adapt
 
 
 def test_resumed_mid_epoch_equals_undisturbed(model, adapter, tmp_path, monkeypatch):
-    from aliquot.finetune_module import LoRAModule
+    from aliquot.finetuning.module import LoRAModule
 
     train = LoRAModule.training_step
 
@@ -110,7 +110,7 @@ def test_resumed_mid_epoch_equals_undisturbed(model, adapter, tmp_path, monkeypa
 
 
 def test_gradient_checkpointing_changes_no_loss(model, adapter, tmp_path):
-    from aliquot.adapter import add_adapter
+    from aliquot.finetuning.adapter import add_adapter
 
     recipe = replace(AUTO, gradient_checkpointing=True)
     assert any(getattr(module, "gradient_checkpointing", False) for module in add_adapter(model, recipe).modules())
@@ -132,7 +132,7 @@ DROPPING = {
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", DROPPING)
 def test_the_base_model_drops_nothing_unless_asked_to(tmp_path, family, checkpointing):
-    from aliquot.finetune_data import StepBatches
+    from aliquot.finetuning.examples import StepBatches
 
     folder = save_tiny_model(tmp_path, family=family)
     config = json.loads((folder / "config.json").read_text())
@@ -160,7 +160,7 @@ def test_the_base_model_drops_nothing_unless_asked_to(tmp_path, family, checkpoi
 def test_the_dropout_of_the_adapter_stays_on_where_that_of_the_base_is_off(model):
     import torch
 
-    from aliquot.finetune_data import StepBatches
+    from aliquot.finetuning.examples import StepBatches
 
     examples = encoded(model, annotated(12))
     plan = one_step(examples)
@@ -177,7 +177,7 @@ def test_the_dropout_of_the_adapter_stays_on_where_that_of_the_base_is_off(model
 
 def test_auto_names_all_linear_layers_of_the_blocks_and_says_so(model, caplog):
     with caplog.at_level(logging.INFO):
-        from aliquot.adapter import add_adapter
+        from aliquot.finetuning.adapter import add_adapter
 
         network = add_adapter(model, AUTO)
     everything = add_adapter(model, replace(AUTO, target_modules="all-linear"))
@@ -193,7 +193,7 @@ def test_the_table_names_all_linear_layers_of_the_blocks_as_transformers_does(fa
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    from aliquot.lora_targets import linear_layers
+    from aliquot.finetuning.targets import linear_layers
 
     config = AutoConfig.for_model(family)
     config.num_hidden_layers = 1

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from transformers import AutoTokenizer
 
-from aliquot.encoding import CHAT
-from aliquot.model import Model
+from aliquot.models.spec import Model
+from aliquot.models.template import CHAT
 from tiny_model import save_tiny_model
 
 ROLES = (

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from aliquot.hub import check_repository
-from aliquot.model import Model
+from aliquot.models.hub import check_repository
+from aliquot.models.spec import Model
 from tiny_model import save_tiny_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

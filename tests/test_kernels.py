@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from aliquot.geometry import unit_rows
-from aliquot.kernels import RBF, Cosine, Embedding, warn_if_degenerate
+from aliquot.selection.kernels import RBF, Cosine, Embedding, warn_if_degenerate
+from aliquot.selection.vectors import unit_rows
 
 
 def features_of(n: int, d: int = 6, seed: int = 0) -> np.ndarray:

@@ -16,21 +16,21 @@ from typing import get_args, get_type_hints
 import pytest
 
 import aliquot
-from aliquot import shipped
-from aliquot.annotate import Oracle
-from aliquot.benchmark import Benchmark
-from aliquot.config import ROOT
-from aliquot.experiment import build
-from aliquot.model import Model
-from aliquot.pool import JsonlPool
-from aliquot.provenance import of_other_libraries
-from aliquot.scoring import Scorer
-from aliquot.source_code import code_hash
+from aliquot.annotation.annotator import Oracle
+from aliquot.config.schema import ROOT
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.validation_loss import ValidationLoss
+from aliquot.experiment.build import build
+from aliquot.models.spec import Model
+from aliquot.pools.spec import JsonlPool
+from aliquot.scoring.run import Scorer
+from aliquot.selection.strategies.longest import Longest
+from aliquot.selection.strategies.random import Random
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
-from aliquot.store import canonical, key_fields
-from aliquot.strategies.longest import Longest
-from aliquot.strategies.random import Random
-from aliquot.validation_loss import ValidationLoss
+from aliquot.store import shipped
+from aliquot.store.provenance import of_other_libraries
+from aliquot.store.source_code import code_hash
+from aliquot.store.store import canonical, key_fields
 from test_finetune import CPU, RECIPE
 
 PACKAGE = Path(aliquot.__file__).parent
@@ -41,8 +41,8 @@ def test_the_code_of_what_is_shipped_is_as_the_table_says():
     told = ", ".join(f"{name} (by {', '.join(moved)})" for name, moved in shipped.changed(table).items())
     assert shipped.make_table() == table, (
         f"the table of what is shipped is not up to date; changed under the same version: {told or 'nothing'}. Where "
-        "results change, raise `version` of the class and run python -m aliquot.shipped; where they do not, run "
-        "python -m aliquot.shipped --same-results with the names of the classes"
+        "results change, raise `version` of the class and run python -m aliquot.store.shipped; where they do not, run "
+        "python -m aliquot.store.shipped --same-results with the names of the classes"
     )
 
 
@@ -65,7 +65,7 @@ def test_all_that_is_shipped_is_named_by_its_version_and_no_two_by_the_same_name
 #: Prints what stands for classes in a key, in an interpreter that has read nothing yet.
 NAMES = """
 import importlib, json, sys
-from aliquot.shipped import named
+from aliquot.store.shipped import named
 kinds = [getattr(importlib.import_module(module), name) for module, name in (a.split(":") for a in sys.argv[1:])]
 print(json.dumps([named(kind) for kind in kinds]))
 """
@@ -101,11 +101,11 @@ def append(file, line):
 
 
 SHIPPED = (
-    "aliquot.strategies.random:Random",
-    "aliquot.strategies.k_center:KCenter",
-    "aliquot.annotate:Oracle",
-    "aliquot.benchmark:Benchmark",
-    "aliquot.finetune:LoRA",
+    "aliquot.selection.strategies.random:Random",
+    "aliquot.selection.strategies.k_center:KCenter",
+    "aliquot.annotation.annotator:Oracle",
+    "aliquot.evaluation.benchmark:Benchmark",
+    "aliquot.finetuning.run:LoRA",
 )
 
 
@@ -120,8 +120,8 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
     edit(package / "finetune.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # the version of its stage speaks for it
     append(package / "scoring.py", "NEW = 1")
     append(package / "features.py", "NEW = 1")
-    assert names(*SHIPPED, "aliquot.scoring:Scorer")[:-1] == before
-    assert "code" not in names("aliquot.scoring:Scorer")[0]
+    assert names(*SHIPPED, "aliquot.scoring.run:Scorer")[:-1] == before
+    assert "code" not in names("aliquot.scoring.run:Scorer")[0]
 
     edit(package / "strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
     append(package / "greedy/farthest_first.py", "NEW = 1")
@@ -133,7 +133,7 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
 def test_an_edited_helper_of_annotators_is_noticed(checkout):
     package, names = checkout
     append(package / "annotators/asking.py", "NEW = 1")
-    found = names("aliquot.annotators.endpoint:EndpointTeacher", "aliquot.annotate:Oracle")
+    found = names("aliquot.annotation.teachers.endpoint:EndpointTeacher", "aliquot.annotation.annotator:Oracle")
     assert ["code" in name for name in found] == [True, False]
 
 
@@ -158,8 +158,8 @@ def test_what_is_shipped_needs_no_source_and_what_is_added_does(checkout, tmp_pa
         file.unlink()
     assert names_of(*SHIPPED, path=[tmp_path]) == before
     for path in (tmp_path, archive):
-        told = start("-c", NAMES, "aliquot.strategies.mine:Mine", path=[path], fails=True)
-        assert "class Mine of module aliquot.strategies.mine is in no Python file" in told
+        told = start("-c", NAMES, "aliquot.selection.strategies.mine:Mine", path=[path], fails=True)
+        assert "class Mine of module aliquot.selection.strategies.mine is in no Python file" in told
 
 
 def test_the_table_is_not_written_over_changed_code_of_an_old_version_unless_told_so(checkout, tmp_path):
@@ -171,21 +171,21 @@ def test_the_table_is_not_written_over_changed_code_of_an_old_version_unless_tol
     append(package / "strategies/longest.py", "NEW = 1")
 
     def write(*arguments, fails):
-        return start("-m", "aliquot.shipped", *arguments, path=[tmp_path], fails=fails)
+        return start("-m", "aliquot.store.shipped", *arguments, path=[tmp_path], fails=fails)
 
     for arguments in ((), ("--same-results", "Random")):
         told = write(*arguments, fails=True)
-        assert ("Random: changed code in aliquot.strategies.random" in told) is not bool(arguments)
-        assert "Longest: changed code in aliquot.strategies.longest" in told
+        assert ("Random: changed code in aliquot.selection.strategies.random" in told) is not bool(arguments)
+        assert "Longest: changed code in aliquot.selection.strategies.longest" in told
         assert "--same-results" in told and table.read_text() == old
     assert "only Longest, Random has changed code" in write("--same-results", "KCenter", fails=True)
     edit(package / "strategies/longest.py", "    requires", "    version: ClassVar[int] = 2\n    requires")
     write("--same-results", "Random", fails=False)
-    found = names("aliquot.strategies.random:Random", "aliquot.strategies.longest:Longest")
+    found = names("aliquot.selection.strategies.random:Random", "aliquot.selection.strategies.longest:Longest")
     assert found == [{"type": "Random", "version": 1}, {"type": "Longest", "version": 2}]
     table.unlink()
     write(fails=False)
-    assert names("aliquot.strategies.random:Random", "aliquot.strategies.longest:Longest") == found
+    assert names("aliquot.selection.strategies.random:Random", "aliquot.selection.strategies.longest:Longest") == found
 
 
 @pytest.mark.parametrize("content", ["<<<<<<< ours\n", "[]", "{}", None])
@@ -193,23 +193,29 @@ def test_a_table_that_cannot_be_read_is_told_with_the_command_that_writes_it(tmp
     table = tmp_path / "shipped.json"
     if content is not None:
         table.write_text(content)
-    monkeypatch.setattr("aliquot.shipped.TABLE", table)
+    monkeypatch.setattr("aliquot.store.shipped.TABLE", table)
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     shipped._table.cache_clear()
-    with pytest.raises(ValueError, match=r"shipped.json cannot be read.*write it anew: python -m aliquot.shipped"):
+    with pytest.raises(
+        ValueError, match=r"shipped.json cannot be read.*write it anew: python -m aliquot.store.shipped"
+    ):
         shipped._table()
 
 
 def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(checkout):
     package, names = checkout
-    mine, helper, kind = package / "strategies/mine.py", package / "mine_helper.py", "aliquot.strategies.mine:Mine"
+    mine, helper, kind = (
+        package / "strategies/mine.py",
+        package / "mine_helper.py",
+        "aliquot.selection.strategies.mine:Mine",
+    )
     mine.write_text(
         '"""Mine."""\nfrom dataclasses import dataclass\n'
-        "from aliquot.strategies.random import Random\n\n@dataclass(frozen=True)\nclass Mine(Random):\n"
+        "from aliquot.selection.strategies.random import Random\n\n@dataclass(frozen=True)\nclass Mine(Random):\n"
         "    def select(self, pool, scores, k):\n        from aliquot import mine_helper as own\n"
         "        return own.pick(pool)\n"
     )
-    helper.write_text("import numpy\nfrom aliquot.progress import Progress\n\ndef pick(pool):\n    return 1\n")
+    helper.write_text("import numpy\nfrom aliquot.runtime.progress import Progress\n\ndef pick(pool):\n    return 1\n")
     found = names(kind)
     append(package / "progress.py", "NEW = 1")  # which all strategies share
     mine.write_text("# Comments do not count.\n" + mine.read_text().replace('"""Mine."""', '"""Ours."""'))
@@ -233,7 +239,7 @@ def write_package(folder: Path, helper: str) -> None:
     (folder / "beside.py").write_text("import numpy.linalg\nnumber = 1\n")
     (folder / "theirs" / "own.py").write_text(
         "from dataclasses import dataclass\nimport beside\nfrom .helper import pick\n"
-        "from aliquot.annotate import Oracle\n\n@dataclass(frozen=True)\nclass Own(Oracle):\n    seed: int = 0\n\n"
+        "from aliquot.annotation.annotator import Oracle\n\n@dataclass(frozen=True)\nclass Own(Oracle):\n    seed: int = 0\n\n"
         "@dataclass(frozen=True)\nclass Other(Oracle):\n    seed: int = 0\n"
     )
 
@@ -260,9 +266,11 @@ def test_installed_packages_do_not_count_wherever_they_lie(tmp_path, checkout):
     """A package that a strategy imports, in folders as pip, distributions and clusters have them, and edited there."""
     package, _ = checkout
     mine = package / "strategies/mine.py"
-    mine.write_text("import dep\nfrom aliquot.strategies.random import Random\n\nclass Mine(Random):\n    pass\n")
+    mine.write_text(
+        "import dep\nfrom aliquot.selection.strategies.random import Random\n\nclass Mine(Random):\n    pass\n"
+    )
     write_package(tmp_path / "project", "import dep\npick = 1\n")
-    kinds = "theirs.own:Own", "aliquot.strategies.mine:Mine", "aliquot.strategies.k_center:KCenter"
+    kinds = "theirs.own:Own", "aliquot.selection.strategies.mine:Mine", "aliquot.selection.strategies.k_center:KCenter"
     found = []
     for number, place in enumerate(("site-packages", "dist-packages", "target", "editable", "tree/lib")):
         (tmp_path / place / "dep").mkdir(parents=True)
@@ -295,7 +303,7 @@ def test_a_class_of_the_script_that_was_started_counts_with_what_lies_beside_it(
     (tmp_path / "lab/helper.py").write_text("number = 1\n")
     script = tmp_path / "lab/script.py"
     script.write_text(
-        "import json, helper\nfrom aliquot.shipped import named\nclass Own: ...\nprint(json.dumps(named(Own)))\n"
+        "import json, helper\nfrom aliquot.store.shipped import named\nclass Own: ...\nprint(json.dumps(named(Own)))\n"
     )
     module = tmp_path / "lab/module.py"
     module.write_text(script.read_text().replace("helper", "lab.helper"))
@@ -418,7 +426,7 @@ def test_what_identifies_itself_is_named_by_its_class_too_unless_that_is_shipped
 def test_the_version_of_lm_eval_is_in_every_key_of_its_tasks(tmp_path, monkeypatch):
     benchmarks = Benchmark(["own"], str(tmp_path)), Benchmark(["mmlu"])
     before = [canonical(benchmark) for benchmark in benchmarks]
-    monkeypatch.setattr("aliquot.benchmark.lm_eval_version", lambda: "99.0")
+    monkeypatch.setattr("aliquot.evaluation.benchmark.lm_eval_version", lambda: "99.0")
     assert [a == b for a, b in zip(before, map(canonical, benchmarks), strict=True)] == [False, False]
 
 
@@ -433,7 +441,7 @@ def test_the_version_of_lm_eval_is_in_every_key_of_its_tasks(tmp_path, monkeypat
 )
 def test_another_major_version_of_what_computes_is_told_and_no_other(monkeypatch, then, told):
     here = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "numpy": "2.4"}
-    monkeypatch.setattr("aliquot.provenance.versions", lambda: here)
+    monkeypatch.setattr("aliquot.store.provenance.versions", lambda: here)
     assert of_other_libraries({"libraries": then}) == told
 
 
@@ -495,7 +503,7 @@ def golden_stages(folder):
 
 
 def test_keys_are_what_they_were_and_their_results_with_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("aliquot.benchmark.lm_eval_version", lambda: "0.4")
+    monkeypatch.setattr("aliquot.evaluation.benchmark.lm_eval_version", lambda: "0.4")
     # A key here may change only where results change: whoever has results makes all of that stage again.
     assert [f"{stage.name} {stage.key}" for stage in golden_stages(tmp_path)] == [
         "pool d2600f0912cad49d",

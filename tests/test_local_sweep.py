@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from aliquot.config import ROOT
-from aliquot.experiment import build
+from aliquot.config.schema import ROOT
+from aliquot.experiment.build import build
 from aliquot.launch.launcher import worker_environments
 from aliquot.launch.local import Board
 from aliquot.launch.sweep import PlannedTask

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from aliquot.model import Model
-from aliquot.scoring import Scorer, load_scores, score
-from aliquot.trainer import TrainerSpec
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.run import Scorer, load_scores, score
 from aliquot.types import Pool
 from tiny_model import WORDS, save_tiny_model
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from aliquot.model import Model
-from aliquot.quantization import NF4
-from aliquot.store import canonical
-from aliquot.trainer import TrainerSpec
+from aliquot.models.quantization import NF4
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.store.store import canonical
 from tiny_model import FAMILIES, save_tiny_model
 
 
@@ -82,10 +82,10 @@ def test_what_this_machine_cannot_compute_is_refused_with_what_to_install_or_set
         flash.check()
     with pytest.raises(ValueError, match=r"needs a GPU and the package bitsandbytes, .* use model/quantization=none"):
         replace(model, quantization=NF4()).check()
-    monkeypatch.setattr("aliquot.model.find_spec", lambda name: name == "flash_attn")
+    monkeypatch.setattr("aliquot.models.spec.find_spec", lambda name: name == "flash_attn")
     with pytest.raises(ValueError, match=r"computes in 16 bits only; set model.dtype=bfloat16"):
         flash.check()
-    monkeypatch.setattr("aliquot.quantization.find_spec", lambda name: name == "bitsandbytes")
+    monkeypatch.setattr("aliquot.models.quantization.find_spec", lambda name: name == "bitsandbytes")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=r"model/quantization=nf4 needs a GPU, and torch finds none"):
         replace(model, quantization=NF4()).check()
@@ -334,7 +334,7 @@ def test_what_lies_in_a_folder_instead_of_a_model_is_named_with_what_to_do(model
 def test_a_tokenizer_that_needs_sentencepiece_says_so(model, tmp_path, monkeypatch):
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "tokenizer.model").write_bytes(b"words")
-    monkeypatch.setattr("aliquot.model_files.find_spec", lambda name: None)
+    monkeypatch.setattr("aliquot.models.files.find_spec", lambda name: None)
     told = refusal(model)
     assert "has its tokenizer in sentencepiece's format only (tokenizer.model)" in told
     assert "pip install sentencepiece" in told

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from aliquot.config import ROOT
-from aliquot.next_command import overrides_of
+from aliquot.config.schema import ROOT
+from aliquot.experiment.next_command import overrides_of
 
 SMALL = ["evaluate.limit=1", "tracker=none", "finetune.epochs=1"]
 

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from aliquot.experiment.record import RunRecord
 from aliquot.report.reading import read_records
-from aliquot.results import RunRecord
-from aliquot.sources import locate
+from aliquot.store.content import locate
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from aliquot.launch.plan import make_plan, task_name
-from aliquot.store import Stage, Store, check_all
+from aliquot.store.store import Stage, Store, check_all
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.pool import CsvPool, JsonlPool, ParquetPool
-from aliquot.pools.clean import Cleaning
+from aliquot.pools.cleaning import Cleaning
+from aliquot.pools.spec import CsvPool, JsonlPool, ParquetPool
 
 
 def write(path, rows, **options):

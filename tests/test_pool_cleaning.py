@@ -8,12 +8,12 @@ import random
 
 import pytest
 
-from aliquot.pool import JsonlPool
-from aliquot.pools.clean import Cleaning, Report
+from aliquot.pools.cleaning import Cleaning, Report
 from aliquot.pools.contamination import Benchmarks, Question, read_questions
-from aliquot.pools.near import hashes_per_band, near_duplicates
+from aliquot.pools.near_duplicates import hashes_per_band, near_duplicates
 from aliquot.pools.prepare import load_prepared, prepare
-from aliquot.pools.words import Grams, words
+from aliquot.pools.shingles import Grams, words
+from aliquot.pools.spec import JsonlPool
 
 
 def make(folder, prompts, **options):

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.pool import CsvPool, HubPool, JsonlPool, ParquetPool
 from aliquot.pools.prepare import prepare
+from aliquot.pools.spec import CsvPool, HubPool, JsonlPool, ParquetPool
 
 
 def write(folder, rows, form):

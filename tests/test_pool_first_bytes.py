@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from aliquot.pool import CsvPool, JsonlPool, ParquetPool
+from aliquot.pools.spec import CsvPool, JsonlPool, ParquetPool
 
 TEXT = b'{"id": "a", "prompt": "one"}\n{"id": "b", "prompt": "two"}\n'
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.config import ROOT, create
-from aliquot.pool import HubPool
+from aliquot.config.schema import ROOT, create
+from aliquot.pools.spec import HubPool
 
 COMMIT = "0123456789" * 4
 CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {}\n---\n"

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.pool import CsvPool, JsonlPool, ParquetPool
-from aliquot.pools.clean import Cleaning
+from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.prepare import prepare
+from aliquot.pools.spec import CsvPool, JsonlPool, ParquetPool
 
 ROWS = 'id,prompt\r\na,"one, or\r\ntwo"\r\nb,three\r\n'
 

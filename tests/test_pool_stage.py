@@ -8,15 +8,15 @@ import signal
 import numpy as np
 import pytest
 
-from aliquot.annotate import Oracle
-from aliquot.benchmark import Benchmark
-from aliquot.experiment import build
-from aliquot.pool import JsonlPool
-from aliquot.pools.clean import Cleaning
+from aliquot.annotation.annotator import Oracle
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.experiment.build import build
+from aliquot.pools.cleaning import Cleaning
+from aliquot.pools.spec import JsonlPool
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.selection.strategies.random import Random
 from aliquot.stages import Annotate, Prepare, Select
-from aliquot.store import Store
-from aliquot.strategies.random import Random
-from aliquot.trainer import TrainerSpec
+from aliquot.store.store import Store
 
 
 def write(path, num=50, secret="SECRET", **options):

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from aliquot.config import create
-from aliquot.pool import JsonlPool
+from aliquot.config.schema import create
 from aliquot.pools.prepare import prepare
+from aliquot.pools.spec import JsonlPool
 
 NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
 TALK = [("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")]

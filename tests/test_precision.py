@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from aliquot.decoding import give_float32_logits
-from aliquot.model import Model
-from aliquot.pool import JsonlPool
-from aliquot.scoring import Scorer, TokenFeatureSpec, load_scores, score
+from aliquot.models.spec import Model
+from aliquot.pools.spec import JsonlPool
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.decoding import give_float32_logits
+from aliquot.scoring.run import Scorer, TokenFeatureSpec, load_scores, score
 from aliquot.stages import Prepare, Score
-from aliquot.trainer import TrainerSpec
 from aliquot.types import Pool
 from tiny_model import FAMILIES, WORDS, save_tiny_model
 

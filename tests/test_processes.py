@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.model import Model
-from aliquot.processes import Place, place, run_side_by_side
-from aliquot.scoring import Scorer, load_scores, score, score_share
-from aliquot.trainer import TrainerSpec
+from aliquot.models.spec import Model
+from aliquot.runtime.processes import Place, place, run_side_by_side
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.run import Scorer, load_scores, score, score_share
 from aliquot.types import Pool
 from tiny_model import WORDS, save_tiny_model
 
@@ -113,10 +113,10 @@ def test_a_process_that_was_killed_is_an_error_with_the_remedy():
 EXPERIMENT = """
 import sys, json
 from pathlib import Path
-from aliquot.scoring import Model, Scorer, TrainerSpec
-from aliquot.pool import JsonlPool
+from aliquot.scoring.run import Model, Scorer, TrainerSpec
+from aliquot.pools.spec import JsonlPool
 from aliquot.stages import Prepare, Score
-from aliquot.store import Store
+from aliquot.store.store import Store
 model, pool, scorer, store = json.loads(sys.argv[1])
 stage = Score(Model(model), Prepare(JsonlPool(pool)), Scorer(**scorer), TrainerSpec("cpu", devices=2), 60)
 stage.check()
@@ -192,7 +192,7 @@ def test_with_one_device_there_is_nothing_to_share(monkeypatch):
 
 
 def test_how_many_devices_there_are_belongs_to_no_key():
-    from aliquot.pool import JsonlPool
+    from aliquot.pools.spec import JsonlPool
     from aliquot.stages import Prepare, Score
 
     one = Score(

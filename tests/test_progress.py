@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from aliquot import progress
-from aliquot.progress import Progress, silenced, watched
+from aliquot.runtime import progress
+from aliquot.runtime.progress import Progress, silenced, watched
 
 
 @pytest.fixture

@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 
-from aliquot.config import ROOT
+from aliquot.config.schema import ROOT
 
 
 def test_the_strategy_of_the_readme_can_be_pasted_and_picks_the_shortest_prompts(tmp_path):
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("### Your strategy")[2].partition("\n## ")[0]
     blocks = re.findall(r"`([^`\n]+)`:\n\n```\w+\n(.*?)```", section, re.DOTALL)
-    assert [name for name, _ in blocks] == ["src/aliquot/strategies/shortest.py", "conf/strategy/shortest.yaml"]
+    assert [name for name, _ in blocks] == [
+        "src/aliquot/selection/strategies/shortest.py",
+        "conf/strategy/shortest.yaml",
+    ]
     for part in ("src", "conf", "experiments", "sweeps"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "run.py", tmp_path)

@@ -22,13 +22,13 @@ from transformers import (
     Qwen2Config,
 )
 
-from aliquot import scoring_module
-from aliquot.decoding import describe
-from aliquot.features import POSITIONS
-from aliquot.model import Model
-from aliquot.scoring import Scorer, load_scores, score
-from aliquot.shards import reserve
-from aliquot.trainer import TrainerSpec
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring import module as scoring_module
+from aliquot.scoring.decoding import describe
+from aliquot.scoring.features import POSITIONS
+from aliquot.scoring.run import Scorer, load_scores, score
+from aliquot.scoring.shards import reserve
 from aliquot.types import Pool
 from tiny_model import WORDS, save_tiny_model
 
@@ -260,9 +260,9 @@ def test_finished_scores_are_not_touched_again(models, pool, tmp_path, rows_read
 SLOWLY = """
 import json, sys, time
 from pathlib import Path
-from aliquot import scoring_module
-from aliquot.decoding import describe
-from aliquot.scoring import Model, Pool, Scorer, TrainerSpec, score
+from aliquot.scoring import module as scoring_module
+from aliquot.scoring.decoding import describe
+from aliquot.scoring.run import Model, Pool, Scorer, TrainerSpec, score
 signals = scoring_module.ScoringModule.signals
 scoring_module.ScoringModule.signals = lambda self, batch: time.sleep(0.2) or signals(self, batch)
 path, prompts, directory = json.loads(sys.argv[1])
@@ -335,5 +335,5 @@ def test_lightning_says_nothing_and_we_say_one_line(models, pool, tmp_path, capf
 
 
 def test_describing_a_pass_imports_neither_torch_nor_lightning():
-    code = "import sys, aliquot.scoring; print({'torch', 'pytorch_lightning', 'transformers'} & set(sys.modules))"
+    code = "import sys, aliquot.scoring.run; print({'torch', 'pytorch_lightning', 'transformers'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

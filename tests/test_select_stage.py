@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.pool import JsonlPool
+from aliquot.pools.spec import JsonlPool
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.selection.strategy import Greedy
 from aliquot.stages import Prepare, Select
-from aliquot.store import Store
-from aliquot.strategies.base import Greedy
-from aliquot.trainer import TrainerSpec
+from aliquot.store.store import Store
 from aliquot.types import Pool, Scores, Selection
 
 calls: list[tuple[int, int]] = []

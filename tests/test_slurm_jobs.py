@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aliquot.launch.queue import elements
-from aliquot.launch.sharing import doubt, file_system
+from aliquot.launch.shared_store import doubt, file_system
 from aliquot.launch.slurm import Cluster, Resources, arrays
+from aliquot.launch.slurm_queue import elements
 from aliquot.launch.sweep import PlannedTask
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import aliquot
-from aliquot.sources import content_hash, locate
+from aliquot.store.content import content_hash, locate
 
 
 def test_paths_and_package_resources_are_found(monkeypatch, tmp_path):

@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import pytest
 
-from aliquot import lease
-from aliquot.store import Stage, Store, canonical, write_atomic
+from aliquot.store import lease
+from aliquot.store.store import Stage, Store, canonical, write_atomic
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path, caplog):
     script = f"""
         import os, signal
         from pathlib import Path
-        from aliquot.lease import Lease
+        from aliquot.store.lease import Lease
         Lease(Path({str(tmp_path)!r}) / "lease", "x").__enter__()
         os.kill(os.getpid(), signal.SIGKILL)
     """

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from aliquot.features import gaussian_projection, project, root_mean_square_norm
-from aliquot.model import Model
-from aliquot.scoring import Scorer, TokenFeatureSpec, load_scores, score
-from aliquot.store import canonical
-from aliquot.strategies.base import check_requirements, check_signals
-from aliquot.strategies.information_gain import InformationGain
-from aliquot.trainer import TrainerSpec
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.features import gaussian_projection, project, root_mean_square_norm
+from aliquot.scoring.run import Scorer, TokenFeatureSpec, load_scores, score
+from aliquot.selection.strategies.information_gain import InformationGain
+from aliquot.selection.strategy import check_requirements, check_signals
+from aliquot.store.store import canonical
 from aliquot.types import Pool, Scores, TokenFeatures
 from tiny_model import WORDS, save_tiny_model
 
@@ -171,7 +171,7 @@ def test_a_strategy_that_needs_them_names_the_remedy_before_the_pass(pool):
 
 
 def test_the_configuration_keeps_them_on_demand(compose):
-    from aliquot.config import create
+    from aliquot.config.schema import create
 
     assert create(compose(), "scorer") == Scorer()
     kept = create(compose("scorer=token_features"), "scorer")

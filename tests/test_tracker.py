@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from aliquot import pipeline, tracker
-from aliquot.experiment import build
-from aliquot.pipeline import build_stage
-from aliquot.results import RunRecord
+from aliquot.experiment import run as pipeline
+from aliquot.experiment import tracker
+from aliquot.experiment.build import build
+from aliquot.experiment.record import RunRecord
+from aliquot.experiment.run import build_stage
+from aliquot.experiment.tracker import NoTracker, WandB, address_of, describe_selection, logged_in, sync
 from aliquot.stages import Evaluate, Finetune
-from aliquot.store import Store
-from aliquot.tracker import NoTracker, WandB, address_of, describe_selection, logged_in, sync
+from aliquot.store.store import Store
 from mirror import read_back
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -29,7 +30,7 @@ def mirrored(tmp_path_factory):
     """The offline W&B run of a small experiment, and the store it belongs to."""
     import hydra
 
-    from aliquot.config import ROOT
+    from aliquot.config.schema import ROOT
 
     store = tmp_path_factory.mktemp("store")
     small = ["pool.limit=300", "budget=200", "evaluate.limit=1", f"store={store}", "strategy=random", "seed=3"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aliquot.model import Model
-from aliquot.reading import CausalContext
-from aliquot.scoring import Scorer, TokenFeatureSpec
-from aliquot.store import Store
-from aliquot.trainer import TrainerSpec
-from aliquot.trial import Trial
-from aliquot.trial_reading import try_model
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.kv_cache import CausalContext
+from aliquot.scoring.run import Scorer, TokenFeatureSpec
+from aliquot.scoring.trial import Trial
+from aliquot.scoring.trial_reading import try_model
+from aliquot.store.store import Store
 from tiny_model import FAMILIES, save_tiny_model
 
 SCORER = Scorer(max_new_tokens=4)
@@ -107,7 +107,7 @@ def test_it_is_tried_once_for_a_model_a_scorer_and_versions_of_libraries(tmp_pat
     monkeypatch.setattr(Model, "load", None)
     assert store.get(trial) == first
     others = [replace(trial, scorer=replace(SCORER, layer=0)), replace(trial, model=replace(model, dtype="bfloat16"))]
-    monkeypatch.setattr("aliquot.trial.versions", lambda names: dict.fromkeys(names, "0"))
+    monkeypatch.setattr("aliquot.scoring.trial.versions", lambda names: dict.fromkeys(names, "0"))
     others.append(replace(trial))
     assert len({trial.key, *(other.key for other in others)}) == 4
     assert store.record(others[-1]) is None

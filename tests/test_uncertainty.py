@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
+from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Scores, TokenStats
-from aliquot.uncertainty import ResponseUncertainty
 
 #: By measure, reduction and normalize.
 DEFINITIONS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aliquot import progress
-from aliquot.strategies.random import Random
+from aliquot.runtime import progress
+from aliquot.selection.strategies.random import Random
 
 
 def test_a_strategy_that_is_slow_and_silent_is_seen_to_work(run, monkeypatch, capsys):
@@ -24,7 +24,7 @@ def test_a_strategy_that_is_slow_and_silent_is_seen_to_work(run, monkeypatch, ca
 
 
 def test_a_model_that_is_slow_shows_progress_before_its_first_batch_is_read(run, monkeypatch, capsys):
-    from aliquot.scoring_module import ScoringModule
+    from aliquot.scoring.module import ScoringModule
 
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.2)
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_TICKS", 0.05)
@@ -61,7 +61,7 @@ def test_what_a_library_raises_in_a_stage_is_one_line_with_its_words_and_the_pla
 
 
 def test_what_was_not_foreseen_outside_a_stage_is_one_line_too(monkeypatch, capsys):
-    from aliquot.cli import errors_explained
+    from aliquot.config.help import errors_explained
 
     monkeypatch.delenv("ALIQUOT_DEBUG", raising=False)
     with pytest.raises(SystemExit) as ended, errors_explained():

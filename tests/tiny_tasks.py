@@ -134,7 +134,7 @@ def read_samples(directory):
 
 def record_answers(monkeypatch):
     """Record what lm-eval asks our model and what it answers: task -> question -> [(arguments, answer)]."""
-    from aliquot.harness_model import HarnessModel
+    from aliquot.evaluation.harness.model import HarnessModel
 
     seen = {}
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from aliquot.cli import errors_explained
+from aliquot.config.help import errors_explained
 
 _REPORT = """\
 Compare finished runs with random at the same budget, on the same questions: accuracy with 95 % intervals, differences
@@ -76,7 +76,7 @@ def _ask(arguments: argparse.Namespace) -> None:
     """Answer status, logs or cancel."""
     from aliquot.launch.status import cancel_sweep, show_logs, show_status
     from aliquot.launch.sweep import Sweep
-    from aliquot.store import Store
+    from aliquot.store.store import Store
 
     store = Store(arguments.store)
     sweep = Sweep.load(store, arguments.sweep)
@@ -89,8 +89,8 @@ def _ask(arguments: argparse.Namespace) -> None:
 
 
 def _sync(root: Path) -> None:
-    from aliquot.console import set_up_logging
-    from aliquot.tracker import sync
+    from aliquot.experiment.console import set_up_logging
+    from aliquot.experiment.tracker import sync
 
     set_up_logging()
     uploaded, failed = sync(root / "runs")
@@ -100,17 +100,17 @@ def _sync(root: Path) -> None:
 
 
 def _dashboard(arguments: argparse.Namespace) -> None:
-    from aliquot.console import set_up_logging
-    from aliquot.report.dashboard import create_dashboards
+    from aliquot.experiment.console import set_up_logging
+    from aliquot.report.dashboards.command import create_dashboards
 
     set_up_logging()
     create_dashboards(arguments.store, arguments.sweep, arguments.entity, arguments.project)
 
 
 def _work(root: Path, sweep: str, task: str | None) -> None:
-    from aliquot.console import set_up_logging
+    from aliquot.experiment.console import set_up_logging
     from aliquot.launch.worker import assigned, attempt, serve
-    from aliquot.store import Store
+    from aliquot.store.store import Store
 
     set_up_logging()
     store = Store(root)
@@ -122,7 +122,7 @@ def _work(root: Path, sweep: str, task: str | None) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from aliquot.console import set_up_logging
+    from aliquot.experiment.console import set_up_logging
     from aliquot.report.command import list_runs, report
 
     set_up_logging()

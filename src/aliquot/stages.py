@@ -18,25 +18,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aliquot.annotate import Annotator, load_annotated, save_annotated
-from aliquot.annotators.bill import Bill
-from aliquot.annotators.people import People, digest_of
-from aliquot.annotators.quality import Quality
-from aliquot.annotators.returns import Answer
-from aliquot.benchmark import Benchmark
-from aliquot.evaluate import check_evaluable, evaluate, load_result
-from aliquot.finetune import LoRA, check_trainable, finetune, load_adapter, take_part
-from aliquot.greedy.checkpoint import Workspace, clear
-from aliquot.model import Model
-from aliquot.pool import PoolSpec
-from aliquot.pools.clean import Report
+from aliquot.annotation.annotator import Annotator, load_annotated, save_annotated
+from aliquot.annotation.bill import Bill
+from aliquot.annotation.people.people import People, digest_of
+from aliquot.annotation.people.returned_rows import Answer
+from aliquot.annotation.quality import Quality
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.run import check_evaluable, evaluate, load_result
+from aliquot.evaluation.validation_loss import ValidationLoss
+from aliquot.finetuning.run import LoRA, check_trainable, finetune, load_adapter, take_part
+from aliquot.models.spec import Model
+from aliquot.pools.cleaning import Report
 from aliquot.pools.prepare import load_prepared, prepare
-from aliquot.scoring import Scorer, load_scores, score, score_share
-from aliquot.store import Stage, Store, write_atomic
-from aliquot.strategies.base import Partitioned, Strategy, check_signals, rank
-from aliquot.trainer import TrainerSpec
+from aliquot.pools.spec import PoolSpec
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.run import Scorer, load_scores, score, score_share
+from aliquot.selection.greedy.checkpoint import Workspace, clear
+from aliquot.selection.strategy import Partitioned, Strategy, check_signals, rank
+from aliquot.store.store import Stage, Store, write_atomic
 from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
-from aliquot.validation_loss import ValidationLoss
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ class Select(Stage[Selection]):
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
-            from aliquot.greedy.distributed import give_parts  # numba and torch: not for composing a config
+            from aliquot.selection.greedy.distributed import give_parts  # numba and torch: not for composing a config
 
             give_parts([store.get(part) for part in parts], workspace)
         _save_selection(rank(self.strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
-from aliquot.store import Pending
+from aliquot.store.store import Pending
 
 
 def free_port():

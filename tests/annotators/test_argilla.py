@@ -15,10 +15,10 @@ import httpx2
 import pytest
 from running_server import fetch_and_annotate, free_port, running
 
-from aliquot.annotators.argilla import Argilla
-from aliquot.annotators.people import RETURNED
-from aliquot.annotators.returns import SUGGESTED
-from aliquot.store import Pending
+from aliquot.annotation.people.argilla import Argilla
+from aliquot.annotation.people.people import RETURNED
+from aliquot.annotation.people.returned_rows import SUGGESTED
+from aliquot.store.store import Pending
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")  # by the SDK
 

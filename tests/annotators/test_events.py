@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from aliquot.annotators.asking import Again
-from aliquot.annotators.protocol import read_answer
+from aliquot.annotation.teachers.openai_replies import read_answer
+from aliquot.annotation.teachers.request_queue import Again
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.annotators.people import People
-from aliquot.config import ROOT
-from aliquot.experiment import build, quote
-from aliquot.pipeline import ask, fetch
+from aliquot.annotation.people.people import People
+from aliquot.config.schema import ROOT
+from aliquot.experiment.build import build, quote
+from aliquot.experiment.run import ask, fetch
+from aliquot.selection.strategies.random import Random
 from aliquot.stages import Annotate, Finetune
-from aliquot.store import Store
-from aliquot.strategies.random import Random
+from aliquot.store.store import Store
 from aliquot.types import Pool, Scores
 
 FILES = ("annotator=file", "strategy=random")

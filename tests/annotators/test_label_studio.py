@@ -14,10 +14,10 @@ import pytest
 from running_label_studio import HELPER, OWNER, PASSWORD, label_studio
 from running_server import fetch_and_annotate
 
-from aliquot.annotators.label_studio import INTERFACE, LabelStudio
-from aliquot.annotators.people import RETURNED
-from aliquot.annotators.returns import SUGGESTED
-from aliquot.store import Pending
+from aliquot.annotation.people.label_studio import INTERFACE, LabelStudio
+from aliquot.annotation.people.people import RETURNED
+from aliquot.annotation.people.returned_rows import SUGGESTED
+from aliquot.store.store import Pending
 
 #: What Label Studio 1.23.2 exported of a project in which `work` was done, and a second annotator answered q1 as well.
 EXPORTS = Path(__file__).parent / "label_studio"
@@ -95,7 +95,7 @@ def test_pushing_again_adds_new_prompts_only_to_the_one_project(server, batch):
 
 
 def test_many_prompts_are_pushed_in_parts_and_none_is_lost_or_doubled(server, batch, monkeypatch):
-    monkeypatch.setattr("aliquot.annotators.label_studio_server.TASKS_AT_ONCE", 7)
+    monkeypatch.setattr("aliquot.annotation.people.label_studio_server.TASKS_AT_ONCE", 7)
     annotate(batch, {f"p{i}": f"prompt {i}" for i in range(30)})
     assert len(server.tasks(batch.project)) == 30
 

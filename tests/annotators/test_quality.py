@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from aliquot.annotators.file import FileAnnotator
-from aliquot.annotators.quality import Quality, token_f1
-from aliquot.store import Pending
+from aliquot.annotation.people.files import FileAnnotator
+from aliquot.annotation.quality import Quality, token_f1
+from aliquot.store.store import Pending
 from aliquot.types import AnnotatedSet
 
 TEXTS = ["The cat, a dog!", "a cat and the cat's dog", "dog dog", "", "the", "«Über» an 3.5-fold", "cat\n dog"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aliquot.annotators.reasoning import with_reasoning, without_reasoning
+from aliquot.annotation.teachers.reasoning import with_reasoning, without_reasoning
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.annotators.batch import ADJUDICATE, SECOND
-from aliquot.annotators.file import FileAnnotator
-from aliquot.annotators.people import PROBLEMS, RETURNED
-from aliquot.pool import JsonlPool
-from aliquot.store import Pending
+from aliquot.annotation.people.batch import ADJUDICATE, SECOND
+from aliquot.annotation.people.files import FileAnnotator
+from aliquot.annotation.people.people import PROBLEMS, RETURNED
+from aliquot.pools.spec import JsonlPool
+from aliquot.store.store import Pending
 
 PROMPTS = {"q1": "Say hello.\nTwice.", "q2": "What is 17 * 23?", "7": "Wie heißt „du“ auf Englisch?\u2028Sag es."}
 ANSWERS = {"q1": "Hello, hello.", "q2": "391,\nas a number", "7": "„you“ ☔"}
@@ -290,7 +290,7 @@ def test_a_fraction_is_asked_twice_the_same_prompts_in_every_budget(batch):
 def test_what_is_skipped_with_a_reason_does_not_wait(batch, monkeypatch):
     jsonl(batch, *rows({"q1": "Hello."}))
     people = FileAnnotator(folder=str(batch), price=2)
-    from aliquot.annotators.returns import Answer
+    from aliquot.annotation.people.returned_rows import Answer
 
     skips = [Answer("x:1", "q2", None, skipped="harmful"), Answer("x:2", "7", None, skipped="harmful")]
     read = FileAnnotator.answers

@@ -10,11 +10,11 @@ from email.utils import formatdate
 
 import pytest
 
-from aliquot.annotators import asking
-from aliquot.annotators.bill import Bill, Price
-from aliquot.annotators.endpoint import EndpointTeacher
-from aliquot.pool import PoolSpec
-from aliquot.store import key_fields
+from aliquot.annotation.bill import Bill, Price
+from aliquot.annotation.teachers import request_queue as asking
+from aliquot.annotation.teachers.endpoint import EndpointTeacher
+from aliquot.pools.spec import PoolSpec
+from aliquot.store.store import key_fields
 from fake_endpoint import KEY, MODEL, FakeEndpoint, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")
@@ -413,8 +413,8 @@ def test_the_money_of_requests_under_way_is_put_aside(serve, tmp_path):
 def client(folder, num, environment, *settings):
     """Start a process that annotates; its answers are counted by the server."""
     code = (
-        "import sys, pathlib; from aliquot.pool import PoolSpec\n"
-        "from aliquot.annotators.endpoint import EndpointTeacher\n"
+        "import sys, pathlib; from aliquot.pools.spec import PoolSpec\n"
+        "from aliquot.annotation.teachers.endpoint import EndpointTeacher\n"
         f"n = {num}; p = [f'prompt {{i}}' for i in range(n)]\n"
         f"t = EndpointTeacher(model={MODEL!r}, {', '.join(settings)})\n"
         "a = t.annotate(PoolSpec(name='any'), [f'id{i}' for i in range(n)], p, pathlib.Path(sys.argv[1]))\n"
@@ -562,7 +562,7 @@ def test_settings_that_make_no_sense_are_refused(settings):
 
 
 def test_without_the_client_one_command_is_named(monkeypatch):
-    monkeypatch.setattr("aliquot.annotators.endpoint.find_spec", lambda name: None)
+    monkeypatch.setattr("aliquot.annotation.teachers.endpoint.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs the package openai, .* pip install 'aliquot\[teacher\]'"):
         EndpointTeacher(model=MODEL).check(SOURCE)
 

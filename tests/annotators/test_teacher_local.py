@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aliquot.annotators.ledger import Question
-from aliquot.annotators.local_teacher import Generate, LocalTeacher
-from aliquot.model import Model
-from aliquot.pool import PoolSpec
-from aliquot.trainer import TrainerSpec
+from aliquot.annotation.teachers.ledger import Question
+from aliquot.annotation.teachers.local import Generate, LocalTeacher
+from aliquot.models.spec import Model
+from aliquot.pools.spec import PoolSpec
+from aliquot.runtime.trainer import TrainerSpec
 from tiny_model import WORDS, save_tiny_model
 
 SOURCE = PoolSpec(name="any")

@@ -76,7 +76,7 @@ def test_a_key_that_is_refused_later_stops_at_once_and_stands_nowhere(server, ru
 
     server.behave = revoked
     monkeypatch.setenv("OPENAI_API_KEY", wrong)
-    monkeypatch.setattr("aliquot.annotators.endpoint.EndpointTeacher.check", lambda *_: None)
+    monkeypatch.setattr("aliquot.annotation.teachers.endpoint.EndpointTeacher.check", lambda *_: None)
     monkeypatch.setattr("fake_endpoint.KEY", wrong)
     with pytest.raises(ValueError, match=r"takes no request: 401 Incorrect API key provided: \*\*\*\. What"):
         run(*TEACHER)
@@ -86,7 +86,7 @@ def test_a_key_that_is_refused_later_stops_at_once_and_stands_nowhere(server, ru
 
 
 def test_what_was_bought_before_a_failure_is_not_bought_again(server, run, monkeypatch):
-    monkeypatch.setattr("aliquot.annotators.asking.BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("aliquot.annotation.teachers.request_queue.BACKOFF_SECONDS", 0.01)
     failing = {}
     server.behave = lambda p, _: (500, {}, {}) if failing.setdefault(p, len(failing) == 7) else answer(p)
     with pytest.raises(ValueError, match="1 of 40 prompts got no response"):

@@ -100,7 +100,7 @@ class Server:
 def teacher(run, tmp_path, monkeypatch):
     """Run with a teacher behind the server in one of its modes; returns the server."""
     pytest.importorskip("openai", reason="the client of teachers is not installed")
-    monkeypatch.setattr("aliquot.annotators.asking.BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("aliquot.annotation.teachers.request_queue.BACKOFF_SECONDS", 0.01)
     priced = ("annotator.price_per_million.input=1", "annotator.price_per_million.output=1e4")
 
     def asking(mode, *overrides):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aliquot.config import create
-from aliquot.encoding import Encoding
-from aliquot.pools.clean import Report
+from aliquot.config.schema import create
+from aliquot.models.template import Encoding
+from aliquot.pools.cleaning import Report
 from aliquot.pools.prepare import load_prepared, prepare
 from small_tokenizers import small_tokenizer
 

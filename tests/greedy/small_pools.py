@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aliquot.kernels import Embedding
+from aliquot.selection.kernels import Embedding
 
 
 def mixture(n: int, d: int = 8, seed: int = 0) -> np.ndarray:

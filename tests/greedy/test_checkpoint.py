@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from small_pools import mixture
 
-from aliquot.greedy import checkpoint
-from aliquot.greedy.blocks import Blocks
-from aliquot.greedy.checkpoint import Checkpoint, Workspace, clear, digest
-from aliquot.greedy.facility_location import facility_location
-from aliquot.greedy.farthest_first import farthest_first
-from aliquot.greedy.information import information_gain
-from aliquot.greedy.modes import Distributed, Sparse, Stochastic
-from aliquot.kernels import RBF
+from aliquot.selection.greedy import checkpoint
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace, clear, digest
+from aliquot.selection.greedy.facility_location import facility_location
+from aliquot.selection.greedy.farthest_first import farthest_first
+from aliquot.selection.greedy.information import information_gain
+from aliquot.selection.greedy.modes import Distributed, Sparse, Stochastic
+from aliquot.selection.greedy.ragged import Blocks
+from aliquot.selection.kernels import RBF
 from aliquot.types import Selection
 
 N = 120

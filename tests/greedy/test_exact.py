@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_pools import greedy_gap, matrix, mixture, naive_greedy
 
-from aliquot.greedy import bounds, products, workers
-from aliquot.greedy import facility_location as submodular
-from aliquot.greedy.facility_location import facility_location
-from aliquot.kernels import RBF, Cosine
+from aliquot.selection.greedy import bounds, workers
+from aliquot.selection.greedy import facility_location as submodular
+from aliquot.selection.greedy import passes as products
+from aliquot.selection.greedy.facility_location import facility_location
+from aliquot.selection.kernels import RBF, Cosine
 
 
 def value(w: np.ndarray, chosen: np.ndarray) -> float:

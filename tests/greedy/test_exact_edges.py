@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.greedy.certificate import certificate, objective
-from aliquot.greedy.facility_location import facility_location
-from aliquot.kernels import RBF, Cosine, Embedding
+from aliquot.selection.greedy.certificate import certificate, objective
+from aliquot.selection.greedy.facility_location import facility_location
+from aliquot.selection.kernels import RBF, Cosine, Embedding
 
 KERNELS = [RBF(0.25), RBF(0.02), RBF(1e-6), RBF(1e6), Cosine()]
 

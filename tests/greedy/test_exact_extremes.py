@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aliquot.greedy import device, islands
-from aliquot.greedy import facility_location as submodular
-from aliquot.greedy.certificate import certificate, objective
-from aliquot.greedy.checkpoint import Workspace, digest
-from aliquot.greedy.facility_location import facility_location
-from aliquot.greedy.modes import Distributed, Mode, Sparse, Stochastic
-from aliquot.greedy.neighbors import device_search, nearest, tile_search
-from aliquot.greedy.quality import mean_cover
-from aliquot.kernels import RBF, Cosine
+from aliquot.selection.greedy import facility_location as submodular
+from aliquot.selection.greedy import islands
+from aliquot.selection.greedy import passes_torch as device
+from aliquot.selection.greedy.approximation import mean_cover
+from aliquot.selection.greedy.certificate import certificate, objective
+from aliquot.selection.greedy.checkpoint import Workspace, digest
+from aliquot.selection.greedy.facility_location import facility_location
+from aliquot.selection.greedy.modes import Distributed, Mode, Sparse, Stochastic
+from aliquot.selection.greedy.neighbors import device_search, nearest, tile_search
+from aliquot.selection.kernels import RBF, Cosine
 from aliquot.types import Selection
 from extreme_pools import EXTREME, cosine, rbf, worst_loss
 

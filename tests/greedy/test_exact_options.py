@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.greedy import bounds, products
-from aliquot.greedy import facility_location as submodular
-from aliquot.greedy.certificate import objective
-from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.facility_location import facility_location
-from aliquot.kernels import RBF, Cosine, Embedding
+from aliquot.selection.greedy import bounds
+from aliquot.selection.greedy import facility_location as submodular
+from aliquot.selection.greedy import passes as products
+from aliquot.selection.greedy.certificate import objective
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.selection.greedy.facility_location import facility_location
+from aliquot.selection.kernels import RBF, Cosine, Embedding
 from aliquot.types import Selection
 
 N = 300

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from aliquot.greedy import device, products
-from aliquot.greedy import facility_location as submodular
-from aliquot.greedy.certificate import certificate, objective
-from aliquot.greedy.cover import no_cover
-from aliquot.greedy.facility_location import facility_location
-from aliquot.greedy.workers import numpy_workers
-from aliquot.kernels import RBF, Cosine, Embedding
+from aliquot.selection.greedy import facility_location as submodular
+from aliquot.selection.greedy import passes as products
+from aliquot.selection.greedy import passes_torch as device
+from aliquot.selection.greedy.certificate import certificate, objective
+from aliquot.selection.greedy.cover import no_cover
+from aliquot.selection.greedy.facility_location import facility_location
+from aliquot.selection.greedy.workers import numpy_workers
+from aliquot.selection.kernels import RBF, Cosine, Embedding
 from aliquot.types import Selection
 
 BACKENDS = [

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aliquot.greedy import farthest_first as module
-from aliquot.greedy import workers
-from aliquot.greedy.checkpoint import Checkpoint, Workspace, clear
-from aliquot.greedy.farthest_first import farthest_first, most_central
+from aliquot.selection.greedy import farthest_first as module
+from aliquot.selection.greedy import workers
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace, clear
+from aliquot.selection.greedy.farthest_first import farthest_first, most_central
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_pools import mixture, naive_greedy
 
-from aliquot.greedy.checkpoint import Workspace
-from aliquot.greedy.graph import greedy_on_graph
-from aliquot.greedy.neighbors import Neighbors, nearest
-from aliquot.greedy.quanta import ONE
-from aliquot.kernels import RBF, Cosine, Kernel
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.greedy.fixed_point import ONE
+from aliquot.selection.greedy.graph import greedy_on_graph
+from aliquot.selection.greedy.neighbors import Neighbors, nearest
+from aliquot.selection.kernels import RBF, Cosine, Kernel
 from aliquot.types import Selection
 
 NONE = Selection.none()

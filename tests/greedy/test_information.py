@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aliquot.greedy import information, workers
-from aliquot.greedy.blocks import Blocks, log_det, rounding
-from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.information import information_gain
+from aliquot.selection.greedy import information, workers
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.selection.greedy.information import information_gain
+from aliquot.selection.greedy.ragged import Blocks, log_det, rounding
 from aliquot.types import Selection
 
 

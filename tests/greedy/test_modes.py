@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from small_pools import greedy_gap, matrix, mixture, naive_greedy
 
-from aliquot.greedy import stochastic
-from aliquot.greedy.checkpoint import Workspace
-from aliquot.greedy.distributed import greedy_in_part
-from aliquot.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
-from aliquot.greedy.quality import describe, mean_cover
-from aliquot.kernels import RBF, Cosine, Kernel
+from aliquot.selection.greedy import stochastic
+from aliquot.selection.greedy.approximation import describe, mean_cover
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.greedy.distributed import greedy_in_part
+from aliquot.selection.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
+from aliquot.selection.kernels import RBF, Cosine, Kernel
 from aliquot.types import Selection
 
 NONE = Selection.none()

@@ -10,11 +10,11 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from small_pools import matrix, mixture
 
-from aliquot.greedy import neighbors, workers
-from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.neighbors import Neighbors, device_search, nearest
-from aliquot.greedy.quanta import ONE
-from aliquot.kernels import RBF, Cosine, Embedding, Kernel
+from aliquot.selection.greedy import neighbors, workers
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.selection.greedy.fixed_point import ONE
+from aliquot.selection.greedy.neighbors import Neighbors, device_search, nearest
+from aliquot.selection.kernels import RBF, Cosine, Embedding, Kernel
 
 KERNELS = [RBF(0.02), RBF(0.25), RBF(5.0), Cosine()]
 

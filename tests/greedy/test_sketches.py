@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aliquot.greedy.sketches import Sketch, cheapest, principal
+from aliquot.selection.greedy.sketches import Sketch, cheapest, principal
 
 
 def points_of(n: int, d: int, seed: int = 0) -> np.ndarray:

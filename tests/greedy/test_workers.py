@@ -8,7 +8,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from aliquot.greedy.workers import full_precision, num_cores, numpy_workers, torch_workers
+from aliquot.selection.greedy.workers import full_precision, num_cores, numpy_workers, torch_workers
 
 
 def blas_threads() -> set[int]:
@@ -55,7 +55,7 @@ def test_precision_is_given_back() -> None:
 
 def test_there_are_as_many_workers_as_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert num_cores() >= 1
-    monkeypatch.setattr("aliquot.greedy.workers.num_cores", lambda: 7)
+    monkeypatch.setattr("aliquot.selection.greedy.workers.num_cores", lambda: 7)
     for kind in (numpy_workers, torch_workers):
         with kind() as workers:
             assert workers._max_workers == 7

@@ -8,10 +8,10 @@ from typing import Any
 
 from synthetic import make_study
 
-from aliquot.report.findings import find
-from aliquot.report.page import Origin, StudyReport
-from aliquot.report.study import Cell, Study
-from aliquot.results import RunRecord
+from aliquot.experiment.record import RunRecord
+from aliquot.report.analysis.findings import find
+from aliquot.report.analysis.study import Cell, Study
+from aliquot.report.page.write import Origin, StudyReport
 from aliquot.types import Metric
 
 ORIGIN = Origin(

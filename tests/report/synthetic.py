@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aliquot.report.study import Arm, Cell, Study
+from aliquot.report.analysis.study import Arm, Cell, Study
 
 BUDGETS = (1000, 3000, 10000, 30000)
 

@@ -1,6 +1,6 @@
 """The files that finished runs leave in a store, made up: what a report reads, and nothing else.
 
-Fields and records are those of real runs; keys are hashes of the fields, as `aliquot.store` makes them.
+Fields and records are those of real runs; keys are hashes of the fields, as `aliquot.store.store` makes them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-RBF = {"type": "aliquot.kernels.RBF", "version": 1, "gamma": 0.25, "unit": "median", "seed": 0}
-COSINE = {"type": "aliquot.kernels.Cosine", "version": 1}
-EXACT = {"type": "aliquot.greedy.modes.Exact", "version": 1}
+RBF = {"type": "aliquot.selection.kernels.RBF", "version": 1, "gamma": 0.25, "unit": "median", "seed": 0}
+COSINE = {"type": "aliquot.selection.kernels.Cosine", "version": 1}
+EXACT = {"type": "aliquot.selection.greedy.modes.Exact", "version": 1}
 FACILITY_LOCATION = {
-    "type": "aliquot.strategies.facility_location.FacilityLocation",
+    "type": "aliquot.selection.strategies.facility_location.FacilityLocation",
     "version": 1,
     "kernel": RBF,
     "mode": EXACT,
 }
 SCORER = {
-    "type": "aliquot.scoring.Scorer",
+    "type": "aliquot.scoring.run.Scorer",
     "version": 1,
     "max_new_tokens": 8,
     "layer": -1,
@@ -33,7 +33,7 @@ SCORER = {
     "token_features": None,
 }
 RECIPE = {
-    "type": "aliquot.finetune.LoRA",
+    "type": "aliquot.finetuning.run.LoRA",
     "version": 1,
     "rank": 16,
     "alpha": 32,
@@ -57,7 +57,7 @@ MODEL = {
 }
 SOURCE = {
     "content": "79" * 32,
-    "columns": {"type": "aliquot.pools.fields.Columns", "version": 1, "prompt": "prompt", "context": None},
+    "columns": {"type": "aliquot.pools.rows.Columns", "version": 1, "prompt": "prompt", "context": None},
     "clean": {"exact": True, "near": None},
     "drawn": None,
 }
@@ -69,7 +69,7 @@ SECONDS = {"score": 60.0, "select": 30.0, "annotate": 1.0}
 
 def random(seed: int = 0) -> dict[str, Any]:
     """Return the canonical fields of the reference."""
-    return {"type": "aliquot.strategies.random.Random", "version": 1, "seed": seed}
+    return {"type": "aliquot.selection.strategies.random.Random", "version": 1, "seed": seed}
 
 
 def facility_location(**kernel: Any) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class SyntheticStore:
         scored = {"model": self.model, "pool": pool, "scorer": self.scorer}
         score = None if choice == "random" else self._stage("score", scored)
         select = self._stage("select", {"pool": pool, "strategy": strategy, "score": score, "budget": None})
-        oracle = {"type": "aliquot.annotate.Oracle", "version": 1}
+        oracle = {"type": "aliquot.annotation.annotator.Oracle", "version": 1}
         annotated = {"select": select, "annotator": oracle, "budget": budget, "source": SOURCE}
         annotate = self._stage("annotate", annotated)
         recipe = {**self.recipe, "seed": seed}

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from aliquot.report.answer import answers, verdict
-from aliquot.report.findings import Comparison, Finding, Findings, Saved
-from aliquot.report.statistics import Estimate
-from aliquot.report.study import Arm
+from aliquot.report.analysis.findings import Comparison, Finding, Findings, Saved
+from aliquot.report.analysis.statistics import Estimate
+from aliquot.report.analysis.study import Arm
+from aliquot.report.analysis.verdict import answers, verdict
 
 RANDOM = Finding("mmlu", Arm("random", "random", {}), 1000, 3, 400, Estimate(0.5, 0, 0.5, 0.5), None, None, 0.0, ())
 

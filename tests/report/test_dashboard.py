@@ -12,13 +12,13 @@ import sys
 import pytest
 from wandb_server import Server
 
-from aliquot.config import create
-from aliquot.experiment import build
+from aliquot.config.schema import create
+from aliquot.experiment.build import build
+from aliquot.experiment.run import execute
 from aliquot.launch.plan import make_plan
 from aliquot.launch.sweep import Sweep
-from aliquot.pipeline import execute
 from aliquot.report.reading import read_records, read_studies
-from aliquot.store import Store
+from aliquot.store.store import Store
 from mirror import read_back
 
 # wandb-workspaces uses what pydantic calls deprecated.
@@ -34,7 +34,7 @@ def swept(tmp_path_factory):
     """A store with a sweep of two runs, mirrored offline, and the sweep."""
     import hydra
 
-    from aliquot.config import ROOT
+    from aliquot.config.schema import ROOT
 
     store, jobs = Store(tmp_path_factory.mktemp("swept")), []
     for gamma in GAMMAS:
@@ -61,8 +61,8 @@ def store(swept, tmp_path):
 @pytest.fixture
 def board(swept):
     """Make the dashboard of the sweep."""
-    from aliquot.report.boards import Place, make_board
-    from aliquot.report.findings import find
+    from aliquot.report.analysis.findings import find
+    from aliquot.report.dashboards.boards import Place, make_board
 
     store, sweep = swept
     (study,) = read_studies(store.root, [sweep.id])
@@ -160,7 +160,7 @@ def test_the_library_of_wandb_reads_back_what_it_wrote(board):
     from wandb_workspaces.workspaces import Workspace
     from wandb_workspaces.workspaces.internal import View
 
-    from aliquot.report.boards import Board
+    from aliquot.report.dashboards.boards import Board
 
     spec = json.loads(json.dumps(board().spec()))
 
@@ -235,11 +235,13 @@ def test_the_same_command_goes_on_after_a_refusal_and_makes_the_same_dashboard_a
 
 
 def test_a_sweep_without_results_or_mirror_is_refused_with_a_remedy(swept, store):
-    from aliquot.report.dashboard import create_dashboards
+    from aliquot.report.dashboards.command import create_dashboards
 
     sweep = swept[1]
     config = store.root / "runs" / sweep.runs[0].id / "config.yaml"
-    config.write_text(config.read_text().partition("tracker:")[0] + "tracker: {_target_: aliquot.tracker.NoTracker}\n")
+    config.write_text(
+        config.read_text().partition("tracker:")[0] + "tracker: {_target_: aliquot.experiment.tracker.NoTracker}\n"
+    )
     with pytest.raises(ValueError, match=r"tracker=none.*python -m aliquot report"):
         create_dashboards(store.root, sweep.id)
     for path in (store.root / "runs").glob("*/results.json"):

@@ -14,13 +14,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from synthetic import make_study
 
-from aliquot.report.ablation import find_ablations
-from aliquot.report.answer import times
-from aliquot.report.drawings import COLOURS, INK, NEUTRAL, apart
-from aliquot.report.figures import draw, draw_into
-from aliquot.report.findings import Comparison, Curve, Estimate, Finding, Findings, Saved
-from aliquot.report.picks import Picks
-from aliquot.report.study import Arm, Study
+from aliquot.report.analysis.findings import Comparison, Curve, Estimate, Finding, Findings, Saved
+from aliquot.report.analysis.study import Arm, Study
+from aliquot.report.analysis.verdict import times
+from aliquot.report.figures.ablation import find_ablations
+from aliquot.report.figures.drawing import COLOURS, INK, NEUTRAL, apart
+from aliquot.report.figures.study import draw, draw_into
+from aliquot.report.selections.picks import Picks
 
 SVG = "{http://www.w3.org/2000/svg}"
 RANDOM = (0.40, 0.47, 0.54, 0.60)

@@ -12,11 +12,11 @@ from sklearn.isotonic import IsotonicRegression
 from statsmodels.stats.multitest import multipletests
 from synthetic import BUDGETS, make_study
 
-from aliquot.report.findings import find
-from aliquot.report.judge import trapezoid
-from aliquot.report.saved import isotonic, saved
-from aliquot.report.study import NOT_TOLD, Annotations, Arm, Cell
-from aliquot.results import RunRecord
+from aliquot.experiment.record import RunRecord
+from aliquot.report.analysis.annotations_saved import isotonic, saved
+from aliquot.report.analysis.compare import trapezoid
+from aliquot.report.analysis.findings import find
+from aliquot.report.analysis.study import NOT_TOLD, Annotations, Arm, Cell
 
 RISING = (0.3, 0.4, 0.5, 0.6)
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from aliquot.report.findings import Saved
+from aliquot.report.analysis.findings import Saved
+from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.numbers import (
     decimals,
     p_value,
@@ -18,7 +19,6 @@ from aliquot.report.numbers import (
     with_error,
     with_interval,
 )
-from aliquot.report.statistics import Estimate
 
 MINUS = "\N{MINUS SIGN}"
 

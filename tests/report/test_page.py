@@ -9,11 +9,11 @@ import pytest
 from page_sample import ACCURACY, ORIGIN, make_report, report_of
 from synthetic import make_study
 
-from aliquot.report.formats import latex, markdown
-from aliquot.report.page import Origin, render, write_page
-from aliquot.report.page_tables import RUNS_SHOWN
-from aliquot.report.study import Arm
-from aliquot.report.tables import tables_of
+from aliquot.report.analysis.study import Arm
+from aliquot.report.page.tables import RUNS_SHOWN
+from aliquot.report.page.write import Origin, render, write_page
+from aliquot.report.tables.columns import tables_of
+from aliquot.report.tables.formats import latex, markdown
 
 
 class Page(HTMLParser):

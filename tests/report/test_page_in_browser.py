@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from page_sample import ORIGIN, make_report
 
-from aliquot.report.page import write_page
+from aliquot.report.page.write import write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -30,7 +30,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    from aliquot.report.figures import draw
+    from aliquot.report.figures.study import draw
 
     path = tmp_path_factory.mktemp("page") / "index.html"
     report = make_report()

@@ -9,23 +9,24 @@ import pytest
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import entropy, spearmanr
 
-from aliquot.clustering import number_rows
-from aliquot.kernels import RBF
-from aliquot.pools.table import TableWriter
-from aliquot.report import look, measures
-from aliquot.report.figures import draw
-from aliquot.report.findings import Findings
-from aliquot.report.picks import look_at_picks
-from aliquot.report.study import Arm, Cell, Study
-from aliquot.results import RunRecord
-from aliquot.scoring import load_scores
-from aliquot.strategies.random import Random
-from aliquot.strategies.uncertainty import Uncertainty
+from aliquot.experiment.record import RunRecord
+from aliquot.pools.arrow import TableWriter
+from aliquot.report.analysis.findings import Findings
+from aliquot.report.analysis.study import Arm, Cell, Study
+from aliquot.report.figures.study import draw
+from aliquot.report.selections import from_store as look
+from aliquot.report.selections import measures
+from aliquot.report.selections.picks import look_at_picks
+from aliquot.scoring.run import load_scores
+from aliquot.selection.clustering import number_rows
+from aliquot.selection.kernels import RBF
+from aliquot.selection.strategies.random import Random
+from aliquot.selection.strategies.uncertainty import Uncertainty
 from aliquot.types import Pool
 from extreme_pools import EXTREME, squared_distances
 
 POOL, SCORE, N = "pool0", "score0", 600
-RBF_FIELDS = {"type": "aliquot.kernels.RBF", "version": 1, "gamma": 0.25, "unit": "median", "seed": 0}
+RBF_FIELDS = {"type": "aliquot.selection.kernels.RBF", "version": 1, "gamma": 0.25, "unit": "median", "seed": 0}
 
 
 class FakeStore:
@@ -197,7 +198,7 @@ def test_the_settings_of_a_kernel_lead_to_its_mean_similarity(store):
 
 
 def test_uncertainties_are_those_of_the_strategies_with_these_names(compose):
-    from aliquot.config import create
+    from aliquot.config.schema import create
 
     for name, measure in measures.UNCERTAINTIES.items():
         strategy = create(compose(f"strategy={name}"), "strategy")

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from aliquot.config import ROOT
+from aliquot.config.schema import ROOT
 
 MINUS = "\N{MINUS SIGN}"
 DOCS = ROOT / "docs"

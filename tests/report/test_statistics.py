@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from aliquot.config import ROOT
-from aliquot.report.statistics import Resampling, draws, estimate, holm, mean, p_value, summarise
+from aliquot.config.schema import ROOT
+from aliquot.report.analysis.statistics import Resampling, draws, estimate, holm, mean, p_value, summarise
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import familywise

@@ -105,9 +105,9 @@ def test_a_setting_that_only_one_version_has_still_tells_arms_apart(store):
 
 
 def test_arms_that_read_other_signals_differ(store):
-    store.add("k_center", {"type": "aliquot.strategies.k_center.KCenter", "version": 1}, 100)
+    store.add("k_center", {"type": "aliquot.selection.strategies.k_center.KCenter", "version": 1}, 100)
     store.scorer = SCORER | {"position": "mean"}
-    store.add("k_center", {"type": "aliquot.strategies.k_center.KCenter", "version": 1}, 100)
+    store.add("k_center", {"type": "aliquot.selection.strategies.k_center.KCenter", "version": 1}, 100)
     store.add("random", random(), 100)
     assert names(only(store.root)) == ["k_center scorer.position=last", "k_center scorer.position=mean", "random"]
 
@@ -125,7 +125,7 @@ def test_a_seed_of_the_strategy_that_differs_makes_replicates(store):
         store.add("random", random(seed), 100, seed=0)
     for kernel_seed in (0, 1):
         for mode_seed in (0, 2):
-            mode = {"type": "aliquot.greedy.modes.Stochastic", "version": 1, "seed": mode_seed}
+            mode = {"type": "aliquot.selection.greedy.modes.Stochastic", "version": 1, "seed": mode_seed}
             store.add("facility_location", facility_location(seed=kernel_seed) | {"mode": mode}, 100)
     location, reference = only(store.root).cells
     assert reference.replicates == ("0", "0/7")
@@ -135,7 +135,7 @@ def test_a_seed_of_the_strategy_that_differs_makes_replicates(store):
 def test_cells_are_sorted_and_budgets_need_not_be_the_same(store):
     for budget in (3000, 500, 10_000):
         store.add("random", random(), budget)
-    store.add("longest", {"type": "aliquot.strategies.longest.Longest", "version": 1}, 500)
+    store.add("longest", {"type": "aliquot.selection.strategies.longest.Longest", "version": 1}, 500)
     assert [(c.arm.name, c.budget) for c in only(store.root).cells] == [
         ("longest", 500),
         ("random", 500),

@@ -12,12 +12,12 @@ from pyarrow import parquet
 from rich.cells import cell_len
 from synthetic import make_study
 
-from aliquot.report.findings import Comparison, Curve, Finding, Findings, Saved
-from aliquot.report.formats import Flat, latex, markdown, show
+from aliquot.report.analysis.findings import Comparison, Curve, Finding, Findings, Saved
+from aliquot.report.analysis.statistics import Estimate
+from aliquot.report.analysis.study import Arm
 from aliquot.report.numbers import percent, percent_interval, with_interval
-from aliquot.report.statistics import Estimate
-from aliquot.report.study import Arm
-from aliquot.report.tables import AREAS, RESULTS, tables_of
+from aliquot.report.tables.columns import AREAS, RESULTS, tables_of
+from aliquot.report.tables.formats import Flat, latex, markdown, show
 
 ARMS = (
     Arm("facility_location kernel.gamma=0.1", "facility_location", {"type": "FacilityLocation", "kernel.gamma": 0.1}),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aliquot.config import ROOT
+from aliquot.config.schema import ROOT
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cluster import SMALL, Cluster

@@ -10,7 +10,7 @@ import pytest
 from cluster import SMALL, tasks, wait_until
 from safetensors.numpy import load_file
 
-from aliquot.experiment import build
+from aliquot.experiment.build import build
 from aliquot.report.reading import read_records
 
 #: A finetuning that takes long enough to be disturbed.

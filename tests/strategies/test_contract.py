@@ -12,10 +12,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from aliquot.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.greedy.modes import Stochastic
-from aliquot.strategies.base import SIGNALS, Greedy, Strategy, rank
-from aliquot.strategies.random import Random
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.selection.greedy.modes import Stochastic
+from aliquot.selection.strategies.random import Random
+from aliquot.selection.strategy import SIGNALS, Greedy, Strategy, rank
 from aliquot.types import Pool, Scores, Selection, TokenFeatures, TokenStats
 
 CONF = Path(__file__).parents[2] / "conf"

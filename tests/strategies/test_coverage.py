@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aliquot.clustering import k_means
-from aliquot.strategies.base import rank
-from aliquot.strategies.coverage import Coverage
+from aliquot.selection.clustering import k_means
+from aliquot.selection.strategies.coverage import Coverage
+from aliquot.selection.strategy import rank
 from aliquot.types import Pool, Scores, Selection
 
 

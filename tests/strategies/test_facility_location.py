@@ -13,13 +13,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from aliquot.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
-from aliquot.kernels import RBF, Cosine
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.selection.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
+from aliquot.selection.kernels import RBF, Cosine
+from aliquot.selection.strategies.facility_location import FacilityLocation
+from aliquot.selection.strategy import rank
 from aliquot.stages import Select
-from aliquot.store import Stage, Store
-from aliquot.strategies.base import rank
-from aliquot.strategies.facility_location import FacilityLocation
-from aliquot.trainer import TrainerSpec
+from aliquot.store.store import Stage, Store
 from aliquot.types import Pool, Scores
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -145,8 +145,10 @@ def test_the_first_round_is_not_run_again_inside_the_second(tmp_path: Path, monk
     store, stage = Store(tmp_path), select(Distributed(4), 20)
     for part in stage.parts():
         store.ensure(part)
-    monkeypatch.setattr("aliquot.greedy.quality.describe", lambda *_: "")  # which runs both rounds on a sample
-    monkeypatch.delattr("aliquot.greedy.distributed.greedy_in_part")
+    monkeypatch.setattr(
+        "aliquot.selection.greedy.approximation.describe", lambda *_: ""
+    )  # which runs both rounds on a sample
+    monkeypatch.delattr("aliquot.selection.greedy.distributed.greedy_in_part")
     assert len(store.get(stage)) == 20
 
 
@@ -158,6 +160,6 @@ def test_only_the_key_of_a_mode_that_is_not_nested_holds_the_budget() -> None:
 
 
 def test_specs_are_cheap_to_import() -> None:
-    code = "import sys, aliquot.strategies.facility_location, aliquot.strategies.k_center; print(*sys.modules)"
+    code = "import sys, aliquot.selection.strategies.facility_location, aliquot.selection.strategies.k_center; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "numba", "transformers"} & set(found)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aliquot.strategies.base import rank
-from aliquot.strategies.information_gain import InformationGain
+from aliquot.selection.strategies.information_gain import InformationGain
+from aliquot.selection.strategy import rank
 from aliquot.types import Pool, Scores, TokenFeatures
 
 

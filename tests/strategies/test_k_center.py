@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_facility_location import Given, Listed
 
-from aliquot.scoring import Scorer
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.run import Scorer
+from aliquot.selection.strategies.k_center import KCenter
+from aliquot.selection.strategy import check_requirements, rank
 from aliquot.stages import Select
-from aliquot.store import Store
-from aliquot.strategies.base import check_requirements, rank
-from aliquot.strategies.k_center import KCenter
-from aliquot.trainer import TrainerSpec
+from aliquot.store.store import Store
 from aliquot.types import Pool, Scores, Selection
 from extreme_pools import EXTREME, squared_distances
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aliquot.features import gaussian_projection
-from aliquot.strategies.base import rank
-from aliquot.strategies.log_det import LogDet
+from aliquot.scoring.features import gaussian_projection
+from aliquot.selection.strategies.log_det import LogDet
+from aliquot.selection.strategy import rank
 from aliquot.types import Pool, Scores, Selection
 from extreme_pools import EXTREME
 

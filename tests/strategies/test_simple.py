@@ -7,10 +7,10 @@ import logging
 import numpy as np
 import pytest
 
-from aliquot.strategies.base import rank
-from aliquot.strategies.longest import Longest
-from aliquot.strategies.random import Random
-from aliquot.strategies.uncertainty import Uncertainty
+from aliquot.selection.strategies.longest import Longest
+from aliquot.selection.strategies.random import Random
+from aliquot.selection.strategies.uncertainty import Uncertainty
+from aliquot.selection.strategy import rank
 from aliquot.types import Pool, Scores, TokenStats
 
 

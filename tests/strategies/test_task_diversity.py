@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aliquot.strategies.base import rank
-from aliquot.strategies.task_diversity import TaskDiversity, mean_confidence
+from aliquot.selection.strategies.task_diversity import TaskDiversity, mean_confidence
+from aliquot.selection.strategy import rank
 from aliquot.types import Pool, Scores, TokenStats
 
 UNSURE = TaskDiversity(quotas="inverse_confidence")

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aliquot.greedy.checkpoint import Workspace
-from aliquot.kernels import RBF
-from aliquot.strategies.base import Greedy, rank
-from aliquot.strategies.facility_location import FacilityLocation
-from aliquot.strategies.uncertain_facility_location import UncertainFacilityLocation
-from aliquot.strategies.uncertainty import Uncertainty
-from aliquot.strategies.weighted_facility_location import WeightedFacilityLocation, percentile
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.kernels import RBF
+from aliquot.selection.strategies.facility_location import FacilityLocation
+from aliquot.selection.strategies.uncertain_facility_location import UncertainFacilityLocation
+from aliquot.selection.strategies.uncertainty import Uncertainty
+from aliquot.selection.strategies.weighted_facility_location import WeightedFacilityLocation, percentile
+from aliquot.selection.strategy import Greedy, rank
+from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection, TokenStats
-from aliquot.uncertainty import ResponseUncertainty
 
 HYBRIDS = [
     UncertainFacilityLocation(share=0.3),

@@ -14,13 +14,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from aliquot import console
+from aliquot.experiment import console
+from aliquot.experiment.record import RunRecord
 from aliquot.launch.local import Board
 from aliquot.launch.plan import Plan
 from aliquot.launch.sweep import Sweep, log_file, sweep_directory
-from aliquot.progress import clock
-from aliquot.results import RunRecord
-from aliquot.store import Store
+from aliquot.runtime.progress import clock
+from aliquot.store.store import Store
 
 _SECONDS_BETWEEN_LINES = 30.0
 LINES_OF_AN_ERROR = 3

@@ -11,22 +11,22 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from aliquot import console
-from aliquot.config import create
-from aliquot.experiment import Experiment, build, quote
-from aliquot.greedy.workers import num_cores
+from aliquot.config.schema import create
+from aliquot.experiment import console
+from aliquot.experiment.build import Experiment, build, quote
+from aliquot.experiment.next_command import after_sweep
+from aliquot.experiment.record import RunRecord, find_run, save_config
+from aliquot.experiment.run import ask, fetch, try_models
 from aliquot.launch import display
 from aliquot.launch.local import Board, run_tasks
 from aliquot.launch.plan import make_plan
-from aliquot.launch.sharing import doubt
+from aliquot.launch.shared_store import doubt
 from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
-from aliquot.next_command import after_sweep
-from aliquot.pipeline import ask, fetch, try_models
-from aliquot.results import RunRecord, find_run, save_config
-from aliquot.store import Store, check_all
+from aliquot.selection.greedy.workers import num_cores
+from aliquot.store.store import Store, check_all
 
 
 @dataclass(frozen=True)

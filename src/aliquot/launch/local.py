@@ -18,7 +18,7 @@ from pathlib import Path
 
 from aliquot.launch.sweep import PlannedTask, Sweep, log_file
 from aliquot.launch.worker import DONE
-from aliquot.store import Store
+from aliquot.store.store import Store
 
 #: Seconds that a worker told to end has for saving.
 _GRACE = 120.0

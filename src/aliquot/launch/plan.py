@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aliquot.store import Stage, Store, canonical, upstream_first
+from aliquot.store.store import Stage, Store, canonical, upstream_first
 
 #: Every kind of stage, upstream first.
 KINDS = ("pool", "score", "select_part", "select", "annotate", "finetune", "evaluate")

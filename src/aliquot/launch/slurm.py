@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aliquot.launch.queue import cancel, max_array_size, queued_jobs, save_jobs
+from aliquot.launch.slurm_queue import cancel, max_array_size, queued_jobs, save_jobs
 from aliquot.launch.sweep import PlannedTask, Sweep, sweep_directory
-from aliquot.store import Store
+from aliquot.store.store import Store
 
 _POLL_SECONDS = 0.2
 

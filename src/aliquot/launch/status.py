@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from aliquot import console
+from aliquot.experiment import console
+from aliquot.experiment.record import find_run
 from aliquot.launch.display import LINES_OF_AN_ERROR, last_lines
-from aliquot.launch.queue import UNFINISHED, cancel, job_states, load_jobs, node_of
-from aliquot.launch.sharing import REMEDY
+from aliquot.launch.shared_store import REMEDY
+from aliquot.launch.slurm_queue import UNFINISHED, cancel, job_states, load_jobs, node_of
 from aliquot.launch.sweep import PlannedTask, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.launch.worker import finish
-from aliquot.lease import is_held
-from aliquot.results import find_run
-from aliquot.store import Store, read_record
+from aliquot.store.lease import is_held
+from aliquot.store.store import Store, read_record
 
 _STATES = ("done", "running", "waiting", "failed", "cancelled")
 _SECONDS_BETWEEN_LOOKS = 5.0

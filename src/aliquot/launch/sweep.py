@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aliquot.launch.plan import KINDS, Plan, task_name
-from aliquot.provenance import environment
-from aliquot.store import Stage, Store, write_atomic
+from aliquot.store.provenance import environment
+from aliquot.store.store import Stage, Store, write_atomic
 
 if TYPE_CHECKING:
-    from aliquot.experiment import Experiment
+    from aliquot.experiment.build import Experiment
 
 _RECORD = "sweep.json"
 

@@ -17,19 +17,19 @@ from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
-from aliquot import console
-from aliquot.cli import explain
-from aliquot.config import Config, create
-from aliquot.experiment import READERS, Experiment, build
+from aliquot.config.help import explain
+from aliquot.config.schema import Config, create
+from aliquot.experiment import console
+from aliquot.experiment.build import READERS, Experiment, build
+from aliquot.experiment.record import find_run
+from aliquot.experiment.run import build_stage, execute
+from aliquot.experiment.work import do
 from aliquot.launch.plan import task_name
-from aliquot.launch.sharing import REMEDY
+from aliquot.launch.shared_store import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
-from aliquot.lease import Lease
-from aliquot.pipeline import build_stage, execute
-from aliquot.provenance import environment
-from aliquot.results import find_run
-from aliquot.store import Store, read_record
-from aliquot.work import do
+from aliquot.store.lease import Lease
+from aliquot.store.provenance import environment
+from aliquot.store.store import Store, read_record
 
 #: Said on standard output at the end of a task, to whoever sent its name.
 DONE, FAILED = "done", "failed"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from aliquot.pools.names import listed
+from aliquot.pools.column_names import listed
 from aliquot.pools.record import Record
 
 #: Which of the user's turns is answered.

@@ -15,8 +15,8 @@ from typing import cast
 import numpy as np
 
 from aliquot.pools.files import COMPRESSIONS, READERS, format_of, read_lines
-from aliquot.pools.words import Grams, words
-from aliquot.sources import locate
+from aliquot.pools.shingles import Grams, words
+from aliquot.store.content import locate
 
 _TEXTS_AT_ONCE = 1024
 

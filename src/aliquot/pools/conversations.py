@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import cast
 
-from aliquot.conversation import Turn, as_prompt, joined
 from aliquot.pools.columns import LAST, Columns, found_instead, lookup, shown, whole
+from aliquot.pools.conversation import Turn, as_prompt, joined
 from aliquot.pools.record import Record
 from aliquot.pools.turns import content_of, role_of, turns_of
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from aliquot.pools.column_names import refuse_repeated
 from aliquot.pools.jsonl import read_jsonl
-from aliquot.pools.names import refuse_repeated
 from aliquot.pools.opening import COMPRESSIONS, first_bytes, read_lines, refuse_named
 from aliquot.pools.record import Record
-from aliquot.sources import locate
-from aliquot.wording import counted
+from aliquot.runtime.wording import counted
+from aliquot.store.content import locate
 
 #: The endings by which files of a format are found in a folder.
 ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from aliquot.pools.column_names import refuse_repeated
 from aliquot.pools.files import batch_records
-from aliquot.pools.names import refuse_repeated
 from aliquot.pools.record import Record
-from aliquot.wording import counted
+from aliquot.runtime.wording import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset

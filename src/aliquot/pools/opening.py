@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from aliquot.wording import counted
+from aliquot.runtime.wording import counted
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _BUFFER = 1 << 20

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from aliquot.pools.clean import EVALUATE, Dropped, Report
+from aliquot.pools.arrow import Column, TableWriter, digest_of, read_pool, read_table, write_kept
+from aliquot.pools.cleaning import EVALUATE, Dropped, Report
 from aliquot.pools.contamination import Benchmarks, Question, read_questions
-from aliquot.pools.fields import Row
-from aliquot.pools.near import near_duplicates
-from aliquot.pools.reading import Reading
-from aliquot.pools.table import Column, TableWriter, digest_of, read_pool, read_table, write_kept
-from aliquot.progress import Progress
+from aliquot.pools.near_duplicates import near_duplicates
+from aliquot.pools.reading_notes import Reading
+from aliquot.pools.rows import Row
+from aliquot.runtime.progress import Progress
+from aliquot.runtime.wording import counted
 from aliquot.types import Pool
-from aliquot.wording import counted
 
 if TYPE_CHECKING:
-    from aliquot.pool import PoolSpec
+    from aliquot.pools.spec import PoolSpec
 
 _POOL = "pool.arrow"
 _ROWS_AT_ONCE = 1024

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from aliquot import console
+from aliquot.experiment import console
+from aliquot.experiment.record import RunRecord
+from aliquot.experiment.tracker import address_of
 from aliquot.launch.sweep import Sweep
-from aliquot.progress import Progress
-from aliquot.report.figures import draw_into
-from aliquot.report.findings import Findings, find
-from aliquot.report.formats import Flat, latex, markdown, runs_csv, show
-from aliquot.report.page import Origin, StudyReport, write_page
-from aliquot.report.picks import look_at_picks
+from aliquot.report.analysis.findings import Findings, find
+from aliquot.report.analysis.study import Study
+from aliquot.report.figures.study import draw_into
+from aliquot.report.page.write import Origin, StudyReport, write_page
 from aliquot.report.reading import read_records, studies_of
-from aliquot.report.study import Study
-from aliquot.report.tables import AREAS, RESULTS, tables_of
-from aliquot.results import RunRecord
-from aliquot.store import Store, read_record, write_atomic
-from aliquot.tracker import address_of
+from aliquot.report.selections.picks import look_at_picks
+from aliquot.report.tables.columns import AREAS, RESULTS, tables_of
+from aliquot.report.tables.formats import Flat, latex, markdown, runs_csv, show
+from aliquot.runtime.progress import Progress
+from aliquot.store.store import Store, read_record, write_atomic
 
 _MANY = 2000  # runs take a second or two to read
 

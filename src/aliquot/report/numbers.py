@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from aliquot.report.findings import LEVEL, Saved
-from aliquot.report.statistics import Estimate
+from aliquot.report.analysis.findings import LEVEL, Saved
+from aliquot.report.analysis.statistics import Estimate
 from aliquot.types import Metric
 
 _MINUS = "\N{MINUS SIGN}"

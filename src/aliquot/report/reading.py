@@ -12,13 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from aliquot.experiment.record import RunRecord
 from aliquot.launch.sweep import Sweep
-from aliquot.report.arms import Choice, Record, differences, flatten, label_replicates, name_arms, setting_of, shown
-from aliquot.report.correctness import Correct, Evaluations
+from aliquot.report.analysis.arms import (
+    Choice,
+    Record,
+    differences,
+    flatten,
+    label_replicates,
+    name_arms,
+    setting_of,
+    shown,
+)
+from aliquot.report.analysis.correctness import Correct, Evaluations
+from aliquot.report.analysis.study import Annotations, Arm, Cell, Study
 from aliquot.report.numbers import price
-from aliquot.report.study import Annotations, Arm, Cell, Study
-from aliquot.results import RunRecord
-from aliquot.store import Store, read_record
+from aliquot.store.store import Store, read_record
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from aliquot.config import check_hydra, check_root
+from aliquot.config.schema import check_hydra, check_root
 
 
 class Composer:

@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from hydra_plugins.aliquot.compose import Composer
 
 if TYPE_CHECKING:
+    from aliquot.experiment.record import RunRecord
     from aliquot.launch.launcher import Job
-    from aliquot.results import RunRecord
 
 
 class _SweepLauncher(Launcher):

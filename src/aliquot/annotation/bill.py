@@ -1,0 +1,78 @@
+"""What responses cost: the price of tokens, and the bill that lies beside the responses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aliquot.runtime.wording import counted
+from aliquot.store.store import write_atomic
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of a million tokens, in whatever currency; reports add it up.
+
+    Args:
+        input: tokens of prompts.
+        output: tokens of responses.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.input < 0 or self.output < 0:
+            raise ValueError(
+                f"the price of a million tokens, {self.input} and {self.output}, is below 0; give what it is"
+            )
+
+    def of(self, input_tokens: int, output_tokens: int) -> float:
+        """Return what so many tokens cost."""
+        return (self.input * input_tokens + self.output * output_tokens) / 1e6
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What the responses of one choice of prompts cost, whichever run paid for them.
+
+    Two choices that share prompts share what these cost: bills of several do not add up to what was spent.
+
+    Args:
+        by: who answered.
+        num_asked: prompts chosen.
+        num_responses: those that are trained on.
+        cost: of all answers to them, also of those that are of no use; in the currency of the configured price.
+        input_tokens: of the prompts, as the annotator read them; 0 for people.
+        output_tokens: of the responses; 0 for people.
+        left_out: why prompts have no response -> how many.
+    """
+
+    by: str
+    num_asked: int
+    num_responses: int
+    cost: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def __str__(self) -> str:
+        parts = [f"{self.by}: {counted(self.num_responses, 'response')} to {counted(self.num_asked, 'prompt')}"]
+        if self.input_tokens or self.output_tokens:
+            parts.append(f"{self.input_tokens:,} tokens in, {self.output_tokens:,} out")
+        parts.append(f"cost {self.cost:,.4f}")
+        left_out = ", ".join(f"{num:,} {why}" for why, num in self.left_out.items())
+        return ", ".join(parts) + (f"; left out: {left_out}" if left_out else "")
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        write_atomic(path, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Bill:
+        """Read what `write` wrote."""
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**values)

@@ -1,0 +1,1 @@
+"""People who answer in files, in Label Studio or in Argilla."""

@@ -1,0 +1,148 @@
+"""People who answer in Argilla: its settings and records, and what its exports say.
+
+The folder `argilla` of a batch is what `rg.Dataset.from_disk` reads. Read are flat records, the rows that
+`dataset.records.to_datasets()` writes as jsonl or parquet (as does the export to the hub) and `to_list(flatten=True)`
+gives for JSON: these tell drafts and discarded answers from submitted ones. The nested records of `to_disk` do not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from aliquot.annotation.people.argilla_server import QUESTIONS, ArgillaServer
+from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
+from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.pools.files import READERS, format_of
+from aliquot.store.content import locate
+from aliquot.store.store import write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argilla(Tool):
+    """Writes settings and records, and reads flat records.
+
+    Args:
+        workspace: of the dataset on the server; None takes the server's first.
+    """
+
+    name: ClassVar[str] = "people (Argilla)"
+    imported: ClassVar[str] = "argilla"
+    pulled: ClassVar[str] = "argilla_server.json"
+
+    workspace: str | None = None
+
+    def connect(self, url: str) -> ArgillaServer:
+        key = api_key("ARGILLA_API_KEY", url, "My settings in Argilla")
+        return ArgillaServer(url, key, self.project_name(), self.workspace, locate(self.folder) / self.imported)
+
+    def write(self, requests: Mapping[str, str], folder: Path) -> None:
+        files = folder / self.imported
+        records = [{"id": row_id, "fields": {"prompt": prompt}} for row_id, prompt in requests.items()]
+        write_atomic(files / ".argilla" / "dataset.json", json.dumps({"name": self.project_name()}))
+        write_atomic(files / ".argilla" / "settings.json", json.dumps(settings(), indent=1))
+        write_atomic(files / "records.json", json.dumps(records, ensure_ascii=False, indent=1))
+
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+        if file.suffix == ".json":
+            rows = ((row, f"{file}, record {number}") for number, row in enumerate(read_rows(file, "Argilla"), start=1))
+        elif (kind := format_of(file)) in ("jsonl", "parquet"):
+            rows = ((record.fields, record.place) for record in READERS[kind](file))
+        else:
+            raise ValueError(
+                f"{file}: no export of Argilla that can be read; give back what dataset.records.to_datasets() writes "
+                "as jsonl or parquet"
+            )
+        for row, place in rows:
+            try:
+                yield from _answers(row, place)
+            except ValueError as error:
+                yield Problem(place, str(row.get("id") or ""), str(error))
+
+
+def settings() -> dict[str, Any]:
+    """Return the settings of the dataset: the prompt, a question for the response, and reasons to discard it."""
+    text = {"type": "text", "use_markdown": False}
+    reasons = [{"value": reason, "text": reason} for reason in SKIP_REASONS]
+    choice = {"type": "label_selection", "options": reasons, "visible_options": len(reasons)}
+    titles = {
+        "response": "Response",
+        "skip": "Or discard it, because",
+        "comment": "What else there is to say about that",
+    }
+    return {
+        "guidelines": f"{GUIDELINES} Then press Discard.",
+        "fields": [{"name": "prompt", "title": "Prompt", "required": True, "settings": text}],
+        "questions": [
+            {
+                "name": name,
+                "title": titles[name],
+                "required": name == "response",  # one has to be; Discard asks for none
+                "settings": choice if name == "skip" else text,
+            }
+            for name in QUESTIONS
+        ],
+        "vectors": [],
+        "metadata": [],
+        "allow_extra_metadata": False,
+        "distribution": {"strategy": "overlap", "min_submitted": 1},
+        "mapping": None,
+    }
+
+
+def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
+    """Yield what each annotator submitted or discarded.
+
+    Raises:
+        ValueError: the row is no flat record, or its columns do not belong together.
+    """
+    if "responses" in row:
+        raise ValueError(
+            "a nested record tells no drafts from submitted responses; give back what "
+            "dataset.records.to_datasets() writes as jsonl or parquet, or dataset.records.to_list(flatten=True) as JSON"
+        )
+    if not any(row.get(f"{name}.responses") for name in QUESTIONS) and (other := _not_asked(row)):
+        raise ValueError(
+            f"responses to the question 'response' are in column 'response.responses', and there is none, but {other}; "
+            "name the question 'response', and give back what dataset.records.to_datasets() of Argilla 2 writes"
+        )
+    given: dict[str, dict[str, Any]] = {}
+    for name in QUESTIONS:
+        parts = [row.get(f"{name}.responses{part}") or [] for part in ("", ".users", ".status")]
+        if (
+            not all(isinstance(part, list) for part in parts)
+            or len({len(cast(list[object], part)) for part in parts}) > 1
+        ):
+            raise ValueError(f"{name}.responses, its .users and its .status are no lists of one length")
+        for value, user, status in zip(*cast(list[list[Any]], parts), strict=True):
+            given.setdefault(user, {"status": status})[name] = value
+    if not given and row.get("response.suggestion"):
+        yield Answer(place, str(row.get("id") or ""), None, cast("str | None", row.get("prompt")), suggested=True)
+    for user, values in given.items():
+        if values["status"] not in ("submitted", "discarded"):
+            continue
+        discarded = values["status"] == "discarded"
+        reasons = [reason for reason in (values.get("skip"), values.get("comment")) if reason]
+        yield Answer(
+            place,
+            id=str(row.get("id") or ""),
+            response=None if discarded else values.get("response"),
+            prompt=cast("str | None", row.get("prompt")),
+            annotator=user,
+            skipped=": ".join(reasons) or "discarded" if discarded or values.get("skip") else None,
+        )
+
+
+def _not_asked(row: Mapping[str, object]) -> str:
+    """Name the columns that hold responses to something else, or none where nothing was given."""
+    return ", ".join(
+        f"'{name}'" for name, value in row.items() if value and (name.endswith(".responses") or _is_answers(value))
+    )
+
+
+def _is_answers(value: object) -> bool:
+    """Tell the responses of Argilla 1: a list of objects with a value."""
+    return isinstance(value, list) and any(isinstance(part, dict) and "value" in part for part in value)  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,114 @@
+"""The files of a batch that people may fill in where they lie: aliquot adds rows to them, and takes nothing out.
+
+Where a batch is a folder (`people`), they are
+
+    to_annotate.jsonl           id, prompt and an empty response of all that was ever asked in it
+    to_annotate_second.jsonl    the same, of what a second annotator is to answer as well
+    adjudicate.csv              where two annotators differ: both responses, and an empty one for what counts in the end
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.annotation.task_tables import write_table
+from aliquot.pools.files import read_csv
+from aliquot.pools.jsonl import read_jsonl
+from aliquot.pools.record import Record
+from aliquot.store.store import write_atomic
+
+REQUESTS, REQUESTS_SECOND, ADJUDICATE = "to_annotate.jsonl", "to_annotate_second.jsonl", "adjudicate.csv"
+#: What the second annotator is called where a row does not say.
+SECOND = "second"
+
+
+def read_requests(folder: Path) -> dict[str, str]:
+    """Return id -> prompt of all that was asked in a batch.
+
+    Raises:
+        ValueError: somebody changed the file so that it does not tell.
+    """
+    return {str(row.fields["id"]): str(row.fields["prompt"]) for row in _rows(folder / REQUESTS)}
+
+
+def add_requests(file: Path, requests: Mapping[str, str]) -> None:
+    """Ask for responses: rows are added, those that are there stay as they are, whatever was typed into them."""
+    there = {row.fields["id"] for row in _rows(file)}
+    new = ((row_id, prompt) for row_id, prompt in requests.items() if row_id not in there)
+    rows = [{"id": row_id, "prompt": prompt, "response": ""} for row_id, prompt in new]
+    if rows or not file.exists():
+        text = file.read_bytes().decode() if file.exists() else ""
+        end = "\n" if text and not text.endswith("\n") else ""
+        write_atomic(file, text + end + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def typed_in(file: Path, by: str | None) -> Iterator[Answer | Problem]:
+    """Yield the responses that were typed into a file of requests; `by` wrote a row that does not say who."""
+    for row in _rows(file):
+        row_id, response, who = (row.fields.get(column) for column in ("id", "response", "annotator"))
+        if response is not None and not isinstance(response, str):
+            yield Problem(row.place, str(row_id), f"response is {type(response).__name__}, not text; write text")
+        elif response and response.strip():
+            yield Answer(row.place, str(row_id), response, str(row.fields["prompt"]), str(who) if who else by)
+
+
+def _rows(file: Path) -> tuple[Record, ...]:
+    if not file.exists():
+        return ()
+    stat = file.stat()
+    return _read(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(file: Path, size: int, modified_ns: int) -> tuple[Record, ...]:
+    """Read a file of requests; asked again for the same size and time, answer from memory."""
+    rows = tuple(read_jsonl(file))
+    for row in rows:
+        if not all(isinstance(row.fields.get(column), str) for column in ("id", "prompt")):
+            raise ValueError(
+                f"{row.place}: no text in 'id' and 'prompt', as aliquot wrote them; put the line right, or remove it: "
+                "what is still needed is asked again"
+            )
+    return rows
+
+
+def read_decisions(folder: Path) -> Iterator[Answer | Problem]:
+    """Yield what somebody decided where annotators differed."""
+    file = folder / ADJUDICATE
+    try:
+        for row in _decisions(file):
+            row_id, response = (row.fields.get(name) for name in ("id", "response"))
+            yield Answer(row.place, str(row_id or ""), None if response is None else str(response))
+    except ValueError as error:
+        yield Problem.of(file, error)
+
+
+def add_disagreements(folder: Path, open_ones: Mapping[str, Mapping[str, str]]) -> None:
+    """Ask for decisions: what was decided stays, also between others than these.
+
+    Args:
+        folder: of the batch.
+        open_ones: id -> prompt, first and second response.
+    """
+    file = folder / ADJUDICATE
+    try:
+        rows = _decisions(file)
+    except ValueError:  # `read_decisions` tells of it
+        return
+    head = list(dict.fromkeys([*(rows[0].columns if rows else ()), "id", "prompt", "first", "second", "response"]))
+    before = {str(row.fields.get("id")): row.fields for row in rows}
+    table = {row_id: {**fields, **open_ones.get(row_id, {})} for row_id, fields in before.items()}
+    table |= {row_id: {"id": row_id, **said} for row_id, said in open_ones.items() if row_id not in before}
+    if table != before:
+        write_table(file, head, [[str(row.get(name) or "") for name in head] for row in table.values()])
+
+
+def _decisions(file: Path) -> list[Record]:
+    rows = list(read_csv(file)) if file.exists() else []
+    if rows and not {"id", "response"} <= set(rows[0].columns):
+        raise ValueError(f"{file}:1: no columns 'id' and 'response'; put them back, or remove the file")
+    return rows

@@ -1,0 +1,71 @@
+"""People who answer in files of their own making: a spreadsheet, a script, an agency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from aliquot.annotation.people.people import People
+from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.pools.files import READERS, format_of
+from aliquot.pools.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileAnnotator(People):
+    """Reads jsonl, csv and parquet files with a column `id` and one of the responses, in upper or lower case.
+
+    Args:
+        response: column of the response.
+        annotator: column of who wrote it, where there is one.
+    """
+
+    name: ClassVar[str] = "people (files)"
+
+    response: str = "response"
+    annotator: str = "annotator"
+
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+        kind = format_of(file)
+        if kind is None:
+            raise ValueError(
+                f"{file}: the name tells no format; return .jsonl, .csv or .parquet files, compressed or not"
+            )
+        yield from (self._answer(record, by) for record in READERS[kind](file) if not record.blank)
+
+    def _answer(self, record: Record, by: str | None) -> Answer | Problem:
+        """Read a row; `by` wrote it where it does not say who."""
+        named = {name: _columns(record, name) for name in ("id", self.response, "prompt", self.annotator)}
+        columns = ", ".join(record.columns) or "none"
+        if absent := [name for name in ("id", self.response) if not named[name]]:
+            return Problem(record.place, "", f"no column '{absent[0]}'; the columns are {columns}")
+        if twice := [name for name, found in named.items() if len(found) > 1]:
+            return Problem(record.place, "", f"several columns may be '{twice[0]}'; the columns are {columns}")
+        values: dict[str, str | None] = {}
+        for name, found in named.items():
+            value = record.fields.get(found[0]) if found else None
+            if name == "id" and isinstance(value, float) and value.is_integer():  # so do tables with an empty cell
+                value = int(value)
+            if isinstance(value, int) and not isinstance(value, bool):
+                value = str(value)
+            if value is not None and not isinstance(value, str):
+                return Problem(
+                    record.place, str(values.get("id", "")), f"{name} is {type(value).__name__}, not text; write text"
+                )
+            values[name] = value
+        return Answer(
+            record.place,
+            values["id"] or "",
+            values[self.response],
+            values["prompt"] or None,
+            values[self.annotator] or by,
+        )
+
+
+def _columns(record: Record, name: str) -> list[str]:
+    """Return the column of a name, or else those that have it in other cases or with blanks around it."""
+    if name in record.columns:
+        return [name]
+    return [column for column in record.columns if column.strip().casefold() == name.casefold()]

@@ -1,0 +1,169 @@
+"""People who answer in Label Studio: its tasks and labelling interface, and what its exports say.
+
+A task is {"data": {"prompt_id": ..., "prompt": ...}}. The id is not called `id`, because the smaller exports put the
+number of the task there. Read are the export JSON, with all there is to an annotation, and JSON_MIN and CSV, which
+leave out annotations that were skipped by the button. Drafts and predictions are no responses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+from xml.sax.saxutils import quoteattr
+
+from aliquot.annotation.people.label_studio_server import LabelStudioServer
+from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
+from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.pools.files import READERS, format_of
+from aliquot.store.store import write_atomic
+
+INTERFACE = "label_studio_interface.xml"
+#: What annotators fill in, and the columns of an export that hold something else.
+_CONTROLS = ("response", "skip", "comment")
+_COLUMNS = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "prompt", "prompt_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStudio(Tool):
+    """Writes tasks and a labelling interface, and reads the exports JSON, JSON_MIN and CSV."""
+
+    name: ClassVar[str] = "people (Label Studio)"
+    imported: ClassVar[str] = "label_studio_tasks.json"
+    pulled: ClassVar[str] = "label_studio_server.json"
+
+    def connect(self, url: str) -> LabelStudioServer:
+        key = api_key("LABEL_STUDIO_API_KEY", url, "Account & Settings in Label Studio")
+        return LabelStudioServer(url, key, self.project_name(), interface(), GUIDELINES)
+
+    def write(self, requests: Mapping[str, str], folder: Path) -> None:
+        tasks = [{"data": {"prompt_id": row_id, "prompt": prompt}} for row_id, prompt in requests.items()]
+        write_atomic(folder / self.imported, json.dumps(tasks, ensure_ascii=False, indent=1) + "\n")
+        write_atomic(folder / INTERFACE, interface())
+
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+        if file.suffix == ".json":
+            for number, row in enumerate(read_rows(file, "Label Studio"), start=1):
+                place = f"{file}, task {row.get('id', number)}"
+                yield from _read(_from_task if "data" in row else _from_columns, row, place)
+        elif format_of(file) == "csv":
+            for record in (record for record in READERS["csv"](file) if not record.blank):
+                yield from _read(_from_columns, record.fields, record.place)
+        else:
+            raise ValueError(
+                f"{file}: no export of Label Studio that can be read; export the project as JSON, JSON_MIN or CSV"
+            )
+
+
+def interface() -> str:
+    """Return the labelling interface: the prompt, a field for the response, and reasons to skip."""
+    choices = "\n".join(f"    <Choice value={quoteattr(reason)}/>" for reason in SKIP_REASONS)
+    return f"""<View>
+  <Header value="Prompt"/>
+  <View style="white-space: pre-wrap; margin-bottom: 1em">
+    <Text name="prompt" value="$prompt" valueType="text"/>
+  </View>
+  <Header value="Response"/>
+  <TextArea name="response" toName="prompt" rows="10" maxSubmissions="1" editable="true" showSubmitButton="false"
+            placeholder="The response to the prompt"/>
+  <Header value="Or skip it, because" size="5"/>
+  <Choices name="skip" toName="prompt" choice="single" showInline="true">
+{choices}
+  </Choices>
+  <TextArea name="comment" toName="prompt" rows="2" maxSubmissions="1" editable="true" showSubmitButton="false"
+            placeholder="What else there is to say about skipping it"/>
+</View>
+"""
+
+
+def _read(
+    read: Callable[[Mapping[str, Any], str], Iterator[Answer]], row: Mapping[str, Any], place: str
+) -> Iterator[Answer | Problem]:
+    """Yield the annotations of a row, or what is wrong with it: other rows may be read all the same."""
+    try:
+        yield from read(row, place)
+    except (ValueError, TypeError, AttributeError) as error:
+        data = row.get("data", row)
+        row_id = data.get("prompt_id") if isinstance(data, dict) else None
+        what = str(error) if isinstance(error, ValueError) else f"no task as Label Studio exports it ({error})"
+        yield Problem(place, row_id if isinstance(row_id, str) else "", what)
+
+
+def _from_task(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
+    """Yield the annotations of a task in the export JSON."""
+    annotations = row.get("annotations") or ()
+    if row.get("predictions") and not annotations:
+        yield replace(_answer(row["data"], {}, None, place), suggested=True)
+    for annotation in annotations:
+        given: dict[str, str | None] = {}
+        for result in annotation.get("result") or ():
+            value = result.get("value", {})
+            given[result.get("from_name")] = _text(value)
+        _refuse_others(given)
+        if annotation.get("was_cancelled"):  # the button Skip, which asks for no reason
+            given = {"skip": given.get("skip") or "skipped", "comment": given.get("comment")}
+        by = annotation.get("completed_by")
+        yield _answer(row["data"], given, by.get("email", by.get("id")) if isinstance(by, dict) else by, place)
+
+
+def _from_columns(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
+    """Read an annotation, or a task without one, as JSON_MIN and CSV have it: all in one flat row."""
+    if row.get("annotation_id"):
+        _refuse_others({name: value for name, value in row.items() if name not in _COLUMNS})
+    given = {name: _decoded(row.get(name)) for name in _CONTROLS}
+    yield _answer(row, given, row.get("annotator") or None, place)
+
+
+def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object, place: str) -> Answer:
+    """Put together what was asked and what was given.
+
+    Raises:
+        ValueError: something other than text is where the interface has a text.
+    """
+    values = {"prompt_id": data.get("prompt_id"), "prompt": data.get("prompt"), **given}
+    for name, value in values.items():
+        if value is not None and not isinstance(value, str):
+            raise ValueError(
+                f"{name} is {type(value).__name__}, not one text; use the labelling interface in {INTERFACE}"
+            )
+    reasons = [reason for reason in (values.get("skip"), values.get("comment")) if reason]
+    return Answer(
+        place,
+        id=values["prompt_id"] or "",
+        response=values.get("response"),
+        prompt=values["prompt"],
+        annotator=None if annotator is None else str(annotator),
+        skipped=": ".join(reasons) if values.get("skip") else None,
+    )
+
+
+def _refuse_others(given: Mapping[str, object]) -> None:
+    """Raise ValueError where controls were filled in, and none of them is known."""
+    if given and not any(name in given for name in _CONTROLS):
+        raise ValueError(
+            f"'response' and 'skip' are not there, but {', '.join(map(repr, given))}; give the controls the names that "
+            f"they have in {INTERFACE}, and export once more"
+        )
+
+
+def _decoded(cell: object) -> object:
+    """Return the text of a cell; several texts or choices are JSON there, {"text": [...]} or a list."""
+    value = cell
+    if isinstance(cell, str) and cell.lstrip().startswith(("{", "[")):
+        try:
+            value = json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell  # a text that begins like that
+    if isinstance(value, dict) and cast(dict[str, object], value).keys() & {"text", "choices"}:
+        return _text(cast(dict[str, Any], value))
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in cast(list[object], value)):
+        return "\n".join(cast(list[str], value))
+    return cell
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    """Return what was given in a control: a text, texts or choices."""
+    texts = value.get("text") or value.get("choices") or ()
+    return texts if isinstance(texts, str) else "\n".join(texts)

@@ -1,0 +1,349 @@
+"""Annotators who need time: the chosen prompts are written for them, and the run goes on when their responses are back.
+
+A batch is a folder that belongs to the user:
+
+    to_annotate.jsonl           what to answer; runs that ask for more add to it
+    to_annotate_second.jsonl    what a second annotator is to answer as well, where `double` asks for that
+    returned/                   whatever the annotators give back, in any number of files; only ever read
+    returned/second/            what the second annotator gives back
+    adjudicate.csv              prompts to which two annotators gave different responses, for somebody to decide
+    problems.csv                returned rows that cannot be used
+    quality.html                how the responses look from outside
+
+Responses may be typed into the first two as well, and decisions are typed into adjudicate.csv: aliquot only adds rows
+to these (`batch`). An id names one prompt for as long as the folder is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, TypeVar
+
+from aliquot.annotation.bill import Bill
+from aliquot.annotation.people.batch import (
+    ADJUDICATE,
+    REQUESTS,
+    REQUESTS_SECOND,
+    SECOND,
+    add_disagreements,
+    add_requests,
+    read_decisions,
+    read_requests,
+    typed_in,
+)
+from aliquot.annotation.people.returned_rows import SUGGESTED, Answer, Problem, Returns, sort_out, told_once
+from aliquot.annotation.quality import Quality
+from aliquot.annotation.task_tables import write_table
+from aliquot.pools.conversation import as_text
+from aliquot.pools.files import is_litter
+from aliquot.pools.spec import PoolSpec
+from aliquot.runtime.wording import counted
+from aliquot.store.content import locate
+from aliquot.store.lease import Lease
+from aliquot.store.store import Pending, write_atomic
+from aliquot.types import AnnotatedSet
+
+RETURNED, PROBLEMS, QUALITY = "returned", "problems.csv", "quality.html"
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_SHOWN = 60  # characters of a prompt in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """What all annotators have in common who answer in their own time.
+
+    Args:
+        folder: of the batch.
+        allow_partial: finetune on what is there, though prompts still wait or returned rows cannot be used.
+        price: of one response, in whatever currency; reports add it up.
+        double: fraction of the prompts that a second annotator is to answer as well.
+        disagreement: what happens where two annotators differ: the first one's response counts, or the run waits until
+            somebody has decided.
+    """
+
+    #: What messages and bills call them.
+    name: ClassVar[str]
+    reads_source: ClassVar[bool] = False
+    resources: ClassVar[None] = None
+
+    folder: str
+    allow_partial: bool = False
+    price: float = field(default=0.0, metadata={"key": False})
+    double: float = 0.0
+    disagreement: Literal["first", "wait"] = "first"
+
+    def __post_init__(self) -> None:
+        if self.price < 0:
+            raise ValueError(f"annotator.price={self.price} is below 0; give what one response costs, or 0")
+        if not 0 <= self.double <= 1:
+            raise ValueError(f"annotator.double={self.double} is no fraction; give one from 0 to 1")
+        if self.disagreement not in ("first", "wait"):
+            raise ValueError(f"annotator.disagreement={self.disagreement} is not known; give first or wait")
+
+    def identity(self) -> dict[str, object]:
+        """Name the kind of annotator; the responses themselves are named by their digest."""
+        return {"annotator": type(self).__name__}
+
+    def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
+        """Return the price of the responses, second ones included."""
+        return self.price * (1 + self.double) * num_prompts
+
+    def check(self, source: PoolSpec) -> None:
+        """Raise ValueError where the folder is a file, or what aliquot wrote there is damaged."""
+        self.answers(self.place())
+
+    def place(self) -> Path:
+        """Return the folder of the batch, whether it is there yet or not."""
+        folder = locate(self.folder)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"annotator.folder={self.folder}: {folder} is a file; name a folder for the batch")
+        return folder
+
+    def digest(self, ids: Sequence[str], prompts: Sequence[str]) -> str | None:
+        """Return the hash of the responses to these prompts, or None where they cannot be used yet."""
+        returns = self.read(dict(zip(ids, prompts, strict=True)))
+        if self._waits(ids, returns):
+            return None
+        return digest_of((row_id, returns.responses[row_id]) for row_id in ids if row_id in returns.responses)
+
+    def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
+        """Return the responses that are back; ask for those that are not.
+
+        Raises:
+            Pending: prompts wait, or returned rows cannot be used, and `allow_partial` does not say to go on.
+        """
+        asked = dict(zip(ids, prompts, strict=True))
+        returns = self.read(asked)
+        missing = _missing(ids, returns)
+        if missing:
+            self.ask(asked)
+        kept = [row_id for row_id in ids if row_id in returns.responses]
+        annotated = AnnotatedSet(kept, [asked[i] for i in kept], [returns.responses[i] for i in kept])
+        self._report(returns, annotated, asked)
+        if self._waits(ids, returns):
+            raise Pending(self._what_to_do(len(asked), len(missing), returns))
+        if returns.disagreements:
+            log.info("%s; the first one counts until then", self._what_to_decide(returns))
+        return annotated
+
+    def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
+        """Return what the responses to these prompts cost; a second response to a prompt costs as much as the first."""
+        returns = self.read(dict(zip(ids, prompts, strict=True)))
+        left_out = _left_out(ids, returns)
+        num_given = len(ids) - sum(left_out.values())
+        num_paid = num_given + sum(len(answers) - 1 for answers in returns.doubled.values())
+        return Bill(self.name, len(ids), num_given, self.price * num_paid, left_out=left_out)
+
+    def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> list[tuple[Answer, ...]]:
+        """Return the answers to those of these prompts that several annotators answered."""
+        return list(self.read(dict(zip(ids, prompts, strict=True))).doubled.values())
+
+    def ask(self, asked: Mapping[str, str]) -> None:
+        """Add prompts to the batch; those that are in it already stay where they are."""
+        asked = _as_texts(asked)
+        folder = self.place()
+        (folder / RETURNED).mkdir(parents=True, exist_ok=True)
+        with Lease(folder / ".lease", what=f"batch {folder.name}"):
+            requests = read_requests(folder)
+            names = _names(asked, requests, folder / REQUESTS)
+            requests |= {row_id: prompt for row_id, prompt in asked.items() if names[row_id] == row_id}
+            add_requests(folder / REQUESTS, requests)
+            if self.double:
+                add_requests(folder / REQUESTS_SECOND, {i: p for i, p in requests.items() if self.is_doubled(i)})
+            self.export(requests, folder)
+
+    def is_doubled(self, row_id: str) -> bool:
+        """Tell whether a second annotator is to answer a prompt too: drawn by lot, the same in every budget."""
+        lot = int.from_bytes(hashlib.sha256(f"second {row_id}".encode()).digest()[:8], "big")
+        return lot < self.double * 2**64
+
+    def read(self, asked: Mapping[str, str]) -> Returns:
+        """Read what came back, as far as it concerns these prompts.
+
+        Raises:
+            ValueError: one of their ids was asked in this batch with another prompt.
+        """
+        asked = _as_texts(asked)
+        folder = self.place()
+        requests = read_requests(folder)
+        names = _names(asked, requests, folder / REQUESTS)
+        known = {**requests, **asked}
+        decided = (row for row in read_decisions(folder) if isinstance(row, Problem) or row.id in known)
+        returns = sort_out(self.answers(folder), known, decided)
+        concerned = set(names.values())
+        return Returns(
+            responses=_renamed(returns.responses, names),
+            skipped=_renamed(returns.skipped, names),
+            problems=tuple(row for row in returns.problems if row.id in concerned or row.id not in requests),
+            empty=tuple(row for row in returns.empty if row.id in concerned),
+            doubled=_renamed(returns.doubled, names),
+            decided=frozenset(row_id for row_id, name in names.items() if {row_id, name} & returns.decided),
+        )
+
+    def export(self, requests: Mapping[str, str], folder: Path) -> None:
+        """Write the prompts in whatever further form the annotators' tool reads."""
+
+    def fetch(self) -> None:
+        """Bring into the folder what the annotators' tool holds, where it is a server."""
+
+    def answers(self, folder: Path) -> list[Answer | Problem]:
+        """Return every returned row, and what cannot be read."""
+        rows: list[Answer | Problem] = list(typed_in(folder / REQUESTS, None))
+        for file in self.files(folder):
+            stat = file.stat()
+            rows += _rows(self, file, SECOND if is_second(file, folder) else None, stat.st_size, stat.st_mtime_ns)
+        return [*rows, *typed_in(folder / REQUESTS_SECOND, SECOND)]
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the files that hold answers, in the order in which they count."""
+        return returned_files(folder)
+
+    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+        """Yield every row of a file, and what cannot be read; `by` wrote a row that does not say who."""
+        raise NotImplementedError
+
+    def remedy(self, folder: Path) -> str:
+        """Say what is to be done with prompts that wait, up to 'and give the same command again'."""
+        return f"Put the responses into {folder / RETURNED}"
+
+    def _waits(self, ids: Sequence[str], returns: Returns) -> bool:
+        if self.disagreement == "wait" and returns.disagreements:
+            return True
+        incomplete = bool(_missing(ids, returns) or returns.problems)
+        return incomplete and not (self.allow_partial and any(row_id in returns.responses for row_id in ids))
+
+    def _report(self, returns: Returns, annotated: AnnotatedSet, asked: Mapping[str, str]) -> None:
+        """Write down how what came back looks and what is wrong with it, for people to set right."""
+        folder = self.place()
+        problems = [(row.place, row.id, row.what) for row in (*returns.problems, *returns.empty)]
+        write_table(folder / PROBLEMS, ("place", "id", "problem"), problems)
+        if returns.disagreements:
+            with Lease(folder / ".lease", what=f"batch {folder.name}"):
+                add_disagreements(folder, _to_decide(returns.disagreements, _as_texts(asked)))
+        if len(annotated):
+            doubled = list(returns.doubled.values())
+            quality = Quality.of(self.name, annotated, _left_out(list(asked), returns), doubled)
+            write_atomic(folder / QUALITY, quality.page())
+
+    def _what_to_do(self, num_asked: int, num_missing: int, returns: Returns) -> str:
+        folder = self.place()
+        lines: list[str] = []
+        if num_missing:
+            wait = "waits for its response" if num_missing == 1 else "wait for their responses"
+            empty = _came_empty(returns.empty)
+            lines.append(f"{num_missing:,} of {counted(num_asked, 'prompt')} {wait}{empty}: {folder / REQUESTS}")
+        if returns.problems:
+            first = returns.problems[0]
+            lines.append(
+                f"{counted(len(returns.problems), 'returned row or file', 'returned rows or files')} cannot be used, "
+                f"the first at {first.place}: {first.what}; all are in {folder / PROBLEMS}"
+            )
+        undecided = self.disagreement == "wait" and bool(returns.disagreements)
+        if undecided:
+            lines.append(self._what_to_decide(returns))
+        elif returns.responses and not self.allow_partial and (num_missing or returns.problems):
+            lines.append("annotator.allow_partial=true goes on with what is there")
+        lines.append(f"{self.remedy(folder) if num_missing else 'Correct that'} and give the same command again:")
+        return "\n".join(lines)
+
+    def _what_to_decide(self, returns: Returns) -> str:
+        return (
+            f"{counted(len(returns.disagreements), 'prompt has', 'prompts have')} two different responses: fill in the "
+            f"column `response` of {self.place() / ADJUDICATE}"
+        )
+
+
+def _as_texts(asked: Mapping[str, str]) -> dict[str, str]:
+    """Return prompts as people read them."""
+    return {row_id: as_text(prompt) for row_id, prompt in asked.items()}
+
+
+def digest_of(responses: Iterable[tuple[str, str]]) -> str:
+    """Return the hash of responses, each with its id, in the order of the prompts."""
+    return hashlib.sha256(json.dumps(list(responses)).encode()).hexdigest()
+
+
+def returned_files(folder: Path) -> list[Path]:
+    """Return what the annotators gave back, by name, the second annotator's last; without hidden files and litter."""
+    place = folder / RETURNED
+    files = (file for file in place.rglob("*") if file.is_file() and not is_litter(file))
+    seen = (file for file in files if not any(part.startswith(".") for part in file.relative_to(place).parts))
+    return sorted(seen, key=lambda file: (is_second(file, folder), file))
+
+
+def is_second(file: Path, folder: Path) -> bool:
+    """Tell whether a returned file is of the second annotator."""
+    return file.is_relative_to(folder / RETURNED / SECOND)
+
+
+@functools.lru_cache(maxsize=256)
+def _rows(annotator: People, file: Path, by: str | None, size: int, modified_ns: int) -> tuple[Answer | Problem, ...]:
+    """Read one file; asked again for the same size and time, answer from memory: a sweep asks once per experiment."""
+    rows: list[Answer | Problem] = []
+    try:
+        for row in annotator.read_file(file, by):
+            rows.append(row)  # those before an error count
+    except ValueError as error:  # other files may be read all the same
+        rows.append(Problem.of(file, error))
+    return tuple(told_once(file, rows))
+
+
+def _names(asked: Mapping[str, str], requests: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Return id -> the id under which the batch knows its prompt, which came perhaps with another id before."""
+    there = {prompt: row_id for row_id, prompt in requests.items()}
+    for row_id, prompt in asked.items():
+        if row_id in requests and requests[row_id].split() != prompt.split():
+            raise ValueError(
+                f"{file}: id '{row_id}' was asked as {_begin(requests[row_id])}, and is now {_begin(prompt)}: "
+                "its response would be no answer; give a changed prompt an id of its own, another pool another "
+                "annotator.folder"
+            )
+    return {row_id: row_id if row_id in requests else there.get(prompt, row_id) for row_id, prompt in asked.items()}
+
+
+def _begin(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return f"'{line}'" if len(line) <= _SHOWN else f"'{line[:_SHOWN]}...'"
+
+
+def _renamed(found: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
+    """Return what was found under an id itself, else under the other one of its prompt."""
+    keys = {row_id: row_id if row_id in found else name for row_id, name in names.items()}
+    return {row_id: found[key] for row_id, key in keys.items() if key in found}
+
+
+def _to_decide(disagreements: Mapping[str, Sequence[Answer]], asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return id -> what adjudicate.csv says of a prompt, under the id by which the annotators know it."""
+    return {
+        first.id: {"prompt": asked[row_id], "first": first.response or "", "second": second.response or ""}
+        for row_id, (first, second, *_) in disagreements.items()
+    }
+
+
+def _left_out(ids: Sequence[str], returns: Returns) -> dict[str, int]:
+    """Count why prompts have no response."""
+    without = (row_id for row_id in ids if row_id not in returns.responses)
+    return dict(Counter(returns.skipped.get(row_id, "unanswered") for row_id in without))
+
+
+def _came_empty(empty: Sequence[Problem]) -> str:
+    num_suggested = sum(row.what == SUGGESTED for row in empty)
+    counts = {
+        "came back empty": len(empty) - num_suggested,
+        "with a prediction alone, which counts for none": num_suggested,
+    }
+    told = ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
+    return f" ({told})" if told else ""
+
+
+def _missing(ids: Sequence[str], returns: Returns) -> list[str]:
+    return [row_id for row_id in ids if row_id not in returns.responses and row_id not in returns.skipped]

@@ -1,0 +1,153 @@
+"""What a teacher has answered, written down as it comes: a response that was paid for is never asked for again.
+
+A ledger is a file of one JSON object a line, to which lines are only ever added; every budget and strategy reads the
+same one. One process at a time asks, under a lease, so that no two pay for the same prompt; those who wait find its
+answers. A line that a kill left unfinished is dropped by whoever asks next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from aliquot.store.lease import Lease
+
+_SECONDS_BETWEEN_SYNCS = 1.0
+#: How an answer ends that the teacher declined to give.
+CONTENT_FILTER, REFUSAL = "content_filter", "refusal"
+#: How an answer ends that reached the limit of tokens.
+LENGTH = "length"
+#: How an answer ends that was paid for and cannot be read.
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt that a teacher is asked."""
+
+    id: str
+    prompt: str
+
+    @property
+    def key(self) -> str:
+        """What the ledger knows the prompt by: its text, whatever a pool calls it."""
+        return hashlib.sha256(self.prompt.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a teacher, of use or not.
+
+    Args:
+        prompt: `Question.key` of what it answers.
+        id: of the prompt, where it was asked first.
+        response: the text, with its reasoning in tags; of an answer that cannot be read all of it.
+        ending: why it ends: stop, length, content_filter, refusal, unreadable, or what else the server says.
+        input_tokens: of the prompt and what the server puts around it.
+        output_tokens: of the response, reasoning included; both also of an unreadable answer before this one.
+        counted: False where the server told no tokens, and they are estimated.
+        model: the name that the server reports.
+        time: when it came, UTC.
+    """
+
+    prompt: str
+    id: str
+    response: str
+    ending: str
+    input_tokens: int
+    output_tokens: int
+    counted: bool
+    model: str
+    time: str
+
+    def flaw(self, keep_cut: bool) -> str | None:
+        """Say why it is not trained on, in a word, or None where it is."""
+        if self.ending in (CONTENT_FILTER, REFUSAL):
+            return "refused"
+        if self.ending == UNREADABLE:
+            return "unreadable"
+        if self.ending == LENGTH and not keep_cut:
+            return "cut"
+        return None if self.response.strip() else "empty"
+
+
+class Ledger:
+    """Reads the replies in a file; inside a `with` block, adds to them.
+
+    Args:
+        path: the file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.replies = dict(_read(path))  #: `Question.key` -> what was answered
+        self._stack = ExitStack()
+        self._file = -1
+        self._synced = 0.0
+
+    def __enter__(self) -> Ledger:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            self._lease = stack.enter_context(
+                Lease(self.path.with_suffix(".lease"), what=f"answers for {self.path.name}")
+            )
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            stack.callback(os.close, self._file)
+            os.ftruncate(self._file, len(_complete(self.path)))
+            self.replies = dict(_read(self.path))  # another process may have asked while we waited
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            os.fsync(self._file)
+
+    def add(self, *replies: Reply) -> None:
+        """Write replies down; a kill loses none of them, a power cut those of the last second at most."""
+        text = "".join(json.dumps(asdict(reply), ensure_ascii=False) + "\n" for reply in replies).encode()
+        while text:
+            text = text[os.write(self._file, text) :]
+        self.replies.update((reply.prompt, reply) for reply in replies)
+        if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
+            os.fsync(self._file)
+            self._lease.check()
+            self._synced = time.monotonic()
+
+
+def now() -> str:
+    """Return the time, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _complete(path: Path) -> bytes:
+    """Return the lines that were written to their end."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _read(path: Path) -> Iterator[tuple[str, Reply]]:
+    """Yield the replies.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    for number, line in enumerate(_complete(path).splitlines(), start=1):
+        try:
+            reply = Reply(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: no reply of a teacher ({error}); restore the line, or delete it to ask again"
+            ) from error
+        yield reply.prompt, reply

@@ -1,0 +1,228 @@
+"""What servers mean by their answers that speak OpenAI's protocol, more or less; nothing is taken for granted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from aliquot.annotation.teachers.event_stream import body_of
+from aliquot.annotation.teachers.ledger import CONTENT_FILTER, REFUSAL, UNREADABLE
+from aliquot.annotation.teachers.reasoning import with_reasoning
+from aliquot.annotation.teachers.request_queue import Again, Refused, Unreadable
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+#: The variable of the environment that holds the key.
+KEY = "OPENAI_API_KEY"
+_LONGEST_REASON = 200
+#: Errors that may pass, beside those from 500 on.
+_TRANSIENT = (408, 409, 425, 429)
+#: Errors of this request, not of every request.
+_OF_REQUEST = (400, 413, 422)
+#: What servers call a prompt that they refuse for what it says, and one that is too long.
+_FILTERED = ("content_filter", "content_policy_violation")
+_TOO_LONG = ("context_length_exceeded", "string_above_max_length")
+#: What servers call money that is used up: waiting brings none.
+_NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached")
+#: Fields of a message in which servers send reasoning apart.
+_REASONING = ("reasoning_content", "reasoning")
+#: What servers call the tokens of the prompt and of the response.
+_USAGE = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server says to a prompt.
+
+    Args:
+        response: the text, also of a refusal, with its reasoning in tags; of an answer that cannot be read all of it.
+        ending: why it ends.
+        tokens: of the prompt and of the response, or None where the server tells none.
+        model: as the server calls it, or None.
+    """
+
+    response: str
+    ending: str
+    tokens: tuple[int, int] | None
+    model: str | None
+
+
+def read_answer(text: str) -> Answer:
+    """Read the body of an answer; one that cannot be read is kept whole where it says what it cost.
+
+    Raises:
+        Unreadable: it cannot be read, and does not say what it cost.
+        Again, Refused, ValueError: it holds an error, as for `read_error`.
+    """
+    body: Any = None
+    try:
+        body = body_of(text)
+        if (failed := _error_in(body)) is not None:
+            return _judge(*failed)
+        return read_body(body)
+    except _NoRequest:
+        raise
+    except (Again, Refused, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        tokens = _tokens(body.get("usage")) if isinstance(body, dict) else None
+        if tokens and sum(tokens):
+            return Answer(whole(text), UNREADABLE, tokens, None)
+        if isinstance(error, Again | Refused):
+            raise
+        raise Unreadable("an answer that cannot be read") from None
+
+
+def read_body(body: Any) -> Answer:
+    """Read an answer as it was parsed; what is not as it should be raises whatever it raises."""
+    choice, model = body["choices"][0], body.get("model")
+    message, ending = choice["message"], str(choice.get("finish_reason"))
+    response, refusal = _texts(message.get("content")), message.get("refusal")
+    if refusal:
+        response, ending = _texts(refusal), REFUSAL
+    elif _is_refusal(message.get("content")):
+        ending = REFUSAL
+    for name in _REASONING:
+        if isinstance(apart := message.get(name), str):
+            response = with_reasoning(apart, response)
+            break
+    return Answer(
+        whole(response), whole(ending), _tokens(body.get("usage")), whole(model) if isinstance(model, str) else None
+    )
+
+
+def _texts(content: Any) -> str:
+    """Return the text of a message: one, none, or in parts.
+
+    Raises:
+        TypeError: there are parts, and none of them is a text.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, dict):
+        content = [content]
+    parts = [_part(part) for part in content]
+    if parts and all(part is None for part in parts):
+        raise TypeError("no text")
+    return "".join(part for part in parts if part)
+
+
+def _part(part: Any) -> str | None:
+    """Return the text of a part, reasoning in tags, or None where it is something else."""
+    if isinstance(part, str):
+        return part
+    kind = part.get("type", "text")
+    if kind in ("thinking", "reasoning"):
+        return with_reasoning(_texts(part.get(kind) or part.get("text") or part.get("summary")), "")
+    if kind not in ("text", "output_text", "refusal"):
+        return None
+    text = part.get("refusal") if kind == "refusal" else part.get("text")
+    return _texts(text.get("value") if isinstance(text, dict) else text)
+
+
+def _is_refusal(content: Any) -> bool:
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and cast(dict[str, object], part).get("type") == "refusal"
+        for part in cast(list[object], content)
+    )
+
+
+def _error_in(body: Any) -> tuple[int | None, str, str] | None:
+    """Return status, code and words of an error that comes as an answer, or None where it is none."""
+    choice = body["choices"][0] if body.get("choices") else {}
+    error = body.get("error") or choice.get("error") or (body if body.get("object") == "error" else None)
+    if not error:
+        if choice.get("finish_reason") != "error":
+            return None
+        error = "the answer broke off with an error"
+    if not isinstance(error, dict):
+        return None, "", without_key(str(error))
+    told = cast("dict[str, Any]", error)
+    code = str(told.get("code") or told.get("status") or told.get("type") or "")
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
+    said = str(told.get("message") or json.dumps(told))
+    return status, code, without_key(said if status is None else f"{status} {said}").rstrip(".")
+
+
+def _tokens(usage: Any) -> tuple[int, int] | None:
+    for names in _USAGE:
+        try:
+            num_in, num_out = (int(usage[name]) for name in names)
+        except (ValueError, LookupError, TypeError, OverflowError):
+            continue
+        return (num_in, num_out) if num_in >= 0 and num_out >= 0 else None
+    return None
+
+
+def read_error(error: APIStatusError) -> Answer:
+    """Return the answer where an error is the way to refuse a prompt for what it says.
+
+    Raises:
+        Again: the error may pass.
+        Refused: it is of this request.
+        ValueError: it is of every request.
+    """
+    seconds = _seconds_to_wait(error.response.headers)
+    return _judge(error.status_code, error.code or error.type or "", reason_of(error), seconds)
+
+
+def _judge(status: int | None, code: str, reason: str, seconds: float | None = None) -> Answer:
+    if code in _FILTERED:
+        return Answer("", CONTENT_FILTER, (0, 0), None)
+    if status in _OF_REQUEST or code in _TOO_LONG:
+        raise Refused(reason, for_prompt=code in _TOO_LONG) from None
+    if (status is None or status in _TRANSIENT or status >= 500) and code not in _NO_MONEY:
+        raise Again(reason, seconds) from None
+    raise _NoRequest(
+        f"the server takes no request: {reason}. What was answered is kept: put it right ({KEY}, OPENAI_BASE_URL, "
+        "annotator.model, the account), and the same command goes on"
+    ) from None
+
+
+class _NoRequest(ValueError):
+    """The server takes no request at all."""
+
+
+def reason_of(error: APIStatusError) -> str:
+    """Say in one line what the server answered."""
+    body: Any = error.body
+    said = body.get("message") if isinstance(body, dict) else None
+    said = said or error.message.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
+    return without_key(f"{error.status_code} {said}").rstrip(".")
+
+
+def without_key(text: str) -> str:
+    """Shorten a text to a line, and hide the key, which some servers repeat."""
+    line = " ".join(whole(text).replace(os.environ.get(KEY) or "\0", "***").split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
+
+
+def whole(text: str) -> str:
+    """Join the halves of characters, and put a replacement character in the place of a half alone: no file takes it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _seconds_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Return how long the server asks to wait: seconds, or until a date."""
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def model_names(text: str) -> list[str]:
+    """Return the models in a server's list; none where it cannot be read."""
+    try:
+        return [str(model["id"]) for model in json.loads(text)["data"]]
+    except (ValueError, LookupError, TypeError):
+        return []

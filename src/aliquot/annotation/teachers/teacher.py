@@ -1,0 +1,208 @@
+"""A language model that writes the responses: what teachers behind a server and on this machine have in common.
+
+What a teacher answers goes into a ledger, and responses are read from there: a budget that grows, another strategy or a
+run that was cut off pays for new prompts alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, cast
+
+from aliquot.annotation.bill import Bill, Price
+from aliquot.annotation.task_tables import write_table
+from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Question, Reply
+from aliquot.annotation.teachers.reasoning import without_reasoning
+from aliquot.pools.spec import PoolSpec
+from aliquot.runtime.progress import Progress
+from aliquot.runtime.wording import counted
+from aliquot.store.store import canonical
+from aliquot.types import AnnotatedSet
+
+log = logging.getLogger(__name__)
+
+#: Bytes of a token, roughly, where nobody has counted: scripts with a token or so a character have more bytes in each.
+_BYTES = 4
+#: Reasons that a message spells out; a file has the others.
+_NUM_REASONS = 3
+#: What no answer depends on, of all that a key has of a teacher.
+_NOT_ASKED = ("keep_cut", "allow_partial", "keep_reasoning", "code")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Asks a model once for each prompt.
+
+    Refused, empty and cut answers are the teacher's last word: they are counted, not trained on, and not asked again.
+    A prompt that got no answer at all stops the run, which asks for it again when it is given again.
+
+    Args:
+        temperature: 0 takes the likeliest token each time.
+        max_tokens: the longest response.
+        seed: of what is drawn by lot at temperatures above 0.
+        keep_cut: train also on responses that were cut at `max_tokens`.
+        allow_partial: go on without the prompts that got no answer.
+        keep_reasoning: train also on the reasoning that comes before a response; the ledger has it in any case.
+        price_per_million: what a million tokens cost.
+    """
+
+    temperature: float | None = 0.0
+    max_tokens: int = 512
+    seed: int | None = None
+    keep_cut: bool = False
+    allow_partial: bool = False
+    keep_reasoning: bool = field(default=False, metadata={"absent": True})  # so it was
+    price_per_million: Price = field(default=Price(), metadata={"key": False})
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"annotator.temperature={self.temperature} is below 0; give 0 or more")
+        if self.max_tokens < 1:
+            raise ValueError(f"annotator.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more")
+
+    reads_source: ClassVar[bool] = False
+    #: Of the launcher, for a job in which the teacher answers.
+    resources: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """What messages and bills call the teacher."""
+        raise NotImplementedError
+
+    def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
+        """Return the price of prompts like these, and of responses as long as they may be."""
+        tokens_in = fmean(map(self.tokens_in, sample))
+        return self.price_per_million.of(round(num_prompts * tokens_in), num_prompts * self.max_tokens)
+
+    def check(self, source: PoolSpec) -> None:
+        """Raise ValueError where the teacher cannot be asked; no prompt leaves the pool for that."""
+        raise NotImplementedError
+
+    def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
+        """Ask, writing every reply into the ledger as it comes.
+
+        Returns:
+            `Question.key` -> why there is no reply, of those that got none.
+        """
+        raise NotImplementedError
+
+    def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
+        """Return the responses of use, asking for those that are not in the ledger yet.
+
+        Raises:
+            ValueError: prompts got no answer, and `allow_partial` does not say to go on; or no response is of use.
+        """
+        questions = [Question(*pair) for pair in zip(ids, prompts, strict=True)]
+        book = self.ledger(ledger)
+        reasons: dict[str, str] = {}
+        if self._open(questions, book):
+            with book:
+                if waiting := self._open(questions, book):  # another process may have asked while we waited
+                    reasons = self._announce_and_ask(waiting, len({q.key for q in questions}), book)
+        missing = {q.id: reasons[q.key] for q in questions if q.key not in book.replies}
+        failed = book.path.with_suffix(".failed.csv")
+        write_table(failed, ("id", "reason"), list(missing.items()))
+        bill = self.bill(ids, prompts, ledger)
+        log.info("%s", bill)
+        if cut := bill.left_out.get("cut"):
+            log.info(
+                "%s cut at annotator.max_tokens: raise it, or train also on what was cut by annotator.keep_cut=true",
+                counted(cut, "was", "were"),
+            )
+        if missing and not self.allow_partial:
+            raise ValueError(self._what_failed(missing, len(questions), failed))
+        replies = {q.key: self._read(book.replies[q.key]) for q in questions if q.key in book.replies}
+        if stripped := sum(reply.response != book.replies[key].response for key, reply in replies.items()):
+            log.info(
+                "%s of %s had reasoning, which is not trained on; annotator.keep_reasoning=true keeps it",
+                *(f"{stripped:,}", counted(len(replies), "response")),
+            )
+        kept = [q for q in questions if q.key in replies and not replies[q.key].flaw(self.keep_cut)]
+        if not kept:
+            raise ValueError(
+                f"none of the {counted(len(questions), 'prompt')} got a response of use from {self.name} ({bill}); its "
+                f"answers are in {book.path}: change annotator.model, or raise annotator.max_tokens where they are cut"
+            )
+        return AnnotatedSet([q.id for q in kept], [q.prompt for q in kept], [replies[q.key].response for q in kept])
+
+    def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
+        """Return what the answers to these prompts cost, whichever run bought them."""
+        book = self.ledger(ledger)
+        asked = [book.replies.get(Question("", prompt).key) for prompt in prompts]
+        flaws = Counter(self._read(reply).flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
+        replies = list({reply.prompt: reply for reply in asked if reply}.values())
+        return Bill(
+            by=self.name,
+            num_asked=len(prompts),
+            num_responses=flaws.pop(None, 0),
+            cost=self.cost(replies),
+            input_tokens=sum(reply.input_tokens for reply in replies),
+            output_tokens=sum(reply.output_tokens for reply in replies),
+            left_out=cast("Mapping[str, int]", dict(flaws)),
+        )
+
+    def cost(self, replies: Sequence[Reply]) -> float:
+        """Return what replies cost at the price of now."""
+        return sum(self.price_per_million.of(reply.input_tokens, reply.output_tokens) for reply in replies)
+
+    def ledger(self, folder: Path) -> Ledger:
+        """Open the ledger of this teacher: one for all that an answer depends on.
+
+        It goes by the class and its version, not by its code: an edited message must not buy every answer again.
+        """
+        what = cast("dict[str, Any]", canonical(self)) | {"type": f"{type(self).__module__}.{type(self).__qualname__}"}
+        asked = {name: value for name, value in what.items() if name not in _NOT_ASKED}
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return Ledger(folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.name).strip('-.')[-60:]}-{digest[:12]}.jsonl")
+
+    def tokens_in(self, prompt: str) -> int:
+        """Estimate how many tokens the model reads, by the bytes."""
+        return _estimated(prompt)
+
+    def tokens_out(self, response: str) -> int:
+        """Estimate how many tokens the model wrote, by the bytes."""
+        return _estimated(response)
+
+    def _read(self, reply: Reply) -> Reply:
+        """Return a reply with the response that is trained on."""
+        if self.keep_reasoning or reply.ending == UNREADABLE:
+            return reply
+        return replace(reply, response=without_reasoning(reply.response))
+
+    def _open(self, questions: Sequence[Question], book: Ledger) -> list[Question]:
+        """Return what is not in the ledger, each prompt once, in the order picked."""
+        return list({q.key: q for q in questions if q.key not in book.replies}.values())
+
+    def _announce_and_ask(self, waiting: Sequence[Question], total: int, book: Ledger) -> dict[str, str]:
+        tokens_in, tokens_out = sum(self.tokens_in(q.prompt) for q in waiting), self.max_tokens * len(waiting)
+        cost = self.price_per_million.of(tokens_in, tokens_out)
+        log.info(
+            "%s: %s of %s to ask; about %s tokens in (%d bytes each), at most %s out: %s",
+            *(self.name, f"{len(waiting):,}", counted(total, "prompt"), f"{tokens_in:,}", _BYTES, f"{tokens_out:,}"),
+            f"at most about {cost:,.2f}" if cost else "no price is set",
+        )
+        with closing(Progress("annotate", total, "response", done=total - len(waiting))) as progress:
+            return self.ask(waiting, book, progress)
+
+    def _what_failed(self, missing: Mapping[str, str], num_asked: int, failed: Path) -> str:
+        reasons = Counter(missing.values()).most_common(_NUM_REASONS)
+        example = {reason: row_id for row_id, reason in missing.items()}
+        why = "; ".join(f"{num:,} x {reason} (such as id {example[reason]})" for reason, num in reasons)
+        return (
+            f"{len(missing):,} of {counted(num_asked, 'prompt')} got no response from {self.name}: {why}. All are "
+            f"in {failed}. What was answered is kept: the same command asks for these again, "
+            "annotator.allow_partial=true goes on without them"
+        )
+
+
+def _estimated(text: str) -> int:
+    return -(-len(text.encode()) // _BYTES)

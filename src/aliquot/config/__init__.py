@@ -1,0 +1,1 @@
+"""The configuration: its schema, the command line, and the help."""

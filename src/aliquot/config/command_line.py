@@ -1,0 +1,97 @@
+"""The words of a command line, looked at before Hydra reads them: what Hydra would take for something else.
+
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from aliquot.config.quoting import typed
+from aliquot.config.schema import FILES, GROUPS, ROOT, Config, did_you_mean
+
+_SWEEP = ("-m", "--multirun")
+_ONE_ROOT = ("-cn", "--config-name", "-cp", "--config-path")
+_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "--experimental-rerun")
+_INFO = ("-i", "--info")  # of what: a word may follow
+_ABOUT = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_ALONE = ("-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-sc", "--shell-completion")
+_KNOWN = (*_SWEEP, *_WITH_VALUE, *_INFO, *_ALONE)
+
+
+def read_arguments(words: Sequence[str]) -> list[str]:
+    """Return the words as Hydra understands them: its own parser takes `-m` between settings for an error.
+
+    Raises:
+        ValueError: a flag is none of ours, a word is no setting, or a comma or blank belongs to a file's name.
+    """
+    settings: list[str] = []
+    flags: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            settings.append(word)
+            continue
+        name, _, value = word.partition("=")
+        if name in _ONE_ROOT:
+            raise ValueError(_one_root(name, value or "".join(rest[:1])))
+        if name not in _KNOWN:
+            raise ValueError(_no_flag(word))
+        takes = word in _WITH_VALUE or (word in _INFO and "".join(rest[:1]) in _ABOUT)
+        flags += [word, *rest[: int(takes)]]
+        del rest[: int(takes)]
+    for position, word in enumerate(settings):
+        _check_setting(word, settings[:position], sweep=any(flag in _SWEEP for flag in flags))
+    return [*flags, *settings]
+
+
+def _one_root(flag: str, value: str) -> str:
+    """Say what to type instead of another root of the configuration."""
+    file = Path(value).stem
+    found = next((path for folder in FILES for path in (ROOT / folder).rglob("*.yaml") if path.stem == file), None)
+    remedy = "experiments=NAME for a file in experiments/, sweeps=NAME for one in sweeps/"
+    if found:
+        group, _, choice = found.relative_to(ROOT).with_suffix("").as_posix().partition("/")
+        remedy = f"{group}={choice}"
+    return (
+        f"{flag} {value}: run.py has one root, conf/config.yaml, to which files add; type {remedy}; "
+        "--config-dir FOLDER adds a folder with choices of your own"
+    )
+
+
+def _no_flag(word: str) -> str:
+    """Say what to type instead of a flag that nobody knows."""
+    name, _, value = word.lstrip("-").partition("=")
+    names = [field.name for field in fields(Config)] + list(FILES)
+    if name.split(".")[0].split("/")[0] in names:
+        return f"{word}: settings have no dashes; type {name}={value or ('true' if name == 'check' else '...')}"
+    meant = did_you_mean(word.partition("=")[0], _KNOWN)
+    return f"{word}: there is no such flag{meant}; settings are typed NAME=VALUE; `python run.py --help` lists them"
+
+
+def _check_setting(word: str, before: Sequence[str], sweep: bool) -> None:
+    """Raise ValueError where a word is a part of a name that the shell or Hydra takes apart."""
+    name, equals, value = word.partition("=")
+    if equals and sweep and "," in value and Path(value).expanduser().exists():
+        raise ValueError(
+            f"{word}: in a sweep a comma separates values, and {value} is one file; type {typed(name, value)}"
+        )
+    if equals or word.startswith("~"):
+        return
+    if before and "=" in before[-1]:
+        name, _, start = before[-1].partition("=")
+        if Path(f"{start} {word}").expanduser().exists():
+            whole = f"{start} {word}"
+            raise ValueError(f"{before[-1]} {word}: the name of the file has a blank; type {typed(name, whole)}")
+    groups = [*GROUPS, *FILES]
+    folders = {group: ROOT / group if group in FILES else ROOT / "conf" / group for group in groups}
+    choice = next(
+        (f"; did you mean {group}={word}?" for group in groups if (folders[group] / f"{word}.yaml").exists()), ""
+    )
+    raise ValueError(
+        f"{word}: settings are typed NAME=VALUE{choice}; a value with blanks stands in quotes, such as "
+        f"{typed('pool.path', 'my prompts.jsonl')}"
+    )

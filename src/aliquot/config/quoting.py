@@ -1,0 +1,49 @@
+"""Settings as they are typed: a value passes the shell, then Hydra's grammar, then OmegaConf's `${...}`.
+
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+#: What the command of a run is called, wherever it lies.
+RUN = "run.py"
+
+
+def setting(name: str, value: str) -> str:
+    """Return NAME=VALUE as Hydra has to see it for the value to be this text, in quotes where it needs them."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    literal = re.sub(r"(\\*)\$\{", lambda found: rf"{found[1] * 2}\${{", value)
+    try:
+        read = OverridesParser.create().parse_override(f"{name}={literal}")
+        if literal and not read.is_sweep_override() and read.value() == literal and isinstance(read.value(), str):
+            return f"{name}={literal}"
+    except HydraException:
+        pass
+    return f"{name}={QuotedString(literal, Quote.double).with_quotes()}"
+
+
+def typed(name: str, value: str) -> str:
+    """Return the word to type in a shell for a setting to be this text."""
+    return shlex.quote(setting(name, value))
+
+
+def command(overrides: Iterable[str], program: str) -> str:
+    """Return the command of a run with these overrides, to be pasted into a shell.
+
+    Args:
+        overrides: as Hydra sees them.
+        program: how the script was called that runs now.
+    """
+    from aliquot.config.schema import ROOT
+
+    if Path(program).name != RUN:  # a program of the user's own, a notebook or a test
+        program = RUN if Path.cwd() == ROOT else str(ROOT / RUN)
+    return shlex.join(["python", program, *overrides])

@@ -1,0 +1,1 @@
+"""lm-eval: its tasks, its models, its noise."""

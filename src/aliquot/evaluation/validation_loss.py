@@ -1,0 +1,182 @@
+"""How likely the model finds responses that it was not trained on: cheaper and smoother than any benchmark.
+
+It is what finetuning minimises, on other rows; whether the model got better at a task, a benchmark must say.
+"""
+
+# torch's annotations leave parameters out.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jaxtyping import Float64
+
+from aliquot.models.control_tokens import note_literal
+from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.files import READERS, format_of
+from aliquot.pools.rows import no_answer, prompt_row, response_text
+from aliquot.runtime.progress import Progress
+from aliquot.store.content import content_hash, locate
+from aliquot.types import Adapter, AnnotatedSet
+
+if TYPE_CHECKING:
+    from aliquot.models.spec import Model
+
+log = logging.getLogger(__name__)
+
+#: The columns' settings, by the name that they have for pools.
+_OF_POOLS = re.compile(r"\bpool\.(?=(?:prompt|messages)\b)")
+#: What the score is called, and its only task.
+LIKELIHOOD = "validation_likelihood"
+
+
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Names held-out prompts with their responses.
+
+    A row with a loss of L nats per response token scores exp(-L), the geometric mean of its tokens' probabilities: in
+    (0, 1], and larger is better.
+
+    Args:
+        path: a jsonl, csv or parquet file, compressed or not, of rows that are not in the pool.
+        prompt: column of the prompt.
+        response: column of the response.
+        messages: column of conversations in place of both, or None, as in a pool.
+        turn: of the user that is answered, as in a pool.
+        limit: rows, from the first on; None is all.
+        tokens_per_batch: padding included. Padding moves losses in the last bits, so it is part of the identity.
+    """
+
+    #: Whether rows are put in the model's template and cut to its `max_tokens`.
+    reads_format: ClassVar[bool] = True
+
+    path: str
+    prompt: str = "prompt"
+    response: str = "response"
+    messages: str | None = None
+    turn: str = FIRST
+    limit: int | None = None
+    tokens_per_batch: int = 4096
+
+    def __post_init__(self) -> None:
+        check_turn(self.turn, self.messages, "evaluate")
+        for name in ("prompt", "response"):
+            if self.messages and (value := getattr(self, name)) != name:
+                raise ValueError(
+                    f"evaluate.{name}={value} is not read where evaluate.messages={self.messages} holds the "
+                    f"conversation; set evaluate.messages=null, or leave evaluate.{name} at {name}"
+                )
+        for name in ("limit", "tokens_per_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"evaluate.{name}={value} is too small; give at least 1")
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """The name of the score."""
+        return [LIKELIHOOD]
+
+    def identity(self) -> dict[str, object]:
+        """Name the rows by their content."""
+        columns: dict[str, object] = {"prompt": self.prompt, "response": self.response}
+        if self.messages:
+            columns = {"messages": self.messages, "turn": self.turn}
+        read = {"limit": self.limit, "tokens_per_batch": self.tokens_per_batch}
+        return {"measure": LIKELIHOOD, "content": content_hash(self._file()), **columns, **read}
+
+    def check(self) -> None:
+        """Raise ValueError where the file, a prompt or a response is missing."""
+        self.rows()
+
+    def bare(self) -> ValidationLoss:
+        """Return the spec without what does not change its questions."""
+        return replace(self, limit=None)
+
+    def questions(self) -> Sequence[str]:
+        """Return the text of every prompt."""
+        return self.rows().prompts
+
+    def rows(self) -> AnnotatedSet:
+        """Read the rows.
+
+        Raises:
+            ValueError: there are none, or one has no prompt or no response.
+        """
+        rows = list(self._rows())
+        if not rows:
+            raise ValueError(f"evaluate.path={self.path} has no rows; give prompts with responses")
+        ids, prompts, responses = zip(*rows, strict=True)
+        return AnnotatedSet(ids, prompts, responses)
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        columns = Columns(self.prompt, None, None, None, self.response, self.messages, self.turn)
+        file = self._file()
+        records = READERS[format_of(file) or ""](file, columns.for_responses())
+        for number, record in enumerate(record for record in records if not record.blank):
+            if number == self.limit:
+                return
+            try:
+                row, response = prompt_row(record, columns), response_text(record, columns)
+            except ValueError as error:
+                raise ValueError(_OF_POOLS.sub("evaluate.", str(error))) from error
+            if response is None:
+                remedy = "" if self.messages else ", or name the column of the responses with evaluate.response"
+                raise ValueError(f"{record.place}: {no_answer(columns)}; fill it in or drop the row{remedy}")
+            yield row.id, row.prompt, response
+
+    def _file(self) -> Path:
+        file = locate(self.path)
+        if not file.is_file() or format_of(file) is None:
+            raise ValueError(
+                f"evaluate.path={self.path}: {file} is no file of prompts; give a .jsonl, .csv or .parquet, which may "
+                "be compressed"
+            )
+        return file
+
+
+def row_losses(
+    model: Model, adapter: Adapter | None, spec: ValidationLoss, device: str
+) -> tuple[Float64[np.ndarray, " n"], float, int]:
+    """Run the rows through the model, cut to its `max_tokens` as they are for finetuning.
+
+    Returns:
+        The mean loss of each row in nats per response token, that over all response tokens, and how many rows were cut.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from aliquot.finetuning.adapter import load_finetuned
+    from aliquot.finetuning.examples import IGNORE, Plan, StepBatches, encode_examples, micro_batches
+
+    tokenizer = model.load_tokenizer()
+    assert isinstance(tokenizer.pad_token_id, int)
+    examples = encode_examples(model, tokenizer, spec.rows())
+    if examples.num_literal:
+        log.info("evaluate %s: %s", LIKELIHOOD, note_literal(examples.num_literal, len(examples.tokens), "rows"))
+    batches = micro_batches(examples.lengths, spec.tokens_per_batch, np.random.default_rng(0))
+    targets = examples.lengths - examples.prompt_lengths
+    steps = [[rows] for rows in batches]
+    plan = Plan(steps, *(np.array([counts[rows].sum() for rows in batches]) for counts in (examples.lengths, targets)))
+    network = (load_finetuned(model, adapter) if adapter else model.load()).to(device)  # pyright: ignore[reportArgumentType]
+    sums = np.empty(len(targets))
+    with torch.inference_mode(), Progress(f"evaluate {LIKELIHOOD}", len(targets), "row") as progress:
+        for rows, batch in zip(batches, StepBatches(examples, plan, tokenizer.pad_token_id), strict=True):
+            ids, mask, wanted, decoder_ids = (None if t is None else t.to(device) for t in batch.micro_batches[0])
+            response = {} if decoder_ids is None else {"decoder_input_ids": decoder_ids}
+            logits = network(input_ids=ids, attention_mask=mask, use_cache=False, **response).logits
+            assert wanted is not None
+            scored = wanted != IGNORE
+            nats = cross_entropy(logits[scored].float(), wanted[scored], reduction="none").double()
+            of_row = scored.nonzero()[:, 0].cpu()
+            sums[rows] = torch.zeros(len(rows), dtype=torch.float64).index_add(0, of_row, nats.cpu()).numpy()
+            progress.update(len(rows))
+    if not np.isfinite(sums).all():
+        raise ValueError(f"evaluate: the losses of {np.isnan(sums).sum()} of {len(sums)} rows are not finite")
+    return sums / targets, float(sums.sum() / targets.sum()), examples.num_cut_prompts + examples.num_cut_responses

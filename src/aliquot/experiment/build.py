@@ -1,0 +1,239 @@
+"""An experiment: what one configuration describes, with all checked that can be checked before anything expensive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from aliquot.config.schema import Until, check_root, create, parse_budget
+from aliquot.experiment import console
+from aliquot.experiment.work import do
+from aliquot.models.files import read_json
+from aliquot.models.hub import fetch
+from aliquot.models.spec import Model
+from aliquot.models.template import CHAT
+from aliquot.pools.cleaning import EVALUATE
+from aliquot.scoring.trial import Trial
+from aliquot.selection.strategy import Strategy, check_requirements
+from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
+from aliquot.store.store import Stage, Store, check_all, upstream_first
+from aliquot.types import Pool
+
+#: The stages that read the model.
+READERS = (Score, Finetune, Evaluate)
+_NUM_SAMPLED = 1000  # prompts of a pool, for how long they are
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything one run is about: the stages in the order they are done, and what to call it.
+
+    Args:
+        stages: upstream first; the last one is the goal.
+        strategy: the name of the choice.
+        pool: the name of the pool.
+        num_prompts: its size.
+        budget: prompts to annotate.
+        seed: of this run.
+        model: the base model.
+        benchmark: names of the tasks, for the plan.
+        overrides: what the command line changed, to suggest the next command.
+        trial: of the model, which comes before any stage that reads it.
+    """
+
+    stages: tuple[Stage[Any], ...]
+    strategy: str
+    pool: str
+    num_prompts: int
+    budget: int
+    seed: int
+    model: Model
+    benchmark: str
+    overrides: tuple[str, ...] = ()
+    trial: Trial | None = None
+
+    def untried(self, store: Store) -> Trial | None:
+        """Return the trial of the model where it has to come first: a stage that reads the model is to be done."""
+        to_read = any(isinstance(stage, READERS) and store.record(stage) is None for stage in self.stages)
+        return self.trial if to_read and self.trial and store.record(self.trial) is None else None
+
+    @property
+    def id(self) -> str:
+        """The identity of the run: its goal's key and, since a ranking serves many, its budget."""
+        goal = self.stages[-1]
+        return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
+
+    @property
+    def arm(self) -> str:
+        """The strategy, with the settings of it and of the scorer that the command line changed, but for seeds."""
+        changed = [o for o in self.overrides if o.startswith(("strategy.", "strategy/", "scorer"))]
+        shown = [o.removeprefix("strategy.").removeprefix("strategy/") for o in changed if "seed=" not in o]
+        return " ".join([self.strategy, *shown])
+
+    @property
+    def waiting(self) -> Annotate | None:
+        """The stage that people have to answer before it can be done, or None."""
+        return next((stage for stage in self.stages if isinstance(stage, Annotate) and stage.waits()), None)
+
+    @property
+    def unused_chat(self) -> bool:
+        """Tell whether the tokenizer has a chat template that is not used; False where that is not known."""
+        model = self.model
+        reads = any(isinstance(stage, Score | Finetune | Evaluate) for stage in self.stages)
+        if model.template == CHAT or not reads:
+            return False
+        try:
+            return _has_chat_template(model)
+        except (ValueError, OSError):  # the check of the stage says what is wrong with the model
+            return False
+
+    @property
+    def ready(self) -> tuple[Stage[Any], ...]:
+        """The stages that need no answers of people, or have them."""
+        waiting = self.waiting
+        return tuple(stage for stage in self.stages if not any(up is waiting for up in upstream_first([stage])))
+
+
+def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...] = ()) -> Experiment:
+    """Turn a composed config into an experiment.
+
+    The pool is prepared on the way, unless it is already: its size decides the budget and the plan.
+
+    Args:
+        cfg: without Hydra's own node.
+        choice: the name of the strategy; None asks Hydra for it, and for the overrides.
+        overrides: what the command line changed.
+
+    Raises:
+        ValueError: a setting is unknown, a field is wrong, the pool cannot be read, or the strategy needs what the
+            scorer does not keep.
+    """
+    check_root(cfg)
+    if choice is None:
+        choice, overrides = _command_line(cfg)
+    parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
+    parts |= {group: create(cfg, group) for group in ("finetune", "evaluate", "trainer")}
+    spec, strategy = parts["pool"], parts["strategy"]
+    if not isinstance(strategy, Strategy):
+        raise ValueError(
+            f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
+        )
+    prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
+    trial = Trial(parts["model"], parts["scorer"], parts["trainer"])
+    draft, assists = partial(_stages, parts, prepare, cfg.until), parts["trainer"].place().rank > 0
+    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), draft, trial, silent=assists)
+    budget = parse_budget(cfg.budget, len(pool), pool.name)
+    check_requirements(strategy, pool, parts["scorer"])
+    return Experiment(
+        stages=_stages(parts, prepare, cfg.until, budget, len(pool), Store(Path(cfg.store))),
+        strategy=choice,
+        pool=pool.name,
+        num_prompts=len(pool),
+        budget=budget,
+        seed=cfg.seed,
+        overrides=overrides,
+        trial=trial,
+        model=parts["model"],
+        benchmark=", ".join(parts["evaluate"].tasks),
+    )
+
+
+def quote(experiments: Iterable[Experiment], store: Store) -> float:
+    """Return about what the annotations that experiments lack cost at most, if choices are like the pool on average.
+
+    Every ranking counts to its deepest budget, and nobody answers more prompts than the pool has.
+    """
+    rankings: dict[tuple[str, str], dict[str, Annotate]] = {}
+    for experiment in experiments:
+        for stage in experiment.stages:
+            if isinstance(stage, Annotate) and not stage.digest and store.record(stage) is None:
+                known = rankings.setdefault((repr(stage.annotator), stage.select.pool.key), {})
+                if stage.select.key not in known or known[stage.select.key].budget < stage.budget:
+                    known[stage.select.key] = stage
+    cost = 0.0
+    for stages in (list(known.values()) for known in rankings.values()):
+        pool = store.get(stages[0].select.pool)
+        sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
+        cost += stages[0].annotator.quote(min(len(pool), sum(stage.budget for stage in stages)), sample)
+    return cost
+
+
+def _stages(
+    parts: dict[str, Any],
+    prepare: Prepare,
+    until: Until,
+    budget: int = 1,
+    num_prompts: int = 1,
+    store: Store | None = None,
+) -> tuple[Stage[Any], ...]:
+    """Return the stages up to the goal, upstream first; drafted without a store, which knows what people returned."""
+    model, strategy, trainer = parts["model"], parts["strategy"], parts["trainer"]
+    score = Score(model, prepare, parts["scorer"], trainer, num_prompts)
+    needs_scores = bool(strategy.requires - {"tasks"})
+    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
+    annotate = Annotate(select, parts["annotator"], budget)
+    if store is not None:
+        annotate = annotate.settled(store)
+    finetune = Finetune(model, annotate, parts["finetune"], trainer)
+    base = Evaluate(model, None, parts["evaluate"], trainer)
+    goal: Stage[Any] = {
+        Until.score: score,
+        Until.select: select,
+        Until.annotate: annotate,
+        Until.finetune: finetune,
+        Until.evaluate: Evaluate(model, finetune, parts["evaluate"], trainer),
+    }[until]
+    chain = list(
+        {stage.key: stage for stage in upstream_first([goal])}.values()
+    )  # parts of a ranking share a scoring pass
+    if until == Until.evaluate:
+        chain.insert(-2, base)  # before finetuning: what keeps an evaluation from working shows early
+    return tuple(chain)
+
+
+def _prepared(
+    prepare: Prepare, store: Store, draft: Callable[[], Sequence[Stage[Any]]], trial: Trial, silent: bool
+) -> tuple[Pool, Prepare]:
+    """Return the pool, and the stage that knows what is in it; read and cleaned now if it was not before.
+
+    That may take long, so what can be known to fail without it is looked at first. `draft` makes the stages of the
+    experiment before the pool is known: their keys are not the final ones, and whatever reads the pool is to do.
+    """
+    if store.record(prepare) is None:
+        stages = [stage for stage in draft() if store.record(stage) is None]
+        check_all(([trial] if any(isinstance(stage, READERS) for stage in stages) else []) + stages)
+        store.check_writable()
+        if not silent:
+            console.say(prepare.title())
+        do(prepare, store)
+        if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
+            console.say(f"{lost}: {store.directory(prepare)}")
+    return store.get(prepare), prepare.settled(store)
+
+
+def _has_chat_template(model: Model) -> bool:
+    """Tell whether the tokenizer of a model comes with a chat template; asks the hub for one that is not local."""
+    folder, revision = model.directory(), model.revision
+
+    def find(name: str) -> Path | None:
+        return folder / name if folder else fetch(model.path, revision or "", name)
+
+    template = find("chat_template.jinja")
+    return (template is not None and template.is_file()) or bool(
+        read_json(find("tokenizer_config.json")).get("chat_template")
+    )
+
+
+def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:
+    """Return the strategy's name and the overrides as typed; composed without a command line, by its module."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return str(cfg.strategy._target_).split(".")[-2], ()
+    hydra = HydraConfig.get()
+    return str(hydra.runtime.choices["strategy"]), tuple(hydra.overrides.task)

@@ -1,0 +1,176 @@
+"""What a run says on the terminal: the plan before, one line a stage, the results after."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aliquot.experiment.record import RunRecord
+from aliquot.report.analysis.verdict import measured
+from aliquot.report.numbers import gain, with_error
+from aliquot.store.provenance import of_other_libraries
+from aliquot.store.store import Stage, Store
+from aliquot.types import Metric
+
+if TYPE_CHECKING:
+    from aliquot.experiment.build import Experiment
+
+
+def set_up_logging(silent: bool = False) -> None:
+    """Send our log lines, and warnings of anybody, to stderr in the plainest form.
+
+    Of several processes that run the same experiment together one speaks; the others, `silent`, only warn.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("aliquot").setLevel(logging.WARNING if silent else logging.INFO)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, used or not; it lists kernels it lacks
+    logging.captureWarnings(True)
+    warnings.formatwarning = _one_line
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Leave out where in the code a warning was raised: it speaks to users."""
+    return f"warning: {message}"
+
+
+def say(text: str) -> None:
+    """Print one line of the story."""
+    _console().print(text, highlight=False, markup=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table."""
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=110)
+
+
+def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
+    """Print what will be done, what is done already, and what annotators may cost."""
+    say(
+        f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
+        f"'{experiment.pool}', seed {experiment.seed}"
+    )
+    show_models([experiment])
+    table = Table("", "stage", "key", "", box=None, pad_edge=False, header_style="dim")
+    for number, stage in enumerate(experiment.stages, start=1):
+        record = store.record(stage)
+        state = "to do" if record is None else f"done ({record['seconds']:.0f} s, {record['finished'][:16]})"
+        table.add_row(str(number), stage.title(), stage.key, state)
+    _console().print(table)
+    show_libraries(experiment.stages, store)
+    show_quote(cost)
+
+
+def show_models(experiments: Iterable[Experiment]) -> None:
+    """Name each pair of model and benchmark once, and a chat template that is not used."""
+    for (model, benchmark), one in {(e.model.path, e.benchmark): e for e in experiments}.items():
+        say(f"model {model}, benchmark {benchmark}")
+        if one.unused_chat:
+            say(
+                "Note: the tokenizer of the model has a chat template, and model.template is another; where the model "
+                "is an instruct model, set model.template=chat"
+            )
+
+
+def show_libraries(stages: Iterable[Stage[Any]], store: Store) -> None:
+    """Say, in one line a kind of stage, which results that are there were made with other libraries."""
+    found: dict[str, dict[str, str]] = {}
+    for stage in {stage.key: stage for stage in stages}.values():
+        if (record := store.record(stage)) and (other := of_other_libraries(record)):
+            found.setdefault(stage.name, {})[stage.key] = other
+    for name, keys in found.items():
+        (key, other), number = next(iter(keys.items())), len(keys)
+        results = f"{name} {key}" if number == 1 else f"{number:,} results of {name}, such as {key}"
+        say(f"Reused: {results}, made with {other}. To make it again, delete its folder in {store.root / name}.")
+
+
+def show_quote(cost: float) -> None:
+    """Say before anything is bought what it may cost; nothing where it is free."""
+    if cost:
+        say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.")
+
+
+def show_checked(trials: Iterable[str]) -> None:
+    """Say that nothing wrong was found, what came of the trials, and what was done though nothing was to be."""
+    for line in trials:
+        say(line)
+    say("Checked: everything is in order. Nothing was done, except that the pool was read.")
+
+
+def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:
+    """Print the scores, what they cost, where everything lies, and the next command worth typing."""
+    if not computed:
+        say("\nEverything was done already; nothing was computed.")
+    if run.finetuned:
+        _console().print()
+        _console().print(_scores(run))
+    seconds = ", ".join(f"{name} {seconds:.0f}" for name, _, seconds in run.stages)
+    _console().print()
+    if (directory / "selected.jsonl").exists():
+        say(f"{_chosen(run)}: {_shown(directory)}selected.jsonl")
+    say(f"Seconds       {seconds}; {sum(s for _, _, s in run.stages):.0f} in all")
+    say(f"Results       {_shown(directory)}")
+    say(f"Next          {command}")
+
+
+def _chosen(run: RunRecord) -> str:
+    """Say how many prompts were chosen and, where they were annotated, how many got responses, and from whom."""
+    chosen = f"{run.budget:,} of {run.num_prompts:,} prompts by {run.strategy}"
+    if not any(name == "annotate" for name, _, _ in run.stages):
+        return f"Chosen        {chosen}"
+    if run.num_annotated not in (None, run.budget):
+        chosen = f"{run.num_annotated:,} of {run.budget:,} chosen of {run.num_prompts:,} prompts by {run.strategy}"
+    cost = f", by {run.annotator}, cost {run.annotation_cost:,.4f}" if run.annotation_cost else ""
+    return f"Annotated     {chosen}{cost}"
+
+
+def _scores(run: RunRecord) -> Table:
+    measure = measured(*(metric.name for metric in run.finetuned))
+    table = Table(f"{measure}, %", "base", "finetuned", "gain", "questions", box=None, pad_edge=False)
+    base = {metric.name: metric for metric in run.base}
+    for metric in run.finetuned:
+        before = base[metric.name]
+        change = gain(before, metric)
+        table.add_row(metric.name, _percent(before), _percent(metric), change, f"{metric.num_questions:,}")
+    return table
+
+
+def _percent(metric: Metric) -> str:
+    return with_error(metric.value, metric.stderr)
+
+
+def _shown(path: Path) -> str:
+    """Print a path relative to here where it lies below."""
+    return f"{path.relative_to(Path.cwd())}/" if path.is_relative_to(Path.cwd()) else f"{path}/"
+
+
+def show_runs(runs: Sequence[RunRecord]) -> None:
+    """Print all runs as a table, one line each, one column a benchmark."""
+    benchmarks = sorted({metric.name for run in runs for metric in run.finetuned})
+    table = Table("strategy", "budget", "seed", "pool", *benchmarks, "seconds", "run", box=None, pad_edge=False)
+    for run in runs:
+        scores = {metric.name: _percent(metric) for metric in run.finetuned}
+        changes = [o.removeprefix("strategy.") for o in run.overrides if o.startswith(("strategy.", "strategy/"))]
+        seconds = f"{sum(s for _, _, s in run.stages):,.0f}"
+        table.add_row(
+            " ".join([run.strategy, *changes]),
+            f"{run.budget:,}",
+            str(run.seed),
+            run.pool,
+            *(scores.get(name, "-") for name in benchmarks),
+            seconds,
+            run.id,
+        )
+    _console().print(table)

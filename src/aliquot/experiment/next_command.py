@@ -1,0 +1,159 @@
+"""The next command worth typing after a run, and the command that a configuration composed without one stands for."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from aliquot.config.quoting import command, setting
+from aliquot.config.schema import GROUPS, ROOT, Until, create
+from aliquot.experiment.record import RunRecord
+
+#: Fields that differ from the default choice of a group; where there are more, another choice may be nearer.
+_FEW = 2
+
+
+def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> str:
+    """Return the reference, or the whole experiment where the run stopped early, or the report of all runs.
+
+    Args:
+        run: finished.
+        cfg: its configuration.
+        overrides: what leads to it, as Hydra sees them.
+    """
+    if run.strategy == "random" and run.finetuned:
+        default = os.environ.get("ALIQUOT_STORE", "outputs")
+        store = [] if str(cfg.store) == default else ["--store", str(cfg.store)]
+        return shlex.join(["python", "-m", "aliquot", "report", *store])
+    kept = _without(overrides, "sweeps")
+    if run.finetuned:
+        kept = ["strategy=random", *_without(kept, "strategy")]
+        return command(kept, sys.argv[0]) + "   (the reference; reuses what it can)"
+    return command(_whole(kept, cfg, run), sys.argv[0])
+
+
+def after_sweep(sweep: str, typed: str, runs: Sequence[RunRecord], cfg: DictConfig) -> str:
+    """Return the report of a sweep or, where its runs stopped early, the whole of it.
+
+    Args:
+        sweep: its id.
+        typed: the command that started it.
+        runs: those that are finished.
+        cfg: the configuration of one of them.
+    """
+    if any(run.finetuned for run in runs):
+        return shlex.join(["python", "-m", "aliquot", "report", sweep, "--store", str(cfg.store)])
+    python, program, *words = shlex.split(typed)
+    return shlex.join([python, program, *_whole(words, cfg, runs[0])])
+
+
+def _whole(overrides: Sequence[str], cfg: DictConfig, run: RunRecord) -> list[str]:
+    """Return the overrides of the whole experiment, with an annotator who can answer."""
+    kept = _without(overrides, "until")
+    if len(kept) == len(overrides) and cfg.until != Until.evaluate:
+        kept.append("until=evaluate")  # a file of experiments stopped it
+    if not any(name == "annotate" for name, _, _ in run.stages) and not _has_responses(cfg):
+        folder = setting("annotator.folder", f"annotate_{run.pool}")
+        kept = [*_without(kept, "annotator"), "annotator=file", folder]
+    return kept
+
+
+def _without(overrides: Sequence[str], name: str) -> list[str]:
+    """Return the overrides that say nothing of a setting, or of a group and what is below it."""
+    names = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    return [o for o, known in zip(overrides, names, strict=True) if known.split(".")[0].split("/")[0] != name]
+
+
+def _has_responses(cfg: DictConfig) -> bool:
+    """Tell whether the annotator has what it needs of the pool: an oracle needs responses there."""
+    annotator = create(cfg, "annotator")
+    if not getattr(annotator, "reads_source", True):
+        return True
+    try:
+        annotator.check(create(cfg, "pool"))
+    except ValueError:
+        return False
+    return True
+
+
+def again(cfg: DictConfig) -> str:
+    """Return the command that leads to a run: as it was typed, or what stands for a configuration composed without."""
+    if HydraConfig.initialized():
+        return shlex.join(["python", *sys.argv])
+    return command(overrides_of(cfg), sys.argv[0])
+
+
+def overrides_of(cfg: DictConfig) -> tuple[str, ...]:
+    """Return overrides that compose to a configuration: the nearest choice of each group, then what differs from it."""
+    asked = _values(cfg)
+    asked.pop("hydra", None)
+    changed = (o for o in _changes(_composed(()), asked) if o.partition("=")[0] in asked)
+    overrides = [o.replace('"', "") if o.startswith("budget=") else o for o in changed]  # it is text either way
+    for group in GROUPS:
+        default = _composed(tuple(overrides))[group]
+        changes = list(_changes(default, asked[group]))
+        if len(changes) > _FEW or (changes and default["_target_"] != asked[group]["_target_"]):
+            overrides += _nearest(group, asked[group], tuple(overrides))
+    return (*overrides, *_changes(_composed(tuple(overrides)), asked))
+
+
+def _nearest(group: str, asked: Mapping[str, Any], overrides: tuple[str, ...]) -> list[str]:
+    """Return the choice of a group that differs least from what is asked; nothing where none is of its class."""
+    target = f"_target_: {asked.get('_target_')}\n"
+    files = sorted((ROOT / "conf" / group).glob("*.yaml"))
+    choices = [f"{group}={file.stem}" for file in files if target in file.read_text(encoding="utf-8")]
+    differences = {o: len(list(_changes(_composed((*overrides, o))[group], asked))) for o in choices}
+    return sorted(differences, key=lambda choice: differences[choice])[:1]
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Compose as the command line does, beside whatever the program has composed."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    instance = GlobalHydra.instance()
+    before, instance.hydra = instance.hydra, None
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return _values(compose("config", overrides=list(overrides)))
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _values(cfg: DictConfig) -> dict[str, Any]:
+    """Return the settings with all references resolved that can be: a path of the environment may be missing."""
+    values = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
+    cfg = OmegaConf.create(cast(dict[str, Any], values))
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the overrides that lead from one configuration to another."""
+    for name, value in new.items():
+        known, here = old.get(name), f"{above}{name}"
+        if isinstance(known, dict) and isinstance(value, dict):
+            yield from _changes(cast(dict[str, Any], known), cast(dict[str, Any], value), f"{here}.")
+        elif name not in old or known != value:
+            assigned = setting(here, value) if isinstance(value, str) else f"{here}={_written(value)}"
+            yield assigned if name in old else f"+{assigned}"
+    yield from (f"~{above}{name}" for name in old if name not in new)
+
+
+def _written(value: object) -> str:
+    """Write a value as Hydra reads it."""
+    if isinstance(value, str):
+        return setting("x", value).removeprefix("x=")
+    if isinstance(value, dict):
+        pairs = cast(dict[str, object], value).items()
+        return "{" + ",".join(f"{name}:{_written(part)}" for name, part in pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_written(part) for part in cast(list[object], value)) + "]"
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))

@@ -1,0 +1,164 @@
+"""What a run leaves for people: the chosen prompts, and its numbers.
+
+`runs/<id>/` holds selected.jsonl, quality.html (how the responses look), results.json, metrics.jsonl and config.yaml.
+Everything in them can be made again from the stages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from aliquot.pools.conversation import as_text
+from aliquot.stages import Annotate, Evaluate
+from aliquot.store.store import Store, write_atomic
+from aliquot.types import Metric, Pool, Selection
+
+if TYPE_CHECKING:
+    from aliquot.experiment.build import Experiment
+
+_RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The numbers of one finished run.
+
+    Args:
+        id: names its directory.
+        strategy: the choice; `overrides` says with which changes.
+        budget: prompts annotated, of the pool's `num_prompts`.
+        base: metrics of the model before finetuning; empty where the run stopped before evaluation.
+        finetuned: metrics after it.
+        stages: (name, key, seconds) upstream first; the seconds are those of the run that built the stage.
+        finished: when the last stage was finished.
+        num_annotated: responses bought; None where the run stopped before that, or is older than bills.
+        annotator: who wrote them, or "".
+        annotation_cost: of these responses, whichever run paid for them: runs that share prompts share what they cost.
+    """
+
+    id: str
+    strategy: str
+    pool: str
+    num_prompts: int
+    budget: int
+    seed: int
+    overrides: Sequence[str]
+    base: Sequence[Metric]
+    finetuned: Sequence[Metric]
+    stages: Sequence[tuple[str, str, float]]
+    finished: str
+    num_annotated: int | None = None
+    annotator: str = ""
+    annotation_cost: float = 0.0
+
+    @classmethod
+    def of(cls, experiment: Experiment, store: Store) -> RunRecord:
+        """Collect the numbers of a finished experiment from its stages."""
+        metrics: dict[bool, Sequence[Metric]] = {False: (), True: ()}
+        stages: list[tuple[str, str, float]] = []
+        finished, bill = "", None
+        for stage in experiment.stages:
+            record = store.record(stage)
+            assert record is not None, f"{stage.name} {stage.key} is not done"
+            name = stage.name
+            if isinstance(stage, Evaluate):
+                metrics[stage.finetune is not None] = store.get(stage).metrics
+                name += " finetuned" if stage.finetune else " base"
+            if isinstance(stage, Annotate):
+                bill = stage.bill(store)
+            stages.append((name, stage.key, record["seconds"]))
+            finished = max(finished, record["finished"])
+        return cls(
+            id=experiment.id,
+            strategy=experiment.strategy,
+            pool=experiment.pool,
+            num_prompts=experiment.num_prompts,
+            budget=experiment.budget,
+            seed=experiment.seed,
+            overrides=experiment.overrides,
+            base=metrics[False],
+            finetuned=metrics[True],
+            stages=stages,
+            finished=finished,
+            num_annotated=bill.num_responses if bill else None,
+            annotator=bill.by if bill else "",
+            annotation_cost=bill.cost if bill else 0.0,
+        )
+
+    def mean_score(self) -> float:
+        """Return the mean over benchmarks of the finetuned model, NaN where none was evaluated."""
+        values = [metric.value for metric in self.finetuned]
+        return sum(values) / len(values) if values else math.nan
+
+    def selection_seconds(self) -> float:
+        """Return what choosing cost: the scoring pass and the ranking."""
+        return sum(seconds for name, _, seconds in self.stages if name in ("score", "select_part", "select"))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers flat, one name each, as trackers and metrics.jsonl want them."""
+        values: dict[str, Any] = {"budget": self.budget, "seed": self.seed}
+        for when, metrics in (("base", self.base), ("finetuned", self.finetuned)):
+            for metric in metrics:
+                values[f"{when}/{metric.name}"] = metric.value
+                values[f"{when}/{metric.name}_stderr"] = metric.stderr
+        base = {metric.name: metric.value for metric in self.base}
+        values |= {f"gain/{metric.name}": metric.value - base[metric.name] for metric in self.finetuned}
+        for name, _, seconds in self.stages:  # of a ranking in parts there are several of one name
+            key = f"seconds/{name.replace(' ', '_')}"
+            values[key] = round(values.get(key, 0) + seconds, 2)
+        if self.num_annotated is not None:
+            values |= {"annotations": self.num_annotated, "annotation_cost": self.annotation_cost}
+        return values | {"selection_seconds": round(self.selection_seconds(), 2)}
+
+    def write(self, directory: Path, losses: str) -> None:
+        """Write results.json, and metrics.jsonl: the lines logged while finetuning, then one of the results."""
+        write_atomic(directory / "metrics.jsonl", f"{losses}{json.dumps(self.summary())}\n")
+        write_atomic(directory / _RESULTS, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> RunRecord:
+        """Read what `write` wrote."""
+        values: dict[str, Any] = json.loads((directory / _RESULTS).read_text(encoding="utf-8"))
+        for when in ("base", "finetuned"):
+            values[when] = [Metric(**metric) for metric in values[when]]
+        return cls(**values)
+
+
+def find_run(directory: Path) -> RunRecord | None:
+    """Return the record of a finished run, or None."""
+    return RunRecord.read(directory) if (directory / _RESULTS).exists() else None
+
+
+def save_config(cfg: DictConfig, directory: Path) -> dict[str, Any]:
+    """Write the configuration of a run with all references resolved, and return it."""
+    resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    write_atomic(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+    return resolved
+
+
+def write_selection(pool: Pool, selection: Selection, path: Path) -> list[dict[str, Any]]:
+    """Write what to annotate, one JSON object a line in the order picked; return the rows."""
+    rows: list[dict[str, Any]] = []
+    picked: list[int] = selection.indices.tolist()
+    for rank, row in enumerate(picked):
+        task = pool.tasks[row] if pool.tasks else None
+        gain = float(selection.gains[rank])
+        rows.append(
+            {
+                "rank": rank,
+                "id": pool.ids[row],
+                "task": task,
+                "gain": gain,
+                "prompt": as_text(pool.prompts[row]),
+            }
+        )
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return rows

@@ -1,0 +1,228 @@
+"""From an experiment to its results: shows the plan, does what is not done yet, and shows what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from aliquot.annotation.people.people import People
+from aliquot.config.schema import Until, check_hydra, check_root, create
+from aliquot.experiment import console
+from aliquot.experiment.build import Experiment, build, quote
+from aliquot.experiment.next_command import again, next_command, overrides_of
+from aliquot.experiment.record import RunRecord, save_config, write_selection
+from aliquot.experiment.tracker import NoTracker, Tracked, Tracker
+from aliquot.experiment.work import do
+from aliquot.scoring.trial import Trial
+from aliquot.stages import LEDGER, Annotate, Finetune, Select
+from aliquot.store.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
+
+
+def run(cfg: DictConfig) -> float:
+    """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any)."""
+    check_root(cfg)
+    if HydraConfig.initialized():
+        check_hydra(cast(DictConfig, HydraConfig.get()))
+    assists = create(cfg, "trainer").place().rank > 0
+    console.set_up_logging(silent=assists)
+    tracker: Tracker = create(cfg, "tracker")
+    fetch([cfg])
+    experiment = build(cfg)
+    store = Store(Path(cfg.store))
+    todo = [stage for stage in experiment.stages if store.record(stage) is None]
+    if not assists:
+        console.show_plan(experiment, store, quote([experiment], store))
+    store.check_writable()
+    trial = experiment.untried(store)
+    check_all([trial, *todo] if trial else todo)
+    if not cfg.check or trial is None or trial.trainer.is_here():
+        for stage in todo:
+            stage.check_devices()
+    if cfg.check:
+        if not assists:
+            console.show_checked(try_models([trial] if trial else [], store))
+        return math.nan
+    if experiment.waiting:
+        _choose(experiment.waiting, experiment, store, silent=assists)
+        experiment = build(cfg)  # what was chosen may have been answered before
+        if experiment.waiting:
+            if not assists:
+                ask([experiment], store, again(cfg))
+            return math.nan
+    if assists:  # one of several processes, the first of which does what only one can do
+        for stage in experiment.stages:
+            store.assist(stage)
+        return math.nan
+    record = execute(experiment, store, cfg, tracker if todo else NoTracker())
+    overrides = experiment.overrides if HydraConfig.initialized() else overrides_of(cfg)
+    following = next_command(record, cfg, overrides)
+    console.show_results(record, store.root / "runs" / experiment.id, len(todo), following)
+    return record.mean_score()
+
+
+def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -> list[str]:
+    """Try models where this machine can, and return a line on each.
+
+    Args:
+        trials: of the models.
+        store: where the results go.
+        elsewhere: other machines will read the models, so they are not tried on this one.
+    """
+    lines: list[str] = []
+    for trial in trials:
+        obstacle = "other machines will read it" if elsewhere else trial.obstacle()
+        if obstacle:
+            lines.append(f"Not tried: {trial.model.path}, for {obstacle}; its first job begins with the trial.")
+        else:
+            do(trial, store)
+            farthest = max(store.get(trial).values())
+            lines.append(f"Tried: {trial.model.path} reads prompts alone and in one batch alike, up to {farthest:.1g}.")
+    return lines
+
+
+def fetch(cfgs: Sequence[DictConfig]) -> None:
+    """Bring in what people have answered on labelling servers, each batch once: keys depend on it."""
+    seen: list[People] = []
+    for cfg in cfgs:
+        annotator = create(cfg, "annotator") if cfg.until not in (Until.score, Until.select) else None
+        if isinstance(annotator, People) and annotator not in seen:
+            seen.append(annotator)
+            annotator.fetch()
+
+
+def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: bool) -> None:
+    """Choose the prompts, without a run to record: it begins when people have answered."""
+    numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
+    if not silent:
+        _try_model(experiment, store)
+    for stage in upstream_first([waiting.select]):
+        if store.record(stage) is None:
+            if not silent:
+                console.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
+            do(stage, store)
+
+
+def _try_model(experiment: Experiment, store: Store) -> None:
+    """Try the model before anything is paid for, unless it was tried before or no stage will read it."""
+    if trial := experiment.untried(store):
+        console.say(trial.title())
+        do(trial, store)
+
+
+def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
+    """Ask people for all that experiments wait for, and say so, once for each batch.
+
+    Args:
+        experiments: whose prompts are chosen.
+        store: where the choices are.
+        command: what to type when the responses are back.
+    """
+    batches: dict[People, list[Annotate]] = {}
+    for experiment in experiments:
+        stage = experiment.waiting
+        if stage and isinstance(stage.annotator, People) and store.record(stage.select):  # else choosing failed
+            batches.setdefault(stage.annotator, []).append(stage)
+    for annotator, stages in batches.items():
+        requests = [stage.request(store) for stage in stages]
+        union = {row_id: prompt for ids, prompts in requests for row_id, prompt in zip(ids, prompts, strict=True)}
+        for ids, prompts in ((list(union), list(union.values())), *requests):
+            try:
+                annotator.annotate(stages[0].source, ids, prompts, store.root / LEDGER)
+            except Pending as pending:
+                console.say(f"{pending}\n  {command}")
+                break
+
+
+def execute(
+    experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str] | None = None
+) -> RunRecord:
+    """Do what is not done yet, write what the run leaves for people, and mirror it.
+
+    Args:
+        experiment: what to do.
+        store: where results live.
+        cfg: what the experiment was built from.
+        tracker: of the mirror.
+        sweep: id and command of the sweep that the experiment belongs to.
+    """
+    directory = store.root / "runs" / experiment.id
+    with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
+        record = _execute(experiment, store, directory, tracked)
+        tracked.results(record.summary())
+    return record
+
+
+def build_stage(
+    stage: Stage[Any], experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str]
+) -> None:
+    """Build one stage of an experiment, whose losses show in the mirror as they come, where the mirror is live.
+
+    Whoever finishes the experiment goes on with the same run of the mirror.
+    """
+    if not (isinstance(stage, Finetune) and tracker.live):
+        do(stage, store)
+        return
+    with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
+        for line in _losses(stage, store):  # of a worker that was cut off
+            tracked.log(line)
+        do(stage, store)
+
+
+@contextlib.contextmanager
+def _mirrored(
+    experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str] | None
+) -> Generator[Tracked]:
+    """Mirror what the store logs meanwhile in the experiment's run of the tracker."""
+    directory = store.root / "runs" / experiment.id
+    config = save_config(cfg, directory)
+    about = {name: getattr(experiment, name) for name in ("strategy", "arm", "budget", "pool", "num_prompts")}
+    config["experiment"] = about | {"model": Path(config["model"]["path"]).name}
+    config["stages"] = {stage.name: stage.key for stage in experiment.stages}
+    if sweep:
+        config["sweep"] = sweep
+    tracked, failed = tracker.start(experiment.id, config, directory), True
+    try:
+        store.on_metrics = tracked.log
+        yield tracked
+        failed = False
+    finally:
+        store.on_metrics = ignore
+        tracked.finish(failed)
+
+
+def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
+    """Do what is not done yet, stage by stage, and record the run."""
+    _try_model(experiment, store)
+    for number, stage in enumerate(experiment.stages, start=1):
+        if isinstance(stage, Finetune):
+            for line in _losses(stage, store):  # of a run that was cut off, or of a worker of a sweep
+                tracked.log(line)
+        if store.record(stage) is None:
+            console.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
+            do(stage, store)
+        if isinstance(stage, Select):
+            file = directory / "selected.jsonl"
+            tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
+        if isinstance(stage, Annotate) and (page := stage.quality(store)):
+            write_atomic(directory / "quality.html", page)
+        if isinstance(stage, Finetune):
+            tracked.adapter(store.get(stage).path)
+    logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
+    record = RunRecord.of(experiment, store)
+    record.write(directory, losses="".join(path.read_text() for path in logged))
+    return record
+
+
+def _losses(stage: Finetune, store: Store) -> Iterator[dict[str, Any]]:
+    """Yield what finetuning has logged so far; a crash may have cut the last line in half."""
+    path = store.directory(stage) / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        yield json.loads(line)

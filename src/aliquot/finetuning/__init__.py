@@ -1,0 +1,1 @@
+"""LoRA finetuning on the annotated prompts."""

@@ -1,0 +1,118 @@
+"""Dropout in finetuning: the same on any number of devices, and none of the base model's own unless asked for.
+
+What is dropped is drawn for a whole micro-batch. Where several devices share one, each draws for all of its rows and
+takes what falls on its own. Where a layer mixes the rows, devices share whole micro-batches only.
+"""
+
+# torch's annotations leave parameters out.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import dropout
+
+from aliquot.finetuning.examples import Part
+
+
+@dataclass
+class Share:
+    """What this device has of the micro-batch that is passing through.
+
+    Args:
+        part: which of its rows; None is all.
+        widths: positions of a row, in what the network reads and, of an encoder-decoder, in what it writes.
+    """
+
+    part: Part | None = None
+    widths: Sequence[int] = ()
+
+
+class SharedDropout(nn.Module):
+    """Dropout on the inputs of an adapter.
+
+    Args:
+        p: probability that an input is dropped.
+        share: what is passing through; whoever trains keeps it up to date.
+    """
+
+    def __init__(self, p: float, share: Share) -> None:
+        super().__init__()
+        self.p, self._share = p, share
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Drop some of `inputs`, whose first axis is that of our rows, or of their tokens row by row."""
+        if not self.training:
+            return inputs
+        part, shape = self._share.part, inputs.shape
+        if part is None or part.rows == slice(None):
+            return dropout(inputs.contiguous(), self.p)  # drawn in the order of the memory, as below
+        num_ours = len(range(part.num_rows)[part.rows])
+        per_row = _per_row(shape, num_ours, self._share.widths)
+        if per_row is None:
+            raise ValueError(
+                f"finetune.dropout={self.p} on several devices: a layer of this model takes inputs of shape "
+                f"{tuple(shape)}, in which {num_ours} rows cannot be told apart, so what is dropped would depend on "
+                "the number of devices; set finetune.dropout=0, or trainer.devices=1"
+            )
+        whole = torch.ones((part.num_rows, per_row, *shape[1:]), dtype=inputs.dtype, device=inputs.device)
+        return inputs * dropout(whole, self.p)[part.rows].reshape(shape)
+
+
+def _per_row(shape: Sequence[int], num_rows: int, widths: Sequence[int]) -> int | None:
+    """Return the length of the first axis that belongs to a row; None where the rows cannot be told apart."""
+    per_row, rest = divmod(shape[0], num_rows)
+    return per_row if not rest and per_row in (1, *(widths if len(shape) == 2 else ())) else None
+
+
+@contextmanager
+def rows_seen(network: nn.Module, num_rows: int, widths: Sequence[int]) -> Generator[list[bool]]:
+    """Yield a list that is given, of every dropout that a micro-batch passes, whether its rows could be told apart.
+
+    They cannot where a layer picks tokens out of all rows, as the experts of a mixture do.
+    """
+    seen: list[bool] = []
+
+    def look(module: nn.Module, args: tuple[torch.Tensor]) -> None:
+        seen.append(_per_row(args[0].shape, num_rows, widths) is not None)
+
+    hooks = [m.register_forward_pre_hook(look) for m in network.modules() if isinstance(m, SharedDropout)]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def share_dropout(network: nn.Module) -> Share:
+    """Put `SharedDropout` in the place of the adapter's own dropout; return the share that it goes by."""
+    share = Share()
+    for module in network.modules():
+        drops: Any = getattr(module, "lora_dropout", {})
+        for name, own in drops.items():
+            if isinstance(own, nn.Dropout):
+                drops[name] = SharedDropout(own.p, share)
+    return share
+
+
+def rest_base(network: nn.Module) -> None:
+    """Let the base model do in training what it does in use, and nothing at random: its own dropout stays off.
+
+    Its modules are put in eval mode, except those that compute activations again in the backward pass: they do so in
+    training mode only. What is named after dropout in these becomes 0.
+    """
+    for name, module in network.named_modules():
+        if "lora_" in name:
+            continue
+        module.training = bool(getattr(module, "gradient_checkpointing", False))
+        if module.training:
+            for settings in (module, getattr(module, "config", None)):
+                for field, value in list(getattr(settings, "__dict__", {}).items()):
+                    if "drop" in field and isinstance(value, float):
+                        setattr(settings, field, 0.0)

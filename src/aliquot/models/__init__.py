@@ -1,0 +1,1 @@
+"""Language models: how one is named, checked, loaded, and given text."""

@@ -1,0 +1,152 @@
+"""The files of a model on this machine: whether they are complete and whole, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from aliquot.store.content import content_hash
+
+_WEIGHTS = "model.safetensors"
+_SHARD_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+_TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+#: What holds a tokenizer's words; the rest of its files only set options.
+_VOCABULARY = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
+_WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # its words are the bytes
+#: The files of a directory that decide what a model computes: not its README, nor its git history.
+_DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetensors", "*.py", *_TOKENIZER, "*.jinja")
+
+
+def check_directory(folder: Path) -> None:
+    """Raise ValueError unless config, weights and tokenizer are all there, and none is cut off or damaged."""
+    names = [path.name for path in folder.iterdir()]
+    base = str(read_json(folder / _ADAPTER).get("base_model_name_or_path"))
+    _check_kind(names, f"model directory {folder}", base)
+    if "config.json" not in names:
+        raise ValueError(f"model directory {folder} has no config.json; save one with save_pretrained")
+    check_weights(names, f"model directory {folder}")
+    if not _has_vocabulary(folder):
+        raise ValueError(
+            f"model directory {folder} has no tokenizer ({', '.join(_VOCABULARY)}); add it with the tokenizer's "
+            "save_pretrained"
+        )
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and not find_spec("sentencepiece"):
+        raise ValueError(
+            f"model directory {folder} has its tokenizer in sentencepiece's format only ("
+            f"{min(path.name for path in folder.glob('*.model'))}), and sentencepiece is not installed; run "
+            "`pip install sentencepiece`, or save the tokenizer with save_pretrained where it is, which writes "
+            "tokenizer.json"
+        )
+    missing = _missing_shards(folder)
+    if missing:
+        raise ValueError(
+            f"model directory {folder} lacks {len(missing)} of the files that {_SHARD_INDEX} names, {missing[0]} "
+            "first; copy them, or download the model again"
+        )
+    for path in _defining_files(folder):
+        if path.suffix == ".json":
+            read_json(path)
+    for name in sorted(_weight_files(folder)):
+        _check_header(folder / name)
+
+
+def check_weights(names: list[str], where: str) -> None:
+    """Raise ValueError unless there are weights in safetensors: pickled ones can run code when they are read."""
+    if _WEIGHTS in names or _SHARD_INDEX in names:
+        return
+    _check_kind(names, where, f"the model that {_ADAPTER} names")
+    if parts := sorted(name for name in names if name.endswith(".safetensors")):
+        found = parts[0] if len(parts) == 1 else f"{len(parts)} files of weights ({parts[0]} first)"
+        raise ValueError(
+            f"{where} holds {found} and neither {_WEIGHTS} nor {_SHARD_INDEX}, which says what is in which; download "
+            "the model again, index included, or load it where it can be loaded and save it with save_pretrained"
+        )
+    pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
+    if pickled:
+        raise ValueError(
+            f"{where} holds pickled weights only ({pickled[0]}), which are not read; load it where you trust it and "
+            "save it with save_pretrained, which writes safetensors, or name a revision that has them"
+        )
+    raise ValueError(f"{where} holds no weights ({_WEIGHTS} or {_SHARD_INDEX}); add them, or download the model again")
+
+
+def how_to_read_gguf(name: str) -> str:
+    """Say what to do with a GGUF file."""
+    return (
+        "in GGUF, a format of other programs; turn it into safetensors once, with transformers and `pip install gguf "
+        f"accelerate`: AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file={name!r}).save_pretrained(NEW), and "
+        "AutoTokenizer alike"
+    )
+
+
+def _check_kind(names: Collection[str], where: str, base: str) -> None:
+    """Raise ValueError where a folder holds an adapter of `base`, or a model in another program's format."""
+    if _ADAPTER in names:
+        raise ValueError(
+            f"{where} is an adapter of {base}, no model: merge it first, with peft's AutoPeftModelForCausalLM."
+            "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
+        )
+    if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.endswith(".gguf"))):
+        raise ValueError(f"{where} holds {gguf[0]}, {how_to_read_gguf(gguf[0])}")
+
+
+def weights_hash(folder: Path) -> str:
+    """Hash the names and contents of the files that define a model."""
+    lines = "".join(f"{file.name}\0{content_hash(file)}\n" for file in _defining_files(folder))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def read_json(path: Path | None) -> dict[str, Any]:
+    """Return the object that a json file holds, or an empty one where there is no such file.
+
+    Raises:
+        ValueError: the file is no json, or holds something else.
+    """
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, {error}; copy it again, or download the model again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__} where a json object belongs; copy it again")
+    return cast(dict[str, Any], found)
+
+
+def _missing_shards(folder: Path) -> list[str]:
+    return sorted(name for name in _weight_files(folder) if not (folder / name).is_file())
+
+
+def _defining_files(folder: Path) -> list[Path]:
+    return sorted({file for pattern in _DEFINING for file in folder.glob(pattern) if file.is_file()})
+
+
+def _weight_files(folder: Path) -> set[str]:
+    """Return the names of the files with weights: the only one, and what an index names."""
+    named: set[str] = set(read_json(folder / _SHARD_INDEX).get("weight_map", {}).values())
+    return named | ({_WEIGHTS} if (folder / _WEIGHTS).is_file() else set())
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    if any(path for pattern in _VOCABULARY for path in folder.glob(pattern)):
+        return True
+    return read_json(folder / "tokenizer_config.json").get("tokenizer_class") in _WITHOUT_VOCABULARY
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError where a file with weights is cut off or no safetensors; its weights are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) is damaged: {error}; copy it again, download the model again, or "
+            "run `git lfs pull` where it was cloned"
+        ) from error

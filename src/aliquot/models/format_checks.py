@@ -1,0 +1,150 @@
+"""Whether template, tokenizer and model fit each other, found out before anything is read.
+
+A tokenizer that was extended and a model that was not, a chat template that fails, or one that writes a finished turn
+in another way than it opens one: each would end in a traceback after hours, or train on what nobody asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from aliquot.models.control_tokens import ControlTokens
+from aliquot.models.hub import reason_of
+from aliquot.models.template import CHAT, Encoding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROMPT, _RESPONSE = "Which letter comes after a?", "It is b."
+_WRITE_ONE = r"""write a format, such as $'model.template="<|user|>\n{prompt}\n<|assistant|>\n{response}"'"""
+
+
+def check_template(template: str) -> None:
+    """Raise ValueError where a template cannot be filled in."""
+    if template == CHAT:
+        return
+    if "{prompt}" not in template or not template.endswith("{response}"):
+        raise ValueError(
+            f"model.template={template!r} must contain {{prompt}} and end with {{response}}, for example "
+            "'{prompt}\\nAnswer: {response}', or be the word chat for the tokenizer's own chat template"
+        )
+    if "\\n" in template:
+        raise ValueError(
+            f"model.template={template!r} holds a backslash and an n where a line break must be meant; "
+            "write it in a yaml file between double quotes, or in a shell as $'model.template=\"...\\n...\"'"
+        )
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> None:
+    """Raise ValueError where the tokenizer cannot serve the template."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {path} has no end-of-sequence token, so no response could end; set eos_token "
+            "in its tokenizer_config.json"
+        )
+    if template == CHAT:
+        _check_chat(tokenizer, path)
+    if not cast("list[int]", tokenizer("a b c", add_special_tokens=False)["input_ids"]):
+        raise ValueError(
+            f"the tokenizer of {path} makes no token of any text: it has no vocabulary; add it with the "
+            "tokenizer's save_pretrained"
+        )
+    begin = cast("str | None", tokenizer.bos_token)
+    if begin and template.startswith(begin) and _adds_beginning(tokenizer):
+        raise ValueError(
+            f"model.template={template!r} begins with {begin}, which the tokenizer of {path} adds by itself; leave it "
+            "out of the template"
+        )
+
+
+def no_chat_template(path: str) -> str:
+    """Say what to do where a tokenizer has no chat template."""
+    return f"model.template=chat, and the tokenizer of {path} has no chat template; base models have none: {_WRITE_ONE}"
+
+
+def _check_chat(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    """Raise ValueError where the chat template cannot write one question and its answer as scoring and training do."""
+    templates: object = tokenizer.chat_template
+    if templates is None:
+        raise ValueError(no_chat_template(path))
+    if isinstance(templates, dict) and "default" not in templates:
+        names = ", ".join(sorted(cast("dict[str, str]", templates)))
+        raise ValueError(
+            f"model.template=chat: the tokenizer of {path} has {len(templates)} chat templates ({names}), and none is "
+            f"called default; call one of them so, or {_WRITE_ONE}"
+        )
+    try:
+        before, whole = Encoding.turn(tokenizer, _PROMPT, _RESPONSE)
+    except Exception as error:  # a template is a program, and may raise anything
+        raise ValueError(
+            f"model.template=chat: the chat template of {path} fails on one question and its answer, "
+            f"'{reason_of(error)}'; {_WRITE_ONE}"
+        ) from error
+    if _PROMPT not in before or _PROMPT not in whole or _RESPONSE not in whole:
+        lost = "the question" if _PROMPT not in before or _PROMPT not in whole else "the answer"
+        raise ValueError(
+            f"model.template=chat: the chat template of {path} leaves out {lost} of a conversation of one question "
+            f"and its answer; {_WRITE_ONE}"
+        )
+    if not whole.startswith(before.rstrip()):
+        opened, finished = _differing(before, whole)
+        raise ValueError(
+            f"model.template=chat: the chat template of {path} opens the response with {opened!r} where a finished "
+            f"turn has {finished!r}, so responses would be trained behind what is never closed; write the finished "
+            f"turn as the format: {_as_format(tokenizer, whole)}"
+        )
+
+
+def _differing(before: str, whole: str) -> tuple[str, str]:
+    """Return how two texts go on from where they first differ, a few words each."""
+    at = next(i for i, letter in enumerate(before) if whole[i : i + 1] != letter)
+    return before[at : at + 40], whole[at : at + 20]
+
+
+def _as_format(tokenizer: PreTrainedTokenizerBase, whole: str) -> str:
+    r"""Return a filled-in conversation as a `model.template` for the command line, where $'\n' is a line break."""
+    written = whole[: whole.rindex(_RESPONSE)].replace(_PROMPT, "{prompt}") + "{response}"
+    begin = cast("str | None", tokenizer.bos_token)
+    if begin and _adds_beginning(tokenizer):
+        written = written.removeprefix(begin)
+    quoted = written.replace("\\", "\\\\").replace('"', '\\\\"').replace("'", "\\'").replace("\n", "\\n")
+    return f"""$'model.template="{quoted}"'"""
+
+
+def _adds_beginning(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether the tokenizer puts its beginning-of-sequence token before every text."""
+    begin = cast("str | None", tokenizer.bos_token)
+    ids = cast("list[int]", tokenizer(f"{begin}a")["input_ids"])
+    return begin is not None and ids[:2] == [tokenizer.bos_token_id] * 2
+
+
+def check_tokens(encoding: Encoding, num_embeddings: int, path: str) -> None:
+    """Raise ValueError where a token that the model would have to read is beyond its embeddings.
+
+    Those are the padding and the end token, whatever the template writes, and all words that a prompt may hold; other
+    control tokens are never read, unless they are parsed in prompts (`model.special_tokens=parse`).
+
+    Args:
+        encoding: of the tokenizer, in the template.
+        num_embeddings: tokens that the model knows.
+        path: how the message calls the model.
+    """
+    tokenizer = encoding.tokenizer
+    pad, end = cast(int, tokenizer.pad_token_id), cast(int, tokenizer.eos_token_id)
+    ((before, behind),) = encoding.pairs([_PROMPT], [_RESPONSE])
+    control = {} if encoding.special_tokens == "parse" else ControlTokens(tokenizer, encoding.template).tokens
+    words = sorted(number for number in tokenizer.get_vocab().values() if number not in control)
+    for what, numbers in (
+        ("the padding token", [pad]),
+        ("the end-of-sequence token", [end]),
+        (f"what model.template={encoding.template!r} writes, the token", [*before, *behind]),
+        ("the word", words),
+    ):
+        if beyond := [number for number in numbers if number >= num_embeddings]:
+            name = tokenizer.convert_ids_to_tokens(beyond[0])
+            remedy = f"set pad_token to {tokenizer.eos_token!r} in its tokenizer_config.json" if beyond == [pad] else ""
+            raise ValueError(
+                f"model.path={path}: {what} {name!r} has number {beyond[0]}, and the model has embeddings for "
+                f"{num_embeddings} tokens only; {remedy or 'give it the tokenizer that belongs to its weights'}, or "
+                "enlarge the model with resize_token_embeddings and save it again"
+            )

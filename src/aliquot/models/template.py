@@ -1,0 +1,227 @@
+"""Prompts and responses as tokens: the template, its special tokens, and how a prompt that is too long is cut.
+
+A causal model reads prompt and response as one text, so a response's tokens are those that the whole text has beyond
+the prompt's, as in lm-eval: read on its own, a tokenizer would take a response for the beginning of a text. An
+encoder-decoder reads the prompt in its encoder, up to the special tokens that end it, and begins its response anew.
+
+Special tokens come from the template and the tokenizer. What looks like one in a prompt or a response is text, unless
+asked for otherwise. All texts are read as they stand. Those of a prompt or a response that spells out a control token,
+and those with other control tokens than the template writes, are read once more, by `aliquot.models.control_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, cast
+
+from aliquot.models.control_tokens import ControlTokens
+from aliquot.pools.conversation import as_text, turns_of, with_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: The template that stands for the tokenizer's own chat template.
+CHAT = "chat"
+#: What to do with a prompt that is too long -> what it loses.
+OVERLONG = {"cut_start": "beginning", "cut_end": "end", "refuse": "nothing"}
+#: Prompts that differ in every token: what else differs between their encodings belongs to the prompt.
+_PROBES = ("a", "b")
+
+Ids = list[int]
+#: Writes texts of prompts and responses.
+_Write = Callable[[Sequence[str], Sequence[str]], list[str]]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Encodes prompts, and pairs of prompt and response, in one template.
+
+    Args:
+        tokenizer: of the model.
+        template: one example with `{prompt}` and, last, `{response}`; or `chat`.
+        overlong: what to do with a prompt that is too long, one of `OVERLONG`.
+        decoder_start: the token from which a decoder begins the response to what an encoder read; None for a causal
+            model.
+        special_tokens: what becomes of control tokens in prompts and responses: they are `text`, or what they look
+            like (`parse`).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    overlong: str
+    decoder_start: int | None
+    special_tokens: str = "text"
+
+    def prompts(self, prompts: Sequence[str]) -> list[Ids]:
+        """Return the tokens up to where the response begins, special tokens included; none is cut."""
+        return self.read(prompts)[0]
+
+    def read(self, prompts: Sequence[str]) -> tuple[list[Ids], set[int]]:
+        """Return what `prompts` returns, and which hold what looks like a control token and was read as text."""
+        return self._encode(prompts, [""] * len(prompts), self._openings, self._tokens)
+
+    def pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
+        """Return the tokens of prompts and of the responses behind them, ended by the end-of-sequence token."""
+        return self.read_pairs(prompts, responses)[0]
+
+    def read_pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[list[tuple[Ids, Ids]], set[int]]:
+        """Return what `pairs` returns, and which hold what looks like a control token and was read as text."""
+        before, literal = self.read(prompts)
+        if self._has_encoder:
+            behind, more = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
+        else:
+            whole, more = self._encode(prompts, responses, self._wholes, self._tokens)
+            behind = [both[len(ids) :] for ids, both in zip(before, whole, strict=True)]
+            # Where a token reaches over the border, generation could not produce it.
+            over = [i for i, (ids, both) in enumerate(zip(before, whole, strict=True)) if both[: len(ids)] != ids]
+            apart, _ = self._encode([prompts[i] for i in over], [responses[i] for i in over], self._rests, self._bare)
+            for i, ids in zip(over, apart, strict=True):
+                behind[i] = ids
+        end = cast(int, self.tokenizer.eos_token_id)
+        ended = [rest if rest[-1:] == [end] else [*rest, end] for rest in behind]
+        return list(zip(before, ended, strict=True)), literal | more
+
+    @cached_property
+    def frame(self) -> tuple[int, int]:
+        """Count the tokens before and behind the text of every prompt: the template's, and special ones."""
+        one, other = self.prompts(_PROBES)
+        if one == other:  # the tokenizer knows neither
+            leading, trailing = map(len, self._around(self._tokens))
+            return leading, trailing
+        return _num_shared(one, other), _num_shared(one[::-1], other[::-1])
+
+    def shorten(self, ids: Sequence[int], room: int) -> Sequence[int]:
+        """Cut an encoded prompt to `room` tokens; what the template puts around it stays.
+
+        Where not even that fits, all but the last `room` tokens are lost.
+
+        Raises:
+            ValueError: it is longer, and such prompts are to be refused.
+        """
+        if len(ids) <= room:
+            return ids
+        if self.overlong == "refuse":
+            begin = self.tokenizer.decode(list(ids[:16]), skip_special_tokens=True)
+            raise ValueError(
+                f"the prompt that begins with {begin!r} takes {len(ids)} tokens, and there is room for {room}; raise "
+                "model.max_tokens, drop the prompt, or set model.overlong=cut_start or cut_end"
+            )
+        head, tail = self.frame
+        if head + tail >= room:
+            return ids[len(ids) - room :]
+        if self.overlong == "cut_end":
+            return [*ids[: room - tail], *ids[len(ids) - tail :]]
+        return [*ids[:head], *ids[len(ids) - room + head :]]
+
+    @property
+    def _has_encoder(self) -> bool:
+        return self.decoder_start is not None
+
+    def _openings(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        return [before for before, _ in self._texts(prompts, responses)]
+
+    def _rests(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        return [rest for _, rest in self._texts(prompts, responses)]
+
+    def _wholes(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        return [before + rest for before, rest in self._texts(prompts, responses)]
+
+    def _texts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[str, str]]:
+        """Fill in the template: the text up to the response, and the text from there on."""
+        pairs = zip(prompts, responses, strict=True)
+        if self.template == CHAT:
+            return [self._chat(prompt, response) for prompt, response in pairs]
+        opening = self.template.removesuffix("{response}")
+        filled = [(opening.replace("{prompt}", as_text(prompt)), response) for prompt, response in pairs]
+        # Trailing spaces open the response: tokenizers join them with the word that follows.
+        return [(text.rstrip(" "), text[len(text.rstrip(" ")) :] + response) for text, response in filled]
+
+    def _chat(self, prompt: str, response: str) -> tuple[str, str]:
+        """Write a conversation as the chat template does, up to the token that ends the response."""
+        before, whole = self.turn(self.tokenizer, prompt, response)
+        # Some templates write a turn that is over with other blanks than they open one.
+        return before, whole[len(before) :] if whole.startswith(before) else response
+
+    @staticmethod
+    def turn(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[str, str]:
+        """Return a conversation by the chat template, opened for the response, and finished without blanks behind."""
+        turns = [{"role": role, "content": text} for role, text in (*turns_of(prompt), ("assistant", response))]
+        fill = tokenizer.apply_chat_template
+        before = cast(str, fill(turns[:-1], tokenize=False, add_generation_prompt=True))
+        return before, cast(str, fill(turns, tokenize=False)).rstrip()
+
+    def _encode(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        write: _Write,
+        tokenize: Callable[[list[str]], list[Ids]],
+    ) -> tuple[list[Ids], set[int]]:
+        """Tokenise texts; return also in which of them what looks like a control token was read as text."""
+        if not prompts:
+            return [], set()
+        probe = _PROBES[0]
+        written = write([*prompts, probe], [*responses, probe])
+        *found, template = tokenize(written)
+        if self.special_tokens == "parse":
+            return found, set()
+        control, changed = self._control, set[int]()
+        expected, (leading, trailing) = control.of(template), self._around(tokenize)
+        num_unknown = control.count_unknown(written[-1])
+        for i, (ids, *texts) in enumerate(zip(found, prompts, responses, strict=True)):
+            # A chat template may act on such text, and the control tokens be the expected ones all the same.
+            spelled = any(map(control.spelled_in, texts))
+            if spelled or control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
+                mark = control.mark_for(*texts)
+                (hidden,) = write(
+                    [with_texts(prompts[i], lambda text, mark=mark: control.hide(text, mark))],
+                    [control.hide(responses[i], mark)],
+                )
+                found[i] = [*leading, *control.read(hidden, mark), *trailing]
+                if found[i] != ids:
+                    changed.add(i)
+        return found, changed
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        # A chat template is a program: what it writes counts, not its own words. No token has a NUL in it.
+        ((before, rest),) = self._texts(["\0"], ["\0"])
+        return ControlTokens(self.tokenizer, before + rest)
+
+    def _tokens(self, texts: list[str]) -> list[Ids]:
+        """Tokenise texts; to a causal model, without the special tokens that would end them: ours go on."""
+        if self.template == CHAT:
+            return self._bare(texts)  # the template has written the special tokens already
+        trailing = 0 if self._has_encoder else self._num_trailing
+        return [ids[: len(ids) - trailing] for ids in self._ids(texts)]
+
+    def _bare(self, texts: list[str]) -> list[Ids]:
+        return self._ids(texts, add_special_tokens=False)
+
+    def _target(self, texts: list[str]) -> list[Ids]:
+        """Tokenise what a decoder is to write."""
+        return self._ids(None, text_target=texts)
+
+    def _ids(self, texts: list[str] | None, **options: Any) -> list[Ids]:
+        """Call the tokenizer without its warning of what is too long: we cut that, or refuse it, and say so."""
+        return cast(list[Ids], self.tokenizer(texts, verbose=False, **options)["input_ids"])
+
+    @cached_property
+    def _num_trailing(self) -> int:
+        """Count the special tokens that the tokenizer adds behind a text."""
+        return len(self._around(self._ids)[1])
+
+    def _around(self, tokenize: Callable[[list[str]], list[Ids]]) -> tuple[Ids, Ids]:
+        """Return the special tokens that come before and behind a text."""
+        (bare,), (full,) = self._bare(["a"]), tokenize(["a"])
+        added = len(full) - len(bare)
+        leading = next((i for i in range(added) if full[i : i + len(bare)] == bare), added)
+        return full[:leading], full[leading + len(bare) :]
+
+
+def _num_shared(one: Ids, other: Ids) -> int:
+    """Count the tokens with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

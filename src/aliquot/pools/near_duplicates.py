@@ -1,0 +1,126 @@
+"""Near duplicates: prompts that share most of their runs of five words with an earlier one.
+
+MinHash (Broder 1997) with banding (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, ch. 3) proposes pairs;
+each is verified by the Jaccard similarity of the runs themselves, so nothing is dropped by chance. What can be missed:
+at the threshold itself a pair is proposed with probability >= 0.999, above it with more.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64, UInt32, UInt64
+
+from aliquot.pools.shingles import Grams, mix, words
+from aliquot.runtime.progress import Progress
+
+_GRAM = 5
+_NUM_HASHES = 128
+_PROPOSED = 0.999  # of the pairs at the threshold
+_PROMPTS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The set of runs of each prompt, as numbers in rising order; ragged, none is empty."""
+
+    flat: UInt32[np.ndarray, " r"]
+    starts: Int64[np.ndarray, " n"]
+    sizes: Int64[np.ndarray, " n"]
+
+    def of(self, row: int) -> UInt32[np.ndarray, " s"]:
+        """Return the set of one prompt."""
+        return self.flat[self.starts[row] : self.starts[row] + self.sizes[row]]
+
+    def similarity(self, row: int, others: Sequence[int]) -> np.ndarray:
+        """Return the Jaccard similarity of one prompt with others: the share of the union that both have."""
+        mine, sizes = self.of(row), self.sizes[others]
+        theirs = np.concatenate([self.of(other) for other in others])
+        places = np.minimum(np.searchsorted(mine, theirs), len(mine) - 1)
+        both = np.add.reduceat(mine[places] == theirs, np.cumsum(sizes) - sizes, dtype=np.int64)
+        return both / (len(mine) + sizes - both)
+
+
+def near_duplicates(prompts: Sequence[str], threshold: float) -> dict[int, int]:
+    """Map each row that nearly repeats an earlier one to that one, which is kept itself.
+
+    Rows are gone through in order, and one is dropped where its Jaccard similarity with a kept row, over sets of runs
+    of five words, is `threshold` or more. A prompt of fewer than five words has one run: itself.
+    """
+    keys, runs = _read(prompts, hashes_per_band(threshold))
+    buckets = _shared_only(keys)
+    kept_in: dict[tuple[int, int], list[int]] = defaultdict(list)
+    found: dict[int, int] = {}
+    for row in np.flatnonzero((buckets >= 0).any(axis=1)).tolist():
+        own = [(band, bucket) for band, bucket in enumerate(buckets[row].tolist()) if bucket >= 0]
+        others = sorted(set(itertools.chain.from_iterable(kept_in[bucket] for bucket in own)))
+        near = np.flatnonzero(runs.similarity(row, others) >= threshold) if others else []
+        if len(near):
+            found[row] = others[near[0]]
+            continue
+        for bucket in own:
+            kept_in[bucket].append(row)
+    return found
+
+
+def hashes_per_band(threshold: float) -> int:
+    """Return the largest number of hashes a band may have: fewer false pairs, and still hardly a true one missed."""
+    misses = ((1 - threshold**r) ** (_NUM_HASHES // r) for r in range(1, _NUM_HASHES + 1))
+    return max(1, sum(1 for _ in itertools.takewhile(lambda miss: miss <= 1 - _PROPOSED, misses)))
+
+
+def _read(prompts: Sequence[str], per_band: int) -> tuple[UInt64[np.ndarray, "n b"], Runs]:
+    """Return one number per prompt and band, prompts that agree in one being worth comparing, and the sets."""
+    grams, num_bands = Grams(_GRAM), _NUM_HASHES // per_band
+    draws = np.random.default_rng(0).integers(0, 2**64, size=(2, _NUM_HASHES), dtype=np.uint64)
+    factors, offsets = draws[0] | np.uint64(1), draws[1]
+    keys = np.empty((len(prompts), num_bands), dtype=np.uint64)
+    flat: list[UInt32[np.ndarray, " r"]] = []
+    sizes = np.empty(len(prompts), dtype=np.int64)
+    with Progress("near duplicates", len(prompts), "prompt") as progress:
+        for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+            block = prompts[start : start + _PROMPTS_AT_ONCE]
+            here = slice(start, start + len(block))
+            hashes, counts = grams([_filled(words(text) or [text]) for text in block])
+            first = np.cumsum(counts) - counts
+            for band in range(num_bands):
+                key = np.full(len(block), band, dtype=np.uint64)
+                for i in range(band * per_band, (band + 1) * per_band):
+                    key = mix(key + np.minimum.reduceat(hashes * factors[i] + offsets[i], first))
+                keys[here, band] = key
+            distinct = _distinct(hashes.astype(np.uint32), counts)
+            flat.append(distinct[0])
+            sizes[here] = distinct[1]
+            progress.update(len(block))
+    return keys, Runs(np.concatenate(flat), np.cumsum(sizes) - sizes, sizes)
+
+
+def _filled(text: list[str]) -> list[str]:
+    """Fill a text of fewer than five words up, so that it has one run."""
+    return text + [""] * (_GRAM - len(text))
+
+
+def _distinct(
+    values: UInt32[np.ndarray, " g"], counts: Int64[np.ndarray, " b"]
+) -> tuple[UInt32[np.ndarray, " r"], Int64[np.ndarray, " b"]]:
+    """Sort the values of each text and leave out repetitions; return them end to end, and how many each text has."""
+    rows = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((values, rows))
+    values = values[order]
+    new: Bool[np.ndarray, " g"] = np.ones(len(values), dtype=bool)
+    new[1:] = (values[1:] != values[:-1]) | (rows[1:] != rows[:-1])
+    return values[new], np.bincount(rows[new], minlength=len(counts))
+
+
+def _shared_only(keys: UInt64[np.ndarray, "n b"]) -> Int32[np.ndarray, "n b"]:
+    """Number the keys of each band that several rows have; -1 where a row is alone with its key."""
+    numbers = np.full(keys.shape, -1, dtype=np.int32)
+    for band in range(keys.shape[1]):
+        _, inverse, counts = np.unique(keys[:, band], return_inverse=True, return_counts=True)
+        shared = counts[inverse] > 1
+        numbers[shared, band] = inverse[shared]
+    return numbers

@@ -1,0 +1,127 @@
+"""From a record to a prompt, its id and its task, or to its response: which columns, and what may be in them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import cast
+
+from aliquot.pools.column_names import near_miss, setting
+from aliquot.pools.columns import ABSENT, LAST, Columns, found_instead, lookup, shown, whole
+from aliquot.pools.conversations import answer_text, asked_text
+from aliquot.pools.record import Record
+from aliquot.pools.turns import role_of
+
+
+class EmptyPromptError(ValueError):
+    """A row has no prompt, though the column is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt on its way into a pool.
+
+    Args:
+        record: where it came from.
+        id: the source's own, or the hash of the prompt.
+        prompt: the text.
+        task: its label, where the source has one.
+        digest: of the prompt, whatever its white space.
+    """
+
+    record: Record
+    id: str
+    prompt: str
+    task: str | None
+    digest: bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The id, and the one that a hash had before it began with a letter: prepared pools may hold it."""
+        return (self.id, self.id[1:]) if self.id == _hashed(self.digest) else (self.id,)
+
+
+def _hashed(digest: bytes) -> str:
+    """Return the id of a row without one; a letter begins it, lest a spreadsheet reads 123e45 as a number."""
+    return f"h{digest[:8].hex()}"
+
+
+def prompt_row(record: Record, columns: Columns) -> Row:
+    """Read what a pool needs of a record; no response.
+
+    Raises:
+        EmptyPromptError: the prompt is null or empty.
+        ValueError: a column is missing or holds something else.
+    """
+    prompt = _prompt(record, columns)
+    if not prompt.strip():
+        raise EmptyPromptError(f"{record.place}: the prompt is empty; fill it in or drop the line")
+    digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()[:16]
+    row_id = label(record, columns.id, "id") or _hashed(digest)
+    return Row(record, row_id, prompt, label(record, columns.task, "task"), digest)
+
+
+def usable_row(record: Record, columns: Columns) -> Row | None:
+    """Return the prompt of a record, or None where it has none."""
+    try:
+        return None if record.blank else prompt_row(record, columns)
+    except EmptyPromptError:
+        return None
+
+
+def response_text(record: Record, columns: Columns) -> str | None:
+    """Return the response that a record holds, or None where it holds none or only blanks."""
+    if columns.messages:
+        response = answer_text(record, columns)
+    else:
+        value = lookup(record.fields, columns.response)
+        response = whole(value, record, columns.response) if isinstance(value, str) else None
+    return response if response and response.strip() else None
+
+
+def no_answer(columns: Columns) -> str:
+    """Say that a record has no response."""
+    if not columns.messages:
+        return f"no text in column '{columns.response}'"
+    behind = " behind the user's last" if columns.turn == LAST else ""
+    return f"no turn of role 'assistant' with text{behind} in column '{columns.messages}'"
+
+
+def _prompt(record: Record, columns: Columns) -> str:
+    if columns.messages:
+        return asked_text(record, columns)
+    prompt = _text(record, columns.prompt)
+    context = lookup(record.fields, columns.context) if columns.context else None
+    if context is None or context is ABSENT or context == "":
+        return prompt
+    return f"{prompt}\n\n{_text(record, cast(str, columns.context))}"
+
+
+def _text(record: Record, column: str) -> str:
+    value = lookup(record.fields, column)
+    if not isinstance(value, str):
+        lists = [name for name in record.columns if name in ("messages", "conversations")]
+        if isinstance(value, list) and value and role_of(cast(list[object], value)[0]):
+            lists = [column]
+        near = near_miss(column, record.columns) if value is ABSENT else None
+        remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
+        remedy = f"did you mean {near!r}? Set {setting('prompt', near)}" if near else remedy
+        if value is None and not lists:
+            raise EmptyPromptError(
+                f"{record.place}: the prompt in column '{column}' is null; fill it in or drop the line"
+            )
+        raise ValueError(f"{record.place}: no text in column '{column}': {found_instead(value, record)}; {remedy}")
+    return whole(value, record, column)
+
+
+def label(record: Record, column: str | None, what: str) -> str | None:
+    """Return an id or a task, which may be absent."""
+    value = lookup(record.fields, column) if column else None
+    if value is None or value is ABSENT or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(
+            f"{record.place}: the {what} in column '{column}' is {shown(value)}; give text or a whole number, or set "
+            f"pool.{what}=null to read none"
+        )
+    return whole(str(value), record, cast(str, column))

@@ -1,0 +1,270 @@
+"""Pools of prompts: how one is named in a config, and what identifies it. How it is read is in `aliquot.pools`.
+
+Reading prompts and reading responses are two methods on purpose. `rows` cannot return a response; only an annotator
+calls `read_responses`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+from aliquot.pools.cleaning import Cleaning
+from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.files import READERS, find_files
+from aliquot.pools.reading_notes import Reading
+from aliquot.pools.record import Record
+from aliquot.pools.rows import Row, no_answer, response_text, usable_row
+from aliquot.store.content import content_hash, locate
+from aliquot.types import Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """Names a pool. Cheap to build; read when its prompts are needed.
+
+    A format is a subclass with three methods: `content`, `place` and `records`.
+
+    Args:
+        name: how messages call this pool.
+        prompt: column of the prompt; `meta.text` reaches into nested objects.
+        context: column of further text, set below the prompt where there is some.
+        id: column of the id. Rows without it are identified by a hash of their prompt.
+        task: column of the task label; a pool counts as labelled where every row has one.
+        response: column that only the oracle annotator reads.
+        messages: column of a list of {role, content}, in place of prompt and response: the first user turn is the
+            prompt (below the system's turn, if one stands before it), the assistant's next turn the response.
+        turn: of the user that is answered: `first`, or `last`; then what was said before it is part of the prompt.
+        limit: reads the first so many rows; None all.
+        sample: draws so many of the prompts that cleaning leaves; None keeps all.
+        sample_seed: of that draw.
+        clean: what is dropped.
+    """
+
+    name: str = "pool"
+    prompt: str = "prompt"
+    context: str | None = None
+    id: str | None = "id"
+    task: str | None = "task"
+    response: str = "response"
+    messages: str | None = None
+    turn: str = FIRST
+    limit: int | None = None
+    sample: int | None = None
+    sample_seed: int = 0
+    clean: Cleaning = field(default_factory=Cleaning)
+
+    def __post_init__(self) -> None:
+        for field_name in ("limit", "sample"):
+            value = getattr(self, field_name)
+            if value is not None and value < 1:
+                raise ValueError(f"pool.{field_name}={value} leaves no prompts; give 1 or more, or null for all")
+        check_turn(self.turn, self.messages, "pool")
+        unread = {"prompt": "prompt", "context": None, "response": "response"} if self.messages else {}
+        for field_name, default in unread.items():
+            if (value := getattr(self, field_name)) not in (default, None):
+                raise ValueError(
+                    f"pool.{field_name}={value} is not read where pool.messages={self.messages} holds the "
+                    f"conversation; set pool.messages=null, or leave pool.{field_name} at {default or 'null'}"
+                )
+
+    @property
+    def columns(self) -> Columns:
+        """The columns, by what is in them."""
+        return Columns(self.prompt, self.context, self.id, self.task, self.response, self.messages, self.turn)
+
+    def content(self) -> str:
+        """Return what identifies the rows of the source, wherever they lie."""
+        raise NotImplementedError
+
+    def place(self) -> str:
+        """Return what messages call the source."""
+        raise NotImplementedError
+
+    def records(self, columns: Collection[str]) -> Iterator[Record]:
+        """Yield the rows of the source in order; of each, the columns that are asked for, or more."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, object]:
+        """Name the pool by the content of its source and by what is read and kept of it."""
+        drawn = None if self.sample is None else {"sample": self.sample, "seed": self.sample_seed}
+        kept = {"limit": self.limit, "clean": self.clean, "drawn": drawn}
+        return {"content": self.content(), "columns": self.columns, **kept}
+
+    def bare(self) -> PoolSpec:
+        """Return the spec without what decides which rows there are: the responses to given ids do not depend on it."""
+        return replace(self, task=None, limit=None, sample=None, sample_seed=0, clean=Cleaning())
+
+    def rows(self, reading: Reading | None = None) -> Iterator[Row]:
+        """Yield the first `limit` rows as prompts, with no response; `reading` notes what else there is to say.
+
+        Raises:
+            ValueError: the source cannot be read, a row is bad, or no row has a column that is named.
+        """
+        columns, reading = self.columns, reading or Reading()
+        records = itertools.islice(self.records(columns.for_prompts()), self.limit)
+        for record in reading.watch(records, columns, self.place()):
+            row = reading.row(record, columns)
+            if row is not None:
+                yield row
+        reading.settle(drop=self.clean.empty == "drop")
+
+    def load(self) -> Pool:
+        """Prepare the pool for this process alone; within an experiment, the stage `Prepare` does so once for all."""
+        from aliquot.pools.prepare import load_prepared, prepare
+
+        with tempfile.TemporaryDirectory() as folder:  # its file stays mapped when its name is gone
+            prepare(self, Path(folder), lasting=False)
+            return load_prepared(Path(folder), self.name)
+
+    def check_responses(self) -> None:
+        """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""
+        columns = self.columns
+        asked = (record for record in self.records(columns.for_responses()) if usable_row(record, columns))
+        record = next(asked, None)  # a pool of no rows is refused when it is read
+        if record is not None and response_text(record, columns) is None:
+            raise self._no_response(record)
+
+    def read_responses(self, ids: Collection[str]) -> dict[str, str]:
+        """Return the responses the source itself holds for `ids`; of rows with one id, that of the first.
+
+        Raises:
+            ValueError: one of those rows has no response.
+        """
+        missing, columns = set(ids), self.columns
+        responses: dict[str, str] = {}
+        for record in itertools.islice(self.records(columns.for_responses()), self.limit):
+            if not missing:
+                break
+            row = usable_row(record, columns)
+            wanted = missing.intersection(row.names) if row else None
+            if wanted:
+                response = response_text(record, columns)
+                if response is None:
+                    raise self._no_response(record)
+                responses |= dict.fromkeys(wanted, response)
+                missing -= wanted
+        assert not missing, f"{len(missing)} ids left the pool {self.place()}"
+        return responses
+
+    def _no_response(self, record: Record) -> ValueError:
+        return ValueError(
+            f"{record.place}: {no_answer(self.columns)}, so the oracle cannot annotate; say who does (annotator=file, "
+            "label_studio, argilla or teacher; what was scored and chosen is kept), fill it in, name another column "
+            "with pool.response, or stop after choosing with until=select"
+        )
+
+
+@dataclass(frozen=True)
+class _FilePool(PoolSpec):
+    """Reads a pool from files of one format.
+
+    Args:
+        path: a file, a folder of files or a glob; `pkg://` reaches into an installed package.
+    """
+
+    path: str
+
+    kind: ClassVar[str]
+
+    def content(self) -> str:
+        read_as = [("tsv" if ".tsv" in map(str.lower, file.suffixes) else self.kind, file) for file in self._files()]
+        text = " ".join(f"{form} {content_hash(file)}" for form, file in read_as)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def place(self) -> str:
+        files = self._files()
+        return str(files[0]) if len(files) == 1 else f"pool.path={self.path} ({len(files)} files)"
+
+    def records(self, columns: Collection[str]) -> Iterator[Record]:
+        for file in self._files():
+            yield from READERS[self.kind](file, columns)
+
+    def _files(self) -> list[Path]:
+        return find_files(self.path, self.kind)
+
+
+@dataclass(frozen=True)
+class JsonlPool(_FilePool):
+    """Reads a pool from jsonl files, compressed or not: one JSON object a line, or one JSON array."""
+
+    kind: ClassVar[str] = "jsonl"
+
+
+@dataclass(frozen=True)
+class CsvPool(_FilePool):
+    """Reads a pool from csv files with a header, compressed or not; .tsv is parted by tabs. An empty cell is none."""
+
+    kind: ClassVar[str] = "csv"
+
+
+@dataclass(frozen=True)
+class ParquetPool(_FilePool):
+    """Reads a pool from parquet files, a few thousand rows at a time."""
+
+    kind: ClassVar[str] = "parquet"
+
+
+@dataclass(frozen=True)
+class HubPool(PoolSpec):
+    """Reads a pool from a dataset of the Hugging Face hub, at one commit.
+
+    Args:
+        path: organisation/name, or a folder laid out like a dataset of the hub.
+        revision: the commit, 40 hexadecimal digits: what it names never changes. None only for a folder.
+        config: the dataset's configuration, where it has several.
+        split: the split.
+        where: column -> values; rows with other values are not read.
+    """
+
+    path: str
+    revision: str | None
+    config: str | None = None
+    split: str = "train"
+    where: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.revision is not None and not _is_commit(self.revision):
+            raise ValueError(
+                f"pool.revision={self.revision} is no commit; give the 40 hexadecimal digits of one, from "
+                f"https://huggingface.co/datasets/{self.path}/commits/main: a branch may change"
+            )
+
+    def content(self) -> str:
+        folder = self._folder()
+        return content_hash(folder) if folder else f"{self.path}@{self.revision}"
+
+    def identity(self) -> dict[str, object]:
+        return {**super().identity(), "config": self.config, "split": self.split, "where": self.where}
+
+    def place(self) -> str:
+        return f"{self.path}/{self.split}"
+
+    def records(self, columns: Collection[str]) -> Iterator[Record]:
+        from aliquot.pools.hub import hub_records, open_dataset
+
+        folder = self._folder()
+        repo, revision = (str(folder), None) if folder else (self.path, self.revision)
+        return hub_records(open_dataset(repo, self.config, self.split, revision), columns, self.where, self.place())
+
+    def _folder(self) -> Path | None:
+        """Return the folder, or None where the path names a dataset of the hub."""
+        folder = locate(self.path)
+        if folder.is_dir():
+            return folder
+        if self.revision is None:
+            raise ValueError(
+                f"pool.path={self.path} is no folder here; correct it, or give pool.revision, a commit of "
+                f"https://huggingface.co/datasets/{self.path}/commits/main"
+            )
+        return None
+
+
+def _is_commit(revision: str) -> bool:
+    return len(revision) == 40 and all(digit in "0123456789abcdef" for digit in revision)

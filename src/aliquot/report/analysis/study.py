@@ -1,0 +1,107 @@
+"""Finished runs, arranged for comparison. Read this file first, then `aliquot.report.analysis.findings`.
+
+Runs may be compared where nothing differs but how the prompts were chosen, how many, and the seed: such runs are one
+`Study`. A store may hold several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from aliquot.experiment.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to choose prompts: a strategy with its settings and, where it reads signals, those of the scorer.
+
+    Args:
+        name: for people, unique in its study: the strategy, and the settings in which arms of that strategy differ.
+        strategy: the choice, such as facility_location.
+        parameters: settings as dotted names, such as kernel.gamma, without seeds.
+    """
+
+    name: str
+    strategy: str
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the responses behind a cell took.
+
+    Args:
+        number: responses a run, the mean over its replicates; None where older runs do not tell.
+        by: who wrote them, or "".
+        cost: of a run's responses, the mean over replicates; runs that share prompts share what these cost.
+    """
+
+    number: float | None = None
+    by: str = ""
+    cost: float | None = None
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord]) -> Annotations:
+        """Summarise the bills of replicates."""
+        bills = [(r.num_annotated, r.annotation_cost) for r in records if r.num_annotated is not None]
+        if not bills:
+            return NOT_TOLD
+        by = ", ".join(sorted({record.annotator for record in records if record.annotator}))
+        return cls(sum(number for number, _ in bills) / len(bills), by, sum(cost for _, cost in bills) / len(bills))
+
+
+NOT_TOLD = Annotations()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All replicates of an arm at one budget.
+
+    Args:
+        arm: how the prompts were chosen.
+        budget: how many of them.
+        replicates: what tells the runs apart: their seed ("0"), and that of the strategy where it is another ("0/7").
+        runs: ids, in the order of `replicates`.
+        correct: benchmark -> correctness of every question, one row a replicate, 1 right and 0 wrong (a value in
+            [0, 1] for a validation likelihood). Column q is the same question in all cells of the study.
+        selection_seconds: device-seconds of the scoring pass and the ranking: what choosing cost.
+        annotations: what annotating took.
+    """
+
+    arm: Arm
+    budget: int
+    replicates: tuple[str, ...]
+    runs: tuple[str, ...]
+    correct: Mapping[str, Float32[np.ndarray, "replicates questions"]]
+    selection_seconds: float
+    annotations: Annotations = NOT_TOLD
+
+
+def shared_replicates(cells: Sequence[Cell]) -> list[str]:
+    """Return the replicates that all cells have."""
+    return [r for r in cells[0].replicates if all(r in cell.replicates for cell in cells)]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs that differ in how prompts were chosen, how many, and the seed, and in nothing else.
+
+    Args:
+        name: the pool, the model and what tells the study from the others, for headings.
+        setting: what all runs share, name -> value, for the report's small print.
+        benchmarks: in the order of the configuration.
+        base: benchmark -> correctness of every question before finetuning.
+        cells: sorted by strategy, arm name and budget.
+        records: of all runs, oldest first.
+    """
+
+    name: str
+    setting: Mapping[str, str]
+    benchmarks: tuple[str, ...]
+    base: Mapping[str, Float32[np.ndarray, " questions"]]
+    cells: Sequence[Cell]
+    records: Sequence[RunRecord]

@@ -1,0 +1,1 @@
+"""W&B dashboards of a sweep."""

@@ -1,0 +1,143 @@
+"""`python -m aliquot dashboard`: create the W&B dashboards of a sweep, or say what would be created.
+
+What they hold is written to `<store>/sweeps/<id>/dashboard.json` in W&B's own format, whether it is created or not. So
+are the links: by them the same command finds what it made, and makes it anew in the same place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import wandb
+import wandb_workspaces.reports.v2.interface as wr
+import wandb_workspaces.workspaces as ws
+from omegaconf import OmegaConf
+
+from aliquot.experiment.console import say
+from aliquot.experiment.tracker import unsynced, wandb_mode
+from aliquot.launch.sweep import Sweep, sweep_directory
+from aliquot.report.analysis.findings import find
+from aliquot.report.dashboards.boards import Board, Place, make_board
+from aliquot.report.reading import read_studies
+from aliquot.store.store import Store, write_atomic
+
+T = TypeVar("T")
+
+
+def create_dashboards(root: Path, name: str, entity: str | None = None, project: str | None = None) -> None:
+    """Create the dashboards of a sweep where somebody is logged in to W&B; elsewhere only write what they would hold.
+
+    Args:
+        root: the store.
+        name: of the sweep, or its beginning.
+        entity: W&B user or team; None is that of the runs.
+        project: W&B project; None is that of the runs.
+
+    Raises:
+        ValueError: there is no such sweep, none of its runs is finished, they were not mirrored, or W&B refuses.
+    """
+    sweep = Sweep.load(Store(root), name)
+    studies = read_studies(root, [sweep.id])
+    if not studies:
+        raise ValueError(
+            f"of the {len(sweep.runs)} runs of sweep {sweep.id} none is finished and evaluated, so there is nothing to "
+            f"lay out yet; `python -m aliquot status {sweep.id}` says how it stands"
+        )
+    online = wandb_mode() == "online"
+    if online:
+        wandb.setup(wandb.Settings(silent=True))  # the links are said here
+    place = _place(root, sweep, entity, project, online)
+    numbers = range(1, len(studies) + 1) if len(studies) > 1 else [None]
+    boards = [make_board(sweep, s, find(s), place, number) for s, number in zip(studies, numbers, strict=True)]
+    record = _Record(sweep_directory(Store(root), sweep.id) / "dashboard.json", place, boards)
+    record.write()
+    for board in boards:
+        if online:
+            _publish(board, record)
+        else:
+            say(f"Would create in the W&B project {place}: {board}")
+    if not online:
+        say(
+            f"Nothing was created: nobody is logged in to W&B, or WANDB_MODE says so. What it would hold: {record.path}"
+        )
+    if waiting := [folder for run in sweep.runs for folder in unsynced(root / "runs" / run.id)]:
+        say(f"{len(waiting)} W&B runs of it were made offline and not uploaded yet: python -m aliquot sync")
+
+
+def _place(root: Path, sweep: Sweep, entity: str | None, project: str | None, online: bool) -> Place:
+    """Return where the runs are, unless the user says otherwise."""
+    tracker = OmegaConf.load(root / "runs" / sweep.runs[0].id / "config.yaml").tracker
+    if "project" not in tracker:
+        raise ValueError(
+            f"the runs of sweep {sweep.id} were made with tracker=none, so W&B has nothing to draw; "
+            f"`python -m aliquot report {sweep.id}` needs no W&B"
+        )
+    with _trouble("telling the account's default entity"):
+        entity = entity or tracker.entity or (wandb.Api().default_entity if online else None)
+    return Place(entity or "", project or tracker.project)
+
+
+class _Record:
+    """dashboard.json: what the dashboards hold and, once they are created, where they are."""
+
+    def __init__(self, path: Path, place: Place, boards: Sequence[Board]) -> None:
+        self.path, self.place = path, place
+        self._boards = {board.report.title: board.spec() for board in boards}
+        self._links: dict[str, dict[str, str]] = json.loads(path.read_text())["links"] if path.exists() else {}
+
+    def link(self, board: Board, kind: str) -> str | None:
+        """Return where the view or report is that an earlier call made in this project."""
+        link = self._links.get(board.report.title, {}).get(kind, "")
+        return link if urlsplit(link).path.split("/")[1:3] == [self.place.entity, self.place.project] else None
+
+    def created(self, board: Board, kind: str, link: str) -> None:
+        """Note it at once, and say it."""
+        self._links.setdefault(board.report.title, {})[kind] = link
+        self.write()
+        say(f"{kind:<7}{link}")
+
+    def write(self) -> None:
+        """Write the file."""
+        values = {**dataclasses.asdict(self.place), "links": self._links, "boards": self._boards}
+        write_atomic(self.path, json.dumps(values, indent=2) + "\n")
+
+
+def _publish(board: Board, record: _Record) -> None:
+    """Create the report and the view, or make anew those that are there."""
+    with _trouble(f"creating the report '{board.report.title}' in the W&B project {record.place}"):
+        if before := _open(wr.Report.from_url, record.link(board, "report")):
+            board.report.id = before.id
+        board.report.save()  # first, since it creates the project where there is none
+        record.created(board, "report", board.report.url)
+    with _trouble(f"creating the view '{board.view.name}' in the W&B project {record.place}"):
+        view = _open(ws.Workspace.from_url, record.link(board, "view")) or board.view
+        view.sections, view.runset_settings = board.view.sections, board.view.runset_settings
+        view.save()
+        record.created(board, "view", view.url)
+
+
+def _open(from_url: Callable[[str], T], link: str | None) -> T | None:
+    """Return what a link leads to, or None where there is none or somebody has deleted it."""
+    try:
+        return from_url(link) if link else None
+    except (ValueError, TypeError):  # what the library raises where W&B finds nothing
+        return None
+
+
+@contextlib.contextmanager
+def _trouble(doing: str) -> Generator[None]:
+    """Say in one line what W&B did not do; it raises errors of many kinds."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{doing} failed ({type(error).__name__}: {reason}); what is said above to be created is, the rest is not; "
+            "give the same command again, or with WANDB_MODE=offline to only write what it would hold"
+        ) from error

@@ -1,0 +1,123 @@
+"""What a W&B dashboard shows of a study: panels over the names that `aliquot.experiment.tracker` logs.
+
+W&B draws each panel from the runs themselves, so panels go on showing what is there while a sweep runs. Its bars and
+lines are means over the runs of an arm with their standard error; the intervals and tests are in the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wandb_workspaces.reports.v2.interface import (
+    BarPlot,
+    Config,
+    Layout,
+    LinePlot,
+    PanelTypes,
+    ScatterPlot,
+    SummaryMetric,
+    WeavePanelSummaryTable,
+)
+
+from aliquot.report.analysis.verdict import measured
+from aliquot.report.figures.ablation import Ablation
+
+#: Where a run's config names its arm.
+ARM = "experiment.arm"
+#: Lines and bars of a panel; W&B draws the first ten unless told.
+SERIES = 100
+
+
+@dataclass(frozen=True)
+class Section:
+    """Panels that belong together, under a title."""
+
+    title: str
+    panels: Sequence[PanelTypes]
+
+
+def accuracy(benchmarks: Sequence[str]) -> Section:
+    """Return accuracy against the budget: the mean of each arm with its standard error, and each run."""
+    panels: list[PanelTypes] = []
+    for name in benchmarks:
+        score = f"finetuned/{name}"
+        means = _lines(
+            f"{name}: {measured(name)}, mean of each arm", "budget", score, log_x=True, title_x="annotations"
+        )
+        means.groupby, means.groupby_aggfunc, means.groupby_rangefunc = Config(ARM), "mean", "stderr"
+        panels += [means, _dots(f"{name}: {measured(name)} of each run", SummaryMetric("budget"), score, log_x=True)]
+    return Section(f"{measured(*benchmarks).capitalize()} by budget", panels)
+
+
+def at_one_budget(benchmarks: Sequence[str], budget: int) -> Section:
+    """Return accuracy and gain of each arm; to be shown of the runs of this budget."""
+    titles = {"finetuned": measured(*benchmarks), "gain": "gain over the base model"}
+    panels = [_bars(f"{name}: {titles[kind]}", f"{kind}/{name}", ARM) for name in benchmarks for kind in titles]
+    return Section(f"{budget:,} annotations", panels)
+
+
+def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> Section:
+    """Return accuracy against one setting, of all runs that have it."""
+    path, log_x = _config_path(ablation.setting), ablation.values[0] > 0
+    panels: list[PanelTypes] = []
+    for name in benchmarks:
+        score = f"finetuned/{name}"
+        dots = _dots(f"{name}: {measured(name)} of each run, coloured by budget", Config(path), score, log_x)
+        dots.z = SummaryMetric("budget")
+        panels += [dots, _bars(f"{name}: {measured(name)}, mean over all budgets", score, path)]
+    return Section(title, panels)
+
+
+def losses() -> Section:
+    """Return the curves of finetuning, a line a run."""
+    loss = _lines("loss", "finetune/step", "finetune/loss", log_y=True, title_x="optimiser steps")
+    rate = _lines("learning rate", "finetune/step", "finetune/learning_rate", title_x="optimiser steps")
+    return Section("Losses", [loss, rate])
+
+
+def cost(benchmarks: Sequence[str]) -> Section:
+    """Return what choosing and finetuning took, and what choosing brought."""
+    seconds, title = SummaryMetric("selection_seconds"), "gain against seconds of choosing"
+    choosing = _bars("seconds of choosing (scoring pass and ranking)", seconds.name, ARM)
+    finetuning = _bars("seconds of finetuning", "seconds/finetune", ARM)
+    return Section("Cost", [choosing, finetuning, *(_dots(f"{n}: {title}", seconds, f"gain/{n}") for n in benchmarks)])
+
+
+def selections() -> Section:
+    """Return what was picked: two numbers by arm, and the first prompts of each run."""
+    words = _bars("words of a prompt, mean", "selection/mean_words", ARM)
+    tasks = _bars("effective number of tasks, of pools that name them", "selection/effective_tasks", ARM)
+    return Section(
+        "Selections", [words, tasks, WeavePanelSummaryTable(table_name="selection", layout=Layout(w=24, h=12))]
+    )
+
+
+def _config_path(setting: str) -> str:
+    """Return where a run's config has a setting of an arm: those of the scorer by name, others below the strategy."""
+    return setting if setting.startswith("scorer.") else f"strategy.{setting}"
+
+
+def _lines(title: str, x: str, y: str, title_x: str, log_x: bool = False, log_y: bool = False) -> LinePlot:
+    """Draw what was logged, a line a run."""
+    lines = LinePlot(title=title, x=x, y=[y], title_x=title_x, log_x=log_x, log_y=log_y, layout=_half())
+    lines.max_runs_to_show = SERIES
+    return lines
+
+
+def _bars(title: str, metric: str, by: str) -> BarPlot:
+    """Draw the mean of the runs that have the same value in their config, and its standard error."""
+    bars = BarPlot(title=title, metrics=[metric], groupby=Config(by), layout=_half())
+    bars.groupby_aggfunc, bars.groupby_rangefunc = "mean", "stderr"
+    bars.max_bars_to_show = bars.max_runs_to_show = SERIES
+    return bars
+
+
+def _dots(title: str, x: Config | SummaryMetric, y: str, log_x: bool = False) -> ScatterPlot:
+    """Draw a dot a run."""
+    return ScatterPlot(title=title, x=x, y=SummaryMetric(y), log_x=log_x, layout=_half())
+
+
+def _half() -> Layout:
+    """Take half the width of a report; each panel its own, for a grid moves them."""
+    return Layout(w=12, h=9)

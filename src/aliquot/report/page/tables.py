@@ -1,0 +1,209 @@
+"""The tables of the page, in the order in which it shows them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from aliquot.experiment.record import RunRecord
+from aliquot.report.analysis.statistics import Estimate
+from aliquot.report.analysis.study import Study
+from aliquot.report.analysis.verdict import measured
+from aliquot.report.numbers import percent, price
+from aliquot.report.page.cells import (
+    NONE,
+    Cell,
+    Column,
+    Table,
+    accuracy,
+    compared,
+    count,
+    difference,
+    judged,
+    needed,
+    number,
+    seconds,
+    times_saved,
+)
+
+if TYPE_CHECKING:
+    from aliquot.report.analysis.findings import Curve, Finding, Findings
+    from aliquot.report.selections.picks import Picks, Summary
+
+#: Rows of runs that the page shows; runs.csv has them all.
+RUNS_SHOWN = 300
+
+_STRATEGY, _BUDGET = Column("strategy", number=False), Column("annotations", filter=True)
+_BENCHMARK, _VERDICT = Column("benchmark", number=False, filter=True), Column("verdict", number=False, filter=True)
+_WHERE = (_STRATEGY, _BUDGET, _BENCHMARK)
+_COMPARED = (Column("difference, points"), Column("standard error"), Column("p"), Column("p, Holm"), _VERDICT)
+
+
+def result_table(findings: Findings) -> Table:
+    """One row a benchmark, budget and strategy, the best of each budget first."""
+    measure = measured(*findings.base)
+    columns = (Column(f"{measure}, %"), Column("against random, points"), _VERDICT, Column("annotations saved"))
+    order = {name: place for place, name in enumerate(findings.base)}
+    rows = [
+        (
+            *_where(f),
+            accuracy(f.score, _measured_on(f)),
+            difference(f.comparison),
+            judged(f.comparison),
+            times_saved(f.saved),
+            count(f.num_replicates),
+        )
+        for f in sorted(findings.findings, key=lambda f: (order[f.benchmark], f.budget, -f.score.value))
+    ]
+    known = [f"{name} {percent(e)} %" for name, e in findings.base.items() if not math.isnan(e.value)]
+    note = f"Before finetuning: {', '.join(known)}." if known else ""
+    return Table(
+        f"{measure.capitalize()} after finetuning, with 95 % intervals",
+        (*_WHERE, *columns, Column("seeds")),
+        rows,
+        note,
+    )
+
+
+def difference_table(findings: Findings) -> Table:
+    """One row a comparison with random."""
+    rows = [(*_where(f), *compared(f.comparison)) for f in findings.findings if f.comparison]
+    columns = (*_WHERE, *_COMPARED, Column("fewest seeds"))
+    return Table("Strategy minus random, same budget and questions", columns, rows)
+
+
+def saved_table(findings: Findings) -> Table:
+    """One row an arm and budget for whose accuracy random's curve was asked."""
+    rows = [(*_where(f), times_saved(f.saved), needed(f, f.saved)) for f in findings.findings if f.saved]
+    columns = (*_WHERE, Column("annotations saved"), Column("random would need"))
+    return Table(
+        f"Annotations that random needs for the same {measured(*findings.base)}, over the strategy's own", columns, rows
+    )
+
+
+def area_table(curves: Sequence[Curve]) -> Table:
+    """One row a benchmark and arm of several budgets."""
+    rows = [
+        (
+            Cell(curve.arm.name),
+            Cell(curve.benchmark),
+            accuracy(curve.area),
+            *compared(curve.comparison)[:5],
+            Cell(f"{curve.budgets[0]:,} to {curve.budgets[-1]:,}, {len(curve.budgets)} budgets"),
+        )
+        for curve in curves
+    ]
+    measure = measured(*(curve.benchmark for curve in curves))
+    columns = (_STRATEGY, _BENCHMARK, Column(f"mean {measure}, %"), *_COMPARED, Column("over", number=False))
+    return Table(f"Area under the {measure} over the logarithm of the budget", columns, rows)
+
+
+def cost_table(findings: Findings) -> Table:
+    """One row an arm and budget: what choosing cost, and the gain on each benchmark."""
+    cells: dict[tuple[str, int], dict[str, Finding]] = {}
+    for f in findings.findings:
+        cells.setdefault((f.arm.name, f.budget), {})[f.benchmark] = f
+    rows = [
+        (
+            Cell(arm),
+            count(budget),
+            seconds(max(f.selection_seconds for f in found.values())),
+            *_bought(next(iter(found.values()))),
+            *(difference(found[name].comparison) if name in found else NONE for name in findings.base),
+        )
+        for (arm, budget), found in cells.items()
+    ]
+    gains = [Column(f"{name} against random, points") for name in findings.base]
+    bought = (Column("responses of a run"), Column("from", number=False), Column("their price"))
+    columns = (_STRATEGY, _BUDGET, Column("choosing, device-seconds"), *bought, *gains)
+    return _without_empty("What choosing and annotating cost, beside the gain", columns, rows)
+
+
+def _bought(f: Finding) -> tuple[Cell, Cell, Cell]:
+    """Write what annotating took."""
+    bought = f.annotations
+    cost = NONE if bought.cost is None else Cell(price(bought.cost), bought.cost)
+    return number(bought.number, ",.0f"), Cell(bought.by) if bought.by else NONE, cost
+
+
+def pick_table(picks: Picks) -> Table:
+    """One row an arm, and the pool itself; columns for which the store had nothing are left out."""
+    titles = ("tasks", "as diverse as", "mean tokens", "pool to pick", "pick to pick", "same features", "shared")
+    rows = [_picked(summary) for summary in picks.summaries()]
+    columns = [_STRATEGY, *(Column(title) for title in titles)]
+    caption = f"What was picked: {picks.budget:,} of {picks.num_prompts:,} prompts, one run a strategy"
+    return _without_empty(caption, columns, rows)
+
+
+def _without_empty(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+    """Leave out the columns for which no row has a value."""
+    kept = [place for place in range(len(columns)) if any(row[place] != NONE for row in rows)]
+    return Table(caption, [columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
+
+
+def _picked(s: Summary) -> tuple[Cell, ...]:
+    return (
+        Cell(s.arm),
+        number(s.num_tasks, ",d"),
+        number(s.effective_tasks, ",.0f"),
+        number(s.mean_length, ",.1f"),
+        number(s.coverage, ".3f"),
+        number(s.redundancy, ".3f"),
+        number(s.duplicates, ".1%"),
+        number(s.overlap, ".1%"),
+    )
+
+
+def run_table(study: Study, runs: str, urls: Mapping[str, str]) -> Table:
+    """One row a run, newest first, up to `RUNS_SHOWN`.
+
+    Args:
+        study: whose runs.
+        runs: the folder of runs, relative to the page.
+        urls: run -> its address in W&B, where it has one.
+    """
+    arms = {run: cell.arm.name for cell in study.cells for run in cell.runs}
+    shown = list(reversed(study.records))[:RUNS_SHOWN]
+    rows = [
+        (
+            Cell(run.id, link=f"{runs}/{run.id}/"),
+            Cell(arms.get(run.id, run.strategy)),
+            count(run.budget),
+            count(run.seed),
+            *_scores(run, study.benchmarks),
+            Cell(run.finished[:16].replace("T", " "), run.finished),
+            _tracked(urls.get(run.id, "")),
+            Cell(shlex.join(["python", "run.py", *run.overrides]), code=True),
+        )
+        for run in shown
+    ]
+    columns = [Column("run", False), Column("strategy", False, filter=True), _BUDGET, Column("seed")]
+    columns += [Column(f"{name}, %") for name in study.benchmarks]
+    columns += [Column(title, number=False) for title in ("finished", "W&B", "command")]
+    more = len(study.records) > len(shown)
+    note = f"The newest {len(shown):,} of {len(study.records):,} runs; runs.csv has them all." if more else ""
+    return Table("Finished runs, newest first", columns, rows, note)
+
+
+def _scores(run: RunRecord, benchmarks: Sequence[str]) -> list[Cell]:
+    scores = {metric.name: metric for metric in run.finetuned}
+    return [
+        accuracy(Estimate(m.value, m.stderr), f"one seed, {m.num_questions:,} questions")
+        if (m := scores.get(name))
+        else NONE
+        for name in benchmarks
+    ]
+
+
+def _tracked(url: str) -> Cell:
+    return Cell("open", link=url) if url.startswith(("https://", "http://")) else NONE
+
+
+def _where(f: Finding) -> tuple[Cell, Cell, Cell]:
+    return Cell(f.arm.name), count(f.budget), Cell(f.benchmark)
+
+
+def _measured_on(f: Finding) -> str:
+    return f"{f.num_replicates} seed{'s' if f.num_replicates > 1 else ''}, {f.num_questions:,} questions"

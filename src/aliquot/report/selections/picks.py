@@ -1,0 +1,189 @@
+"""What each arm picked, at a budget that all of them have: read from the store, measured, kept as plain values.
+
+One replicate an arm is looked at. What would take too long on a whole pool is measured on a sample of it, drawn with a
+fixed seed: how far prompts are from the nearest pick, how far picks are from each other, the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from aliquot.report.analysis.findings import REFERENCE
+from aliquot.report.analysis.study import Arm, Study
+from aliquot.report.selections import measures
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Which tasks were picked: shares of each, the most frequent task of the pool first."""
+
+    names: tuple[str, ...]
+    pool: Float64[np.ndarray, " t"]
+    picked: Float64[np.ndarray, "arms t"]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the picked prompts are, in tokens as the model read them.
+
+    Args:
+        edges: of the bins, all of one width; the last holds whatever is longer too.
+        pool: share of the pool in each bin.
+        picked: the same of each arm's picks.
+        pool_mean: tokens.
+        means: of each arm's picks.
+    """
+
+    edges: Float64[np.ndarray, " edges"]
+    pool: Float64[np.ndarray, " bins"]
+    picked: Float64[np.ndarray, "arms bins"]
+    pool_mean: float
+    means: Float64[np.ndarray, " arms"]
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Distances between features, in units of the typical distance of two prompts of the pool.
+
+    Args:
+        coverage: of sampled prompts of the pool, the same ones for all arms, to the nearest pick.
+        redundancy: of sampled picks to the nearest other pick.
+        duplicates: share of the picks whose features are those of another pick.
+    """
+
+    coverage: Float64[np.ndarray, "arms m"]
+    redundancy: Sequence[Float64[np.ndarray, " m"]]
+    duplicates: Float64[np.ndarray, " arms"]
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Spearman's correlations over the pool of what strategies order prompts by, and of lengths."""
+
+    names: tuple[str, ...]
+    matrix: Float64[np.ndarray, "s s"]
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Sampled prompts on the two principal axes of the features.
+
+    Args:
+        pool: a sample of the pool.
+        picked: samples of each arm's picks.
+        explained: share of the variance along each axis.
+    """
+
+    pool: Float32[np.ndarray, "m 2"]
+    picked: Sequence[Float32[np.ndarray, "p 2"]]
+    explained: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one arm picked, in a few numbers; None where the pool has no tasks, or no run read features.
+
+    Args:
+        arm: its name; "pool" for the pool itself.
+        num_tasks: tasks that it picked from.
+        effective_tasks: how many equally frequent tasks would be as diverse.
+        mean_length: prompt tokens.
+        coverage: mean distance of the pool's prompts to the nearest pick, 1 = that of two typical prompts.
+        redundancy: mean distance of picks to the nearest other pick, in the same unit.
+        duplicates: share of the picks whose features are those of another pick.
+        overlap: with random, prompts in both divided by those in either; None without random.
+    """
+
+    arm: str
+    num_tasks: int | None
+    effective_tasks: float | None
+    mean_length: float | None
+    coverage: float | None
+    redundancy: float | None
+    duplicates: float | None
+    overlap: float | None
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What the arms of a study picked. Arrays have one row an arm.
+
+    Args:
+        budget: how many prompts each arm picked.
+        num_prompts: of the pool.
+        arms: those whose picks could be read.
+        replicates: which run of each.
+        left_out: names of the arms that have no picks at this budget.
+        overlap: prompts in both choices divided by those in either.
+        tasks: None where the pool has no task labels.
+        lengths: None where no run kept scores; so too the following.
+        nearness: distances; None also where a single prompt was picked.
+        correlations: of scores.
+        map: None also where features have one dimension.
+        similarity: arm -> mean similarity of two prompts under its kernel, of all arms of the study that have one.
+    """
+
+    budget: int
+    num_prompts: int
+    arms: tuple[Arm, ...]
+    replicates: tuple[str, ...]
+    left_out: tuple[str, ...]
+    overlap: Float64[np.ndarray, "arms arms"]
+    tasks: Tasks | None
+    lengths: Lengths | None
+    nearness: Nearness | None
+    correlations: Correlations | None
+    map: FeatureMap | None
+    similarity: Mapping[str, float]
+
+    def summaries(self) -> list[Summary]:
+        """Return the numbers of the pool, then those of each arm."""
+        strategies = [arm.strategy for arm in self.arms]
+        reference = strategies.index(REFERENCE) if REFERENCE in strategies else None
+        return [self._of_pool(), *(self._of_arm(i, reference) for i in range(len(self.arms)))]
+
+    def _of_pool(self) -> Summary:
+        tasks = self.tasks
+        return Summary(
+            "pool",
+            num_tasks=len(tasks.names) if tasks else None,
+            effective_tasks=measures.effective_number(tasks.pool) if tasks else None,
+            mean_length=self.lengths.pool_mean if self.lengths else None,
+            coverage=None,
+            redundancy=None,
+            duplicates=None,
+            overlap=None,
+        )
+
+    def _of_arm(self, i: int, reference: int | None) -> Summary:
+        tasks, near = self.tasks, self.nearness
+        return Summary(
+            self.arms[i].name,
+            num_tasks=int((tasks.picked[i] > 0).sum()) if tasks else None,
+            effective_tasks=measures.effective_number(tasks.picked[i]) if tasks else None,
+            mean_length=float(self.lengths.means[i]) if self.lengths else None,
+            coverage=float(near.coverage[i].mean()) if near else None,
+            redundancy=float(near.redundancy[i].mean()) if near else None,
+            duplicates=float(near.duplicates[i]) if near else None,
+            overlap=float(self.overlap[i, reference]) if reference is not None and reference != i else None,
+        )
+
+
+def look_at_picks(root: Path, study: Study) -> Picks | None:
+    """Look at what the arms of a study picked, one replicate each, at the largest budget that most of them have.
+
+    Args:
+        root: the store.
+        study: read from it.
+
+    Returns:
+        None where no ranking, or not the pool, is there any more.
+    """
+    from aliquot.report.selections.from_store import look
+
+    return look(root, study)

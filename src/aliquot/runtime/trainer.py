@@ -1,0 +1,222 @@
+"""The one place where a Lightning `Trainer` is built: on which devices scoring and finetuning run.
+
+Lightning carries the loop, the devices and the precision. Its logger, checkpoints, summary and progress bar stay off:
+the store keeps the results, the tracker the numbers, and each stage draws its own bar.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, current_thread, main_thread
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+    from torch.nn import Module
+
+    from aliquot.runtime.processes import Place
+
+
+#: What some machine has; what Lightning calls otherwise is a mistake.
+_ACCELERATORS = ("gpu", "cuda", "mps", "tpu", "hpu")
+
+
+@dataclass(frozen=True)
+class TrainerSpec:
+    """Names the hardware; it changes how fast a result comes, never the result, and so belongs to no key.
+
+    The scoring pass and finetuning use all devices, evaluation one. Where neither srun nor torchrun has started a
+    process for each, these stages start them themselves, for as long as they last.
+
+    Args:
+        accelerator: auto, cpu, gpu or whatever else Lightning knows.
+        devices: on each node; on a CPU so many processes.
+        num_nodes: machines; more than one need srun or torchrun.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name}={getattr(self, name)} is too small; give at least 1")
+
+    def check(self) -> None:
+        """Raise ValueError where the accelerator is unknown or not on this machine, or processes are missing."""
+        world, wanted = self.place().world, self.devices * self.num_nodes
+        if world != wanted and (world > 1 or self.num_nodes > 1):
+            raise ValueError(
+                f"trainer.devices={self.devices} on trainer.num_nodes={self.num_nodes} are {wanted} processes, and "
+                f"srun or torchrun started {world}; start one for each device (srun --ntasks-per-node={self.devices}, "
+                f"torchrun --nproc-per-node={self.devices}), or set trainer.devices and trainer.num_nodes accordingly"
+            )
+        if self.accelerator not in ("auto", "cpu"):  # those are everywhere, and importing Lightning takes seconds
+            self.build(Path())
+        if self.devices > 1 and self.device() == "cuda":
+            import torch
+
+            if world == 1 and self.devices > torch.cuda.device_count():
+                raise ValueError(
+                    f"trainer.devices={self.devices} exceeds the {torch.cuda.device_count()} GPUs of this machine; "
+                    "lower trainer.devices"
+                )
+
+    def is_here(self) -> bool:
+        """Tell whether this machine has the accelerator; a login node may lack it.
+
+        Raises:
+            ValueError: no machine has it.
+        """
+        if self.accelerator in ("auto", "cpu"):
+            return True
+        try:
+            self.build(Path())
+        except ValueError:
+            if self.accelerator not in _ACCELERATORS:
+                raise
+            return False
+        return True
+
+    def place(self) -> Place:
+        """Return which of the processes that share the devices this one is; with one device there is nothing to share.
+
+        So several processes with one device each may run experiments of their own, whoever started them.
+        """
+        from aliquot.runtime.processes import Place, place
+
+        return place() if self.devices * self.num_nodes > 1 else Place()
+
+    def several(self) -> str:
+        """Say, for the plan, that a stage uses all devices; nothing where there is one."""
+        total = self.devices * self.num_nodes
+        return f", on {total} devices" if total > 1 else ""
+
+    def one_of_several(self) -> str:
+        """Say, for the plan, that a stage uses one device of those there are; nothing where there is one."""
+        total = self.devices * self.num_nodes
+        return f", on one of {total} devices" if total > 1 else ""
+
+    def device(self) -> str:
+        """Return the torch device for work outside Lightning, such as selection."""
+        import torch
+
+        on_gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return "cuda" if on_gpu else "cpu"
+
+    def build(self, directory: Path, device: int = 0, **kwargs: Any) -> Trainer:
+        """Build a trainer for one device that works below `directory`.
+
+        Args:
+            directory: where Lightning may write.
+            device: the number of the GPU; where each process sees its own alone, they all have number 0.
+            kwargs: passed to Lightning's `Trainer`, over the settings made here.
+
+        Raises:
+            ValueError: this machine has no such accelerator.
+        """
+        _quieten()
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+        from pytorch_lightning import Trainer
+
+        settings: dict[str, Any] = {
+            "accelerator": self.accelerator,
+            "devices": [device % _num_gpus()] if self.device() == "cuda" else 1,
+            "plugins": [LightningEnvironment()],  # processes are our own business: left to itself it asks srun
+            "default_root_dir": directory,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+        }
+        try:
+            return Trainer(**settings | kwargs)
+        except (MisconfigurationException, ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"trainer.accelerator={self.accelerator} cannot be used here: {reason}; "
+                "set trainer.accelerator=auto or cpu"
+            ) from error
+
+
+def _num_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+#: Parameters up to which a model's operators are too small to be shared out between the cores of a CPU.
+SMALL_MODEL = 20_000_000
+
+
+def is_small(network: Module) -> bool:
+    """Tell whether the model has at most `SMALL_MODEL` parameters."""
+    return sum(weights.numel() for weights in network.parameters()) <= SMALL_MODEL
+
+
+@contextmanager
+def threads_for(network: Module) -> Generator[None]:
+    """Let torch use one thread inside the block if the model is small: more would wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    if is_small(network):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def interruptible() -> Generator[Event]:
+    """Let Ctrl-C wait for the end of the batch, and then end the block with KeyboardInterrupt.
+
+    The event that it yields says that Ctrl-C was pressed: whoever runs the loop saves and raises KeyboardInterrupt,
+    which Lightning would turn into a silent exit. Pressed again, it ends the block at once.
+    """
+    told, before = Event(), signal.getsignal(signal.SIGINT)
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        told.set()
+
+    # Only the main thread may handle signals; a job in the background ignores this one.
+    handles = current_thread() is main_thread() and callable(before)
+    try:
+        if handles:
+            signal.signal(signal.SIGINT, tell)
+        yield told
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if handles:
+            signal.signal(signal.SIGINT, before)
+
+
+def _quieten() -> None:
+    """Silence Lightning's announcements and the advice that cannot apply; every other warning still shows.
+
+    The announcements are INFO records of its two `rank_zero` loggers. Our rows are tokenised before the loop starts, so
+    more data loading workers would have nothing to do.
+    """
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r".*does not have many workers")
+    # The frozen base is, so that it drops nothing.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
+    # A share may be empty.
+    warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available")  # we start our own processes
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # torch's, of Lightning's code

@@ -1,0 +1,1 @@
+"""The one inference pass: from prompts to features and statistics."""

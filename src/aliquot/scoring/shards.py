@@ -1,0 +1,87 @@
+"""Finished parts of a pass on disk, and how they become arrays in pool order."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.lib.npyio import NpzFile
+
+from aliquot.scoring.batching import spans
+
+log = logging.getLogger(__name__)
+
+
+class Shards:
+    """Finished parts of a pass on disk, one npz each: `rows` and the signals of these rows.
+
+    A shard is written under another name and then renamed, so each is whole or absent. It is named after its smallest
+    row: shards are disjoint, so restarts and parallel writers need no common counter.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __iter__(self) -> Iterator[NpzFile]:
+        """Open one shard after the other; an array is read when it is asked for."""
+        for path in sorted(self.directory.glob("*.npz")):
+            with np.load(path, allow_pickle=False) as arrays:
+                yield arrays
+
+    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Save one shard; `arrays` holds its `rows`, in the order of all the others."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{arrays['rows'].min():08}.npz"
+        temporary = path.with_suffix(".partial")
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        temporary.replace(path)
+
+    def finished_rows(self, num_rows: int) -> Bool[np.ndarray, " n"]:
+        """Return which of `num_rows` rows are in some shard."""
+        done = np.zeros(num_rows, dtype=bool)
+        for shard in self:
+            done[shard["rows"]] = True
+        return done
+
+    def remove(self) -> None:
+        """Delete all shards."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def merge_ragged(
+    shards: Shards, num_rows: int, lengths_name: str, names: Sequence[str], directory: Path
+) -> list[np.memmap]:
+    """Write lengths and flat arrays: each shard's flat entries go where its rows' entries belong. Return the latter."""
+    lengths = np.zeros(num_rows, dtype=np.int64)
+    for shard in shards:
+        lengths[shard["rows"]] = shard[lengths_name]
+    reserve(directory / f"{lengths_name}.npy", lengths.dtype, lengths.shape)[:] = lengths
+    starts, total = np.cumsum(lengths) - lengths, int(lengths.sum())
+    shapes = next({name: (total, *shard[name].shape[1:]) for name in names} for shard in shards)
+    arrays = {name: reserve(directory / f"{name}.npy", np.dtype(np.float32), shapes[name]) for name in names}
+    for shard in shards:
+        entries = spans(starts[shard["rows"]], shard[lengths_name])
+        for name, values in arrays.items():
+            values[entries] = shard[name]
+    return list(arrays.values())
+
+
+def reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """Map a new npy file whose space is taken at once: a disk that fills up later would end the process (SIGBUS)."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+            log.debug("%s: space cannot be taken in advance (%s)", path, error)  # this file system does without
+    return array

@@ -1,0 +1,85 @@
+"""The trial of a model: three prompts are read alone and together before anything is paid for.
+
+A model may load and still be unfit for the pass: one that lets padding into its state, or counts positions from the
+padding on, gives every row of a batch other features than the same row alone. Nobody would notice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.run import Scorer, check_scorer
+from aliquot.store.provenance import versions
+from aliquot.store.store import Stage, Store, write_atomic
+
+_AGREEMENT = "agreement.json"
+#: What decides how a model is read: a new release is tried again.
+_LIBRARIES = ("torch", "transformers", "tokenizers")
+#: Without a GPU, models whose weights take a larger share of the free memory are not loaded only to be checked.
+_MOST_MEMORY = 0.5
+
+
+@dataclass(frozen=True)
+class Trial(Stage[dict[str, float]]):
+    """Read three prompts of unequal length alone, and in one padded batch, and compare what comes of it.
+
+    The result is by how much they differ, by name. No other stage has it in its key.
+
+    Args:
+        model: the base model.
+        scorer: which signals are compared.
+        trainer: on which device.
+    """
+
+    name: ClassVar[str] = "trial"
+
+    model: Model
+    scorer: Scorer
+    trainer: TrainerSpec = field(metadata={"key": False})
+
+    @property
+    def resources(self) -> None:
+        return None
+
+    def inputs(self) -> dict[str, object]:
+        return super().inputs() | {"libraries": versions(_LIBRARIES)}
+
+    def title(self) -> str:
+        return "trial: read three prompts alone and in one batch, and compare"
+
+    def check(self) -> None:
+        self.model.check()
+        check_scorer(self.model, self.scorer)
+
+    def checked(self) -> tuple[object, ...]:
+        return self.model, self.scorer
+
+    def check_devices(self) -> None:
+        self.trainer.check()
+
+    def build(self, store: Store, directory: Path) -> None:
+        from aliquot.scoring.trial_reading import try_model
+
+        agreement = try_model(self.model, self.scorer, self.trainer.device())
+        write_atomic(directory / _AGREEMENT, json.dumps(agreement, indent=2) + "\n")
+
+    def load(self, directory: Path) -> dict[str, float]:
+        return json.loads((directory / _AGREEMENT).read_text(encoding="utf-8"))
+
+    def obstacle(self) -> str | None:
+        """Say why the model cannot be tried on this machine, or only at the price of a long wait; None where it can."""
+        if not self.trainer.is_here():
+            return f"there is no {self.trainer.accelerator} on this machine"
+        size = self.model.size_here()
+        if size is None:
+            return "its weights are not on this machine yet"
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self.trainer.device() == "cpu" and size > _MOST_MEMORY * free:
+            return f"its weights take {1e-9 * size:.0f} GB, and {1e-9 * free:.0f} GB of memory are free"
+        return None

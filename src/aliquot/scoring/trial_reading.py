@@ -1,0 +1,189 @@
+"""What the trial of a model computes: three prompts as transformers reads them, and as the scoring pass does.
+
+    alone, by transformers: no cache, no padding, every token of the response from a fresh reading of all before it
+    alone, by the pass
+    together, by the pass: one padded batch
+
+Features and statistics of all three must agree up to rounding.
+"""
+
+# torch's annotations leave parameters out.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aliquot.models.format_checks import check_tokens
+from aliquot.models.hub import reason_of
+from aliquot.models.spec import Model
+from aliquot.scoring.batching import EncodedPrompts, encode
+from aliquot.scoring.decoding import describe
+from aliquot.scoring.features import pool_positions
+from aliquot.scoring.kv_cache import decoder_of
+from aliquot.scoring.module import Batch, PromptBatches, ScoringModule, end_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from aliquot.scoring.run import Scorer
+
+#: Of unequal length in any language's tokens.
+_PROMPTS = (
+    "Why?",
+    "Name three animals that live in the sea.",
+    "A train leaves at nine and needs two hours for the first half of its way and three for the second; it waits ten "
+    "minutes in between. Say when it arrives, and how you know.",
+)
+#: Tokens of a response that are looked at: the first comes from the prefill, the next ones from the cache.
+_NUM_NEW = 4
+#: How far readings of one prompt may lie apart: features relative to their length, probabilities, entropy in nats.
+_ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+_ALONE = "alone, by the pass and by transformers without cache and padding"
+_TOGETHER = "alone and in one padded batch of unequal lengths"
+
+#: Names of signals -> their values for one prompt.
+Reading = dict[str, Tensor]
+
+
+class Difference(NamedTuple):
+    """By how much two readings of one prompt differ in one signal."""
+
+    signal: str
+    compared: str
+    prompt: int
+    by: float
+
+
+def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
+    """Return by how much the readings of three prompts differ, by signal, by what is compared, and by prompt.
+
+    Raises:
+        ValueError: they differ beyond rounding, the model cannot be read, a weight is no number, or a token that it
+            would have to read is beyond its embeddings.
+    """
+    tokenizer, network = model.load_tokenizer(), model.load()
+    check_tokens(model.encoding(tokenizer), _num_embeddings(network), model.path)
+    _check_finite(network, model.path)
+    network = network.to(device)  # pyright: ignore[reportArgumentType]
+    scorer = replace(scorer, max_new_tokens=min(scorer.max_new_tokens, _NUM_NEW))
+    encoded = encode(model, tokenizer, _PROMPTS, model.max_tokens - scorer.max_new_tokens)
+    ends = end_tokens(network, tokenizer)
+    module = ScoringModule(network, scorer, ends, halved=lambda _: None).to(device)
+    side, pad = "right" if network.config.is_encoder_decoder else "left", cast(int, tokenizer.pad_token_id)
+    rows = [np.array([i]) for i in range(len(_PROMPTS))]
+    batches = PromptBatches(encoded, [*rows, np.concatenate(rows)], pad, side)
+    try:
+        plain = [_by_transformers(network, tokens, scorer, ends) for tokens in _tokens(encoded, device)]
+        *single, together = [_by_row(module.signals(_on(batches[i], device))) for i in range(len(batches))]
+    except Exception as error:  # whatever a network raises that the pass cannot read
+        raise ValueError(
+            f"model.path={model.path}, a {model.family()}, cannot be read by the scoring pass: "
+            f"{type(error).__name__}, {reason_of(error)}; choose another model"
+        ) from error
+    alone, rounding = [reading for (reading,) in single], _ROUNDING[model.dtype]
+    differences = [
+        *_differences(_ALONE, plain, alone, rounding),
+        *_differences(_TOGETHER, alone, together, rounding),
+    ]
+    for signal, compared, number, by in differences:
+        if not by <= rounding:  # NaN is not
+            raise ValueError(
+                f"model.path={model.path}, a {model.family()}: the {signal} of prompt {number} of {len(_PROMPTS)}, "
+                f"read {compared}, differ by {by:.2g}, and rounding in {model.dtype} explains {rounding:g} at most; "
+                "the pass would tell wrong things of this model: choose another"
+            )
+    return {f"{d.signal}, {d.compared}, prompt {d.prompt}": d.by for d in differences}
+
+
+def _check_finite(network: PreTrainedModel, path: str) -> None:
+    """Raise ValueError where a weight is infinite or not a number."""
+    weights = [(name, w) for name, w in network.named_parameters() if w.is_floating_point()]
+    broken = [name for name, w in weights if not bool(torch.isfinite(w).all())]
+    if broken:
+        raise ValueError(
+            f"model.path={path}: {len(broken)} of its {len(weights)} weights hold values that are infinite or not a "
+            f"number ({broken[0]} first); take an earlier checkpoint, or download the model again"
+        )
+
+
+def _num_embeddings(network: PreTrainedModel) -> int:
+    layer: Any = network.get_input_embeddings()
+    return layer.weight.shape[0]
+
+
+def _on(batch: Batch, device: str) -> Batch:
+    return Batch(*(values.to(device) for values in batch))
+
+
+def _tokens(encoded: EncodedPrompts, device: str) -> Iterator[Tensor]:
+    """Yield the tokens of each prompt, shape (1, l)."""
+    for row in range(len(encoded.lengths)):
+        tokens, _ = encoded.padded(np.array([row]), 0, "left")
+        yield torch.from_numpy(tokens).to(device)
+
+
+@torch.inference_mode()
+def _by_transformers(network: PreTrainedModel, tokens: Tensor, scorer: Scorer, ends: list[int]) -> Reading:
+    """Read one prompt, and its response token by token, each time from the beginning."""
+    has_encoder = bool(network.config.is_encoder_decoder)
+    reader: Any = network.get_encoder() if has_encoder else decoder_of(network)
+    output = reader(tokens, output_hidden_states=True, **({} if has_encoder else {"use_cache": False}))
+    hidden = output.last_hidden_state if scorer.layer == -1 else output.hidden_states[scorer.layer]
+    reading = {"features": pool_positions(hidden, torch.ones_like(tokens), scorer.position)[0].cpu()}
+    written = tokens.new_full((1, 1), network.config.decoder_start_token_id) if has_encoder else tokens[:, :0]
+    stats: list[Tensor] = []
+    for _ in range(scorer.max_new_tokens):
+        if has_encoder:
+            output = network(input_ids=tokens, decoder_input_ids=written, use_cache=False)
+        else:
+            output = network(input_ids=torch.cat([tokens, written], dim=1), use_cache=False)
+        token, described = describe(output.logits[:, -1])
+        stats.append(described.cpu())
+        if int(token) in ends:
+            break
+        written = torch.cat([written, token[:, None]], dim=1)
+    return reading | ({"statistics": torch.cat(stats)} if stats else {})
+
+
+def _by_row(signals: dict[str, Tensor]) -> list[Reading]:
+    """Take the signals of a batch apart by prompt."""
+    readings: list[Reading] = [{"features": features} for features in signals["features"]]
+    if "token_lengths" in signals:
+        described = torch.stack([signals[name] for name in ("entropy", "top1", "top2")], dim=1)
+        for reading, part in zip(readings, described.split(signals["token_lengths"].tolist()), strict=True):
+            reading["statistics"] = part
+    if "token_vectors" in signals:
+        lengths = signals["token_vector_lengths"].tolist()
+        for reading, part in zip(readings, signals["token_vectors"].split(lengths), strict=True):
+            reading["token features"] = part
+    return readings
+
+
+def _differences(compared: str, ones: list[Reading], others: list[Reading], rounding: float) -> Iterator[Difference]:
+    """Yield by how much two readings of each prompt differ, signal by signal.
+
+    A response is compared up to where the two likeliest tokens are next to equal: from there on rounding may decide.
+    """
+    for number, (one, other) in enumerate(zip(ones, others, strict=True), start=1):
+        yield Difference("features", compared, number, _relative(one["features"], other["features"]))
+        count = 0
+        if "statistics" in one:
+            tied = (one["statistics"][:, 1] - one["statistics"][:, 2] <= rounding).nonzero()
+            count = min(int(tied[0]) + 1 if len(tied) else _NUM_NEW, len(one["statistics"]), len(other["statistics"]))
+            apart = (one["statistics"][:count] - other["statistics"][:count]).abs().max()
+            yield Difference("statistics of the response", compared, number, float(apart))
+        if "token features" in one and "token features" in other:
+            vectors, others_ = (reading["token features"] for reading in (one, other))
+            kept = count if len(vectors) <= _NUM_NEW else len(vectors)
+            yield Difference("token features", compared, number, _relative(vectors[:kept], others_[:kept]))
+
+
+def _relative(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / one.norm().clamp(min=torch.finfo(torch.float32).tiny))

@@ -1,0 +1,152 @@
+"""k-means clusters of features (Lloyd 1982), the same on every run.
+
+scikit-learn deals rows to centres by float32 products, which err in proportion to squared norms. Rows that lie too
+close to their centre for that are dealt again in float64, and if they are many, all passes are made in float64 instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
+
+from aliquot.runtime.progress import Progress
+from aliquot.selection.greedy.checkpoint import Checkpoint
+from aliquot.selection.vectors import Features, central, half_squared_norms, rescaled
+
+log = logging.getLogger(__name__)
+
+_TINY = 2.0**-40  # features; smaller ones are rescaled, because scikit-learn squares them in float32
+_DOUBTFUL = 2.0**-10  # of a squared norm: of squared distances below it, float32 products know three digits or less
+_MANY = 0.25  # share of doubtful rows from which on all is done in float64
+_PAIRS = 1 << 22  # rows and centres whose distances are held at once
+_ROUNDING = 1e-15  # of a float64 product, relative to the squared lengths of its vectors
+_EMPTY = np.zeros(0, dtype=np.int32)
+
+
+class Clusters(NamedTuple):
+    """A partition of the pool.
+
+    Args:
+        labels: the cluster of each row, 0..c-1; none is empty.
+        squared: the squared distance of each row to the centre of its cluster.
+    """
+
+    labels: Int64[np.ndarray, " n"]
+    squared: Float64[np.ndarray, " n"]
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " c"]:
+        """How many rows each cluster has."""
+        return np.bincount(self.labels)
+
+
+def number_rows(x: Features) -> Int64[np.ndarray, " n"]:
+    """Give every row a number: 0..c-1 for c rows that differ, equal rows the same."""
+    positive = x + np.float32(0)  # of the two zeros, whose bytes differ
+    rows = positive.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
+    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
+
+
+def k_means(features: Features, num_clusters: int, passes: int, seed: int, directory: Path | None = None) -> Clusters:
+    """Partition the rows into at most `num_clusters` clusters, fewer where fewer rows differ.
+
+    Starts from distinct rows drawn at random: a start that spreads them (k-means++) costs more than all passes where
+    there are tens of thousands of clusters. One thread does it all, for more of them add up the means in any order.
+
+    Args:
+        features: one row per prompt.
+        num_clusters: 1..n.
+        passes: how often all rows are dealt to the nearest centre and the centres moved, at most. A pass takes
+            4 n d num_clusters operations: scikit-learn deals the rows once more at its end.
+        seed: of the start.
+        directory: where the centres are saved, and taken up after a kill; None saves nothing.
+    """
+    x, power = rescaled(np.ascontiguousarray(features, dtype=np.float32), _TINY)
+    equal = number_rows(x)
+    _, distinct = np.unique(equal, return_index=True)
+    if num_clusters >= len(distinct):
+        return Clusters(equal, np.zeros(len(x)))
+    checkpoint = Checkpoint(directory, x, num_clusters, seed)
+    saved = checkpoint.load()
+    first = x[np.random.default_rng(seed).choice(distinct, num_clusters, replace=False)]
+    done, centres = int(saved.get("done", 0)), saved.get("centres", first)
+    labels = saved.get("labels", _EMPTY)
+    with Progress("k-means", passes, "round", done=done) as progress:
+        while done < passes:
+            before = labels
+            centres, labels = _pass(x, centres) if centres.dtype == np.float32 else _exact_pass(x, centres)
+            if done == 0 and centres.dtype == np.float32 and _doubtful(x, centres, labels).mean() > _MANY:
+                centres, labels = first.astype(np.float64), _EMPTY
+                continue
+            done += 1
+            progress.update()
+            if np.array_equal(labels, before):
+                break  # the centres stay where they are
+            if checkpoint.due():
+                checkpoint.save({"done": np.array(done), "centres": centres, "labels": labels})
+    again = np.arange(len(x)) if centres.dtype == np.float64 else np.flatnonzero(_doubtful(x, centres, labels))
+    labels = labels.copy()
+    labels[again] = nearest_centres(x[again], centres)
+    squared = np.ldexp(_squared_distances(x, centres, labels).astype(np.float64), -2 * power)
+    log.info("k-means: %d passes, mean squared distance to a centre %.4g", done, squared.mean())
+    _, labels = np.unique(labels, return_inverse=True)
+    return Clusters(labels.astype(np.int64), squared)
+
+
+def nearest_centres(x: Features, centres: Float[np.ndarray, "c d"]) -> Int64[np.ndarray, " n"]:
+    """Return for each row the nearest centre, the first of equals, in float64 and where that errs from differences."""
+    middle = central(centres)
+    right = centres.astype(np.float64) - middle
+    right_squares, nearest = np.einsum("nd,nd->n", right, right), np.empty(len(x), dtype=np.int64)
+    size = max(1, _PAIRS // len(centres))
+    for start in range(0, len(x), size):
+        left = x[start : start + size].astype(np.float64) - middle
+        left_squares = np.einsum("nd,nd->n", left, left)
+        squared = right_squares - 2 * left @ right.T  # but for |x|^2
+        room = _ROUNDING * (left_squares[:, None] + right_squares)
+        highest = (squared + room).min(axis=1)
+        rows, columns = (squared - room <= highest[:, None]).nonzero()  # who may be nearest, at least one for each row
+        exact = np.square(x[start + rows] - centres[columns].astype(np.float64)).sum(axis=1)
+        order = np.lexsort((columns, exact, rows))
+        nearest[start : start + size] = columns[order[np.unique(rows[order], return_index=True)[1]]]
+    return nearest
+
+
+def _squared_distances(x: Features, centres: Float[np.ndarray, "c d"], labels: np.ndarray) -> np.ndarray:
+    blocks = np.array_split(np.arange(len(x)), -(-len(x) // 4096))
+    return np.concatenate([np.square(x[block] - centres[labels[block]]).sum(axis=1) for block in blocks])
+
+
+def _doubtful(x: Features, centres: Float[np.ndarray, "c d"], labels: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Tell which rows are so close to their centre that for float32 products another might be as close."""
+    squared = _squared_distances(x, centres, labels)
+    # As scikit-learn takes norms: from the mean.
+    norms = 2 * half_squared_norms(x - x.mean(axis=0, dtype=np.float64).astype(np.float32))
+    return (squared > 0) & (squared < _DOUBTFUL * norms)
+
+
+def _exact_pass(x: Features, centres: Float64[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `_pass` does in float64, but for centres without rows, which stay; labels are those before the move."""
+    labels = nearest_centres(x, centres)
+    order = np.argsort(labels, kind="stable")
+    kept, first = np.unique(labels[order], return_index=True)
+    moved = centres.copy()
+    moved[kept] = np.add.reduceat(x[order].astype(np.float64), first, axis=0) / np.bincount(labels)[kept, None]
+    return moved, labels
+
+
+def _pass(x: Features, centres: Float[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Deal the rows to the centres and move these; return the new centres and which is now nearest to each row."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    solver = cast(Any, KMeans)(len(centres), init=centres, n_init=1, max_iter=1, tol=0.0)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that one pass has not converged
+        solver.fit(x)
+    return solver.cluster_centers_, solver.labels_

@@ -1,0 +1,69 @@
+"""How well each row of the pool is covered by the rows chosen, compiled by numba."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from aliquot.selection.greedy.exact import for_loops, no_exact
+from aliquot.selection.greedy.fixed_point import ONE, comparison_margin, s_of
+from aliquot.selection.greedy.numba_simd import compiled
+from aliquot.selection.kernels import Differences, Embedding
+
+
+class Cover(NamedTuple):
+    """How similar each pool row is to its most similar chosen row, and the least `s - bias` worth a closer look.
+
+    Args:
+        quanta: the similarity.
+        limit: a pair of candidate j and row i gains nothing unless z_i . z_j + b_j exceeds limit[i].
+        bias: b.
+        exponential: of the embedding.
+        exact: where the similarity of a pair comes from if that says too little.
+    """
+
+    quanta: np.ndarray
+    limit: np.ndarray
+    bias: np.ndarray
+    exponential: bool
+    exact: Differences
+
+
+def no_cover(embedding: Embedding) -> Cover:
+    """Return the cover by no rows."""
+    return _no_cover(embedding.bias, embedding.exponential, for_loops(embedding.exact))
+
+
+def no_cover_on_graph(n: int) -> Cover:
+    """Return the cover by no rows, where no similarity is computed any more."""
+    return _no_cover(np.zeros(n, dtype=np.float32), True, no_exact())
+
+
+def _no_cover(bias: np.ndarray, exponential: bool, exact: Differences) -> Cover:
+    lowest = s_of(np.float32(1 if exponential else 0), exponential) - comparison_margin(bias)
+    return Cover(np.zeros(len(bias), dtype=np.int32), lowest - bias, bias, exponential, exact)
+
+
+def levels(cover: Cover) -> np.ndarray:
+    """Return the cover as float32 similarities."""
+    return cover.quanta.astype(np.float32) / np.float32(ONE)
+
+
+@compiled
+def raise_one(i: int, quanta: np.int32, cover: Cover) -> None:
+    """Raise the cover of row i to a similarity, if that is larger."""
+    if quanta > cover.quanta[i]:
+        cover.quanta[i] = quanta
+        if quanta >= ONE:
+            cover.limit[i] = np.inf
+        else:
+            s = s_of(np.float32(quanta), cover.exponential)
+            cover.limit[i] = s - comparison_margin(cover.bias[i]) - cover.bias[i]
+
+
+@compiled
+def raise_all(rows: np.ndarray, quanta: np.ndarray, cover: Cover) -> None:
+    """Raise the cover of `rows` to the similarities beside them, where these are larger."""
+    for p in range(len(rows)):
+        raise_one(rows[p], quanta[p], cover)

@@ -1,0 +1,64 @@
+"""Two-round greedy (GreeDi): exact greedy inside each part of the pool, then among what the parts chose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
+from aliquot.selection.greedy.facility_location import facility_location
+from aliquot.selection.kernels import Embedding
+from aliquot.types import Selection
+
+
+def greedy_in_part(embedding: Embedding, rows: Int64[np.ndarray, " m"], k: int, workspace: Workspace) -> Selection:
+    """Choose k of `rows`, or all where there are fewer, that cover these rows best; returned as rows of the pool."""
+    if len(rows) == 0:
+        return Selection.none()
+    chosen = facility_location(embedding.take(rows), min(k, len(rows)), workspace=workspace)
+    return Selection(rows[chosen.indices], chosen.gains)
+
+
+def two_rounds(
+    embedding: Embedding,
+    parts: Sequence[Int64[np.ndarray, " m"]],
+    start: Selection,
+    k: int,
+    workspace: Workspace,
+) -> Selection:
+    """Run both rounds here, one part after the other; a part whose result lies in the workspace is not run.
+
+    Args:
+        embedding: the features as a kernel sees them.
+        parts: the rows of each part.
+        start: rows chosen earlier, which stay and come first; the first round does not look at them.
+        k: rows to choose, those of `start` included.
+        workspace: where finished parts, and the ranking at hand, save themselves.
+    """
+    checkpoint = Checkpoint(workspace.directory, embedding, k, *parts)
+    chosen = checkpoint.load() | _given(workspace).load()
+    for part, rows in enumerate(parts):
+        if f"part_{part}" not in chosen:
+            chosen[f"part_{part}"] = greedy_in_part(embedding, rows, k, _below(workspace, f"part_{part}")).indices
+            checkpoint.save(chosen)
+    candidates = np.concatenate([chosen[f"part_{part}"] for part in range(len(parts))])
+    return facility_location(
+        embedding, k, start=start, candidates=candidates, workspace=_below(workspace, "second_round")
+    )
+
+
+def give_parts(chosen: Sequence[Selection], workspace: Workspace) -> None:
+    """Leave in the workspace what was chosen of each part elsewhere, for `two_rounds` to find."""
+    _given(workspace).save({f"part_{part}": picks.indices for part, picks in enumerate(chosen)})
+
+
+def _given(workspace: Workspace) -> Checkpoint:
+    """Return where `give_parts` leaves what was chosen elsewhere; that it belongs to the task is up to the giver."""
+    return Checkpoint(_below(workspace, "given").directory)
+
+
+def _below(workspace: Workspace, name: str) -> Workspace:
+    folder = None if workspace.directory is None else workspace.directory / name
+    return Workspace(folder, workspace.device)

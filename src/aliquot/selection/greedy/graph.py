@@ -1,0 +1,73 @@
+"""Greedy facility location on a neighbour graph: every prompt has its list from the beginning, and no product is taken.
+
+Only the pairs of the graph count: f_G(S) = sum_i max_{s in S, s among the neighbours of i} w_is, at most f(S). Sums are
+of integers, so exact in any order; ties go to the lower row. A prompt that nothing chosen covers gains its own 1, so no
+candidate gains anything only when each is a duplicate of a chosen one; those follow in the order of their rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aliquot.runtime.progress import Progress
+from aliquot.selection.greedy.candidate_lists import OUT, Lists, pick_from_lists, shrink_all
+from aliquot.selection.greedy.cover import no_cover_on_graph, raise_all
+from aliquot.selection.greedy.fixed_point import ONE
+from aliquot.selection.greedy.neighbors import Neighbors
+from aliquot.selection.greedy.numba_simd import compiled
+from aliquot.types import Selection
+
+_PATIENCE = 1 << 26  # list entries read between two words on the progress
+
+
+def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection:
+    """Choose k rows by greedy maximisation on the graph of neighbours.
+
+    Args:
+        neighbors: of every row of the pool.
+        start: rows chosen earlier, which stay and come first with the gains they have.
+        k: rows to choose, those of `start` included.
+
+    Returns:
+        The rows in the order picked; gains are marginal gains in f_G.
+    """
+    n, picked = len(neighbors.rows), len(start)
+    lists = _transposed(neighbors.rows, neighbors.quanta)
+    cover = no_cover_on_graph(n)
+    for row in start.indices:
+        listed = slice(lists.start[row], lists.start[row] + lists.length[row])
+        raise_all(lists.rows[listed], lists.quanta[listed], cover)
+    indices, gains = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.int64)
+    indices[:picked] = start.indices
+    bound, stamp = np.empty(n, dtype=np.int64), np.full(n, picked)
+    shrink_all(np.arange(n), bound, lists, cover.quanta, None)
+    stamp[start.indices] = OUT
+    with Progress("facility location", k, "pick", done=picked) as progress:
+        while picked < k:
+            before, heap = picked, np.flatnonzero(stamp != OUT)
+            picked, _ = pick_from_lists(heap, bound, stamp, lists, cover, None, indices, gains, picked, _PATIENCE)
+            progress.update(picked - before, gain=f"{gains[picked - 1] / float(ONE):.4g}")
+    return Selection(indices, np.concatenate([start.gains, gains[len(start) :] / float(ONE)]))
+
+
+@compiled
+def _transposed(rows: np.ndarray, quanta: np.ndarray) -> Lists:
+    """Return a list for each prompt: of whom it is a neighbour, and how similar they are."""
+    n, m = rows.shape
+    length = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        for p in range(m):
+            if quanta[i, p] > 0:
+                length[rows[i, p]] += 1
+    end = np.cumsum(length)
+    total = end[n - 1]
+    start = end - length
+    end[:] = start
+    lists = Lists(start, length, np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32))
+    for i in range(n):
+        for p in range(m):
+            if quanta[i, p] > 0:
+                j = rows[i, p]
+                lists.rows[end[j]], lists.quanta[end[j]] = i, quanta[i, p]
+                end[j] += 1
+    return lists

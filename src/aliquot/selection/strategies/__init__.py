@@ -1,0 +1,1 @@
+"""The strategies, one a file; each has a yaml in conf/strategy."""

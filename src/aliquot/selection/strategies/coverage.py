@@ -1,0 +1,53 @@
+"""Cover the pool by clusters: one prompt for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from aliquot.selection.clustering import k_means
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.strategy import Greedy, leave_out
+from aliquot.types import Pool, Scores, Selection
+
+
+@dataclass(frozen=True)
+class Coverage(Greedy):
+    """Make as many k-means clusters as the budget has prompts, and pick from each the one nearest to its centre.
+
+    The largest clusters come first; a pick's gain is the number of prompts in its cluster. Where rows are equal or
+    clusters run empty there are fewer than k, and the prompts farthest from the centres of their clusters follow, with
+    gain 0. Other budgets make other clusters, so a smaller choice is no prefix of a larger one.
+
+    Args:
+        passes: of k-means, at most (see `aliquot.selection.clustering`).
+        seed: of the start of k-means.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"features"})
+    nested: ClassVar[bool] = False
+    version: ClassVar[int] = 2
+
+    passes: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise ValueError(f"{self.passes} passes of k-means move no centre; use 1 or more, such as 5")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
+
+    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+        assert scores is not None
+        clusters = k_means(scores.features, k, self.passes, self.seed, workspace.directory)
+        nearest_first = np.argsort(clusters.squared, kind="stable")
+        _, first = np.unique(clusters.labels[nearest_first], return_index=True)
+        centres = nearest_first[first]  # one of each cluster
+        centres = centres[np.lexsort((centres, -clusters.sizes))]
+        farthest_first = np.argsort(-clusters.squared, kind="stable")
+        rest = farthest_first[~np.isin(farthest_first, centres)]
+        gains = np.zeros(len(pool))
+        gains[: len(centres)] = clusters.sizes[clusters.labels[centres]]
+        return leave_out(start, Selection(np.concatenate([centres, rest]).astype(np.int64), gains), k)

@@ -1,0 +1,65 @@
+"""Cover the whole pool: every prompt should be similar to a chosen one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.greedy.modes import Distributed, Exact, Mode
+from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
+from aliquot.selection.strategy import Greedy
+from aliquot.types import Pool, Scores, Selection
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FacilityLocation(Greedy):
+    """Pick greedily what most raises f(S) = sum_i max_{s in S} w_is over the whole pool.
+
+    Within 1 - 1/e of the best set of its size (Nemhauser, Wolsey, Fisher 1978). Bhatt et al. 2024 (arXiv 2401.06692)
+    use it to choose prompts for finetuning and sweep the kernel width; their formula and grid are unknown to us. A
+    pick's gain is its marginal gain in f, so the gains sum to f(S); with mode Sparse, in the f of its graph.
+
+    Args:
+        kernel: the similarity w of `aliquot.selection.kernels`.
+        mode: how f is maximised, of `aliquot.selection.greedy.modes`. All but Exact log how near to exact they come.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"features"})
+    version: ClassVar[int] = 2
+
+    kernel: Kernel = field(default_factory=RBF)
+    mode: Mode = field(default_factory=Exact)
+
+    @property
+    def nested(self) -> bool:
+        """Whether the mode's picks do not depend on k."""
+        return self.mode.nested
+
+    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+        from aliquot.selection.greedy.approximation import describe  # numba and torch: not for composing a config
+
+        assert scores is not None
+        embedding = embed_for_coverage(self.kernel, scores.features)
+        if objection := self.mode.objection(len(embedding), k):
+            log.warning(objection)
+        selection = self.mode.maximize(embedding, start, k, workspace)
+        if not isinstance(self.mode, Exact):
+            log.info(describe(self.mode, embedding, selection, workspace.device))
+        return selection
+
+    @property
+    def num_parts(self) -> int:
+        """Into how many parts the mode cuts the pool for a first round; 1 if it does not."""
+        return self.mode.parts if isinstance(self.mode, Distributed) else 1
+
+    def select_part(self, pool: Pool, scores: Scores | None, part: int, k: int, workspace: Workspace) -> Selection:
+        """Return what the first round chooses of one part: k rows of the pool, or all of a part that has fewer."""
+        from aliquot.selection.greedy.distributed import greedy_in_part
+
+        assert scores is not None and isinstance(self.mode, Distributed)
+        embedding = self.kernel.embed(scores.features)
+        return greedy_in_part(embedding, self.mode.rows_of(part, len(embedding)), k, workspace)

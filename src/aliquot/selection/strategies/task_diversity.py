@@ -1,0 +1,102 @@
+"""Spread the budget over tasks (Arabelly, Nemade, Nowak, Zhang 2025, arXiv 2507.21482)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from aliquot.selection.clustering import k_means
+from aliquot.selection.uncertainty import ResponseUncertainty
+from aliquot.types import Pool, Scores, Selection
+
+_PASSES = 25  # of k-means: with few clusters they cost seconds
+
+
+@dataclass(frozen=True)
+class TaskDiversity:
+    """Take prompts from all tasks in turn, or in proportion to how unsure the model is of a task.
+
+    The prompts of a task come in a random order, and the j-th of them (j = 1, 2, ...) has its turn at time
+    (j - 1/2) / q, where q is the quota of the task. So every prefix shares itself out as the quotas say, up to rounding
+    (Webster's method), and what a task is too small for flows to the others. With equal quotas this is round-robin.
+    Every gain is 0.
+
+    The paper makes quotas inversely proportional to the base model's mean confidence on the task; its exact formula is
+    not known to us. Here the confidence in a prompt is exp(mean_t log p1_t), the geometric mean of the probabilities of
+    the tokens of the model's own response, and that in a task is the mean over its prompts.
+
+    Args:
+        groups: what stands for a task: "tasks" for the labels of the pool, or "clusters" for k-means clusters of the
+            features, where the pool has none.
+        quotas: "uniform", or "inverse_confidence".
+        num_clusters: of groups="clusters".
+        seed: of the order within tasks and of the clusters.
+    """
+
+    nested: ClassVar[bool] = True
+    version: ClassVar[int] = 2
+
+    groups: str = "tasks"
+    quotas: str = "uniform"
+    num_clusters: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.groups not in ("tasks", "clusters"):
+            raise ValueError(f"groups '{self.groups}' are unknown; use tasks or clusters")
+        if self.quotas not in ("uniform", "inverse_confidence"):
+            raise ValueError(f"quotas '{self.quotas}' are unknown; use uniform or inverse_confidence")
+        if self.num_clusters < 1:
+            raise ValueError(f"num_clusters {self.num_clusters} is no number of clusters; use 1 or more, such as 100")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        groups = {"tasks" if self.groups == "tasks" else "features"}
+        return frozenset(groups if self.quotas == "uniform" else groups | {"tokens"})
+
+    def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
+        group = self._groups(pool, scores)
+        quota = np.ones(group.max() + 1)
+        if self.quotas == "inverse_confidence":
+            assert scores is not None
+            quota = 1 / mean_confidence(scores, group)
+        rng = np.random.default_rng(self.seed)
+        by_group = np.lexsort((_lottery(group, pool.prompts, rng), group))
+        begins = np.searchsorted(group[by_group], np.arange(len(quota)))
+        turn = np.empty(len(pool))
+        turn[by_group] = np.arange(len(pool)) - begins[group[by_group]]
+        # Whose turn is at the same time is drawn anew each time.
+        order = np.lexsort((rng.permutation(len(pool)), (turn + 0.5) / quota[group]))
+        return Selection(order[:k].astype(np.int64), np.zeros(k))
+
+    def _groups(self, pool: Pool, scores: Scores | None) -> Int64[np.ndarray, " n"]:
+        if self.groups == "tasks":
+            assert pool.tasks is not None
+            return np.unique(np.array(pool.tasks), return_inverse=True)[1].astype(np.int64)
+        assert scores is not None
+        return k_means(scores.features, min(self.num_clusters, len(pool)), _PASSES, self.seed).labels
+
+
+def mean_confidence(scores: Scores, group: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " g"]:
+    """Return the mean over each group of the geometric mean probability of a prompt's response tokens."""
+    confidence = np.exp(-ResponseUncertainty("confidence").score(scores))
+    return np.bincount(group, weights=confidence) / np.bincount(group)
+
+
+def _lottery(
+    group: Int64[np.ndarray, " n"], prompts: Sequence[str], rng: np.random.Generator
+) -> Int64[np.ndarray, " n"]:
+    """Number the rows in a random order in which, of equal prompts of a group, the lower row comes first."""
+    drawn = rng.permutation(len(group))
+    first: dict[tuple[int, str], int] = {}
+    kinds = [first.setdefault(one, row) for row, one in enumerate(zip(group.tolist(), prompts, strict=True))]
+    kind = np.array(kinds)
+    lottery = np.empty_like(drawn)
+    lottery[np.argsort(kind, kind="stable")] = drawn[np.lexsort((drawn, kind))]
+    return lottery

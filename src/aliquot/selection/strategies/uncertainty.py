@@ -1,0 +1,42 @@
+"""Annotate first what the model is least sure of (Bhatt et al. 2024, arXiv 2401.06692)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from aliquot.selection.uncertainty import ResponseUncertainty, Score
+from aliquot.types import Pool, Scores, Selection
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Uncertainty(ResponseUncertainty):
+    """Order prompts by a score of `aliquot.selection.uncertainty`, the most uncertain first; a pick's gain is its score."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    nested: ClassVar[bool] = True
+
+    def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
+        assert scores is not None and scores.tokens is not None
+        score = self.score(scores)
+        of_response, of_prompt = (_correlation(score, n) for n in (scores.tokens.lengths, scores.prompt_lengths))
+        log.info("%s correlates %.2f with the length of the response, %.2f of the prompt", self, of_response, of_prompt)
+        return largest(score, k)
+
+
+def largest(score: Score, k: int) -> Selection:
+    """Return the k rows of largest score, ties to the lower row; a pick's gain is its score."""
+    indices = np.argsort(-score, kind="stable")[:k]
+    return Selection(indices.astype(np.int64), score[indices].astype(np.float64))
+
+
+def _correlation(score: Score, lengths: np.ndarray) -> float:
+    """Return Pearson's correlation; 0 where one of the two is constant."""
+    if np.ptp(score) == 0 or np.ptp(lengths) == 0:
+        return 0.0
+    return float(np.corrcoef(score, lengths)[0, 1])

@@ -1,0 +1,55 @@
+"""Representative of the pool, and the more so of what the model is unsure of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float32
+
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
+from aliquot.selection.strategy import Greedy
+from aliquot.selection.uncertainty import ResponseUncertainty, Score
+from aliquot.types import Pool, Scores, Selection
+
+
+@dataclass(frozen=True)
+class WeightedFacilityLocation(Greedy):
+    """Pick greedily what most raises f(S) = sum_i a_i max_{s in S} w_is, uncertain prompts i weighing more.
+
+    The weight a_i is the share of the pool that is no more uncertain than i, in (0, 1], to a power. It depends on the
+    order of the uncertainties only, so that no measure needs a scale of its own. Within 1 - 1/e of the best set of its
+    size, as any weights leave f monotone and submodular. A pick's gain is its marginal gain in f.
+
+    Args:
+        kernel: the similarity w of `aliquot.selection.kernels`.
+        uncertainty: what weighs.
+        power: of the weights: 0 is plain facility location, larger looks at the most uncertain only.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"features", "tokens"})
+    nested: ClassVar[bool] = True
+    version: ClassVar[int] = 2
+
+    kernel: Kernel = field(default_factory=RBF)
+    uncertainty: ResponseUncertainty = field(default_factory=ResponseUncertainty)
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.power < np.inf:
+            raise ValueError(f"power {self.power} is negative or not finite; use 0 or more, such as 1")
+
+    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+        from aliquot.selection.greedy.facility_location import facility_location  # numba: not for composing a config
+
+        assert scores is not None
+        embedding = embed_for_coverage(self.kernel, scores.features)
+        weights = percentile(self.uncertainty.score(scores)) ** np.float32(self.power)
+        return facility_location(embedding, k, start=start, weights=weights, workspace=workspace)
+
+
+def percentile(score: Score) -> Float32[np.ndarray, " n"]:
+    """Return the share of scores that are no larger than each, in (0, 1]."""
+    return (np.searchsorted(np.sort(score), score, side="right") / len(score)).astype(np.float32)

@@ -1,0 +1,218 @@
+"""What a strategy is, and the one place where strategies are called and checked.
+
+A strategy is a frozen dataclass: its fields are its hyper-parameters, `select` orders rows. Everything that has to
+hold before and after (budgets, finite features, distinct rows) is checked in `rank`, once for all strategies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from aliquot.scoring.run import Scorer
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.types import Pool, Scores, Selection
+
+#: What a strategy may ask of the scoring pass (or, for "tasks", of the pool).
+SIGNALS = ("features", "tokens", "token_features", "tasks")
+_BLOCK = 1 << 16  # vectors looked at together
+_LARGEST = 1e15  # sums of squares of such numbers stay finite in float32
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Orders the rows of a pool by how much they are worth annotating.
+
+    Attributes:
+        requires: the signals it reads, a subset of `SIGNALS`; empty means that no scoring pass is needed.
+        nested: True where `select(.., k)` starts with `select(.., j)` for every j < k, so that one ranking
+            serves every budget. False where quotas depend on the budget.
+
+    Both are class variables, or properties where they depend on a hyper-parameter.
+    """
+
+    @property
+    def requires(self) -> frozenset[str]: ...
+
+    @property
+    def nested(self) -> bool: ...
+
+    def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
+        """Return k distinct rows in the order picked. The same inputs give the same rows, bit for bit."""
+        ...
+
+
+class Greedy(ABC):
+    """A strategy each of whose picks depends on those before, so that it can go on from prompts already chosen."""
+
+    def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
+        """Return k distinct rows, chosen from nothing."""
+        return self.extend(pool, scores, Selection.none(), k, Workspace())
+
+    @abstractmethod
+    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+        """Return k distinct rows that begin with `start`, whoever chose it, at least one more than it has.
+
+        Extending what the same strategy chose gives what it would have chosen at once. A ranking that was cut off
+        in the same workspace is taken up again.
+        """
+
+
+@runtime_checkable
+class Checked(Strategy, Protocol):
+    """A strategy that can tell from the prompts alone that it cannot order them."""
+
+    def check(self, pool: Pool) -> None:
+        """Raise ValueError where it cannot, before the scoring pass."""
+        ...
+
+
+@runtime_checkable
+class Partitioned(Strategy, Protocol):
+    """A strategy of two rounds: the first goes over parts of the pool, one by one, the second over what they chose.
+
+    Attributes:
+        num_parts: 1 where there is no first round.
+    """
+
+    @property
+    def num_parts(self) -> int: ...
+
+    def select_part(self, pool: Pool, scores: Scores | None, part: int, k: int, workspace: Workspace) -> Selection:
+        """Return k rows of the pool out of one part, or all of a part that has fewer."""
+        ...
+
+
+def rank(
+    strategy: Strategy,
+    pool: Pool,
+    scores: Scores | None,
+    k: int,
+    start: Selection | None = None,
+    workspace: Workspace | None = None,
+) -> Selection:
+    """Let `strategy` order the pool to depth `k`, checked before and after.
+
+    Args:
+        strategy: orders the pool.
+        pool: the prompts.
+        scores: the signals; None for a strategy that requires none.
+        k: rows to choose, those of `start` included.
+        start: rows chosen earlier, which stay and come first. A `Greedy` strategy takes account of them, any other
+            leaves them out of its order.
+        workspace: where and on what a long ranking runs.
+
+    Raises:
+        ValueError: k is outside 1..n, `start` holds a row twice or none of the pool, a required signal is missing,
+            or the signals hold NaN, infinity or numbers too large to square.
+    """
+    if not 1 <= k <= len(pool):
+        raise ValueError(
+            f"budget {k} is outside 1..{len(pool)}, the prompts of pool '{pool.name}'; lower it, or use budget=all"
+        )
+    start = start or Selection.none()
+    _check_start(start, pool)
+    if scores is not None and scores.features.dtype != np.float32:
+        scores = dataclasses.replace(scores, features=_as_float32(scores.features))
+    check_signals(strategy, pool, scores)
+    selection = _extend(strategy, pool, scores, k, start, workspace or Workspace())
+    assert selection.indices.shape == selection.gains.shape == (k,), (selection.indices.shape, k)
+    assert len(np.unique(selection.indices)) == k, f"{strategy!r} picked a row twice"
+    assert selection.indices.min() >= 0 and selection.indices.max() < len(pool), f"{strategy!r} left the pool"
+    return selection
+
+
+def _as_float32(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    with np.errstate(over="ignore"):  # what overflows is infinite, and reported as that
+        return features.astype(np.float32)
+
+
+def _check_start(start: Selection, pool: Pool) -> None:
+    rows, counts = np.unique(start.indices, return_counts=True)
+    outside, twice = rows[(rows < 0) | (rows >= len(pool))], rows[counts > 1]
+    if len(outside) or len(twice):
+        raise ValueError(
+            f"of the {len(start)} prompts chosen before, {len(outside)} are no rows of pool '{pool.name}' "
+            f"(0..{len(pool) - 1}) and {len(twice)} come twice; start from distinct rows"
+        )
+
+
+def _extend(
+    strategy: Strategy, pool: Pool, scores: Scores | None, k: int, start: Selection, workspace: Workspace
+) -> Selection:
+    if len(start) >= k:
+        return start.head(k)
+    if isinstance(strategy, Greedy):
+        return strategy.extend(pool, scores, start, k, workspace)
+    # At most len(start) of its first picks are chosen already.
+    return leave_out(start, strategy.select(pool, scores, min(k + len(start), len(pool))), k)
+
+
+def leave_out(start: Selection, order: Selection, k: int) -> Selection:
+    """Return `start`, followed by those rows of `order` that are not in it, k in all."""
+    new = np.flatnonzero(~np.isin(order.indices, start.indices))[: k - len(start)]
+    return Selection(
+        np.concatenate([start.indices, order.indices[new]]), np.concatenate([start.gains, order.gains[new]])
+    )
+
+
+def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
+    """Raise ValueError, before the pass, where the strategy needs what the scorer or the pool will not have."""
+    if isinstance(strategy, Checked):
+        strategy.check(pool)
+    if "token_features" in strategy.requires and scorer.token_features is None:
+        raise ValueError(
+            f"{type(strategy).__name__} needs vectors of single tokens, and this scorer keeps none; "
+            "set scorer=token_features"
+        )
+    if "tokens" in strategy.requires and scorer.max_new_tokens == 0:
+        raise ValueError(
+            f"{type(strategy).__name__} needs token statistics of the own response, and scorer.max_new_tokens=0 "
+            "generates none; set scorer.max_new_tokens=8 or more"
+        )
+    if "tasks" in strategy.requires and pool.tasks is None:
+        raise ValueError(
+            f"{type(strategy).__name__} needs task labels, and pool '{pool.name}' has none; set "
+            "strategy.groups=clusters, which groups prompts by their features"
+        )
+
+
+def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None:
+    """Raise ValueError unless every signal the strategy requires is there and finite."""
+    name = type(strategy).__name__
+    for signal in sorted(strategy.requires - {"tasks"}):
+        if scores is None or getattr(scores, signal) is None:
+            raise ValueError(f"{name} needs '{signal}', which these scores do not hold; keep it in the scorer")
+    if scores is None:
+        return
+    if len(scores) != len(pool):
+        raise ValueError(f"scores of {len(scores)} prompts do not belong to pool '{pool.name}' of {len(pool)}")
+    if "features" in strategy.requires:
+        _check_finite("features", _finite_rows(scores.features))
+    if "tokens" in strategy.requires and scores.tokens is not None:
+        stats = scores.tokens
+        finite = np.isfinite(stats.entropy) & np.isfinite(stats.top1) & np.isfinite(stats.top2)
+        _check_finite("token statistics", np.logical_and.reduceat(finite, stats.starts))
+    if "token_features" in strategy.requires and scores.token_features is not None:
+        finite = _finite_rows(scores.token_features.vectors)
+        _check_finite("token features", np.logical_and.reduceat(finite, scores.token_features.starts))
+
+
+def _finite_rows(vectors: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, " m"]:
+    """Tell of each row whether it can be squared, by blocks: the array may be larger than the memory."""
+    blocks = (vectors[first : first + _BLOCK] for first in range(0, len(vectors), _BLOCK))
+    return np.concatenate([(np.abs(block) <= _LARGEST).all(axis=1) for block in blocks])
+
+
+def _check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:
+    bad = np.flatnonzero(~row_is_finite)
+    if len(bad):
+        rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise ValueError(
+            f"{what} of {len(bad)} of {len(row_is_finite)} prompts hold NaN or infinity (rows {rows}), or "
+            f"numbers beyond {_LARGEST:.0e}; score again with model.dtype=float32, or leave those prompts out"
+        )

@@ -1,0 +1,1 @@
+"""Results on disk: stages, keys, leases, and what identifies code and files."""

@@ -1,0 +1,173 @@
+"""How a key names a class: one that is as aliquot ships it by its name and version, any other by its code as well.
+
+`shipped.json` lists what is shipped: the classes that may stand in a key, with their versions, and hashes of the code
+that decides what the watched ones do. A class that is not listed, or whose code or version is no longer as listed, is
+named by its code as well: an added or edited strategy never gets the results of the code before it.
+
+    python -m aliquot.store.shipped
+
+writes the table anew, after a change of the code that is to be shipped. It refuses where a class has other code under
+the version it had, unless told that the results are the same: `--same-results`, of all classes or of those named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import importlib.resources
+import json
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aliquot.store.source_code import code_hashes
+
+TABLE = Path(__file__).with_name("shipped.json")
+#: What all strategies, annotators and benchmarks share, and the versions of the stages speak for. All else counts.
+_SHARED = (
+    *("finetuning.adapter", "finetuning.run", "finetuning.examples", "models.hub", "models.spec", "store.lease"),
+    *("pools", "pools.spec", "pools.columns", "pools.conversations", "pools.rows", "pools.files", "pools.jsonl"),
+    *("pools.record", "runtime.processes", "runtime.progress", "runtime.trainer", "scoring.run", "scoring.module"),
+    *("store.content", "store.store", "stages", "types", "evaluation.harness.quiet"),
+    *("annotation", "evaluation", "evaluation.harness", "finetuning", "models", "runtime", "scoring", "selection"),
+    *("selection.strategies", "store"),
+)
+#: The groups of configs whose classes have their code watched, and those where the version of a stage speaks for it.
+_WATCHED, _NAMED = ("strategy", "annotator", "evaluate"), ("model", "pool", "scorer", "finetune")
+#: A class that no config names, but a key does.
+_FURTHER = ("aliquot.pools.columns.Columns",)
+
+
+def named(kind: type) -> dict[str, object]:
+    """Return what stands for a class in a key: name and version (1 where it has none) and, unless shipped, its code.
+
+    The name says nothing of the module, so that code can move.
+
+    Raises:
+        ValueError: the class is not shipped, and is in no Python file of its own.
+    """
+    return dict(_named(kind))
+
+
+def code(kind: type) -> dict[str, str]:
+    """Return module -> hash of the code that the results of a class depend on: its own, and what it imports unshared.
+
+    Its own counts in any case, with that of its bases.
+    """
+    return code_hashes(kind, _counts)
+
+
+@functools.cache
+def _named(kind: type) -> dict[str, object]:
+    version, table, full = getattr(kind, "version", 1), _table(), _full_name(kind)
+    name: dict[str, object] = {"type": kind.__qualname__, "version": version}
+    if table["named"].get(full) == version:
+        return name
+    found = code(kind)
+    if table["watched"].get(full) == version and found.items() <= table["modules"].items():
+        return name  # also where only compiled files were installed
+    if not found:
+        raise ValueError(
+            f"class {kind.__qualname__} of module {kind.__module__} is in no Python file of its own, so a change of "
+            "its code would go unnoticed and old results would come back; write it into a .py file and import it"
+        )
+    return name | {"code": hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]}
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _counts(module: str) -> bool:
+    """Tell whether a module's code counts wherever it is imported."""
+    package, _, inside = module.partition(".")
+    return package != "aliquot" or inside not in ("", *_SHARED)
+
+
+@functools.cache
+def _table() -> Mapping[str, Any]:
+    """Return what is shipped.
+
+    Raises:
+        ValueError: the table is not there, or is no table.
+    """
+    try:
+        table = json.loads(importlib.resources.files("aliquot.store").joinpath(TABLE.name).read_text(encoding="utf-8"))
+        if not all(isinstance(table.get(part), dict) for part in ("watched", "named", "modules")):
+            raise ValueError("it lacks a part")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{TABLE} cannot be read ({error}); write it anew: python -m aliquot.store.shipped") from error
+    return table
+
+
+def make_table() -> dict[str, dict[str, Any]]:
+    """Return what `shipped.json` should hold: the classes that configs name, and the code of those that are watched."""
+    watched = _classes(_WATCHED)
+    others = {*_classes(_NAMED), *map(pkgutil.resolve_name, _FURTHER)} - {*watched}
+    codes = {module: found for kind in watched for module, found in code(kind).items()}
+    return {"watched": _versions(watched), "named": _versions(others), "modules": dict(sorted(codes.items()))}
+
+
+def _versions(kinds: Iterable[type]) -> dict[str, int]:
+    return dict(sorted((_full_name(kind), getattr(kind, "version", 1)) for kind in kinds))
+
+
+def _classes(groups: Iterable[str]) -> Sequence[type]:
+    """Return the classes that the configs of these groups name."""
+    from aliquot.config.schema import ROOT
+
+    files = (file for group in groups for file in sorted((ROOT / "conf" / group).rglob("*.yaml")))
+    names = {name for file in files for name in re.findall(r"_target_: *(aliquot\.[\w.]+)", file.read_text())}
+    return [pkgutil.resolve_name(name) for name in sorted(names)]
+
+
+def changed(old: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return class -> modules whose code is not that of an older table, where the version is.
+
+    A class that moved is still the same, for keys do not say where it is.
+    """
+    versions = {name.rpartition(".")[2]: version for name, version in old["watched"].items()}
+    found: dict[str, list[str]] = {}
+    for kind in _classes(_WATCHED):
+        moved = [module for module, now in code(kind).items() if old["modules"].get(module) != now]
+        if moved and versions.get(kind.__qualname__) == getattr(kind, "version", 1):
+            found[kind.__qualname__] = moved
+    return found
+
+
+def main() -> None:
+    """Write the table, unless a class has other code under the same version and results are not said to be the same."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aliquot.store.shipped", description="Write the table of what is shipped."
+    )
+    parser.add_argument(
+        "--same-results",
+        nargs="*",
+        metavar="CLASS",
+        help="accept changed code under the same version, of these classes or, without any, of all",
+    )
+    accepted: list[str] | None = parser.parse_args().same_results
+    try:
+        found = changed(_table())
+    except ValueError as error:
+        print(f"Nothing is compared: {error}")
+        found = {}
+    if unknown := sorted({*(accepted or ())} - found.keys()):
+        raise SystemExit(f"--same-results {' '.join(unknown)}: only {', '.join(found) or 'no class'} has changed code")
+    refused = {name: moved for name, moved in found.items() if accepted is None or (accepted and name not in accepted)}
+    for name, moved in refused.items():
+        print(f"{name}: changed code in {', '.join(moved)}")
+    if refused:
+        raise SystemExit(
+            f"{len(refused)} classes have other code under the same version, and {TABLE.name} stays as it was. Where "
+            f"results change, raise `version` of the class; for the others: --same-results {' '.join(refused)}"
+        )
+    TABLE.write_text(json.dumps(make_table(), indent=1) + "\n", encoding="utf-8")
+    print(f"{TABLE.name} is written.")
+
+
+if __name__ == "__main__":
+    main()

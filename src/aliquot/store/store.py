@@ -1,0 +1,289 @@
+"""What is done is never done again: stages, their keys, and the directory where their results live.
+
+A stage is a frozen dataclass whose fields are everything its result depends on. The hash of those fields is its key,
+and `<store>/<stage>/<key>` is its directory, the same one after every restart: whatever a cut-off attempt left there
+is taken up again. `stage.json` is written last, by rename; without it the stage is not done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from aliquot.store.lease import Lease
+from aliquot.store.provenance import peak_memory_gb, provenance, reset_peak_memory
+from aliquot.store.shipped import named
+
+T = TypeVar("T")
+#: Takes the values a stage logs while it runs, such as the loss.
+OnMetrics = Callable[[dict[str, Any]], object]
+_RECORD = "stage.json"
+_PRESENT = object()  # equals no value: of a field that is never left out
+#: What a key says besides the fields, of a class or a stage.
+_RESERVED = {"type", "version", "code", "stage"}
+
+
+@dataclass(frozen=True)
+class Stage(Generic[T]):
+    """One unit of work with one result.
+
+    Which fields are in the key, `key_fields` says.
+    """
+
+    name: ClassVar[str]
+    #: Raise it when the code changes what the same fields lead to.
+    version: ClassVar[int] = 1
+
+    @property
+    def resources(self) -> str | None:
+        """What a job of its own asks for, by the name in the launcher; None where whoever needs it does it first."""
+        return self.name
+
+    def inputs(self) -> dict[str, object]:
+        """Return what the result depends on; the key is its hash."""
+        return key_fields(self)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The identity of the result, 16 hexadecimal digits."""
+        text = json.dumps(canonical({"stage": self.name, "version": self.version, **self.inputs()}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def as_input(self) -> dict[str, object]:
+        """Return what stands for the result in the keys of the stages that read it."""
+        return {"stage": self.name, "key": self.key}
+
+    def upstream(self) -> list[Stage[Any]]:
+        """Return the stages among the fields, whose results this one reads."""
+        values = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        return [value for value in values if isinstance(value, Stage)]
+
+    def title(self) -> str:
+        """Say in a few words what is done, and how much of it."""
+        return self.name
+
+    def size(self) -> float:
+        """Return how much work it is, in units of its own kind: seconds are estimated by it."""
+        return 1.0
+
+    def check(self) -> None:
+        """Raise ValueError for what can be known to fail before any work is done."""
+
+    def checked(self) -> tuple[object, ...]:
+        """Return what `check` looks at: of stages of one kind that agree in it, one is checked."""
+        return (self.key,)
+
+    def check_devices(self) -> None:
+        """Raise ValueError where this machine lacks the devices that `build` is to run on."""
+
+    def assist(self, store: Store, directory: Path) -> None:
+        """Do a share of the work, where this process is one of several that run the same experiment together.
+
+        Called without the lease, which the first of them holds while it builds; whoever assists gets it afterwards, and
+        finds the stage done, or builds it in place of one that died.
+        """
+
+    def settles(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether a result with this record answers this stage."""
+        return True
+
+    def notes(self) -> dict[str, Any]:
+        """Return what the record is to hold besides provenance, for `settles` to read."""
+        return {}
+
+    def build(self, store: Store, directory: Path) -> None:
+        """Compute the result into `directory`, taking up what an earlier attempt left there."""
+        raise NotImplementedError
+
+    def load(self, directory: Path) -> T:
+        """Read the result back."""
+        raise NotImplementedError
+
+
+def upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
+    """Yield the stages, each behind whatever it builds upon; one that several need comes several times."""
+    for stage in stages:
+        yield from upstream_first(stage.upstream())
+        yield stage
+
+
+def check_all(stages: Iterable[Stage[Any]]) -> None:
+    """Check stages, and nothing twice: the hundreds of a sweep share a few models and benchmarks.
+
+    Raises:
+        ValueError: one is known to fail.
+    """
+    seen: list[tuple[object, ...]] = []
+    for stage in stages:
+        looked_at = (stage.name, *stage.checked())
+        if looked_at not in seen:
+            stage.check()
+            seen.append(looked_at)
+
+
+def key_fields(value: object) -> dict[str, object]:
+    """Return the fields of a dataclass that belong to its key, by name.
+
+    `metadata={"key": False}` leaves out a field that changes how the result is made, not what it is.
+
+    A field that is added later would change every key, and old results would be made again. So it says what its absence
+    means, `metadata={"absent": x}`, and is left out while it equals x. Let x be what the code did before the field was
+    added, and never change it, even where the default changes: old results were made with x.
+
+    Raises:
+        ValueError: a field has a name that stands for something else in a key.
+    """
+    fields = [f for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
+    if taken := _RESERVED & {f.name for f in fields}:
+        raise ValueError(
+            f"field {' and '.join(sorted(taken))} of {type(value).__name__}: a key uses {', '.join(sorted(_RESERVED))} "
+            "for something else; rename the field (the version of a class is no field: version: ClassVar[int] = 2)"
+        )
+    values = {f.name: getattr(value, f.name) for f in fields}
+    return {f.name: values[f.name] for f in fields if f.metadata.get("absent", _PRESENT) != values[f.name]}
+
+
+def canonical(value: object) -> object:
+    """Reduce a value to JSON so that equal meanings give equal text: 1 and 1.0, tuples and lists.
+
+    A stage stands for itself by what `as_input()` returns, any other dataclass by what `named` says of its class (name,
+    version and, unless it is shipped, code) and by its `key_fields`. An object with `identity()` stands for itself by
+    what that returns, and by its class only where that has another version than 1 or is not shipped.
+    """
+    if isinstance(value, Stage):
+        return canonical(cast("Stage[Any]", value).as_input())
+    if hasattr(value, "identity"):
+        identity, kind = canonical(cast(Any, value).identity()), named(type(value))
+        plain = kind["version"] == 1 and "code" not in kind
+        return identity if plain else {**kind, "identity": identity}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return named(type(value)) | {k: canonical(v) for k, v in key_fields(value).items()}
+    if isinstance(value, Mapping):
+        return {str(k): canonical(v) for k, v in cast(Mapping[object, object], value).items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(v) for v in cast(list[object], value)]
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    assert value is None or isinstance(value, (bool, int, float, str)), f"{value!r} has no place in a key"
+    return value
+
+
+class Pending(ValueError):
+    """A stage waits for people: nothing is wrong, and nothing that reads it goes on without them."""
+
+
+def ignore(values: dict[str, Any]) -> None:
+    """Take logged values and do nothing."""
+
+
+class Store:
+    """A directory of finished and half-finished stages, safe to share between processes and machines."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.on_metrics: OnMetrics = ignore
+
+    def directory(self, stage: Stage[Any]) -> Path:
+        """Return where the stage's files live, whether it is done or not."""
+        return self.root / stage.name / stage.key
+
+    def record(self, stage: Stage[Any]) -> dict[str, Any] | None:
+        """Return the record of a finished stage, or None where there is work to do."""
+        record = read_record(self.directory(stage))
+        return record if record is not None and stage.settles(record) else None
+
+    def get(self, stage: Stage[T]) -> T:
+        """Return the stage's result, building it, and whatever upstream its `build` asks for, if it is not done."""
+        self.ensure(stage)
+        try:
+            return stage.load(self.directory(stage))
+        except FileNotFoundError as error:
+            folder = self.directory(stage)
+            raise ValueError(
+                f"{error.filename} is gone, though {stage.name} is done; delete the folder {folder} to make it again"
+            ) from error
+
+    def ensure(self, stage: Stage[Any]) -> None:
+        """Build the stage unless it is done. One process builds; others wait for it."""
+        if self.record(stage) is not None:
+            return
+        self.assist(stage)
+        directory = self.directory(stage)
+        with Lease(directory / "lease", what=f"{stage.name} {stage.key}") as lease:
+            if self.record(stage) is not None:
+                return  # another process finished it while we waited
+            earlier = read_record(directory)  # of a result that this one goes on from, such as a shallower ranking
+            started = time.monotonic() - (earlier["seconds"] if earlier else 0)
+            reset_peak_memory()
+            try:
+                stage.build(self, directory)
+            except Pending:
+                raise
+            except Exception:
+                write_atomic(directory / "error.txt", traceback.format_exc())
+                raise
+            (directory / "error.txt").unlink(missing_ok=True)
+            seconds = time.monotonic() - started
+            lease.check()
+            if dataclasses.replace(stage).key != stage.key:
+                raise ValueError(f"a file that {stage.name} reads was changed while it ran; run it again")
+            write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
+
+    def assist(self, stage: Stage[Any]) -> None:
+        """Do this process's share of a stage that is not done, where it has one."""
+        directory = self.directory(stage)
+        if self.record(stage) is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            stage.assist(self, directory)
+
+    def check_writable(self) -> None:
+        """Raise OSError where the store cannot be written to, without writing to it."""
+        folder = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a part of it is a file", str(self.root))
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "not permitted, or mounted read-only", str(self.root))
+
+    def _record(self, stage: Stage[Any], seconds: float) -> dict[str, Any]:
+        return {
+            "stage": stage.name,
+            "key": stage.key,
+            "version": stage.version,
+            "fields": canonical(stage.inputs()),
+            "upstream": [f"{up.name}/{up.key}" for up in stage.upstream()],
+            **stage.notes(),
+            "size": stage.size(),
+            "seconds": round(seconds, 2),
+            "peak_memory_gb": peak_memory_gb(),
+            **provenance(),
+        }
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """Return the record in a stage's directory, or None where the stage is not done."""
+    try:
+        return json.loads((directory / _RECORD).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file under another name and rename it, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
