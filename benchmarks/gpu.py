@@ -26,12 +26,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from aliquot.finetuning.run import LoRA, finetune
+from aliquot.finetuning.recipe import LoRA
+from aliquot.finetuning.run import finetune
 from aliquot.models.spec import Model
 from aliquot.pools.spec import JsonlPool
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.batching import encode
-from aliquot.scoring.run import Scorer, load_scores, score
+from aliquot.scoring.run import load_scores, score
+from aliquot.scoring.spec import Scorer
 from aliquot.types import AnnotatedSet, Pool
 
 SHAPES = {

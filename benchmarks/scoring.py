@@ -30,11 +30,13 @@ import contest
 import torch
 
 from aliquot.models.spec import Model
+from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import JsonlPool
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.batching import encode, plan_batches
 from aliquot.scoring.module import ScoringModule  # noqa: F401  imports Lightning before the clock starts
-from aliquot.scoring.run import Scorer, load_scores, score
+from aliquot.scoring.run import load_scores, score
+from aliquot.scoring.spec import Scorer
 from aliquot.types import Pool
 
 GENERATE_BATCH = 64
@@ -136,7 +138,7 @@ def main() -> None:
     if options.alone:
         torch.set_num_threads(options.threads)
         model = Model(options.model, max_tokens=options.max_tokens)
-        pool = JsonlPool(options.pool, limit=options.prompts).load()
+        pool = load_pool(JsonlPool(options.pool, limit=options.prompts))
         print(json.dumps(run_one(options.alone, model, pool, scorer)))
         return
     given = ("model", "max_tokens", "pool", "prompts", "new_tokens", "tokens_per_batch", "threads")

@@ -18,7 +18,7 @@ from aliquot.evaluation.validation_loss import ValidationLoss
 from aliquot.models.template import Encoding
 from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.conversation import SIGN, as_prompt, as_text, joined, turns_of, with_texts
-from aliquot.pools.prepare import prepare
+from aliquot.pools.prepare import load_pool, prepare
 from aliquot.pools.spec import JsonlPool, PoolSpec
 from small_tokenizers import CHATML, LLAMA3, small_tokenizer
 
@@ -62,16 +62,16 @@ def test_what_merely_begins_with_the_sign_stays_as_it_is(damaged):
 
 def test_the_last_turn_is_answered_and_what_was_said_before_it_is_in_the_prompt(tmp_path):
     spec = write(tmp_path, TALK)
-    (prompt,) = spec.load().prompts
+    (prompt,) = load_pool(spec).prompts
     assert turns_of(prompt) == TURNS and as_text(prompt) == TEXT
     assert spec.read_responses(["0"]) == {"0": "Como."}
     first = write(tmp_path, TALK, turn="first")
-    assert list(first.load().prompts) == ["Be brief.\n\nName a river."]
+    assert list(load_pool(first).prompts) == ["Be brief.\n\nName a river."]
     assert first.read_responses(["0"]) == {"0": "Rhine."}
 
 
 def test_a_conversation_of_one_question_is_the_same_prompt_with_the_same_id_either_way(tmp_path):
-    pools = [write(tmp_path, TALK[:3], turn=turn, id=None).load() for turn in ("first", "last")]
+    pools = [load_pool(write(tmp_path, TALK[:3], turn=turn, id=None)) for turn in ("first", "last")]
     assert [(list(pool.ids), list(pool.prompts)) for pool in pools] == [
         (list(pools[0].ids), ["Be brief.\n\nName a river."])
     ] * 2
@@ -90,7 +90,7 @@ def test_every_reader_reads_the_last_turn(compose, tmp_path):
     for kind, path in [("jsonl", "a.jsonl"), ("csv", "a.csv"), ("parquet", "a.parquet"), ("hub", "hub")]:
         overrides = (f"pool={kind}", f"pool.path={tmp_path / path}", "pool.messages=talk", "pool.turn=last")
         spec = create(compose(*overrides, *(["pool.revision=null"] if kind == "hub" else [])), "pool")
-        pool = spec.load()
+        pool = load_pool(spec)
         assert [turns_of(prompt) for prompt in pool.prompts] == [TURNS], kind
         assert list(spec.read_responses(pool.ids).values()) == ["Como."], kind
 
@@ -99,7 +99,7 @@ def test_calls_and_results_of_tools_in_the_history_are_passed_over_and_counted(t
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
     spec = write(tmp_path, [*TALK[:2], call, {"role": "tool", "content": "Rhine: 1230 km"}, *TALK[2:]])
     prepare(spec, tmp_path)
-    assert [turns_of(prompt) for prompt in spec.load().prompts] == [TURNS]
+    assert [turns_of(prompt) for prompt in load_pool(spec).prompts] == [TURNS]
     hints = json.loads((tmp_path / "report.json").read_text())["hints"]
     assert [re.findall(r"^1 conversation has a turn of role '(\w+)'", hint) for hint in hints] == [
         ["assistant"],
@@ -109,7 +109,7 @@ def test_calls_and_results_of_tools_in_the_history_are_passed_over_and_counted(t
 
 def test_a_last_turn_without_a_response_is_asked_and_not_answered_by_what_stands_before_it(tmp_path):
     spec = write(tmp_path, TALK[:4])
-    assert len(spec.load()) == 1
+    assert len(load_pool(spec)) == 1
     with pytest.raises(
         ValueError, match=r"a\.jsonl:1: no turn of role 'assistant' with text behind the user's last in"
     ):
@@ -130,17 +130,17 @@ def test_a_turn_that_cannot_be_had_is_refused(options, said):
 
 def test_a_turn_that_holds_the_sign_between_turns_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a\.jsonl:1: a turn holds the sign U\+001E"):
-        write(tmp_path, [*TALK[:3], {"role": "user", "content": f"a{SIGN}b"}]).load()
+        load_pool(write(tmp_path, [*TALK[:3], {"role": "user", "content": f"a{SIGN}b"}]))
 
 
 def test_cleaning_sees_the_history(tmp_path):
     other = [*TALK[:2], {"role": "assistant", "content": "Rhone."}, *TALK[3:]]
-    assert len(write(tmp_path, TALK, other, TALK).load()) == 2
+    assert len(load_pool(write(tmp_path, TALK, other, TALK))) == 2
     long = " ".join(f"word{i}" for i in range(13))
     (tmp_path / "exam.txt").write_text(long)
     asked = [{"role": "user", "content": long}, *TALK[2:]]
     clean = Cleaning(decontaminate=[str(tmp_path / "exam.txt")])
-    assert list(write(tmp_path, TALK, asked, clean=clean).load().ids) == ["0"]
+    assert list(load_pool(write(tmp_path, TALK, asked, clean=clean)).ids) == ["0"]
 
 
 @pytest.mark.parametrize("chat", [CHATML, LLAMA3], ids=["chatml", "llama3"])

@@ -12,7 +12,8 @@ import pytest
 
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.run import evaluate, load_result
-from aliquot.finetuning.run import LoRA, finetune
+from aliquot.finetuning.recipe import LoRA
+from aliquot.finetuning.run import finetune
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.harness.tasks import read_questions
 from aliquot.evaluation.local_copies import SUITES
 from aliquot.evaluation.run import check_evaluable, evaluate
 from aliquot.models.spec import Model
@@ -79,7 +80,7 @@ def test_the_form_of_the_files_does_not_change_what_is_read(mmlu, tmp_path):
 def test_lm_eval_reads_exactly_the_questions_of_the_copy(mmlu, tmp_path):
     data = write_bbh(write_mmlu(tmp_path / "data" / "mmlu", mmlu) / "bbh")
     names = ["mmlu_astronomy", "bbh_fewshot_snarks"]
-    found = list(Benchmark(names, data=str(data), limit=3).questions())
+    found = read_questions(Benchmark(names, data=str(data), limit=3))
     rows = mmlu["astronomy"]["test"]
     assert len(found) == len(rows) + 178
     assert all(

@@ -9,7 +9,8 @@ import pytest
 
 from aliquot.evaluation.run import check_evaluable, evaluate
 from aliquot.evaluation.validation_loss import LIKELIHOOD, ValidationLoss
-from aliquot.finetuning.run import LoRA, finetune
+from aliquot.finetuning.recipe import LoRA
+from aliquot.finetuning.run import finetune
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.stages import Evaluate

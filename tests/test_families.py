@@ -9,7 +9,8 @@ from transformers import GenerationConfig
 
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.run import Scorer, TokenFeatureSpec, check_scorer, load_scores, score
+from aliquot.scoring.run import load_scores, score
+from aliquot.scoring.spec import Scorer, TokenFeatureSpec, check_scorer
 from aliquot.types import Pool
 from tiny_model import FAMILIES, WORDS, save_tiny_model
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.finetuning.run import LoRA, finetune, load_adapter
+from aliquot.finetuning.recipe import LoRA
+from aliquot.finetuning.run import finetune, load_adapter
 from aliquot.models.quantization import NF4
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec

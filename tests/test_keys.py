@@ -23,7 +23,7 @@ from aliquot.evaluation.validation_loss import ValidationLoss
 from aliquot.experiment.build import build
 from aliquot.models.spec import Model
 from aliquot.pools.spec import JsonlPool
-from aliquot.scoring.run import Scorer
+from aliquot.scoring.spec import Scorer
 from aliquot.selection.strategies.longest import Longest
 from aliquot.selection.strategies.random import Random
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
@@ -105,7 +105,7 @@ SHIPPED = (
     "aliquot.selection.strategies.k_center:KCenter",
     "aliquot.annotation.annotator:Oracle",
     "aliquot.evaluation.benchmark:Benchmark",
-    "aliquot.finetuning.run:LoRA",
+    "aliquot.finetuning.recipe:LoRA",
 )
 
 
@@ -120,8 +120,8 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
     edit(package / "finetune.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # the version of its stage speaks for it
     append(package / "scoring.py", "NEW = 1")
     append(package / "features.py", "NEW = 1")
-    assert names(*SHIPPED, "aliquot.scoring.run:Scorer")[:-1] == before
-    assert "code" not in names("aliquot.scoring.run:Scorer")[0]
+    assert names(*SHIPPED, "aliquot.scoring.spec:Scorer")[:-1] == before
+    assert "code" not in names("aliquot.scoring.spec:Scorer")[0]
 
     edit(package / "strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
     append(package / "greedy/farthest_first.py", "NEW = 1")
@@ -239,7 +239,8 @@ def write_package(folder: Path, helper: str) -> None:
     (folder / "beside.py").write_text("import numpy.linalg\nnumber = 1\n")
     (folder / "theirs" / "own.py").write_text(
         "from dataclasses import dataclass\nimport beside\nfrom .helper import pick\n"
-        "from aliquot.annotation.annotator import Oracle\n\n@dataclass(frozen=True)\nclass Own(Oracle):\n    seed: int = 0\n\n"
+        "from aliquot.annotation.annotator import Oracle\n\n"
+        "@dataclass(frozen=True)\nclass Own(Oracle):\n    seed: int = 0\n\n"
         "@dataclass(frozen=True)\nclass Other(Oracle):\n    seed: int = 0\n"
     )
 

@@ -9,7 +9,8 @@ import torch
 
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.run import Scorer, load_scores, score
+from aliquot.scoring.run import load_scores, score
+from aliquot.scoring.spec import Scorer
 from aliquot.types import Pool
 from tiny_model import WORDS, save_tiny_model
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aliquot.pools.cleaning import Cleaning
+from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import CsvPool, JsonlPool, ParquetPool
 
 
@@ -51,7 +52,7 @@ def make(tmp_path, form):
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "csv.zst", "tsv", "parquet"])
 def test_every_format_gives_the_same_pool_and_the_same_responses(tmp_path, form):
     spec = make(tmp_path, form)
-    pool = spec.load()
+    pool = load_pool(spec)
     assert list(pool.ids) == ["a", "b"]
     assert [prompt.replace("; ", ", ") for prompt in pool.prompts] == [row["prompt"] for row in ROWS]
     assert list(pool.tasks) == ["sums", "names"]
@@ -63,8 +64,8 @@ def test_a_mark_of_byte_order_crlf_and_blank_lines_are_no_content(tmp_path):
     lines = "".join(json.dumps(row) + "\r\n\r\n" for row in ROWS)
     write_bytes(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + lines.encode())
     write_bytes(tmp_path / "a.csv", b"\xef\xbb\xbf" + CSV.encode())
-    assert list(JsonlPool(str(tmp_path / "a.jsonl")).load().ids) == ["a", "b"]
-    assert list(CsvPool(str(tmp_path / "a.csv")).load().ids) == ["a", "b"]
+    assert list(load_pool(JsonlPool(str(tmp_path / "a.jsonl"))).ids) == ["a", "b"]
+    assert list(load_pool(CsvPool(str(tmp_path / "a.csv"))).ids) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_a_mark_of_byte_order_crlf_and_blank_lines_are_no_content(tmp_path):
 )
 def test_csv_as_spreadsheets_write_it_is_read(tmp_path, text):
     write_bytes(tmp_path / "a.csv", b"\xef\xbb\xbf" + text.encode())
-    pool = CsvPool(str(tmp_path / "a.csv")).load()
+    pool = load_pool(CsvPool(str(tmp_path / "a.csv")))
     assert [list(pool.ids), list(pool.prompts), list(pool.tasks)] == [["a"], ["one, two"], ["x"]]
 
 
@@ -87,9 +88,9 @@ def test_a_folder_and_a_glob_are_read_in_the_order_of_their_names(tmp_path):
     write(tmp_path / "in" / "deep" / "c.jsonl", [{"prompt": "three"}])
     (tmp_path / "in" / "README.md").write_text("no data")
     (tmp_path / "in" / ".cache.jsonl").write_text("no data")
-    assert list(JsonlPool(str(tmp_path / "in")).load().prompts) == ["one", "two", "three"]
-    assert list(JsonlPool(str(tmp_path / "in" / "[b-z]*.jsonl")).load().prompts) == ["two"]
-    assert list(JsonlPool(str(tmp_path / "in" / "**" / "*.jsonl")).load().prompts) == ["two", "three"]
+    assert list(load_pool(JsonlPool(str(tmp_path / "in"))).prompts) == ["one", "two", "three"]
+    assert list(load_pool(JsonlPool(str(tmp_path / "in" / "[b-z]*.jsonl"))).prompts) == ["two"]
+    assert list(load_pool(JsonlPool(str(tmp_path / "in" / "**" / "*.jsonl"))).prompts) == ["two", "three"]
 
 
 def test_columns_are_named_in_the_config_nested_ones_by_their_path(tmp_path):
@@ -97,7 +98,7 @@ def test_columns_are_named_in_the_config_nested_ones_by_their_path(tmp_path):
     names = {"prompt": "q.text", "context": "text", "id": "n", "task": "meta.task", "response": "a"}
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     for spec in (write(tmp_path / "a.jsonl", rows, **names), ParquetPool(str(tmp_path / "a.parquet"), **names)):
-        pool = spec.load()
+        pool = load_pool(spec)
         assert list(pool.prompts) == ["Sum up.\n\nA story."]
         assert (list(pool.ids), list(pool.tasks)) == (["1"], ["7"])
         assert spec.read_responses(["1"]) == {"1": "A."}
@@ -113,20 +114,20 @@ def test_of_messages_the_first_question_is_the_prompt_and_its_answer_the_respons
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     parquet = ParquetPool(str(tmp_path / "a.parquet"), messages="messages")
     for spec in (write(tmp_path / "a.jsonl", rows, messages="messages"), parquet):
-        assert list(spec.load().prompts) == ["Why?", "Be brief.\n\nWhy?"]
+        assert list(load_pool(spec).prompts) == ["Why?", "Be brief.\n\nWhy?"]
         assert spec.read_responses(["a", "b"]) == {"a": "So.", "b": "So."}
 
 
 def test_a_pool_holds_no_response_anywhere(tmp_path):
     rows = [{**row, "response": "SECRET"} for row in ROWS]
-    pool = write(tmp_path / "pool.jsonl", rows).load()
+    pool = load_pool(write(tmp_path / "pool.jsonl", rows))
     assert "SECRET" not in repr([*pool.ids, *pool.prompts, *pool.tasks])
 
 
 def test_ids_made_from_prompts_are_stable_when_rows_are_reordered(tmp_path):
     rows = [{"prompt": "one"}, {"prompt": "two"}, {"prompt": " one\n"}]
-    forward = write(tmp_path / "a.jsonl", rows).load()
-    backward = write(tmp_path / "b.jsonl", rows[::-1]).load()
+    forward = load_pool(write(tmp_path / "a.jsonl", rows))
+    backward = load_pool(write(tmp_path / "b.jsonl", rows[::-1]))
     assert sorted(forward.ids) == sorted(backward.ids)
     assert forward.tasks is None
 
@@ -147,7 +148,7 @@ def test_identity_follows_content_and_limit_but_not_location(tmp_path):
 
 def test_limit_keeps_the_first_rows_and_reads_no_further(tmp_path):
     spec = write(tmp_path / "a.jsonl", [*ROWS, "this line is never parsed\n"], limit=2)
-    assert len(spec.load()) == 2
+    assert len(load_pool(spec)) == 2
     assert set(spec.read_responses(["a", "b"])) == {"a", "b"}
 
 
@@ -188,7 +189,7 @@ MESSAGES = {"messages": "messages"}
 )
 def test_bad_rows_are_named_by_file_and_line_with_the_remedy(tmp_path, rows, options, message):
     with pytest.raises(ValueError, match=message):
-        write(tmp_path / "a.jsonl", rows, **options).load()
+        load_pool(write(tmp_path / "a.jsonl", rows, **options))
 
 
 @pytest.mark.parametrize(
@@ -209,34 +210,34 @@ def test_bad_rows_are_named_by_file_and_line_with_the_remedy(tmp_path, rows, opt
 def test_bad_csv_is_named_by_file_and_line(tmp_path, text, message):
     write_bytes(tmp_path / "a.csv", text)
     with pytest.raises(ValueError, match=message):
-        CsvPool(str(tmp_path / "a.csv")).load()
+        load_pool(CsvPool(str(tmp_path / "a.csv")))
 
 
 def test_a_prompt_longer_than_csv_usually_allows_is_read(tmp_path):
     write_bytes(tmp_path / "a.csv", b"prompt\n" + b"long " * 100_000 + b"\n")
-    assert len(next(iter(CsvPool(str(tmp_path / "a.csv")).load().prompts))) == 500_000
+    assert len(next(iter(load_pool(CsvPool(str(tmp_path / "a.csv"))).prompts))) == 500_000
 
 
 def test_bad_parquet_is_named_by_file_and_row(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1 is not enough")
     with pytest.raises(ValueError, match=r"a\.parquet: no readable parquet"):
-        ParquetPool(str(path)).load()
+        load_pool(ParquetPool(str(path)))
     pq.write_table(pa.table({"prompt": ["x", None]}), path)
     with pytest.raises(ValueError, match=r"a\.parquet:2: the prompt in column 'prompt' is null"):
-        ParquetPool(str(path)).load()
+        load_pool(ParquetPool(str(path)))
     pq.write_table(pa.table({"text": ["x"], "n": [1]}), path)
     with pytest.raises(ValueError, match=r"a\.parquet:1: no text in column 'prompt': the columns are text, n"):
-        ParquetPool(str(path)).load()
+        load_pool(ParquetPool(str(path)))
     pq.write_table(pa.table({"prompt": pa.array([b"\xff"]).view(pa.string())}), path)
     with pytest.raises(ValueError, match=r"a\.parquet:1-1: a row is no UTF-8 text"):
-        ParquetPool(str(path)).load()
+        load_pool(ParquetPool(str(path)))
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), path)
     with pytest.raises(ValueError, match=r"a\.parquet holds no prompts"):
-        ParquetPool(str(path)).load()
+        load_pool(ParquetPool(str(path)))
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"a\.parquet: no readable parquet"):
-        ParquetPool(str(path)).load()
+        load_pool(ParquetPool(str(path)))
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -247,27 +248,27 @@ def test_a_damaged_or_truncated_compression_is_told_apart_from_bad_text(tmp_path
     for broken in (whole[:-40], whole[:12] + b"\xff" * 50, b"not compressed"):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=rf"a\.jsonl\{suffix} is damaged or cut off behind line \d+"):
-            JsonlPool(str(path)).load()
+            load_pool(JsonlPool(str(path)))
 
 
 def test_text_that_is_no_utf8_is_named_by_its_line(tmp_path):
     for encoding in ("latin-1", "utf-16"):
         (tmp_path / "b.jsonl").write_bytes('{"prompt": "é"}\n'.encode(encoding))
         with pytest.raises(ValueError, match=r"b\.jsonl:1: the line is no UTF-8 text .*save it as UTF-8"):
-            JsonlPool(str(tmp_path / "b.jsonl")).load()
+            load_pool(JsonlPool(str(tmp_path / "b.jsonl")))
 
 
 def test_a_wrong_path_is_told_what_there_is(tmp_path):
     with pytest.raises(ValueError, match=r"none\.jsonl does not exist; set pool\.path to a jsonl file"):
-        JsonlPool(str(tmp_path / "none.jsonl")).load()
+        load_pool(JsonlPool(str(tmp_path / "none.jsonl")))
     with pytest.raises(ValueError, match=r"holds no file that ends in \.parquet"):
-        ParquetPool(str(tmp_path)).load()
+        load_pool(ParquetPool(str(tmp_path)))
     write(tmp_path / "a.jsonl", ROWS)
     with pytest.raises(ValueError, match=r"a\.jsonl is jsonl, not csv; use pool=jsonl"):
-        CsvPool(str(tmp_path / "a.jsonl")).load()
+        load_pool(CsvPool(str(tmp_path / "a.jsonl")))
     (tmp_path / "b.csv").write_text(CSV)
     with pytest.raises(ValueError, match=r"b\.csv is csv, not jsonl \(1 of 2 files\); use pool=csv, or name the jsonl"):
-        JsonlPool(str(tmp_path)).load()
+        load_pool(JsonlPool(str(tmp_path)))
 
 
 def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
@@ -291,7 +292,7 @@ def test_no_prompts_at_all_are_refused(field):
 
 def test_responses_are_found_by_the_hash_ids_that_pools_had_before_they_began_with_a_letter(tmp_path):
     spec = write(tmp_path / "a.jsonl", [{"prompt": "x", "response": "y"}, {"prompt": "z", "response": "w"}])
-    new = list(spec.load().ids)
+    new = list(load_pool(spec).ids)
     old = [hashlib.sha256(prompt.encode()).hexdigest()[:16] for prompt in ("x", "z")]
     assert new == [f"h{row_id}" for row_id in old]
     assert spec.read_responses(old) == dict(zip(old, ["y", "w"], strict=True))

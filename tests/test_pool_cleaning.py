@@ -11,7 +11,7 @@ import pytest
 from aliquot.pools.cleaning import Cleaning, Report
 from aliquot.pools.contamination import Benchmarks, Question, read_questions
 from aliquot.pools.near_duplicates import hashes_per_band, near_duplicates
-from aliquot.pools.prepare import load_prepared, prepare
+from aliquot.pools.prepare import load_pool, load_prepared, prepare
 from aliquot.pools.shingles import Grams, words
 from aliquot.pools.spec import JsonlPool
 
@@ -44,7 +44,7 @@ def test_an_id_of_a_dropped_row_names_no_other_prompt(tmp_path):
     rows = [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}, {"id": "b", "prompt": "y"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"a\.jsonl:3: id 'b' was already used in line 2"):
-        JsonlPool(str(tmp_path / "a.jsonl")).load()
+        load_pool(JsonlPool(str(tmp_path / "a.jsonl")))
 
 
 def test_long_prompts_are_dropped_and_counted_in_words(tmp_path):
@@ -66,7 +66,7 @@ def test_a_sample_is_drawn_by_id_so_order_does_not_matter_and_smaller_ones_nest(
 
     def drawn(rows, sample, seed=0):
         (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return list(JsonlPool(str(tmp_path / "a.jsonl"), sample=sample, sample_seed=seed).load().prompts)
+        return list(load_pool(JsonlPool(str(tmp_path / "a.jsonl"), sample=sample, sample_seed=seed)).prompts)
 
     fifty = drawn(rows, 50)
     assert fifty == sorted(fifty, key=lambda prompt: int(prompt.split()[1]))  # the order of the source
@@ -148,7 +148,7 @@ def test_real_prompts_are_kept_once_whatever_their_order(tmp_path, real_data):
     assert {" ".join(prompt.split()) for prompt in pool.prompts} == different
     (tmp_path / "a.jsonl").write_text("".join(lines[:20_000]))
     (tmp_path / "b.jsonl").write_text("".join(lines[19_999::-1]))
-    one, two = (JsonlPool(str(tmp_path / name), id=None).load() for name in ("a.jsonl", "b.jsonl"))
+    one, two = (load_pool(JsonlPool(str(tmp_path / name), id=None)) for name in ("a.jsonl", "b.jsonl"))
     assert set(one.ids) == set(two.ids) and len(one) == len(two) < 20_000
 
 

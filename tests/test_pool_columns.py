@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.pools.prepare import prepare
+from aliquot.pools.prepare import load_pool, prepare
 from aliquot.pools.spec import CsvPool, HubPool, JsonlPool, ParquetPool
 
 
@@ -35,25 +35,25 @@ NAMED = {"prompt": "q", "context": "input", "id": "qid", "task": "topic"}
 @pytest.mark.parametrize("what", ["context", "id", "task"])
 def test_a_column_that_is_named_and_that_no_row_has_is_refused_with_those_there_are(tmp_path, form, what):
     kind, path = write(tmp_path, [{**row, "qid": str(i)} for i, row in enumerate(ROWS)], form)
-    assert len(kind(path, **NAMED).load()) == 2
+    assert len(load_pool(kind(path, **NAMED))) == 2
     wrong = {**NAMED, what: NAMED[what] + "s"}
     found = rf"none of 2 rows has a column '{NAMED[what]}s' \(pool\.{what}\); the columns are qid, q, input, topic"
     with pytest.raises(ValueError, match=rf"{found}.*did you mean '{NAMED[what]}'.*set pool\.{what}=null"):
-        kind(path, **wrong).load()
+        load_pool(kind(path, **wrong))
 
 
 def test_a_column_that_only_some_rows_have_is_no_mistake(tmp_path):
     kind, path = write(tmp_path, [{"q": "one"}, {"q": "two", "input": None}, {"q": "two", "input": "x"}], "jsonl")
-    assert list(kind(path, prompt="q", context="input").load().prompts) == ["one", "two", "two\n\nx"]
+    assert list(load_pool(kind(path, prompt="q", context="input")).prompts) == ["one", "two", "two\n\nx"]
 
 
 def test_the_columns_of_a_dataset_of_the_hub_are_looked_for_too(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "data").mkdir()
     write(tmp_path / "data", [{"prompt": "x", "meta": {"topic": "y"}}], "parquet")
-    assert list(HubPool(str(tmp_path / "data"), None, task="meta.topic").load().tasks) == ["y"]
+    assert list(load_pool(HubPool(str(tmp_path / "data"), None, task="meta.topic")).tasks) == ["y"]
     with pytest.raises(ValueError, match=r"none of 1 row has a column 'meta\.kind' \(pool\.task\)"):
-        HubPool(str(tmp_path / "data"), None, task="meta.kind").load()
+        load_pool(HubPool(str(tmp_path / "data"), None, task="meta.kind"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -75,7 +75,7 @@ def test_the_override_that_a_hint_names_is_understood(compose):
 def test_a_prompt_column_with_blanks_around_it_is_pointed_at(tmp_path):
     kind, path = write(tmp_path, [{"id ": "x1", " prompt ": "Name a river."}], "csv")
     with pytest.raises(ValueError, match=r"the columns are 'id ', ' prompt '; did you mean ' prompt '\? Set 'pool\.pr"):
-        kind(path).load()
+        load_pool(kind(path))
 
 
 @pytest.mark.parametrize("column", [{"prompt": "q"}, {"context": "c"}, {"response": "r"}])
@@ -98,7 +98,7 @@ def test_a_key_or_column_that_is_there_twice_is_refused_in_text(tmp_path, name, 
     (tmp_path / name).write_bytes(text)
     kind = CsvPool if name.endswith("csv") else JsonlPool
     with pytest.raises(ValueError, match=message):
-        kind(str(tmp_path / name)).load()
+        load_pool(kind(str(tmp_path / name)))
 
 
 def test_a_column_or_field_that_is_there_twice_is_refused_in_parquet(tmp_path):
@@ -106,8 +106,8 @@ def test_a_column_or_field_that_is_there_twice_is_refused_in_parquet(tmp_path):
     texts = pa.array(["x"])
     pq.write_table(pa.table([texts, texts], names=["prompt", "prompt"]), path)
     with pytest.raises(ValueError, match=r"a\.parquet: column 'prompt' is there twice; give every column its own name"):
-        ParquetPool(str(path)).load()
+        load_pool(ParquetPool(str(path)))
     nested = pa.StructArray.from_arrays([texts, texts], names=["t", "t"])
     pq.write_table(pa.table([texts, nested], names=["prompt", "meta"]), path)
     with pytest.raises(ValueError, match=r"a\.parquet:1-1: .*; give every field its own name"):
-        ParquetPool(str(path), task="meta.t").load()
+        load_pool(ParquetPool(str(path), task="meta.t"))

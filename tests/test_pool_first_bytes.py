@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import CsvPool, JsonlPool, ParquetPool
 
 TEXT = b'{"id": "a", "prompt": "one"}\n{"id": "b", "prompt": "two"}\n'
@@ -36,14 +37,14 @@ def tarred(data):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.bz2", "a.jsonl.xz", "a.JSONL.GZ", "a"])
 def test_a_compressed_file_is_read_under_any_name(tmp_path, compress, name):
     (tmp_path / name).write_bytes(compress(TEXT))
-    assert list(JsonlPool(str(tmp_path / name)).load().ids) == ["a", "b"]
+    assert list(load_pool(JsonlPool(str(tmp_path / name))).ids) == ["a", "b"]
 
 
 @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
 def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, compress):
     (tmp_path / "a.jsonl").write_bytes(compress(TEXT * 2000)[:-20])
     with pytest.raises(ValueError, match=r"a\.jsonl is damaged or cut off behind line \d+"):
-        JsonlPool(str(tmp_path / "a.jsonl"), id=None).load()
+        load_pool(JsonlPool(str(tmp_path / "a.jsonl"), id=None))
 
 
 @pytest.mark.parametrize("kind", [JsonlPool, CsvPool, ParquetPool])
@@ -62,13 +63,13 @@ def test_what_is_no_text_is_named_with_the_remedy(tmp_path, kind, data, message)
     path = tmp_path / f"a.{kind.kind}"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=rf"a\.{kind.kind} is {message}"):
-        kind(str(path)).load()
+        load_pool(kind(str(path)))
 
 
 def test_an_archive_inside_a_compressed_file_is_named(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(tarred(TEXT)))
     with pytest.raises(ValueError, match=r"a\.jsonl\.gz is a tar archive; unpack it"):
-        JsonlPool(str(tmp_path / "a.jsonl.gz")).load()
+        load_pool(JsonlPool(str(tmp_path / "a.jsonl.gz")))
 
 
 @pytest.mark.parametrize("indent", [None, 4])
@@ -77,7 +78,7 @@ def test_a_json_array_gives_the_pool_of_its_objects(tmp_path, indent, name):
     rows = [{"id": str(i), "prompt": f"say {i}\n, [and] more"} for i in range(5)]
     data = b"\xef\xbb\xbf\n" + json.dumps(rows, indent=indent).encode() + b"\n"
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
-    pool = JsonlPool(str(tmp_path / name)).load()
+    pool = load_pool(JsonlPool(str(tmp_path / name)))
     assert list(zip(pool.ids, pool.prompts, strict=True)) == [(row["id"], row["prompt"]) for row in rows]
 
 
@@ -96,30 +97,30 @@ def test_a_json_array_gives_the_pool_of_its_objects(tmp_path, indent, name):
 def test_a_bad_item_of_a_json_array_is_named_by_its_line(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        JsonlPool(str(tmp_path / "a.json")).load()
+        load_pool(JsonlPool(str(tmp_path / "a.json")))
 
 
 def test_json_files_in_a_folder_are_pointed_at(tmp_path):
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(ValueError, match=r"holds no file that ends in \.jsonl.*pool=jsonl 'pool\.path=.*/\*\.json'"):
-        JsonlPool(str(tmp_path)).load()
+        load_pool(JsonlPool(str(tmp_path)))
 
 
 def test_the_advice_for_a_folder_of_json_files_works(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps([{"id": name, "prompt": name}]))
     with pytest.raises(ValueError, match=r"pool=jsonl 'pool\.path=.*\*\.json'") as refused:
-        JsonlPool(str(tmp_path)).load()
+        load_pool(JsonlPool(str(tmp_path)))
     advised = str(refused.value).split("'pool.path=")[1].split("'")[0]
-    assert list(JsonlPool(advised).load().ids) == ["a", "b"]
+    assert list(load_pool(JsonlPool(advised)).ids) == ["a", "b"]
 
 
 @pytest.mark.parametrize("mark", [";", ","])
 def test_the_advice_for_a_spreadsheet_works(tmp_path, mark):
     (tmp_path / "a.csv").write_bytes(zipped(xl__workbook_xml=b"<workbook/>"))
     with pytest.raises(ValueError, match=r"is a spreadsheet .*; save the sheet as csv \(UTF-8\) and use pool=csv"):
-        CsvPool(str(tmp_path / "a.csv")).load()
+        load_pool(CsvPool(str(tmp_path / "a.csv")))
     rows = (["id", "prompt"], ["1", "Gr\u00fc\u00dfe\u2026"], ["", ""])
     text = "".join(f"{mark.join(row)}\r\n" for row in rows)  # as Excel saves it
     (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
-    assert list(CsvPool(str(tmp_path / "a.csv")).load().prompts) == ["Gr\u00fc\u00dfe\u2026"]
+    assert list(load_pool(CsvPool(str(tmp_path / "a.csv"))).prompts) == ["Gr\u00fc\u00dfe\u2026"]

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aliquot.config.schema import ROOT, create
+from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import HubPool
 
 COMMIT = "0123456789" * 4
@@ -74,7 +75,7 @@ def lay_out(folder, name):
 @pytest.mark.parametrize("name", ROWS)
 def test_every_preset_reads_its_dataset(compose, tmp_path, name):
     spec = create(compose(f"pool={name}", f"pool.path={lay_out(tmp_path / name, name)}"), "pool")
-    pool = spec.load()
+    pool = load_pool(spec)
     assert list(pool.prompts) == PROMPTS[name]
     assert (None if pool.tasks is None else list(pool.tasks)) == TASKS[name]
     assert len(set(pool.ids)) == len(pool)
@@ -103,7 +104,7 @@ def test_a_folder_is_identified_by_its_content(compose, tmp_path):
 def test_the_limit_counts_rows_that_are_read(compose, tmp_path):
     path = lay_out(tmp_path / "flan", "flan_v2")
     spec = create(compose("pool=flan_v2", f"pool.path={path}", "pool.limit=2"), "pool")
-    assert list(spec.load().ids) == ["flan_v2_0", "flan_v2_1"]
+    assert list(load_pool(spec).ids) == ["flan_v2_0", "flan_v2_1"]
 
 
 @pytest.mark.parametrize(
@@ -119,19 +120,19 @@ def test_the_limit_counts_rows_that_are_read(compose, tmp_path):
 def test_what_a_dataset_does_not_have_is_named_with_what_it_has(tmp_path, options, message):
     path = lay_out(tmp_path / "dolly", "dolly")
     with pytest.raises(ValueError, match=message):
-        HubPool(str(path), None, **{"prompt": "instruction", **options}).load()
+        load_pool(HubPool(str(path), None, **{"prompt": "instruction", **options}))
 
 
 def test_a_dataset_with_a_loading_script_is_refused(tmp_path):
     (tmp_path / "scripted").mkdir()
     (tmp_path / "scripted" / "scripted.py").write_text("raise SystemExit('this must never run')")
     with pytest.raises(ValueError, match="Dataset scripts are no longer supported"):
-        HubPool(str(tmp_path / "scripted"), None).load()
+        load_pool(HubPool(str(tmp_path / "scripted"), None))
 
 
 def test_without_a_network_the_remedy_is_named():
     with pytest.raises(ValueError, match=r"pool\.path=nobody/nothing at pool\.revision=0123.*Run once with a network"):
-        HubPool("nobody/nothing", COMMIT).load()
+        load_pool(HubPool("nobody/nothing", COMMIT))
 
 
 @pytest.mark.parametrize(
@@ -152,17 +153,17 @@ def test_what_the_hub_refuses_is_told_with_its_remedy(monkeypatch, text, remedy)
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(ValueError, match=remedy):
-        HubPool("a/b", COMMIT).load()
+        load_pool(HubPool("a/b", COMMIT))
 
 
 def test_a_branch_is_no_revision_and_a_name_alone_is_none():
     with pytest.raises(ValueError, match=r"pool\.revision=main is no commit; give the 40 hexadecimal digits"):
         HubPool("a/b", "main")
     with pytest.raises(ValueError, match=r"pool\.path=a/b is no folder here; correct it, or give pool\.revision"):
-        HubPool("a/b", None).load()
+        load_pool(HubPool("a/b", None))
 
 
 def test_offline_the_remedy_is_the_command_that_fetches_that_commit():
     command = rf"hf download --repo-type dataset nobody/nothing --revision {COMMIT} --local-dir copy"
     with pytest.raises(ValueError, match=rf"{command}`\) and set pool\.path=copy"):
-        HubPool("nobody/nothing", COMMIT).load()
+        load_pool(HubPool("nobody/nothing", COMMIT))

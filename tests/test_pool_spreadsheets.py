@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aliquot.pools.cleaning import Cleaning
-from aliquot.pools.prepare import prepare
+from aliquot.pools.prepare import load_pool, prepare
 from aliquot.pools.spec import CsvPool, JsonlPool, ParquetPool
 
 ROWS = 'id,prompt\r\na,"one, or\r\ntwo"\r\nb,three\r\n'
@@ -32,7 +32,7 @@ ROWS = 'id,prompt\r\na,"one, or\r\ntwo"\r\nb,three\r\n'
 def test_whatever_parts_the_cells_the_pool_is_the_same(tmp_path, name, text):
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
     for path in (tmp_path, tmp_path / name):
-        pool = CsvPool(str(path)).load()
+        pool = load_pool(CsvPool(str(path)))
         assert [list(pool.ids), list(pool.prompts)] == [["a", "b"], ["one, or\r\ntwo", "three"]]
 
 
@@ -41,10 +41,10 @@ def test_whatever_parts_the_cells_the_pool_is_the_same(tmp_path, name, text):
 )
 def test_lines_that_end_as_on_old_macs_are_lines(tmp_path, kind, text):
     (tmp_path / "a.txt").write_bytes(text.encode())
-    assert next(iter(kind(str(tmp_path / "a.txt")).load().prompts)) == "one"
+    assert next(iter(load_pool(kind(str(tmp_path / "a.txt"))).prompts)) == "one"
     (tmp_path / "a.txt").write_bytes(text.encode() + b"\r\xff\r")
     with pytest.raises(ValueError, match=r"a\.txt:4: the line is no UTF-8"):
-        kind(str(tmp_path / "a.txt")).load()
+        load_pool(kind(str(tmp_path / "a.txt")))
 
 
 def test_files_that_programs_leave_beside_others_are_passed_over(tmp_path):
@@ -52,7 +52,7 @@ def test_files_that_programs_leave_beside_others_are_passed_over(tmp_path):
     for name in ("Thumbs.db", "desktop.ini", "~$a.csv", ".~lock.a.csv#", "._a.csv"):
         (tmp_path / name).write_bytes(b"\x00\xff")
     for path in (tmp_path, tmp_path / "*"):
-        assert list(CsvPool(str(path)).load().ids) == ["a", "b"]
+        assert list(load_pool(CsvPool(str(path))).ids) == ["a", "b"]
 
 
 def test_rows_of_empty_cells_are_left_out_and_counted(tmp_path):

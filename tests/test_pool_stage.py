@@ -10,6 +10,7 @@ import pytest
 
 from aliquot.annotation.annotator import Oracle
 from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.harness.tasks import read_questions
 from aliquot.experiment.build import build
 from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.spec import JsonlPool
@@ -52,7 +53,7 @@ def test_no_response_reaches_a_file_before_annotation(tmp_path):
 
 def test_questions_of_the_chosen_benchmark_are_kept_out_of_the_pool(compose, tmp_path):
     exam = compose("evaluate=demo").evaluate
-    (question,) = Benchmark([exam.tasks[0]], include=exam.include).questions()[:1]
+    (question,) = read_questions(Benchmark([exam.tasks[0]], include=exam.include))[:1]
     rows = [
         {"prompt": f"Answer this now: {question}"},
         {"prompt": "Something that no exam would ever ask anybody, so there"},

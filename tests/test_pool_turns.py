@@ -6,7 +6,7 @@ import json
 import pytest
 
 from aliquot.config.schema import create
-from aliquot.pools.prepare import prepare
+from aliquot.pools.prepare import load_pool, prepare
 from aliquot.pools.spec import JsonlPool
 
 NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -36,7 +36,7 @@ def talk(*turns):
 )
 def test_every_form_of_a_conversation_gives_the_same_prompt_and_response(tmp_path, messages):
     spec = write(tmp_path, messages)
-    assert list(spec.load().prompts) == ["Be brief.\n\nWhy?"]
+    assert list(load_pool(spec).prompts) == ["Be brief.\n\nWhy?"]
     assert spec.read_responses(["0"]) == {"0": "So."}
 
 
@@ -50,7 +50,7 @@ def test_several_turns_of_the_system_or_the_user_are_joined(tmp_path):
         ("user", "No"),
     ]
     spec = write(tmp_path, talk(*turns))
-    assert list(spec.load().prompts) == ["One.\n\nTwo.\n\nThree?\n\nFour?"]
+    assert list(load_pool(spec).prompts) == ["One.\n\nTwo.\n\nThree?\n\nFour?"]
     assert spec.read_responses(["0"]) == {"0": "So."}
 
 
@@ -68,7 +68,7 @@ def test_turns_before_the_users_that_are_not_read_are_counted_by_role(tmp_path):
 def test_a_call_of_a_tool_is_no_response_though_the_prompt_is_read(tmp_path):
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
     spec = write(tmp_path, [*talk(*TALK[:2]), call, *talk(("tool", "12"), ("assistant", "It is 12."))])
-    assert len(spec.load()) == 1
+    assert len(load_pool(spec)) == 1
     with pytest.raises(ValueError, match="no turn of role 'assistant' with text"):
         spec.read_responses(["0"])
 
@@ -76,19 +76,19 @@ def test_a_call_of_a_tool_is_no_response_though_the_prompt_is_read(tmp_path):
 def test_a_part_that_is_no_text_is_refused(tmp_path):
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": "x"}]
     with pytest.raises(ValueError, match=r"a\.jsonl:1: message 1 in column 'messages' is .*with text as content"):
-        write(tmp_path, talk(("user", parts))).load()
+        load_pool(write(tmp_path, talk(("user", parts))))
 
 
 @pytest.mark.parametrize("column", ["prompt", "conversations"])
 def test_the_advice_for_a_list_in_place_of_a_prompt_works(tmp_path, column):
     with pytest.raises(ValueError, match=rf"set pool\.messages={column}"):
-        write(tmp_path, talk(*TALK), column=column, messages=None).load()
-    assert list(write(tmp_path, talk(*TALK), column=column).load().prompts) == ["Be brief.\n\nWhy?"]
+        load_pool(write(tmp_path, talk(*TALK), column=column, messages=None))
+    assert list(load_pool(write(tmp_path, talk(*TALK), column=column)).prompts) == ["Be brief.\n\nWhy?"]
 
 
 def test_csv_holds_conversations_as_json_text(compose, tmp_path):
     with open(tmp_path / "a.csv", "w", newline="") as file:
         csv.writer(file).writerows([["id", "talk"], ["0", json.dumps(talk(*TALK))]])
     spec = create(compose("pool=csv", f"pool.path={tmp_path / 'a.csv'}", "pool.messages=talk"), "pool")
-    assert list(spec.load().prompts) == ["Be brief.\n\nWhy?"]
+    assert list(load_pool(spec).prompts) == ["Be brief.\n\nWhy?"]
     assert spec.read_responses(["0"]) == {"0": "So."}

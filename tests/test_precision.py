@@ -9,7 +9,8 @@ from aliquot.models.spec import Model
 from aliquot.pools.spec import JsonlPool
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.decoding import give_float32_logits
-from aliquot.scoring.run import Scorer, TokenFeatureSpec, load_scores, score
+from aliquot.scoring.run import load_scores, score
+from aliquot.scoring.spec import Scorer, TokenFeatureSpec
 from aliquot.stages import Prepare, Score
 from aliquot.types import Pool
 from tiny_model import FAMILIES, WORDS, save_tiny_model

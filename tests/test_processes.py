@@ -14,7 +14,8 @@ import pytest
 from aliquot.models.spec import Model
 from aliquot.runtime.processes import Place, place, run_side_by_side
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.run import Scorer, load_scores, score, score_share
+from aliquot.scoring.run import load_scores, score, score_share
+from aliquot.scoring.spec import Scorer
 from aliquot.types import Pool
 from tiny_model import WORDS, save_tiny_model
 
@@ -113,7 +114,8 @@ def test_a_process_that_was_killed_is_an_error_with_the_remedy():
 EXPERIMENT = """
 import sys, json
 from pathlib import Path
-from aliquot.scoring.run import Model, Scorer, TrainerSpec
+from aliquot.scoring.run import Model, TrainerSpec
+from aliquot.scoring.spec import Scorer
 from aliquot.pools.spec import JsonlPool
 from aliquot.stages import Prepare, Score
 from aliquot.store.store import Store

@@ -27,8 +27,9 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring import module as scoring_module
 from aliquot.scoring.decoding import describe
 from aliquot.scoring.features import POSITIONS
-from aliquot.scoring.run import Scorer, load_scores, score
+from aliquot.scoring.run import load_scores, score
 from aliquot.scoring.shards import reserve
+from aliquot.scoring.spec import Scorer
 from aliquot.types import Pool
 from tiny_model import WORDS, save_tiny_model
 
@@ -262,7 +263,8 @@ import json, sys, time
 from pathlib import Path
 from aliquot.scoring import module as scoring_module
 from aliquot.scoring.decoding import describe
-from aliquot.scoring.run import Model, Pool, Scorer, TrainerSpec, score
+from aliquot.scoring.run import Model, Pool, TrainerSpec, score
+from aliquot.scoring.spec import Scorer
 signals = scoring_module.ScoringModule.signals
 scoring_module.ScoringModule.signals = lambda self, batch: time.sleep(0.2) or signals(self, batch)
 path, prompts, directory = json.loads(sys.argv[1])

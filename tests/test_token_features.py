@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.features import gaussian_projection, project, root_mean_square_norm
-from aliquot.scoring.run import Scorer, TokenFeatureSpec, load_scores, score
+from aliquot.scoring.run import load_scores, score
+from aliquot.scoring.spec import Scorer, TokenFeatureSpec
 from aliquot.selection.strategies.information_gain import InformationGain
 from aliquot.selection.strategy import check_requirements, check_signals
 from aliquot.store.store import canonical

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.kv_cache import CausalContext
-from aliquot.scoring.run import Scorer, TokenFeatureSpec
+from aliquot.scoring.spec import Scorer, TokenFeatureSpec
 from aliquot.scoring.trial import Trial
 from aliquot.scoring.trial_reading import try_model
 from aliquot.store.store import Store

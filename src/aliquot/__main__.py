@@ -89,8 +89,8 @@ def _ask(arguments: argparse.Namespace) -> None:
 
 
 def _sync(root: Path) -> None:
-    from aliquot.experiment.console import set_up_logging
     from aliquot.experiment.tracker import sync
+    from aliquot.runtime.logs import set_up_logging
 
     set_up_logging()
     uploaded, failed = sync(root / "runs")
@@ -100,16 +100,16 @@ def _sync(root: Path) -> None:
 
 
 def _dashboard(arguments: argparse.Namespace) -> None:
-    from aliquot.experiment.console import set_up_logging
     from aliquot.report.dashboards.command import create_dashboards
+    from aliquot.runtime.logs import set_up_logging
 
     set_up_logging()
     create_dashboards(arguments.store, arguments.sweep, arguments.entity, arguments.project)
 
 
 def _work(root: Path, sweep: str, task: str | None) -> None:
-    from aliquot.experiment.console import set_up_logging
     from aliquot.launch.worker import assigned, attempt, serve
+    from aliquot.runtime.logs import set_up_logging
     from aliquot.store.store import Store
 
     set_up_logging()
@@ -122,8 +122,8 @@ def _work(root: Path, sweep: str, task: str | None) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from aliquot.experiment.console import set_up_logging
     from aliquot.report.command import list_runs, report
+    from aliquot.runtime.logs import set_up_logging
 
     set_up_logging()
     if arguments.runs:

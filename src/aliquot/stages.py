@@ -10,7 +10,7 @@ gamma, budget and seed never reach the key of Score; the finetuning recipe never
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,15 @@ from aliquot.annotation.quality import Quality
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.run import check_evaluable, evaluate, load_result
 from aliquot.evaluation.validation_loss import ValidationLoss
-from aliquot.finetuning.run import LoRA, check_trainable, finetune, load_adapter, take_part
+from aliquot.finetuning.recipe import LoRA
+from aliquot.finetuning.run import check_trainable, finetune, load_adapter, take_part
 from aliquot.models.spec import Model
 from aliquot.pools.cleaning import Report
 from aliquot.pools.prepare import load_prepared, prepare
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.run import Scorer, load_scores, score, score_share
+from aliquot.scoring.run import load_scores, score, score_share
+from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
 from aliquot.selection.strategy import Partitioned, Strategy, check_signals, rank
 from aliquot.store.store import Stage, Store, write_atomic
@@ -90,7 +92,7 @@ class Prepare(Stage[Pool]):
         return (self.without,)
 
     def build(self, store: Store, directory: Path) -> None:
-        prepare(self.source, directory, self.without.questions() if self.without else ())
+        prepare(self.source, directory, _questions(self.without))
 
     def load(self, directory: Path) -> Pool:
         return load_prepared(directory, self.source.name)
@@ -98,6 +100,15 @@ class Prepare(Stage[Pool]):
     def report(self, store: Store) -> Report:
         """Return what was dropped, once the pool is prepared."""
         return Report.read(store.directory(self))
+
+
+def _questions(benchmark: Benchmark | ValidationLoss | None) -> Sequence[str]:
+    """Return the text of every question of a benchmark, or no question."""
+    if isinstance(benchmark, Benchmark):
+        from aliquot.evaluation.harness.tasks import read_questions  # importing lm-eval takes seconds
+
+        return read_questions(benchmark)
+    return benchmark.questions() if benchmark else ()
 
 
 @dataclass(frozen=True)

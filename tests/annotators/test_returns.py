@@ -11,6 +11,7 @@ import pytest
 from aliquot.annotation.people.batch import ADJUDICATE, SECOND
 from aliquot.annotation.people.files import FileAnnotator
 from aliquot.annotation.people.people import PROBLEMS, RETURNED
+from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import JsonlPool
 from aliquot.store.store import Pending
 
@@ -331,7 +332,7 @@ def test_an_id_that_became_that_of_another_prompt_is_refused_and_both_are_named(
 
 def test_answers_under_the_hash_ids_of_before_belong_to_the_same_prompts(batch, tmp_path):
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in PROMPTS.values()))
-    pool = JsonlPool(str(tmp_path / "pool.jsonl")).load()
+    pool = load_pool(JsonlPool(str(tmp_path / "pool.jsonl")))
     assert all(row_id[0] == "h" and len(row_id) == 17 for row_id in pool.ids)
     old = {row_id[1:]: prompt for row_id, prompt in zip(pool.ids, pool.prompts, strict=True)}
     FileAnnotator(folder=str(batch)).ask(old)

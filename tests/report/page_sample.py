@@ -9,7 +9,7 @@ from typing import Any
 from synthetic import make_study
 
 from aliquot.experiment.record import RunRecord
-from aliquot.report.analysis.findings import find
+from aliquot.report.analysis.compare import find
 from aliquot.report.analysis.study import Cell, Study
 from aliquot.report.page.write import Origin, StudyReport
 from aliquot.types import Metric

@@ -24,7 +24,7 @@ FACILITY_LOCATION = {
     "mode": EXACT,
 }
 SCORER = {
-    "type": "aliquot.scoring.run.Scorer",
+    "type": "aliquot.scoring.spec.Scorer",
     "version": 1,
     "max_new_tokens": 8,
     "layer": -1,
@@ -33,7 +33,7 @@ SCORER = {
     "token_features": None,
 }
 RECIPE = {
-    "type": "aliquot.finetuning.run.LoRA",
+    "type": "aliquot.finetuning.recipe.LoRA",
     "version": 1,
     "rank": 16,
     "alpha": 32,

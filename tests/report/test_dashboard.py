@@ -61,7 +61,7 @@ def store(swept, tmp_path):
 @pytest.fixture
 def board(swept):
     """Make the dashboard of the sweep."""
-    from aliquot.report.analysis.findings import find
+    from aliquot.report.analysis.compare import find
     from aliquot.report.dashboards.boards import Place, make_board
 
     store, sweep = swept

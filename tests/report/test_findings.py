@@ -14,8 +14,7 @@ from synthetic import BUDGETS, make_study
 
 from aliquot.experiment.record import RunRecord
 from aliquot.report.analysis.annotations_saved import isotonic, saved
-from aliquot.report.analysis.compare import trapezoid
-from aliquot.report.analysis.findings import find
+from aliquot.report.analysis.compare import find, trapezoid
 from aliquot.report.analysis.study import NOT_TOLD, Annotations, Arm, Cell
 
 RISING = (0.3, 0.4, 0.5, 0.6)

@@ -6,7 +6,6 @@ import pytest
 from aliquot.report.analysis.findings import Saved
 from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.numbers import (
-    decimals,
     p_value,
     percent,
     percent_interval,
@@ -16,9 +15,9 @@ from aliquot.report.numbers import (
     saved_interval,
     seconds,
     times,
-    with_error,
     with_interval,
 )
+from aliquot.runtime.numbers import decimals, with_error
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -14,9 +14,8 @@ from aliquot.pools.arrow import TableWriter
 from aliquot.report.analysis.findings import Findings
 from aliquot.report.analysis.study import Arm, Cell, Study
 from aliquot.report.figures.study import draw
-from aliquot.report.selections import from_store as look
-from aliquot.report.selections import measures
-from aliquot.report.selections.picks import look_at_picks
+from aliquot.report.selections import from_store, measures
+from aliquot.report.selections.from_store import look_at_picks
 from aliquot.scoring.run import load_scores
 from aliquot.selection.clustering import number_rows
 from aliquot.selection.kernels import RBF
@@ -99,7 +98,7 @@ def store(tmp_path):
 
 
 def test_all_that_is_said_of_the_picks_agrees_with_brute_force(store, monkeypatch):
-    monkeypatch.setattr(look, "NUM_SAMPLED", 2 * N)  # no sampling: all prompts, all picks
+    monkeypatch.setattr(from_store, "NUM_SAMPLED", 2 * N)  # no sampling: all prompts, all picks
     picks = store.look()
     assert (picks.budget, picks.num_prompts) == (200, N)
     assert [arm.name for arm in picks.arms] == ["facility_location", "longest", "random"]
@@ -232,7 +231,7 @@ def test_the_budget_is_the_largest_that_most_arms_can_be_looked_at_with(tmp_path
 
 def test_the_sample_that_coverage_is_measured_on_is_not_what_random_picked(tmp_path, monkeypatch):
     store = FakeStore(tmp_path)
-    monkeypatch.setattr(look, "NUM_SAMPLED", 100)
+    monkeypatch.setattr(from_store, "NUM_SAMPLED", 100)
     pool = Pool("pool", [str(i) for i in range(N)], [str(i) for i in range(N)])
     store.add("random", 100, Random(seed=0).select(pool, None, 100).indices, depth=100)
     store.add("longest", 100, np.arange(100), depth=100, score=SCORE)

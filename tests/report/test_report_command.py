@@ -12,7 +12,7 @@ from synthetic_store import RECIPE, SyntheticStore, facility_location, random
 
 from aliquot.__main__ import main
 from aliquot.report import command
-from aliquot.report.analysis.findings import find
+from aliquot.report.analysis.compare import find
 from aliquot.report.reading import read_studies
 
 FILES = {

@@ -9,7 +9,7 @@ import pytest
 from test_facility_location import Given, Listed
 
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.run import Scorer
+from aliquot.scoring.spec import Scorer
 from aliquot.selection.strategies.k_center import KCenter
 from aliquot.selection.strategy import check_requirements, rank
 from aliquot.stages import Select

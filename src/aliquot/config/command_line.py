@@ -5,7 +5,8 @@ Imports nothing heavy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -95,3 +96,21 @@ def _check_setting(word: str, before: Sequence[str], sweep: bool) -> None:
         f"{word}: settings are typed NAME=VALUE{choice}; a value with blanks stands in quotes, such as "
         f"{typed('pool.path', 'my prompts.jsonl')}"
     )
+
+
+#: What the command of a run is called, wherever it lies.
+RUN = "run.py"
+
+
+def command(overrides: Iterable[str], program: str) -> str:
+    """Return the command of a run with these overrides, to be pasted into a shell.
+
+    Args:
+        overrides: as Hydra sees them.
+        program: how the script was called that runs now.
+    """
+    from aliquot.config.schema import ROOT
+
+    if Path(program).name != RUN:  # a program of the user's own, a notebook or a test
+        program = RUN if Path.cwd() == ROOT else str(ROOT / RUN)
+    return shlex.join(["python", program, *overrides])

@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
-from pathlib import Path
-
-#: What the command of a run is called, wherever it lies.
-RUN = "run.py"
 
 
 def setting(name: str, value: str) -> str:
@@ -33,17 +28,3 @@ def setting(name: str, value: str) -> str:
 def typed(name: str, value: str) -> str:
     """Return the word to type in a shell for a setting to be this text."""
     return shlex.quote(setting(name, value))
-
-
-def command(overrides: Iterable[str], program: str) -> str:
-    """Return the command of a run with these overrides, to be pasted into a shell.
-
-    Args:
-        overrides: as Hydra sees them.
-        program: how the script was called that runs now.
-    """
-    from aliquot.config.schema import ROOT
-
-    if Path(program).name != RUN:  # a program of the user's own, a notebook or a test
-        program = RUN if Path.cwd() == ROOT else str(ROOT / RUN)
-    return shlex.join(["python", program, *overrides])

@@ -144,12 +144,6 @@ class Benchmark:
         """Return the benchmark without what does not change its questions."""
         return Benchmark(self.tasks, self.include, self.data)
 
-    def questions(self) -> Sequence[str]:
-        """Return the text of every question as the model is asked it, without worked examples and whatever `limit`."""
-        from aliquot.evaluation.harness.tasks import read_questions
-
-        return read_questions(self)
-
 
 def check_tasks(asked: Sequence[str], found: Sequence[str], where: str) -> None:
     """Raise ValueError, with the names there are, where a task is not among them."""

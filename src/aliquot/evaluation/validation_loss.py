@@ -180,3 +180,8 @@ def row_losses(
     if not np.isfinite(sums).all():
         raise ValueError(f"evaluate: the losses of {np.isnan(sums).sum()} of {len(sums)} rows are not finite")
     return sums / targets, float(sums.sum() / targets.sum()), examples.num_cut_prompts + examples.num_cut_responses
+
+
+def measured(*benchmarks: str) -> str:
+    """Return what benchmarks of one study measure: a likelihood must not be read as an accuracy."""
+    return "likelihood" if LIKELIHOOD in benchmarks else "accuracy"

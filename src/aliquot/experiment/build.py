@@ -11,13 +11,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from aliquot.config.schema import Until, check_root, create, parse_budget
-from aliquot.experiment import console
 from aliquot.experiment.work import do
 from aliquot.models.files import read_json
 from aliquot.models.hub import fetch
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
 from aliquot.pools.cleaning import EVALUATE
+from aliquot.runtime import terminal
 from aliquot.scoring.trial import Trial
 from aliquot.selection.strategy import Strategy, check_requirements
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
@@ -209,10 +209,10 @@ def _prepared(
         check_all(([trial] if any(isinstance(stage, READERS) for stage in stages) else []) + stages)
         store.check_writable()
         if not silent:
-            console.say(prepare.title())
+            terminal.say(prepare.title())
         do(prepare, store)
         if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
-            console.say(f"{lost}: {store.directory(prepare)}")
+            terminal.say(f"{lost}: {store.directory(prepare)}")
     return store.get(prepare), prepare.settled(store)
 
 

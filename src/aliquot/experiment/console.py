@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from aliquot.evaluation.validation_loss import measured
 from aliquot.experiment.record import RunRecord
-from aliquot.report.analysis.verdict import measured
-from aliquot.report.numbers import gain, with_error
+from aliquot.runtime.numbers import gain, with_error
+from aliquot.runtime.terminal import new_console, say
 from aliquot.store.provenance import of_other_libraries
 from aliquot.store.store import Stage, Store
 from aliquot.types import Metric
 
 if TYPE_CHECKING:
     from aliquot.experiment.build import Experiment
-
-
-def set_up_logging(silent: bool = False) -> None:
-    """Send our log lines, and warnings of anybody, to stderr in the plainest form.
-
-    Of several processes that run the same experiment together one speaks; the others, `silent`, only warn.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("aliquot").setLevel(logging.WARNING if silent else logging.INFO)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, used or not; it lists kernels it lacks
-    logging.captureWarnings(True)
-    warnings.formatwarning = _one_line
-
-
-def _one_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """Leave out where in the code a warning was raised: it speaks to users."""
-    return f"warning: {message}"
-
-
-def say(text: str) -> None:
-    """Print one line of the story."""
-    _console().print(text, highlight=False, markup=False)
-
-
-def print_table(table: Table) -> None:
-    """Print a table."""
-    _console().print(table)
-
-
-def _console() -> Console:
-    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=110)
 
 
 def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
@@ -68,7 +32,7 @@ def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
         record = store.record(stage)
         state = "to do" if record is None else f"done ({record['seconds']:.0f} s, {record['finished'][:16]})"
         table.add_row(str(number), stage.title(), stage.key, state)
-    _console().print(table)
+    new_console().print(table)
     show_libraries(experiment.stages, store)
     show_quote(cost)
 
@@ -114,10 +78,10 @@ def show_results(run: RunRecord, directory: Path, computed: int, command: str) -
     if not computed:
         say("\nEverything was done already; nothing was computed.")
     if run.finetuned:
-        _console().print()
-        _console().print(_scores(run))
+        new_console().print()
+        new_console().print(_scores(run))
     seconds = ", ".join(f"{name} {seconds:.0f}" for name, _, seconds in run.stages)
-    _console().print()
+    new_console().print()
     if (directory / "selected.jsonl").exists():
         say(f"{_chosen(run)}: {_shown(directory)}selected.jsonl")
     say(f"Seconds       {seconds}; {sum(s for _, _, s in run.stages):.0f} in all")
@@ -173,4 +137,4 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
             seconds,
             run.id,
         )
-    _console().print(table)
+    new_console().print(table)

@@ -12,7 +12,8 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from aliquot.config.quoting import command, setting
+from aliquot.config.command_line import command
+from aliquot.config.quoting import setting
 from aliquot.config.schema import GROUPS, ROOT, Until, create
 from aliquot.experiment.record import RunRecord
 

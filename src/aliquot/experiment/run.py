@@ -20,6 +20,7 @@ from aliquot.experiment.next_command import again, next_command, overrides_of
 from aliquot.experiment.record import RunRecord, save_config, write_selection
 from aliquot.experiment.tracker import NoTracker, Tracked, Tracker
 from aliquot.experiment.work import do
+from aliquot.runtime import logs, terminal
 from aliquot.scoring.trial import Trial
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
@@ -31,7 +32,7 @@ def run(cfg: DictConfig) -> float:
     if HydraConfig.initialized():
         check_hydra(cast(DictConfig, HydraConfig.get()))
     assists = create(cfg, "trainer").place().rank > 0
-    console.set_up_logging(silent=assists)
+    logs.set_up_logging(silent=assists)
     tracker: Tracker = create(cfg, "tracker")
     fetch([cfg])
     experiment = build(cfg)
@@ -105,14 +106,14 @@ def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: boo
     for stage in upstream_first([waiting.select]):
         if store.record(stage) is None:
             if not silent:
-                console.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
+                terminal.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
             do(stage, store)
 
 
 def _try_model(experiment: Experiment, store: Store) -> None:
     """Try the model before anything is paid for, unless it was tried before or no stage will read it."""
     if trial := experiment.untried(store):
-        console.say(trial.title())
+        terminal.say(trial.title())
         do(trial, store)
 
 
@@ -136,7 +137,7 @@ def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
             try:
                 annotator.annotate(stages[0].source, ids, prompts, store.root / LEDGER)
             except Pending as pending:
-                console.say(f"{pending}\n  {command}")
+                terminal.say(f"{pending}\n  {command}")
                 break
 
 
@@ -205,7 +206,7 @@ def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tra
             for line in _losses(stage, store):  # of a run that was cut off, or of a worker of a sweep
                 tracked.log(line)
         if store.record(stage) is None:
-            console.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
+            terminal.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
             do(stage, store)
         if isinstance(stage, Select):
             file = directory / "selected.jsonl"

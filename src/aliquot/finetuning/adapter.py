@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-    from aliquot.finetuning.run import LoRA
+    from aliquot.finetuning.recipe import LoRA
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from aliquot.types import AnnotatedSet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from aliquot.finetuning.run import LoRA
+    from aliquot.finetuning.recipe import LoRA
 
 #: The target of a position whose next token is not trained on.
 IGNORE = -100

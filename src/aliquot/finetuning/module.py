@@ -35,7 +35,7 @@ from aliquot.store.store import OnMetrics, write_atomic
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from aliquot.finetuning.run import LoRA
+    from aliquot.finetuning.recipe import LoRA
 
 _ALONE = Place()
 

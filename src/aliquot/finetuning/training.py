@@ -20,11 +20,12 @@ import torch
 from aliquot.finetuning.adapter import add_adapter, save_adapter
 from aliquot.finetuning.examples import Examples, plan_steps
 from aliquot.finetuning.module import Checkpoints, LoRAModule, Report
-from aliquot.finetuning.run import ADAPTER, MARKER, RECORD, LoRA
+from aliquot.finetuning.recipe import ADAPTER, MARKER, RECORD, LoRA
 from aliquot.models.spec import Model
 from aliquot.runtime.collectives import agreed, meeting_point, together
 from aliquot.runtime.processes import Place, Share, run_side_by_side
-from aliquot.runtime.trainer import TrainerSpec, interruptible, threads_for
+from aliquot.runtime.signals import interruptible
+from aliquot.runtime.trainer import TrainerSpec, threads_for
 from aliquot.store.store import OnMetrics, write_atomic
 
 _CHECKPOINT = "checkpoint.ckpt"

@@ -19,6 +19,7 @@ from aliquot.experiment.record import RunRecord
 from aliquot.launch.local import Board
 from aliquot.launch.plan import Plan
 from aliquot.launch.sweep import Sweep, log_file, sweep_directory
+from aliquot.runtime import terminal
 from aliquot.runtime.progress import clock
 from aliquot.store.store import Store
 
@@ -28,7 +29,7 @@ LINES_OF_AN_ERROR = 3
 
 def show_plan(sweep: Sweep, plan: Plan, cost: float) -> None:
     """Print how many stages of each kind there are, how many are done, how long and how costly the rest is."""
-    console.say(f"Sweep {sweep.id}: {len(sweep.runs):,} experiments")
+    terminal.say(f"Sweep {sweep.id}: {len(sweep.runs):,} experiments")
     table = Table("stage", "distinct", "done", "to do", "device time", box=None, pad_edge=False, header_style="dim")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -38,7 +39,7 @@ def show_plan(sweep: Sweep, plan: Plan, cost: float) -> None:
         table.add_row(
             stage, f"{distinct:,}", f"{num_done:,}", f"{distinct - num_done:,}", _device_time([t.seconds for t in todo])
         )
-    console.print_table(table)
+    terminal.print_table(table)
     console.show_quote(cost)
 
 
@@ -111,29 +112,29 @@ def show_submitted(store: Store, sweep: Sweep, jobs: Mapping[str, str]) -> None:
     for stage, tasks in sweep.by_kind().items():
         ids = [jobs[task.name] for task in tasks]
         table.add_row(stage, f"{len(ids):,}", ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}")
-    console.print_table(table)
+    terminal.print_table(table)
     where = f" --store {shlex.quote(str(store.root))}"
-    console.say(f"Watch         python -m aliquot status {sweep.id}{where}")
-    console.say(f"Look inside   python -m aliquot logs {sweep.id}{where}")
-    console.say(f"Cancel        python -m aliquot cancel {sweep.id}{where}")
-    console.say(f"Results       python -m aliquot report {sweep.id}{where}")
+    terminal.say(f"Watch         python -m aliquot status {sweep.id}{where}")
+    terminal.say(f"Look inside   python -m aliquot logs {sweep.id}{where}")
+    terminal.say(f"Cancel        python -m aliquot cancel {sweep.id}{where}")
+    terminal.say(f"Results       python -m aliquot report {sweep.id}{where}")
 
 
 def show_results(store: Store, sweep: Sweep, board: Board, runs: Sequence[RunRecord]) -> None:
     """Print the finished runs, and what failed and why."""
     if not sweep.tasks:
-        console.say("Everything was done already; nothing was computed.")
+        terminal.say("Everything was done already; nothing was computed.")
     if runs:
         console.show_runs(runs)
     for name in board.failed:
         log = log_file(store, sweep, name)
-        console.say(f"\nFAILED {name}: {last_lines(log, LINES_OF_AN_ERROR)}\n       {log}")
+        terminal.say(f"\nFAILED {name}: {last_lines(log, LINES_OF_AN_ERROR)}\n       {log}")
     if board.failed:
-        console.say(
+        terminal.say(
             f"\n{len(board.failed)} stages failed and {len(board.skipped)} could not start; {len(runs):,} of "
             f"{len(sweep.runs):,} runs are finished. The same command tries again what failed: {sweep.command}"
         )
-    console.say(f"Sweep         {sweep_directory(store, sweep.id)}/")
+    terminal.say(f"Sweep         {sweep_directory(store, sweep.id)}/")
 
 
 def last_lines(path: Path, count: int) -> str:

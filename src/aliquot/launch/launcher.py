@@ -25,6 +25,7 @@ from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
+from aliquot.runtime import logs, terminal
 from aliquot.selection.greedy.workers import num_cores
 from aliquot.store.store import Store, check_all
 
@@ -71,7 +72,7 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     Raises:
         ValueError: a job is wrong, or a stage is known to fail.
     """
-    console.set_up_logging()
+    logs.set_up_logging()
     store = Store(Path(jobs[0].cfg.store))
     store.check_writable()
     fetch([job.cfg for job in jobs])
@@ -119,7 +120,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
     if board.failed:
         sys.exit(1)
     if len(records) == len(planned.experiments):
-        console.say(f"Next          {after_sweep(sweep.id, sweep.command, records, jobs[0].cfg)}")
+        terminal.say(f"Next          {after_sweep(sweep.id, sweep.command, records, jobs[0].cfg)}")
     return [find_run(store.root / "runs" / experiment.id) for experiment in planned.experiments]
 
 
@@ -127,7 +128,7 @@ def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
     """Submit a sweep to SLURM and say how to watch it; the jobs go on without this process, which may wait for them."""
     cluster.check()
     if reason := doubt(Store(Path(jobs[0].cfg.store)).root):
-        console.say(f"warning: {reason}")
+        terminal.say(f"warning: {reason}")
     planned = prepare(jobs, elsewhere=True)
     if planned is None:
         return
@@ -139,7 +140,7 @@ def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
         ask(planned.experiments, store, sweep.command)
         return
     if planned.waiting:
-        console.say(
+        terminal.say(
             f"{len(planned.waiting):,} of {len(jobs):,} experiments wait for people: these jobs choose their prompts; "
             "when they have ended, give the same command again, which asks for the responses"
         )

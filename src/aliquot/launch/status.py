@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from aliquot.experiment import console
 from aliquot.experiment.record import find_run
 from aliquot.launch.display import LINES_OF_AN_ERROR, last_lines
 from aliquot.launch.shared_store import REMEDY
 from aliquot.launch.slurm_queue import UNFINISHED, cancel, job_states, load_jobs, node_of
 from aliquot.launch.sweep import PlannedTask, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.launch.worker import finish
+from aliquot.runtime import terminal
 from aliquot.store.lease import is_held
 from aliquot.store.store import Store, read_record
 
@@ -51,20 +51,22 @@ def show_status(store: Store, sweep: Sweep) -> None:
     jobs = load_jobs(store, sweep)
     states = task_states(store, sweep)
     finished = sum(find_run(store.root / "runs" / run.id) is not None for run in sweep.runs)
-    console.say(f"Sweep {sweep.id}: {finished:,} of {len(sweep.runs):,} runs are finished")
+    terminal.say(f"Sweep {sweep.id}: {finished:,} of {len(sweep.runs):,} runs are finished")
     table = Table("stage", *_STATES, box=None, pad_edge=False, header_style="dim")
     for stage, tasks in sweep.by_kind().items():
         counts = Counter(states[task.name] for task in tasks)
         table.add_row(stage, *(f"{counts[state]:,}" if counts[state] else "-" for state in _STATES))
-    console.print_table(table)
+    terminal.print_table(table)
     for task in sweep.tasks:
         log = log_file(store, sweep, task.name)
         if states[task.name] == "running":
-            console.say(f"running  {task.title}: {last_lines(log, 1)}")
+            terminal.say(f"running  {task.title}: {last_lines(log, 1)}")
         if states[task.name] == "failed":
-            console.say(f"FAILED   {task.name}, {task.title}:\n{_reason(store, sweep, task.name, jobs.get(task.name))}")
+            terminal.say(
+                f"FAILED   {task.name}, {task.title}:\n{_reason(store, sweep, task.name, jobs.get(task.name))}"
+            )
     if {"failed", "cancelled"} & set(states.values()):
-        console.say(f"Try again what failed, and only that: {sweep.command}")
+        terminal.say(f"Try again what failed, and only that: {sweep.command}")
 
 
 def _reason(store: Store, sweep: Sweep, task: str, job: str | None) -> str:
@@ -92,7 +94,7 @@ def wait_for_end(store: Store, sweep: Sweep) -> bool:
     while True:
         states = Counter(task_states(store, sweep).values())
         if states != said:
-            console.say(", ".join(f"{states[state]:,} {state}" for state in _STATES if states[state]))
+            terminal.say(", ".join(f"{states[state]:,} {state}" for state in _STATES if states[state]))
             said = states
         if not states["running"] and not states["waiting"]:
             return states["done"] == len(sweep.tasks)
@@ -111,9 +113,9 @@ def show_logs(store: Store, sweep: Sweep, task: str | None, num_lines: int) -> N
         said = last_lines(log, num_lines)
         if not said and states[name] == "failed":
             said = _reason(store, sweep, name, jobs.get(name))
-        console.say(f"== {name}: {log}\n{said}")
+        terminal.say(f"== {name}: {log}\n{said}")
     if not names:
-        console.say("Nothing runs and nothing failed; name a task to see its log.")
+        terminal.say("Nothing runs and nothing failed; name a task to see its log.")
 
 
 def cancel_sweep(store: Store, sweep: Sweep) -> None:
@@ -122,4 +124,4 @@ def cancel_sweep(store: Store, sweep: Sweep) -> None:
     states = job_states(jobs)
     unfinished: Sequence[str] = [job for job in jobs if states.get(job) in UNFINISHED]
     cancel(unfinished)
-    console.say(f"Cancelled {len(unfinished)} jobs of sweep {sweep.id}. To go on: {sweep.command}")
+    terminal.say(f"Cancelled {len(unfinished)} jobs of sweep {sweep.id}. To go on: {sweep.command}")

@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from aliquot.config.help import explain
 from aliquot.config.schema import Config, create
-from aliquot.experiment import console
 from aliquot.experiment.build import READERS, Experiment, build
 from aliquot.experiment.record import find_run
 from aliquot.experiment.run import build_stage, execute
@@ -27,6 +26,7 @@ from aliquot.experiment.work import do
 from aliquot.launch.plan import task_name
 from aliquot.launch.shared_store import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
+from aliquot.runtime import terminal
 from aliquot.store.lease import Lease
 from aliquot.store.provenance import environment
 from aliquot.store.store import Store, read_record
@@ -57,9 +57,9 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
             store.assist(stage)
             return
         if isinstance(stage, READERS) and (trial := experiment.untried(store)):
-            console.say(trial.title())
+            terminal.say(trial.title())
             do(trial, store)
-        console.say(stage.title())
+        terminal.say(stage.title())
         build_stage(stage, experiment, store, cfg, create(cfg, "tracker"), sweep.label())
     for run in sweep.runs:
         if name in run.stages:

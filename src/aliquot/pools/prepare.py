@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -181,3 +182,10 @@ def _drawn_last(ids: Sequence[str], num_drawn: int, seed: int) -> Int64[np.ndarr
     """
     lots = (hashlib.blake2b(f"{seed} {row_id}".encode(), digest_size=8).digest() for row_id in ids)
     return np.argsort(np.frombuffer(b"".join(lots), dtype=">u8"), kind="stable")[num_drawn:]
+
+
+def load_pool(source: PoolSpec) -> Pool:
+    """Prepare a pool for this process alone; within an experiment, the stage `Prepare` does so once for all."""
+    with tempfile.TemporaryDirectory() as folder:  # its file stays mapped when its name is gone
+        prepare(source, Path(folder), lasting=False)
+        return load_prepared(Path(folder), source.name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from aliquot.pools.reading_notes import Reading
 from aliquot.pools.record import Record
 from aliquot.pools.rows import Row, no_answer, response_text, usable_row
 from aliquot.store.content import content_hash, locate
-from aliquot.types import Pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +111,6 @@ class PoolSpec:
             if row is not None:
                 yield row
         reading.settle(drop=self.clean.empty == "drop")
-
-    def load(self) -> Pool:
-        """Prepare the pool for this process alone; within an experiment, the stage `Prepare` does so once for all."""
-        from aliquot.pools.prepare import load_prepared, prepare
-
-        with tempfile.TemporaryDirectory() as folder:  # its file stays mapped when its name is gone
-            prepare(self, Path(folder), lasting=False)
-            return load_prepared(Path(folder), self.name)
 
     def check_responses(self) -> None:
         """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""

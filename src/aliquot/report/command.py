@@ -12,14 +12,16 @@ from aliquot.experiment import console
 from aliquot.experiment.record import RunRecord
 from aliquot.experiment.tracker import address_of
 from aliquot.launch.sweep import Sweep
-from aliquot.report.analysis.findings import Findings, find
+from aliquot.report.analysis.compare import find
+from aliquot.report.analysis.findings import Findings
 from aliquot.report.analysis.study import Study
 from aliquot.report.figures.study import draw_into
 from aliquot.report.page.write import Origin, StudyReport, write_page
 from aliquot.report.reading import read_records, studies_of
-from aliquot.report.selections.picks import look_at_picks
+from aliquot.report.selections.from_store import look_at_picks
 from aliquot.report.tables.columns import AREAS, RESULTS, tables_of
 from aliquot.report.tables.formats import Flat, latex, markdown, runs_csv, show
+from aliquot.runtime import terminal
 from aliquot.runtime.progress import Progress
 from aliquot.store.store import Store, read_record, write_atomic
 
@@ -64,8 +66,8 @@ def report(root: Path, sweeps: Sequence[str], folder: Path) -> None:
         ]
     write_page(folder / "index.html", reports, _origin(root, studies, planned, folder))
     for sweep in planned:
-        console.say(progress_of(root, sweep))
-    console.say(f"Report        {folder / 'index.html'}")
+        terminal.say(progress_of(root, sweep))
+    terminal.say(f"Report        {folder / 'index.html'}")
 
 
 def _check_writable(folder: Path) -> None:

@@ -6,27 +6,9 @@ the whole.
 
 from __future__ import annotations
 
-import math
-
 from aliquot.report.analysis.findings import LEVEL, Saved
 from aliquot.report.analysis.statistics import Estimate
-from aliquot.types import Metric
-
-_MINUS = "\N{MINUS SIGN}"
-_MOST_DECIMALS = 9
-
-
-def decimals(value: float, stderr: float = math.nan) -> int:
-    """Return how many decimals tell something of a number, at least one.
-
-    The last one is the first digit of the standard error; where that is not known, the second digit of the number.
-    """
-    known = stderr > 0
-    size = stderr if known else abs(value)
-    if not 0 < size < math.inf:
-        return 1
-    last = math.floor(math.log10(size)) - (0 if known else 1)
-    return min(max(1, -last), _MOST_DECIMALS)
+from aliquot.runtime.numbers import decimals, signed
 
 
 def percent(estimate: Estimate) -> str:
@@ -43,31 +25,19 @@ def percent_interval(estimate: Estimate) -> str:
 
 def points(estimate: Estimate) -> str:
     """Write a difference of scores in points, with its sign."""
-    return _signed(100 * estimate.value, _decimals(estimate))
+    return signed(100 * estimate.value, _decimals(estimate))
 
 
 def points_interval(estimate: Estimate) -> str:
     """Write the 95 % interval of a difference in points; "" where it has none."""
     places = _decimals(estimate)
-    low, high = (_signed(100 * end, places) for end in (estimate.low, estimate.high))
+    low, high = (signed(100 * end, places) for end in (estimate.low, estimate.high))
     return f"{low} to {high}" if estimate.has_interval else ""
 
 
 def with_interval(value: str, interval: str) -> str:
     """Write a value with its interval in brackets, where it has one."""
     return f"{value} ({interval})" if interval else value
-
-
-def with_error(value: float, stderr: float) -> str:
-    """Write a fraction in percent with its standard error; without, where that is 0 or not known."""
-    places = decimals(100 * value, 100 * stderr)
-    error = f" ± {100 * stderr:.{places}f}" if stderr > 0 else ""
-    return f"{100 * value:.{places}f}{error}"
-
-
-def gain(before: Metric, after: Metric) -> str:
-    """Write the difference of two scores in points, with the digits of the larger standard error."""
-    return points(Estimate(after.value - before.value, max(before.stderr, after.stderr)))
 
 
 def p_value(p: float | None) -> str:
@@ -106,8 +76,3 @@ def saved_interval(saved: Saved) -> str:
 
 def _decimals(estimate: Estimate) -> int:
     return decimals(100 * estimate.value, 100 * estimate.stderr)
-
-
-def _signed(number: float, places: int) -> str:
-    rounded = round(number, places)
-    return f"{rounded:+.{places}f}".replace("-", _MINUS) if rounded else f"{0:.{places}f}"

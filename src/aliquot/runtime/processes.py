@@ -16,15 +16,13 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aliquot.runtime.trainer import interruptible
+from aliquot.runtime.signals import interruptible, terminable
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -169,26 +167,11 @@ def _raise_loss(number: int, code: int, world: int, failures: SimpleQueue[Except
     )
 
 
-@contextmanager
-def terminable() -> Generator[Event]:
-    """Let SIGTERM wait for the end of the block; the event that it yields says that it came."""
-    told = Event()
-    before = signal.getsignal(signal.SIGTERM)
-    handles = current_thread() is main_thread()
-    if handles:
-        signal.signal(signal.SIGTERM, lambda number, frame: told.set())
-    try:
-        yield told
-    finally:
-        if handles:
-            signal.signal(signal.SIGTERM, before)
-
-
 def _work(number: int, file: str, threads: int, told: Any, stop: Any, failures: Any) -> None:
     """Do a share in a process of its own, until told to end or left alone."""
     import torch
 
-    from aliquot.experiment.console import set_up_logging  # which knows of stages, and these of us
+    from aliquot.runtime.logs import set_up_logging
 
     set_up_logging(silent=True)
     torch.set_num_threads(threads)

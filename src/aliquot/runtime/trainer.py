@@ -7,14 +7,11 @@ the store keeps the results, the tracker the numbers, and each stage draws its o
 from __future__ import annotations
 
 import logging
-import signal
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, current_thread, main_thread
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -175,34 +172,6 @@ def threads_for(network: Module) -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def interruptible() -> Generator[Event]:
-    """Let Ctrl-C wait for the end of the batch, and then end the block with KeyboardInterrupt.
-
-    The event that it yields says that Ctrl-C was pressed: whoever runs the loop saves and raises KeyboardInterrupt,
-    which Lightning would turn into a silent exit. Pressed again, it ends the block at once.
-    """
-    told, before = Event(), signal.getsignal(signal.SIGINT)
-
-    def tell(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        told.set()
-
-    # Only the main thread may handle signals; a job in the background ignores this one.
-    handles = current_thread() is main_thread() and callable(before)
-    try:
-        if handles:
-            signal.signal(signal.SIGINT, tell)
-        yield told
-    except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if handles:
-            signal.signal(signal.SIGINT, before)
 
 
 def _quieten() -> None:

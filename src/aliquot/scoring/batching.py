@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -17,6 +17,7 @@ from jaxtyping import Int32, Int64
 from aliquot.models.spec import Model
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 _PROMPTS_AT_ONCE = 8192
@@ -114,3 +115,15 @@ def spans(starts: Int64[np.ndarray, " n"], lengths: Int64[np.ndarray, " n"]) -> 
     """
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Batch(NamedTuple):
+    """Padded prompts that are read together; `rows` says which they are."""
+
+    rows: Int64[Tensor, " b"]
+    tokens: Int64[Tensor, "b l"]
+    mask: Int64[Tensor, "b l"]

@@ -20,25 +20,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aliquot.runtime.trainer import is_small
-from aliquot.scoring.batching import EncodedPrompts
+from aliquot.scoring.batching import Batch, EncodedPrompts
 from aliquot.scoring.decoding import give_float32_logits, respond
 from aliquot.scoring.features import gaussian_projection, pool_positions
 from aliquot.scoring.kv_cache import CausalContext, Context, DecoderContext, decoder_of
 from aliquot.scoring.out_of_memory import MemoryGuard
-from aliquot.scoring.run import num_layers
+from aliquot.scoring.spec import num_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from aliquot.scoring.run import Scorer, TokenFeatureSpec
-
-
-class Batch(NamedTuple):
-    """Padded prompts that are read together; `rows` says which they are."""
-
-    rows: Int64[Tensor, " b"]
-    tokens: Int64[Tensor, "b l"]
-    mask: Int64[Tensor, "b l"]
+    from aliquot.scoring.spec import Scorer, TokenFeatureSpec
 
 
 class Prefill(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from aliquot.scoring.module import Batch
+    from aliquot.scoring.batching import Batch
 
 log = logging.getLogger(__name__)
 

@@ -25,11 +25,12 @@ from torch import Tensor
 from aliquot.models.spec import Model
 from aliquot.runtime.processes import Place, Share, run_side_by_side
 from aliquot.runtime.progress import Progress
-from aliquot.runtime.trainer import TrainerSpec, interruptible
+from aliquot.runtime.signals import interruptible
+from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.batching import EncodedPrompts, plan_batches
 from aliquot.scoring.module import PromptBatches, ScoringModule, end_tokens, state_width
-from aliquot.scoring.run import Scorer
 from aliquot.scoring.shards import Shards
+from aliquot.scoring.spec import Scorer
 from aliquot.store.lease import Lease
 from aliquot.store.store import write_atomic
 

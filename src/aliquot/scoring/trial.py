@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.run import Scorer, check_scorer
+from aliquot.scoring.spec import Scorer, check_scorer
 from aliquot.store.provenance import versions
 from aliquot.store.store import Stage, Store, write_atomic
 

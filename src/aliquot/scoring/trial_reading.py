@@ -23,16 +23,16 @@ from torch import Tensor
 from aliquot.models.format_checks import check_tokens
 from aliquot.models.hub import reason_of
 from aliquot.models.spec import Model
-from aliquot.scoring.batching import EncodedPrompts, encode
+from aliquot.scoring.batching import Batch, EncodedPrompts, encode
 from aliquot.scoring.decoding import describe
 from aliquot.scoring.features import pool_positions
 from aliquot.scoring.kv_cache import decoder_of
-from aliquot.scoring.module import Batch, PromptBatches, ScoringModule, end_tokens
+from aliquot.scoring.module import PromptBatches, ScoringModule, end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from aliquot.scoring.run import Scorer
+    from aliquot.scoring.spec import Scorer
 
 #: Of unequal length in any language's tokens.
 _PROMPTS = (

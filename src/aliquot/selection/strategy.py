@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from aliquot.scoring.run import Scorer
+from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.types import Pool, Scores, Selection
 

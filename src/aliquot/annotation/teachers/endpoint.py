@@ -21,9 +21,8 @@ from aliquot.annotation.teachers.request_queue import Again, Asking, Purse
 from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.pools.conversation import turns_of
 from aliquot.pools.spec import PoolSpec
-from aliquot.runtime.processes import terminable
 from aliquot.runtime.progress import Progress
-from aliquot.runtime.trainer import interruptible
+from aliquot.runtime.signals import interruptible, terminable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from aliquot.annotation.teachers.ledger import LENGTH, Ledger, Question, Reply, 
 from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.models.spec import Model
 from aliquot.pools.spec import PoolSpec
-from aliquot.runtime.processes import terminable
 from aliquot.runtime.progress import Progress
-from aliquot.runtime.trainer import TrainerSpec, interruptible, threads_for
+from aliquot.runtime.signals import interruptible, terminable
+from aliquot.runtime.trainer import TrainerSpec, threads_for
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from aliquot.report.analysis.annotations_saved import saved
-from aliquot.report.analysis.findings import MIN_SEEDS, Comparison, Curve, Finding, Saved
+from aliquot.report.analysis.caveats import notes
+from aliquot.report.analysis.findings import MIN_SEEDS, REFERENCE, Comparison, Curve, Finding, Findings, Saved
 from aliquot.report.analysis.statistics import (
     Drawn,
     Estimate,
@@ -156,3 +157,13 @@ def _adjusted(found: list[Judged]) -> list[Judged]:
         else f
         for f in found
     ]
+
+
+def find(study: Study) -> Findings:
+    """Judge a study: how good every cell is, against random, and in annotations saved."""
+    reference = next((cell.arm for cell in study.cells if cell.arm.strategy == REFERENCE), None)
+    judges = [Judge(study, benchmark, reference) for benchmark in study.benchmarks]
+    findings = [finding for judge in judges for finding in judge.findings()]
+    curves = [curve for judge in judges for curve in judge.curves()]
+    base = {name: judge_base(values) for name, values in study.base.items()}
+    return Findings(base, findings, curves, notes(study, reference, findings, curves))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aliquot.report.analysis.statistics import Estimate
-from aliquot.report.analysis.study import NOT_TOLD, Annotations, Arm, Study
+from aliquot.report.analysis.study import NOT_TOLD, Annotations, Arm
 
 #: The strategy that the others are compared with.
 REFERENCE = "random"
@@ -138,16 +138,3 @@ class Findings:
     findings: Sequence[Finding]
     curves: Sequence[Curve]
     notes: Sequence[str]
-
-
-def find(study: Study) -> Findings:
-    """Judge a study: how good every cell is, against random, and in annotations saved."""
-    from aliquot.report.analysis.caveats import notes
-    from aliquot.report.analysis.compare import Judge, judge_base  # they make what this file defines
-
-    reference = next((cell.arm for cell in study.cells if cell.arm.strategy == REFERENCE), None)
-    judges = [Judge(study, benchmark, reference) for benchmark in study.benchmarks]
-    findings = [finding for judge in judges for finding in judge.findings()]
-    curves = [curve for judge in judges for curve in judge.curves()]
-    base = {name: judge_base(values) for name, values in study.base.items()}
-    return Findings(base, findings, curves, notes(study, reference, findings, curves))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aliquot.evaluation.validation_loss import LIKELIHOOD
+from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import MIN_SEEDS, REFERENCE, Comparison, Finding, Findings
 from aliquot.report.numbers import p_value, points, points_interval, saved_interval, times, with_interval
 
@@ -119,8 +119,3 @@ def _comparisons(count: int) -> str:
 
 def _are(count: int) -> str:
     return "1 is" if count == 1 else f"{count or 'none'} are"
-
-
-def measured(*benchmarks: str) -> str:
-    """Return what benchmarks of one study measure: a likelihood must not be read as an accuracy."""
-    return "likelihood" if LIKELIHOOD in benchmarks else "accuracy"

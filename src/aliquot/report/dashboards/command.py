@@ -19,12 +19,12 @@ import wandb_workspaces.reports.v2.interface as wr
 import wandb_workspaces.workspaces as ws
 from omegaconf import OmegaConf
 
-from aliquot.experiment.console import say
 from aliquot.experiment.tracker import unsynced, wandb_mode
 from aliquot.launch.sweep import Sweep, sweep_directory
-from aliquot.report.analysis.findings import find
+from aliquot.report.analysis.compare import find
 from aliquot.report.dashboards.boards import Board, Place, make_board
 from aliquot.report.reading import read_studies
+from aliquot.runtime.terminal import say
 from aliquot.store.store import Store, write_atomic
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from wandb_workspaces.reports.v2.interface import (
     WeavePanelSummaryTable,
 )
 
-from aliquot.report.analysis.verdict import measured
+from aliquot.evaluation.validation_loss import measured
 from aliquot.report.figures.ablation import Ablation
 
 #: Where a run's config names its arm.

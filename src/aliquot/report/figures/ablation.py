@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import REFERENCE, Finding, Findings
 from aliquot.report.analysis.study import Arm
-from aliquot.report.analysis.verdict import measured
 from aliquot.report.figures.drawing import (
     COLOURS,
     INK,

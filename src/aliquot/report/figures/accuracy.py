@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import REFERENCE, Finding, Findings
 from aliquot.report.analysis.statistics import Estimate
-from aliquot.report.analysis.verdict import measured
 from aliquot.report.figures.drawing import (
     ACCENT,
     COLOURS,

@@ -14,9 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import Findings
 from aliquot.report.analysis.study import Study
-from aliquot.report.analysis.verdict import Answer, answers, measured
+from aliquot.report.analysis.verdict import Answer, answers
 from aliquot.report.page.cells import Table
 from aliquot.report.page.tables import (
     area_table,

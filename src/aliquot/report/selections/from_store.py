@@ -48,8 +48,16 @@ class _Ranking:
         return budget <= self.depth if self.nested else budget == self.depth
 
 
-def look(root: Path, study: Study) -> Picks | None:
-    """Return what `look_at_picks` promises."""
+def look_at_picks(root: Path, study: Study) -> Picks | None:
+    """Look at what the arms of a study picked, one replicate each, at the largest budget that most of them have.
+
+    Args:
+        root: the store.
+        study: read from it.
+
+    Returns:
+        None where no ranking, or not the pool, is there any more.
+    """
     pool = _load_pool(root, study)
     if pool is None:
         return None

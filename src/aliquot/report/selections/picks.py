@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from aliquot.report.analysis.findings import REFERENCE
-from aliquot.report.analysis.study import Arm, Study
+from aliquot.report.analysis.study import Arm
 from aliquot.report.selections import measures
 
 
@@ -172,18 +171,3 @@ class Picks:
             duplicates=float(near.duplicates[i]) if near else None,
             overlap=float(self.overlap[i, reference]) if reference is not None and reference != i else None,
         )
-
-
-def look_at_picks(root: Path, study: Study) -> Picks | None:
-    """Look at what the arms of a study picked, one replicate each, at the largest budget that most of them have.
-
-    Args:
-        root: the store.
-        study: read from it.
-
-    Returns:
-        None where no ranking, or not the pool, is there any more.
-    """
-    from aliquot.report.selections.from_store import look
-
-    return look(root, study)

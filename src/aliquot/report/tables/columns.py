@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import LEVEL, MIN_SEEDS, REFERENCE, Comparison, Curve, Finding, Findings, Saved
 from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.analysis.study import Study
-from aliquot.report.analysis.verdict import measured
 from aliquot.report.numbers import (
     p_value,
     percent,

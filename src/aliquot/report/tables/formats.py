@@ -16,11 +16,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from aliquot.experiment import console
 from aliquot.experiment.record import RunRecord
 from aliquot.report.analysis.findings import Estimate, Findings
 from aliquot.report.analysis.study import Study
 from aliquot.report.tables.columns import LEGEND, MARK, Column, Kind, Row, StudyTables, Texts, known
+from aliquot.runtime import terminal
 from aliquot.store.store import write_atomic
 from aliquot.types import Metric
 
@@ -98,7 +98,7 @@ class Flat:
 
 def show(study: StudyTables) -> None:
     """Print the tables of a study; bold is what differs reliably from random."""
-    console.say(f"\n{study.title}")
+    terminal.say(f"\n{study.title}")
     for texts in study.tables:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
         for head, number in zip(texts.heads, texts.numbers, strict=True):
@@ -108,11 +108,11 @@ def show(study: StudyTables) -> None:
                 table.add_row()
             folded = [text if right else _folded(text) for text, right in zip(row, texts.numbers, strict=True)]
             table.add_row(*(Text(text, style="bold" if text.endswith(MARK) else "") for text in folded))
-        console.say(f"\n{texts.title}")
-        console.print_table(table)
-    console.say("")
+        terminal.say(f"\n{texts.title}")
+        terminal.print_table(table)
+    terminal.say("")
     for note in (LEGEND, *study.notes):
-        console.say(note)
+        terminal.say(note)
 
 
 def _folded(name: str) -> str:

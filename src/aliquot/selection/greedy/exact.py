@@ -1,7 +1,7 @@
 """Similarities from the differences of features, in float64, for pairs of which a float32 product says too little.
 
-Inner loops ask for it where a row is far, or a cosine close to 1 (see `aliquot.selection.kernels`), and only for pairs that the
-product, an upper bound there, does not rule out. Compiled by numba.
+Inner loops ask for it where a row is far, or a cosine close to 1 (see `aliquot.selection.kernels`), and only for pairs
+that the product, an upper bound there, does not rule out. Compiled by numba.
 """
 
 from __future__ import annotations

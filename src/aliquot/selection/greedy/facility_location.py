@@ -22,6 +22,7 @@ lower row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -33,7 +34,7 @@ from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.greedy.cover import no_cover, raise_all
 from aliquot.selection.greedy.fixed_point import integer_weights
 from aliquot.selection.greedy.islands import islands, merged
-from aliquot.selection.greedy.passes import UNIT, Passes, passes_on
+from aliquot.selection.greedy.passes import UNIT, HostPasses, Passes
 from aliquot.selection.greedy.workers import numpy_workers
 from aliquot.selection.kernels import Embedding
 from aliquot.types import Selection
@@ -261,3 +262,12 @@ class _Greedy:
         counts = (int(count) for count in saved["counts"])
         self.bounds.done, self.bounded_at, self.guess, self.refreshed_at, self.num_lost = counts
         self.store.restore(saved)
+
+
+def passes_on(device: str, embedding: Embedding, workers: ThreadPoolExecutor) -> Passes:
+    """Return the passes for a torch device; those on the processor run on `workers`."""
+    if device == "cpu":
+        return HostPasses(embedding, workers)
+    from aliquot.selection.greedy.passes_torch import DevicePasses  # torch takes longer to import than many a ranking
+
+    return DevicePasses(embedding, device)

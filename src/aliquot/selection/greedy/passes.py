@@ -63,15 +63,6 @@ class Passes(Protocol):
         ...
 
 
-def passes_on(device: str, embedding: Embedding, workers: ThreadPoolExecutor) -> Passes:
-    """Return the passes for a torch device; those on the processor run on `workers`."""
-    if device == "cpu":
-        return HostPasses(embedding, workers)
-    from aliquot.selection.greedy.passes_torch import DevicePasses  # torch takes longer to import than many a ranking
-
-    return DevicePasses(embedding, device)
-
-
 def empty_lists(size: int, n: int, scratch: np.ndarray) -> Pieces:
     """Return what a batch of `size` candidates has found before it has looked."""
     lists = (size, -(-n // WIDTH))

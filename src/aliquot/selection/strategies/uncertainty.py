@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Uncertainty(ResponseUncertainty):
-    """Order prompts by a score of `aliquot.selection.uncertainty`, the most uncertain first; a pick's gain is its score."""
+    """Order prompts by a score of `aliquot.selection.uncertainty`, the most uncertain first; a pick's gain is that."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     nested: ClassVar[bool] = True

@@ -1,0 +1,26 @@
+"""What is printed on standard output."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    pass
+
+
+def say(text: str) -> None:
+    """Print one line of the story."""
+    new_console().print(text, highlight=False, markup=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table."""
+    new_console().print(table)
+
+
+def new_console() -> Console:
+    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=110)
