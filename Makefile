@@ -13,10 +13,11 @@ demo: $(READY)    ## the main job: choose 45,000 of 99,000 prompts, finetune, ev
 test: $(READY)    ## the tests, one process a core; those on real data need ALIQUOT_DATA, those on SLURM need root
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-check: $(READY)   ## style and types
+check: $(READY)   ## style, types, and what may import what
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
 
 bench: $(READY)   ## what the performance claims are measured with
 	$(BIN)/python benchmarks/facility_location.py

@@ -22,10 +22,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from aliquot.report import numbers
+from aliquot.report.analysis import numbers
+from aliquot.report.analysis.numbers import percent, percent_interval, points, points_interval, with_interval
 from aliquot.report.analysis.statistics import Estimate, Resampling, draws, estimate, mean, p_value, summarise
 from aliquot.report.analysis.study import Cell
-from aliquot.report.numbers import percent, percent_interval, points, points_interval, with_interval
 from aliquot.report.reading import read_studies
 from aliquot.store.content import locate
 

@@ -21,8 +21,8 @@ import numpy as np
 from aliquot.annotation.annotator import Annotator, load_annotated, save_annotated
 from aliquot.annotation.bill import Bill
 from aliquot.annotation.people.people import People, digest_of
-from aliquot.annotation.people.returned_rows import Answer
 from aliquot.annotation.quality import Quality
+from aliquot.annotation.returned_rows import Answer
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.run import check_evaluable, evaluate, load_result
 from aliquot.evaluation.validation_loss import ValidationLoss

@@ -17,7 +17,7 @@ from running_server import fetch_and_annotate, free_port, running
 
 from aliquot.annotation.people.argilla import Argilla
 from aliquot.annotation.people.people import RETURNED
-from aliquot.annotation.people.returned_rows import SUGGESTED
+from aliquot.annotation.returned_rows import SUGGESTED
 from aliquot.store.store import Pending
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")  # by the SDK

@@ -16,7 +16,7 @@ from running_server import fetch_and_annotate
 
 from aliquot.annotation.people.label_studio import INTERFACE, LabelStudio
 from aliquot.annotation.people.people import RETURNED
-from aliquot.annotation.people.returned_rows import SUGGESTED
+from aliquot.annotation.returned_rows import SUGGESTED
 from aliquot.store.store import Pending
 
 #: What Label Studio 1.23.2 exported of a project in which `work` was done, and a second annotator answered q1 as well.

@@ -291,7 +291,7 @@ def test_a_fraction_is_asked_twice_the_same_prompts_in_every_budget(batch):
 def test_what_is_skipped_with_a_reason_does_not_wait(batch, monkeypatch):
     jsonl(batch, *rows({"q1": "Hello."}))
     people = FileAnnotator(folder=str(batch), price=2)
-    from aliquot.annotation.people.returned_rows import Answer
+    from aliquot.annotation.returned_rows import Answer
 
     skips = [Answer("x:1", "q2", None, skipped="harmful"), Answer("x:2", "7", None, skipped="harmful")]
     read = FileAnnotator.answers

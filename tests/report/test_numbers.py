@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from aliquot.report.analysis.findings import Saved
-from aliquot.report.analysis.statistics import Estimate
-from aliquot.report.numbers import (
+from aliquot.report.analysis.numbers import (
     p_value,
     percent,
     percent_interval,
@@ -17,6 +16,7 @@ from aliquot.report.numbers import (
     times,
     with_interval,
 )
+from aliquot.report.analysis.statistics import Estimate
 from aliquot.runtime.numbers import decimals, with_error
 
 MINUS = "\N{MINUS SIGN}"

@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from synthetic import make_study
 
 from aliquot.report.analysis.findings import Comparison, Curve, Finding, Findings, Saved
+from aliquot.report.analysis.numbers import percent, percent_interval, with_interval
 from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.analysis.study import Arm
-from aliquot.report.numbers import percent, percent_interval, with_interval
 from aliquot.report.tables.columns import AREAS, RESULTS, tables_of
 from aliquot.report.tables.formats import Flat, latex, markdown, show
 

@@ -1,4 +1,4 @@
-"""Where responses come from. The only module that may ask for one."""
+"""What an annotator is, and the oracle: it returns the responses that the pool itself holds."""
 
 from __future__ import annotations
 

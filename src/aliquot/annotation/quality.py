@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aliquot.annotation.people.returned_rows import Answer
+from aliquot.annotation.returned_rows import Answer
 from aliquot.runtime.wording import counted
 from aliquot.types import AnnotatedSet
 

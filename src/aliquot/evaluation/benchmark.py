@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.evaluation.local_copies import SUITES, Suite, suite_of
-from aliquot.models.hub import reason_of
+from aliquot.models.hub import dataset_obstacle
 from aliquot.store.content import content_hash, locate
 from aliquot.store.store import key_fields
 
@@ -174,15 +174,11 @@ def _names(folders: Iterable[Path]) -> Iterable[str]:
 def _check_hub(suite: Suite) -> None:
     """Raise ValueError at once where the data set is neither cached nor to be had from the hub."""
     from datasets.config import HF_DATASETS_CACHE
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  # httpx, whichever it uses
 
     if (Path(HF_DATASETS_CACHE) / suite.hub.replace("/", "___")).is_dir():
         return
-    try:
-        HfApi().dataset_info(suite.hub, timeout=_SECONDS)
-    except (HTTPError, OSError) as error:  # offline mode, no network, no such set
+    if obstacle := dataset_obstacle(suite.hub, _SECONDS):
         raise ValueError(
             f"{suite.hub}, the data of {suite.name}, is not in the cache and the Hugging Face hub does not give it out "
-            f"({reason_of(error)}); point evaluate.data at a folder with a copy of it in {suite.name}/"
-        ) from error
+            f"({obstacle}); point evaluate.data at a folder with a copy of it in {suite.name}/"
+        )

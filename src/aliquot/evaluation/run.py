@@ -1,6 +1,6 @@
 """Benchmark scores by lm-eval, kept question by question.
 
-The only door to lm-eval: its results keyed `"acc,none"` come in here and leave as `EvalResult`.
+lm-eval's results, keyed `"acc,none"`, leave as `EvalResult`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A mirror of each run in Weights & Biases. The only home of wandb, with the dashboards made of what is logged here.
+"""A mirror of each run in Weights & Biases.
 
 `metrics.jsonl` beside the results is the truth. Whatever happens to the mirror (no network, no account, a full
 disk), the run goes on: a failure is logged once, and tracking stops for that run. docs/dashboards.md lists the names.

@@ -1,4 +1,4 @@
-"""LoRA adapters (Hu et al., 2021): put on a model, written to disk, read back. The only home of peft."""
+"""LoRA adapters (Hu et al., 2021): put on a model, written to disk, read back."""
 
 # torch's annotations leave parameters out.
 # pyright: reportUnknownMemberType=false

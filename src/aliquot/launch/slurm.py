@@ -1,7 +1,7 @@
 """A sweep on a SLURM cluster: a job for every stage, waiting for the jobs whose results it reads.
 
 Stages of one kind that wait for the same are one array. A job runs the worker as a process of its own and stays beside
-it: before the time limit or a preemption it lets the worker save, and has itself requeued. The only home of submitit.
+it: before the time limit or a preemption it lets the worker save, and has itself requeued.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Hugging Face hub, asked before anything expensive starts: is the model there, and may we have it?
 
-The only home of huggingface_hub. What lies complete in the local cache is never asked for. Tokens are the business of
+What lies complete in the local cache is never asked for. Tokens are the business of
 huggingface_hub: none is read into a config, a key, a log or a message.
 """
 
@@ -68,6 +68,18 @@ def check_repository(path: str, revision: str) -> None:
             f"mend the connection, or fetch it where there is one with `hf download {path} --revision {revision}`"
         ) from error
     check_weights([file.rfilename for file in files], f"{asked} at revision {revision}")
+
+
+def dataset_obstacle(name: str, seconds: float) -> str | None:
+    """Say why the hub does not give out a data set, within so many seconds; None where it does."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  # httpx, whichever it uses
+
+    try:
+        HfApi().dataset_info(name, timeout=seconds)
+    except (HTTPError, OSError) as error:  # offline mode, no network, no such set
+        return reason_of(error)
+    return None
 
 
 def reason_of(error: BaseException) -> str:

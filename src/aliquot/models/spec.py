@@ -1,6 +1,6 @@
 """Language models: how one is named in a config, loaded, and made to read a prompt.
 
-The only home of transformers' loading functions. A spec is cheap and frozen; `load()` does the work.
+A spec is cheap and frozen; `load()` does the work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only door to `datasets`: rows of a dataset of the Hugging Face hub, or of a folder laid out like one.
+"""Rows of a dataset of the Hugging Face hub, or of a folder laid out like one.
 
 Only data is read, never a loading script. Where the hub cannot be reached, is gated or holds no such commit, one
 message says what to do.

@@ -25,8 +25,8 @@ from aliquot.report.analysis.arms import (
     shown,
 )
 from aliquot.report.analysis.correctness import Correct, Evaluations
+from aliquot.report.analysis.numbers import price
 from aliquot.report.analysis.study import Annotations, Arm, Cell, Study
-from aliquot.report.numbers import price
 from aliquot.store.store import Store, read_record
 
 log = logging.getLogger(__name__)

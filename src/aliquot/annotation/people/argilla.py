@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 
 from aliquot.annotation.people.argilla_server import QUESTIONS, ArgillaServer
 from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
-from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.annotation.returned_rows import Answer, Problem
 from aliquot.pools.files import READERS, format_of
 from aliquot.store.content import locate
 from aliquot.store.store import write_atomic

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.annotation.returned_rows import Answer, Problem
 from aliquot.annotation.task_tables import write_table
 from aliquot.pools.files import read_csv
 from aliquot.pools.jsonl import read_jsonl

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.annotation.people.people import People
-from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.annotation.returned_rows import Answer, Problem
 from aliquot.pools.files import READERS, format_of
 from aliquot.pools.record import Record
 

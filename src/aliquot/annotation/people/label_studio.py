@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 
 from aliquot.annotation.people.label_studio_server import LabelStudioServer
 from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
-from aliquot.annotation.people.returned_rows import Answer, Problem
+from aliquot.annotation.returned_rows import Answer, Problem
 from aliquot.pools.files import READERS, format_of
 from aliquot.store.store import write_atomic
 

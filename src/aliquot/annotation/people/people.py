@@ -38,8 +38,8 @@ from aliquot.annotation.people.batch import (
     read_requests,
     typed_in,
 )
-from aliquot.annotation.people.returned_rows import SUGGESTED, Answer, Problem, Returns, sort_out, told_once
 from aliquot.annotation.quality import Quality
+from aliquot.annotation.returned_rows import SUGGESTED, Answer, Problem, Returns, sort_out, told_once
 from aliquot.annotation.task_tables import write_table
 from aliquot.pools.conversation import as_text
 from aliquot.pools.files import is_litter

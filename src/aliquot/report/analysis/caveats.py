@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from aliquot.report.analysis.findings import MIN_SEEDS, REFERENCE, Curve, Finding
+from aliquot.report.analysis.numbers import points
 from aliquot.report.analysis.statistics import Estimate, mean, summarise
 from aliquot.report.analysis.study import Arm, Cell, Study, shared_replicates
-from aliquot.report.numbers import points
 
 #: From how many seeds on nothing is said of their number.
 _ENOUGH = 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import MIN_SEEDS, REFERENCE, Comparison, Finding, Findings
-from aliquot.report.numbers import p_value, points, points_interval, saved_interval, times, with_interval
+from aliquot.report.analysis.numbers import p_value, points, points_interval, saved_interval, times, with_interval
 
 
 @dataclass(frozen=True)

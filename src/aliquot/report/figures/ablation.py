@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import REFERENCE, Finding, Findings
+from aliquot.report.analysis.numbers import percent
 from aliquot.report.analysis.study import Arm
 from aliquot.report.figures.drawing import (
     COLOURS,
@@ -23,7 +24,6 @@ from aliquot.report.figures.drawing import (
     slug,
     thinned,
 )
-from aliquot.report.numbers import percent
 from aliquot.selection.kernels import is_degenerate
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import REFERENCE, Finding, Findings
+from aliquot.report.analysis.numbers import percent, percent_interval, with_interval
 from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.figures.drawing import (
     ACCENT,
@@ -23,7 +24,6 @@ from aliquot.report.figures.drawing import (
     wrapped,
 )
 from aliquot.report.figures.intervals import Whisker, draw_whiskers
-from aliquot.report.numbers import percent, percent_interval, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

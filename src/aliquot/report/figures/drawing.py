@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aliquot.report.analysis.findings import Finding
-from aliquot.report.numbers import percent, percent_interval, with_interval
+from aliquot.report.analysis.numbers import percent, percent_interval, with_interval
 from aliquot.store.store import write_atomic
 
 if TYPE_CHECKING:

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 
 from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import LEVEL, Comparison, Finding, Findings, Saved
+from aliquot.report.analysis.numbers import (
+    p_value,
+    points,
+    points_interval,
+    saved_interval,
+    seconds,
+    times,
+    with_interval,
+)
 from aliquot.report.figures.drawing import (
     ACCENT,
     NEUTRAL,
@@ -19,7 +28,6 @@ from aliquot.report.figures.drawing import (
     thinned,
     wrapped,
 )
-from aliquot.report.numbers import p_value, points, points_interval, saved_interval, seconds, times, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aliquot.report import numbers
+from aliquot.report.analysis import numbers
 from aliquot.report.analysis.findings import Comparison, Finding, Saved
-from aliquot.report.analysis.statistics import Estimate
-from aliquot.report.analysis.verdict import verdict
-from aliquot.report.numbers import (
+from aliquot.report.analysis.numbers import (
     p_value,
     percent,
     percent_interval,
@@ -18,6 +16,8 @@ from aliquot.report.numbers import (
     saved_interval,
     times,
 )
+from aliquot.report.analysis.statistics import Estimate
+from aliquot.report.analysis.verdict import verdict
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from aliquot.evaluation.validation_loss import measured
 from aliquot.experiment.record import RunRecord
+from aliquot.report.analysis.numbers import percent, price
 from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.analysis.study import Study
-from aliquot.report.numbers import percent, price
 from aliquot.report.page.cells import (
     NONE,
     Cell,

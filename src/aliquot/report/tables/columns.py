@@ -14,9 +14,7 @@ from typing import Generic, TypeVar
 
 from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import LEVEL, MIN_SEEDS, REFERENCE, Comparison, Curve, Finding, Findings, Saved
-from aliquot.report.analysis.statistics import Estimate
-from aliquot.report.analysis.study import Study
-from aliquot.report.numbers import (
+from aliquot.report.analysis.numbers import (
     p_value,
     percent,
     percent_interval,
@@ -26,6 +24,8 @@ from aliquot.report.numbers import (
     times,
     with_interval,
 )
+from aliquot.report.analysis.statistics import Estimate
+from aliquot.report.analysis.study import Study
 
 Kind = type[str] | type[int] | type[float]
 Row = TypeVar("Row", Finding, Curve)
