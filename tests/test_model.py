@@ -366,6 +366,7 @@ def test_what_lies_in_a_folder_instead_of_a_model_is_named_with_what_to_do(model
 def test_a_link_to_nothing_is_told_with_how_to_copy_what_it_leads_to(model, tmp_path, name):
     blob = (tmp_path / name).rename(tmp_path.parent / "blob")
     (tmp_path / name).symlink_to(blob)
+    (tmp_path / "pytorch_model.bin").symlink_to("nothing")  # is not read
     model.check()
     blob.unlink()
     assert f"{tmp_path / name} is a link to {blob}, where nothing is" in refusal(Model(str(tmp_path)))

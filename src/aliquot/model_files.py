@@ -25,11 +25,12 @@ _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetenso
 def check_directory(folder: Path) -> None:
     """Raise ValueError unless config, weights and tokenizer are all there, and none is cut off or damaged."""
     names = [path.name for path in folder.iterdir()]
-    if broken := sorted(path for path in folder.iterdir() if path.is_symlink() and not path.exists()):
-        raise ValueError(
-            f"{broken[0]} is a link to {broken[0].readlink()}, where nothing is; copy the model again, with what its "
-            "links lead to (`cp -L`, `rsync -L`)"
-        )
+    for path in (folder / name for name in ("config.json", "tokenizer.json", _WEIGHTS, _SHARD_INDEX)):
+        if path.is_symlink() and not path.exists():
+            raise ValueError(
+                f"{path} is a link to {path.readlink()}, where nothing is; copy the model again, with what its links "
+                "lead to (`cp -L`, `rsync -L`)"
+            )
     base = str(read_json(folder / _ADAPTER).get("base_model_name_or_path"))
     _check_kind(names, f"model directory {folder}", base)
     if "config.json" not in names:
