@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from aliquot.control_tokens import ControlTokens
 from aliquot.encoding import CHAT, Encoding
 from aliquot.hub import reason_of
+from aliquot.quoting import setting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,8 +108,8 @@ def _as_format(tokenizer: PreTrainedTokenizerBase, whole: str) -> str:
     begin = cast("str | None", tokenizer.bos_token)
     if begin and _adds_beginning(tokenizer):
         written = written.removeprefix(begin)
-    quoted = written.replace("\\", "\\\\").replace('"', '\\\\"').replace("'", "\\'").replace("\n", "\\n")
-    return f"""$'model.template="{quoted}"'"""
+    quoted = setting("model.template", written).replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"$'{quoted}'"
 
 
 def _adds_beginning(tokenizer: PreTrainedTokenizerBase) -> bool:
