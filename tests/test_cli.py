@@ -88,6 +88,10 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["~tracker"], "to run without a mirror: tracker=none"),
         (["-m", "~strategy", "seed=1,2"], "strategy is gone"),
         (["~seed"], "seed is gone"),
+        (["~strategy=longest"], "~strategy=longest: strategy is chosen otherwise; leave it out"),
+        (["seed=1", "--cfg"], "--cfg needs job, hydra or all behind it"),
+        (["-c", "seed=1"], "-c needs job, hydra or all behind it"),
+        (["seed=1", "--config-dir"], "--config-dir needs a value behind it"),
         (["~strategy.foo"], "there is no strategy.foo to remove"),
         (["~model.path"], "model.path has no value, and Model needs one"),
         (["--config-name=smoke"], "type experiments=smoke;"),
@@ -277,5 +281,11 @@ def test_run_works_from_any_directory(tmp_path):
 
 def test_flags_may_stand_anywhere_and_keep_their_values():
     words = ["a=1", "-m", "b=2", "-i", "defaults", "--cfg", "job", "~c.d", "-cd", "x", "--info"]
-    expected = ["-m", "-i", "defaults", "--cfg", "job", "-cd", "x", "--info", "a=1", "b=2", "~c.d"]
+    expected = ["-m", "-i", "defaults", "--cfg", "job", "-cd", "x", "--info", "all", "a=1", "b=2", "~c.d"]
     assert read_arguments(words) == expected
+
+
+def test_information_may_be_asked_for_before_settings():
+    code, out, _ = call("--info", "seed=3")
+    assert code == 0
+    assert "seed: 3" in out

@@ -4,6 +4,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
 from aliquot.models.spec import Model
@@ -17,8 +18,8 @@ ROLES = (
 #: Opens a thought that finished turns do not have, as DeepSeek-R1 does; with whatever has to be quoted in a shell.
 THINKING = (
     "<s> {% for message in messages %}{% if message.role == 'user' %}say \"it's\" a\\\\b:\n{{ message.content }}"
-    "{% else %} $ {{ message.content }} </s>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %} $ <think>\n{% endif %}"
+    "{% else %} ${x} {{ message.content }} </s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %} ${x} <think>\n{% endif %}"
 )
 
 
@@ -112,7 +113,9 @@ def test_a_turn_that_is_finished_in_another_way_than_it_was_opened_is_refused_wi
     command = told.partition("write the finished turn as the format: ")[2]
     typed = subprocess.run(["bash", "-c", f"printf %s {command}"], capture_output=True, text=True, check=True).stdout
     (override,) = OverridesParser.create().parse_overrides([typed])
-    followed = replace(model, template=override.value())
+    settings = OmegaConf.create()
+    OmegaConf.update(settings, override.key_or_group, override.value())
+    followed = replace(model, template=settings.model.template)
     followed.check()
     tokenizer = followed.load_tokenizer()
     turn = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sees"}]

@@ -115,15 +115,15 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
     assert [name["type"] for name in before] == ["Random", "KCenter", "Oracle", "Benchmark", "LoRA"]
     assert not [name for name in before if "code" in name]
 
-    edit(package / "strategies/random.py", '"""Pick prompts', '# A remark.\n    """Otherwise pick prompts')
-    edit(package / "strategies/random.py", "(self.seed)", "(\n            self.seed\n        )")
+    edit(package / "selection/strategies/random.py", '"""Pick prompts', '# A remark.\n    """Otherwise pick prompts')
+    edit(package / "selection/strategies/random.py", "(self.seed)", "(\n            self.seed\n        )")
     edit(package / "finetune.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # the version of its stage speaks for it
     append(package / "scoring.py", "NEW = 1")
     append(package / "features.py", "NEW = 1")
     assert names(*SHIPPED, "aliquot.scoring.spec:Scorer")[:-1] == before
     assert "code" not in names("aliquot.scoring.spec:Scorer")[0]
 
-    edit(package / "strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
+    edit(package / "selection/strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
     append(package / "greedy/farthest_first.py", "NEW = 1")
     edit(package / "annotate.py", "0.0", "0.5")
     append(package / "suites.py", "NEW = 1")
@@ -132,12 +132,14 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
 
 def test_an_edited_helper_of_annotators_is_noticed(checkout):
     package, names = checkout
-    append(package / "annotators/asking.py", "NEW = 1")
+    append(package / "annotation/teachers/request_queue.py", "NEW = 1")
     found = names("aliquot.annotation.teachers.endpoint:EndpointTeacher", "aliquot.annotation.annotator:Oracle")
     assert ["code" in name for name in found] == [True, False]
 
 
-@pytest.mark.parametrize("module", ["pool", "finetune", "stages", "pools.fields", "strategies.random"])
+@pytest.mark.parametrize(
+    "module", ["pools.spec", "finetuning.run", "stages", "pools.rows", "selection.strategies.random"]
+)
 def test_a_class_added_to_any_module_of_the_package_is_named_by_its_code(checkout, module):
     package, names = checkout
     file = package / f"{module.replace('.', '/')}.py"
@@ -149,7 +151,7 @@ def test_a_class_added_to_any_module_of_the_package_is_named_by_its_code(checkou
 
 def test_what_is_shipped_needs_no_source_and_what_is_added_does(checkout, tmp_path):
     package, _ = checkout
-    (package / "strategies/mine.py").write_text("class Mine:\n    depth = 1\n")
+    (package / "selection/strategies/mine.py").write_text("class Mine:\n    depth = 1\n")
     before = names_of(*SHIPPED, path=[tmp_path])
     archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path, "aliquot")
     assert names_of(*SHIPPED, path=[archive]) == before
@@ -164,11 +166,11 @@ def test_what_is_shipped_needs_no_source_and_what_is_added_does(checkout, tmp_pa
 
 def test_the_table_is_not_written_over_changed_code_of_an_old_version_unless_told_so(checkout, tmp_path):
     package, names = checkout
-    table = package / "shipped.json"
+    table = package / "store/shipped.json"
     (package / "conf").symlink_to(ROOT / "conf")
     old = table.read_text()
-    append(package / "strategies/random.py", "NEW = 1")
-    append(package / "strategies/longest.py", "NEW = 1")
+    append(package / "selection/strategies/random.py", "NEW = 1")
+    append(package / "selection/strategies/longest.py", "NEW = 1")
 
     def write(*arguments, fails):
         return start("-m", "aliquot.store.shipped", *arguments, path=[tmp_path], fails=fails)
@@ -179,7 +181,7 @@ def test_the_table_is_not_written_over_changed_code_of_an_old_version_unless_tol
         assert "Longest: changed code in aliquot.selection.strategies.longest" in told
         assert "--same-results" in told and table.read_text() == old
     assert "only Longest, Random has changed code" in write("--same-results", "KCenter", fails=True)
-    edit(package / "strategies/longest.py", "    requires", "    version: ClassVar[int] = 2\n    requires")
+    edit(package / "selection/strategies/longest.py", "    requires", "    version: ClassVar[int] = 2\n    requires")
     write("--same-results", "Random", fails=False)
     found = names("aliquot.selection.strategies.random:Random", "aliquot.selection.strategies.longest:Longest")
     assert found == [{"type": "Random", "version": 1}, {"type": "Longest", "version": 2}]
@@ -205,7 +207,7 @@ def test_a_table_that_cannot_be_read_is_told_with_the_command_that_writes_it(tmp
 def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(checkout):
     package, names = checkout
     mine, helper, kind = (
-        package / "strategies/mine.py",
+        package / "selection/strategies/mine.py",
         package / "mine_helper.py",
         "aliquot.selection.strategies.mine:Mine",
     )
@@ -223,7 +225,7 @@ def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(c
     assert found[0] == found[1]
     for file, old, new in (
         (helper, "1", "2"),
-        (package / "strategies/random.py", "zeros", "ones"),
+        (package / "selection/strategies/random.py", "zeros", "ones"),
         (mine, "pool)\n", "k)\n"),
     ):
         edit(file, old, new)
@@ -266,7 +268,7 @@ def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_
 def test_installed_packages_do_not_count_wherever_they_lie(tmp_path, checkout):
     """A package that a strategy imports, in folders as pip, distributions and clusters have them, and edited there."""
     package, _ = checkout
-    mine = package / "strategies/mine.py"
+    mine = package / "selection/strategies/mine.py"
     mine.write_text(
         "import dep\nfrom aliquot.selection.strategies.random import Random\n\nclass Mine(Random):\n    pass\n"
     )

@@ -165,6 +165,30 @@ def test_weights_that_are_missing_are_refused_and_never_made_up(tmp_path, family
         model.load()
 
 
+def test_a_model_without_an_output_layer_is_told_what_it_was_saved_as(model, tmp_path):
+    damage(tmp_path, lambda weights: weights.pop("lm_head.weight"))
+    assert "would be random numbers; copy the files again" in refusal(model)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForSequenceClassification"]}))
+    told = refusal(model)
+    assert "a LlamaForSequenceClassification was saved: give a model that was saved as a LlamaForCausalLM" in told
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("gpt2", ["transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias"]),
+        ("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq"]),
+        ("gpt_neox", ["gpt_neox.layers.0.attention.bias", "gpt_neox.layers.0.attention.masked_bias"]),
+        ("opt", ["model.decoder.version"]),
+    ],
+)
+def test_masks_and_versions_of_earlier_transformers_are_no_weights(tmp_path, family, names):
+    model = Model(str(save_tiny_model(tmp_path, family=family)))
+    damage(tmp_path, lambda weights: weights.update({name: torch.ones(1) for name in names}))
+    model.check()
+
+
 def test_weights_of_another_shape_or_of_more_layers_are_refused(model, tmp_path):
     kept = (tmp_path / "config.json").read_text()
     config = json.loads(kept)
@@ -277,11 +301,17 @@ def test_positions_that_were_stretched_count(model, tmp_path, stated, rope, posi
                 "original_max_position_embeddings": 64,
             },
         ),
+        (
+            256,
+            {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "factor": 4.0},
+        ),
     ],
 )
 def test_rows_whose_rotary_frequencies_would_depend_on_their_batch_are_refused(model, tmp_path, stated, rope):
     config = json.loads((tmp_path / "config.json").read_text())
     config |= {"max_position_embeddings": stated, "rope_scaling": rope}
+    if rope["rope_type"] == "longrope" and "original_max_position_embeddings" not in rope:  # as Phi-3 writes it
+        config["original_max_position_embeddings"] = 64
     (tmp_path / "config.json").write_text(json.dumps(config))
     told = refusal(replace(model, max_tokens=65))
     assert f"beyond 64 the rotary frequencies of {tmp_path} (rope_type {rope['rope_type']})" in told
@@ -324,11 +354,51 @@ def test_what_lies_in_a_folder_instead_of_a_model_is_named_with_what_to_do(model
     shard = weights.rename(tmp_path / "model-00001-of-00002.safetensors")
     told = refusal(model)
     assert f"holds {shard.name} and neither model.safetensors nor model.safetensors.index.json" in told
-    gguf = shard.rename(tmp_path / "model-Q4.gguf")
-    for named in (model, Model(str(gguf))):
-        assert "gguf_file='model-Q4.gguf').save_pretrained(NEW)" in refusal(named)
+    for name in ("model-Q4.GGUF", "model-Q4.gguf"):
+        shard = shard.rename(tmp_path / name)
+        for named in (model, Model(str(shard))):
+            assert f"gguf_file={name!r}).save_pretrained(NEW)" in refusal(named)
     (tmp_path / "config.json").unlink()
     assert "in GGUF" in refusal(model)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_link_to_nothing_is_told_with_how_to_copy_what_it_leads_to(model, tmp_path, name):
+    blob = (tmp_path / name).rename(tmp_path.parent / "blob")
+    (tmp_path / name).symlink_to(blob)
+    (tmp_path / "pytorch_model.bin").symlink_to("nothing")  # is not read
+    model.check()
+    blob.unlink()
+    assert f"{tmp_path / name} is a link to {blob}, where nothing is" in refusal(Model(str(tmp_path)))
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": None}, {"weight_map": ["a"]}])
+def test_an_index_that_says_nothing_of_files_is_refused(model, tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model.safetensors.index.json has no weight_map" in refusal(model)
+
+
+def test_a_model_that_brings_its_own_code_is_told_how_to_let_it_run(model, tmp_path):
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = {"AutoConfig": "own_config.OwnConfig", "AutoModelForCausalLM": "own_model.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "own_llama", "auto_map": names}))
+    (tmp_path / "own_config.py").write_text(
+        "from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = 'own_llama'\n"
+    )
+    (tmp_path / "own_model.py").write_text(
+        "from transformers import LlamaForCausalLM\nfrom .own_config import OwnConfig\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    assert "set model.trust_remote_code=true to let it run" in refusal(model)
+    replace(model, trust_remote_code=True).check()
+
+
+def test_a_family_that_does_not_read_and_write_text_alone_is_named(model, tmp_path):
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper", "is_encoder_decoder": True}))
+    assert "is a whisper, of which transformers has no model that reads and writes text alone" in refusal(model)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 5}))
+    assert "The hidden size" in refusal(Model(str(tmp_path)))
 
 
 def test_a_tokenizer_that_needs_sentencepiece_says_so(model, tmp_path, monkeypatch):

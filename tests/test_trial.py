@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aliquot.models.spec import Model
+from aliquot.models.template import OVERLONG
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.kv_cache import CausalContext
 from aliquot.scoring.spec import Scorer, TokenFeatureSpec
@@ -95,8 +96,19 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, value, dtype)
     assert "1 of its 21 weights hold values that are infinite or not a number (model.layers.1.mlp.up_" in refusal(model)
 
 
-def test_a_prompt_longer_than_the_model_may_read_is_cut_for_the_trial(tmp_path):
-    model = saved(tmp_path, "llama", max_tokens=6)
+@pytest.mark.parametrize(("name", "factor"), [("mlp.down_proj", 6e4), ("input_layernorm", 1e6)])
+def test_numbers_that_float16_cannot_hold_are_told_with_a_type_that_can(tmp_path, name, factor):
+    model = saved(tmp_path, "llama", dtype="float16")
+    weights = load_file(tmp_path / "model.safetensors")
+    weights[f"model.layers.0.{name}.weight"] *= factor
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    assert "float16 holds no number beyond 65,504: set model.dtype=bfloat16" in refusal(model)
+    assert try_model(replace(model, dtype="bfloat16"), SCORER, "cpu")
+
+
+@pytest.mark.parametrize("overlong", OVERLONG)
+def test_a_prompt_longer_than_the_model_may_read_is_cut_for_the_trial(tmp_path, overlong):
+    model = saved(tmp_path, "llama", max_tokens=6, overlong=overlong)
     assert try_model(model, SCORER, "cpu")
 
 

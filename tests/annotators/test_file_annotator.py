@@ -62,7 +62,7 @@ def test_the_run_waits_without_a_trace_and_the_same_command_finetunes_on_what_ca
     assert f"40 of 40 prompts wait for their responses: {folder}/to_annotate.jsonl" in said
     assert f"Put the responses into {folder}/returned and give the same command again: python " in said
     left = {path.relative_to(tmp_path / "store").parts[0] for path in (tmp_path / "store").rglob("*") if path.is_file()}
-    assert left == {"pool", "select"}  # no run, no mirror of one, no error
+    assert left == {"pool", "select", "trial"}  # no run, no mirror of one, no error
     rows = answer(folder)
     before = (folder / "returned" / "a.jsonl").read_bytes()
     assert 0 <= files("annotator.price=0.25") <= 1

@@ -16,6 +16,7 @@ from aliquot.config.schema import FILES, GROUPS, ROOT, Config, did_you_mean
 _SWEEP = ("-m", "--multirun")
 _ONE_ROOT = ("-cn", "--config-name", "-cp", "--config-path")
 _WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "--experimental-rerun")
+_CONFIG, _CONFIG_OF = ("-c", "--cfg"), ("job", "hydra", "all")
 _INFO = ("-i", "--info")  # of what: a word may follow
 _ABOUT = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _ALONE = ("-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-sc", "--shell-completion")
@@ -41,12 +42,22 @@ def read_arguments(words: Sequence[str]) -> list[str]:
             raise ValueError(_one_root(name, value or "".join(rest[:1])))
         if name not in _KNOWN:
             raise ValueError(_no_flag(word))
-        takes = word in _WITH_VALUE or (word in _INFO and "".join(rest[:1]) in _ABOUT)
-        flags += [word, *rest[: int(takes)]]
-        del rest[: int(takes)]
+        flags.append(word)
+        if word in _WITH_VALUE:
+            flags.append(_value_of(word, rest))
+        if word in _INFO:  # what follows it may be a setting
+            flags.append(rest.pop(0) if "".join(rest[:1]) in _ABOUT else "all")
     for position, word in enumerate(settings):
         _check_setting(word, settings[:position], sweep=any(flag in _SWEEP for flag in flags))
     return [*flags, *settings]
+
+
+def _value_of(flag: str, rest: list[str]) -> str:
+    """Take the value of a flag from the words behind it."""
+    of_what = flag in _CONFIG
+    if not rest or (of_what and rest[0] not in _CONFIG_OF):
+        raise ValueError(f"{flag} needs {', '.join(_CONFIG_OF[:-1]) + ' or all' if of_what else 'a value'} behind it")
+    return rest.pop(0)
 
 
 def _one_root(flag: str, value: str) -> str:

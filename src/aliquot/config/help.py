@@ -159,6 +159,10 @@ _REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         lambda found: f"~{found[1]}: there is no {found[1]} to remove; leave it out",
     ),
     (
+        r"Could not delete '(.*?)'\. No match in the defaults list",
+        lambda found: f"~{found[1]}: {found[1].partition('=')[0]} is chosen otherwise; leave it out",
+    ),
+    (
         r"Interpolation key '(.*?)' not found",
         lambda found: (
             f"${{{found[1]}}} names a setting that is not there; to mean the characters, as in a file's name, "

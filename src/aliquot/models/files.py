@@ -25,6 +25,12 @@ _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetenso
 def check_directory(folder: Path) -> None:
     """Raise ValueError unless config, weights and tokenizer are all there, and none is cut off or damaged."""
     names = [path.name for path in folder.iterdir()]
+    for path in (folder / name for name in ("config.json", "tokenizer.json", _WEIGHTS, _SHARD_INDEX)):
+        if path.is_symlink() and not path.exists():
+            raise ValueError(
+                f"{path} is a link to {path.readlink()}, where nothing is; copy the model again, with what its links "
+                "lead to (`cp -L`, `rsync -L`)"
+            )
     base = str(read_json(folder / _ADAPTER).get("base_model_name_or_path"))
     _check_kind(names, f"model directory {folder}", base)
     if "config.json" not in names:
@@ -91,7 +97,7 @@ def _check_kind(names: Collection[str], where: str, base: str) -> None:
             f"{where} is an adapter of {base}, no model: merge it first, with peft's AutoPeftModelForCausalLM."
             "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
         )
-    if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.endswith(".gguf"))):
+    if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.lower().endswith(".gguf"))):
         raise ValueError(f"{where} holds {gguf[0]}, {how_to_read_gguf(gguf[0])}")
 
 
@@ -128,7 +134,12 @@ def _defining_files(folder: Path) -> list[Path]:
 
 def _weight_files(folder: Path) -> set[str]:
     """Return the names of the files with weights: the only one, and what an index names."""
-    named: set[str] = set(read_json(folder / _SHARD_INDEX).get("weight_map", {}).values())
+    index, named = folder / _SHARD_INDEX, set[str]()
+    if index.is_file():
+        parts: object = read_json(index).get("weight_map")
+        if not isinstance(parts, dict):
+            raise ValueError(f"{index} has no weight_map, which says what is in which file; download it again")
+        named = set(cast(dict[str, str], parts).values())
     return named | ({_WEIGHTS} if (folder / _WEIGHTS).is_file() else set())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from aliquot.config.quoting import setting
 from aliquot.models.control_tokens import ControlTokens
 from aliquot.models.hub import reason_of
 from aliquot.models.template import CHAT, Encoding
@@ -107,8 +108,8 @@ def _as_format(tokenizer: PreTrainedTokenizerBase, whole: str) -> str:
     begin = cast("str | None", tokenizer.bos_token)
     if begin and _adds_beginning(tokenizer):
         written = written.removeprefix(begin)
-    quoted = written.replace("\\", "\\\\").replace('"', '\\\\"').replace("'", "\\'").replace("\n", "\\n")
-    return f"""$'model.template="{quoted}"'"""
+    quoted = setting("model.template", written).replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"$'{quoted}'"
 
 
 def _adds_beginning(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -15,7 +15,7 @@ from aliquot.models.files import check_directory, check_weights, how_to_read_ggu
 
 def check_id(path: str, revision: str | None) -> None:
     """Raise ValueError unless path and revision name one commit of a hub repository."""
-    if path.endswith(".gguf"):
+    if path.lower().endswith(".gguf"):
         raise ValueError(f"model.path={path} is a file {how_to_read_gguf(Path(path).name)}")
     if path.startswith((".", "/", "~", "pkg://")) or path.count("/") != 1:
         raise ValueError(f"model.path={path} is no directory; give one, or a hub id such as org/name")
@@ -83,8 +83,9 @@ def dataset_obstacle(name: str, seconds: float) -> str | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+    """Return the first line of what an error says, with the next where it leads to that, or its kind if it is mute."""
+    first, second, *_ = [*(line.strip() for line in str(error).strip().splitlines()), "", ""]
+    return (f"{first} {second}" if first.endswith(":") else first).rstrip(".") or type(error).__name__
 
 
 def fetch(path: str, revision: str, name: str) -> Path | None:

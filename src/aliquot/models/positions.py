@@ -41,11 +41,13 @@ def first_shift(config: PreTrainedConfig) -> Shift | None:
     transformers computes them once for a batch, from its largest position: `dynamic` (NTK-aware scaling) for every
     length beyond the first context, `longrope` (Ding et al., 2024) by taking another set there.
     """
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    original = getattr(text, "original_max_position_embeddings", None)  # goes before what rope_parameters say
     shifts: list[Shift] = []
     for rope in _ropes(config):
         kind = str(rope.get("rope_type", rope.get("type", "default")))
-        limit = rope.get("original_max_position_embeddings") if kind == "longrope" else positions
+        limit = original or rope.get("original_max_position_embeddings") if kind == "longrope" else positions
         if ("dynamic" in kind or kind == "longrope") and limit:
             shifts.append(Shift(kind, int(limit)))
     return min(shifts, key=lambda shift: shift.positions, default=None)

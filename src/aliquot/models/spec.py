@@ -205,7 +205,13 @@ class Model:
         """Load the weights, and make sure that they are all there and belong to the network."""
         options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         config = self.load_config()
-        if (kind := _network_class(config)) is not None:
+        kind = _network_class(config)
+        if kind is None and not self.trust_remote_code:
+            raise ValueError(
+                f"model.path={self.path} is a {config.model_type}, of which transformers has no model that reads and "
+                "writes text alone; choose another family"
+            )
+        if kind is not None:
             check_reads_batches(kind, config.model_type, self.path)
         with self._explained(), reports_hidden():
             model, found = _auto_class(config).from_pretrained(self._source(), **options, **self._options())
@@ -240,6 +246,11 @@ class Model:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
             reason = reason_of(error)
+            if "trust_remote_code=True" in str(error):
+                raise ValueError(
+                    f"model.path={self.path} brings Python of its own, without which it cannot be loaded; read it, and "
+                    "set model.trust_remote_code=true to let it run, or choose a family that transformers knows"
+                ) from error
             if "attn_implementation=" in str(error):
                 raise ValueError(
                     f"model.attention={self.attention} is not to be had for {self.path}, a {self.family()}; set "

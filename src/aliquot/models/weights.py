@@ -6,12 +6,16 @@ transformers fills what is missing with random numbers.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+#: Causal masks, rotary frequencies and version numbers that earlier releases of transformers saved beside the weights.
+_NO_WEIGHT = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|\.version$")
 
 
 def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where: str) -> None:
@@ -28,8 +32,11 @@ def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where:
     tied: Mapping[str, str] = network.all_tied_weights_keys  # missing only where what they are tied to is
     missing = sorted(name for name in found["missing_keys"] if tied.get(name) not in found["missing_keys"])
     if missing:
-        what = "in its files, and would be random numbers"
-        raise ValueError(f"{where}: {_count(missing)} not {what}; copy the files again, or download the model again")
+        (saved, *_), wanted = network.config.architectures or [""], type(network).__name__
+        remedy = "copy the files again, or download the model again"
+        if saved and saved != wanted:
+            remedy = f"config.json says that a {saved} was saved: give a model that was saved as a {wanted}"
+        raise ValueError(f"{where}: {_count(missing)} not in its files, and would be random numbers; {remedy}")
     if found["mismatched_keys"]:
         _, shape, wanted = min(found["mismatched_keys"])
         names = [name for name, *_ in found["mismatched_keys"]]
@@ -38,7 +45,9 @@ def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where:
             f"{tuple(wanted)} belongs; give it the config.json that belongs to its weights"
         )
     own = {name.partition(".")[0] for part in (network, network.base_model) for name in part.state_dict()}
-    unexpected = sorted(name for name in found["unexpected_keys"] if name.partition(".")[0] in own)
+    unexpected = sorted(
+        name for name in found["unexpected_keys"] if name.partition(".")[0] in own and not _NO_WEIGHT.search(name)
+    )
     if unexpected:
         raise ValueError(
             f"{where}: {_count(unexpected)} in its files and have no place in the network that config.json describes; "

@@ -12,6 +12,7 @@ Features and statistics of all three must agree up to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -48,6 +49,8 @@ _ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 _ALONE = "alone, by the pass and by transformers without cache and padding"
 _TOGETHER = "alone and in one padded batch of unequal lengths"
 
+_OVERFLOW = "float16 holds no number beyond 65,504: set model.dtype=bfloat16"
+
 #: Names of signals -> their values for one prompt.
 Reading = dict[str, Tensor]
 
@@ -70,9 +73,10 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
     """
     tokenizer, network = model.load_tokenizer(), model.load()
     check_tokens(model.encoding(tokenizer), _num_embeddings(network), model.path)
-    _check_finite(network, model.path)
+    _check_finite(network, model)
     network = network.to(device)  # pyright: ignore[reportArgumentType]
     scorer = replace(scorer, max_new_tokens=min(scorer.max_new_tokens, _NUM_NEW))
+    model = replace(model, overlong="cut_start")  # whoever refuses long prompts did not write these
     encoded = encode(model, tokenizer, _PROMPTS, model.max_tokens - scorer.max_new_tokens)
     ends = end_tokens(network, tokenizer)
     module = ScoringModule(network, scorer, ends, halved=lambda _: None).to(device)
@@ -93,6 +97,11 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
         *_differences(_TOGETHER, alone, together, rounding),
     ]
     for signal, compared, number, by in differences:
+        if math.isnan(by) and model.dtype == "float16":
+            raise ValueError(
+                f"model.path={model.path}, a {model.family()}: the {signal} of prompt {number} of {len(_PROMPTS)} are "
+                f"infinite or not a number; {_OVERFLOW}"
+            )
         if not by <= rounding:  # NaN is not
             raise ValueError(
                 f"model.path={model.path}, a {model.family()}: the {signal} of prompt {number} of {len(_PROMPTS)}, "
@@ -102,14 +111,15 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
     return {f"{d.signal}, {d.compared}, prompt {d.prompt}": d.by for d in differences}
 
 
-def _check_finite(network: PreTrainedModel, path: str) -> None:
+def _check_finite(network: PreTrainedModel, model: Model) -> None:
     """Raise ValueError where a weight is infinite or not a number."""
     weights = [(name, w) for name, w in network.named_parameters() if w.is_floating_point()]
     broken = [name for name, w in weights if not bool(torch.isfinite(w).all())]
     if broken:
+        overflow = f"{_OVERFLOW}; if that is no help, " if model.dtype == "float16" else ""
         raise ValueError(
-            f"model.path={path}: {len(broken)} of its {len(weights)} weights hold values that are infinite or not a "
-            f"number ({broken[0]} first); take an earlier checkpoint, or download the model again"
+            f"model.path={model.path}: {len(broken)} of its {len(weights)} weights hold values that are infinite or "
+            f"not a number ({broken[0]} first); {overflow}take an earlier checkpoint, or download the model again"
         )
 
 
