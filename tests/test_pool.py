@@ -252,10 +252,9 @@ def test_a_damaged_or_truncated_compression_is_told_apart_from_bad_text(tmp_path
 
 
 def test_text_that_is_no_utf8_is_named_by_its_line(tmp_path):
-    for encoding in ("latin-1", "utf-16"):
-        (tmp_path / "b.jsonl").write_bytes('{"prompt": "é"}\n'.encode(encoding))
-        with pytest.raises(ValueError, match=r"b\.jsonl:1: the line is no UTF-8 text .*save it as UTF-8"):
-            load_pool(JsonlPool(str(tmp_path / "b.jsonl")))
+    (tmp_path / "b.jsonl").write_bytes('{"prompt": "é"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: the line is no UTF-8 text .*save it as UTF-8"):
+        load_pool(JsonlPool(str(tmp_path / "b.jsonl")))
 
 
 def test_a_wrong_path_is_told_what_there_is(tmp_path):
@@ -274,13 +273,17 @@ def test_a_wrong_path_is_told_what_there_is(tmp_path):
 def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
     spec = write(tmp_path / "a.jsonl", [ROWS[0], {"id": "b", "prompt": "x"}])
     spec.check_responses()
-    with pytest.raises(ValueError, match=r"a\.jsonl:2: no text in column 'response', so the oracle cannot annotate"):
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl:2: no text in column 'response': the columns are id, prompt; so the oracle"
+    ):
         spec.read_responses(["a", "b"])
     blank = write(tmp_path / "c.jsonl", [ROWS[0], {"id": "b", "prompt": "x", "response": " \n"}])
-    with pytest.raises(ValueError, match=r"c\.jsonl:2: no text in column 'response', .*fill it in"):
+    with pytest.raises(ValueError, match=r"c\.jsonl:2: no text in column 'response': it is .*fill it in"):
         blank.read_responses(["b"])
     silent = write(tmp_path / "b.jsonl", [{"messages": [turn("user", "x")]}], messages="messages")
-    with pytest.raises(ValueError, match=r"b\.jsonl:1: no turn of role 'assistant' with text in column 'messages'"):
+    with pytest.raises(
+        ValueError, match=r"b\.jsonl:1: no text in the next turn of role 'assistant' .*\(the roles are user\)"
+    ):
         silent.check_responses()
 
 

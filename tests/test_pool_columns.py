@@ -111,3 +111,17 @@ def test_a_column_or_field_that_is_there_twice_is_refused_in_parquet(tmp_path):
     pq.write_table(pa.table([texts, nested], names=["prompt", "meta"]), path)
     with pytest.raises(ValueError, match=r"a\.parquet:1-1: .*; give every field its own name"):
         load_pool(ParquetPool(str(path), task="meta.t"))
+
+
+def test_the_remedy_for_a_context_that_is_no_text_names_the_context(tmp_path):
+    kind, path = write(tmp_path, [{"prompt": "Add.", "input": 5}], "jsonl")
+    with pytest.raises(
+        ValueError, match=r"no text in column 'input': it is 5; name a column of text with pool\.context"
+    ):
+        load_pool(kind(path, context="input"))
+
+
+def test_a_name_that_looks_the_same_in_another_normal_form_is_hinted_at(tmp_path):
+    kind, path = write(tmp_path, [{"re\u0301ponse": "Why?"}], "jsonl")
+    with pytest.raises(ValueError, match="did you mean 're\u0301ponse'"):
+        load_pool(kind(path, prompt="r\u00e9ponse"))

@@ -118,9 +118,35 @@ def test_the_advice_for_a_folder_of_json_files_works(tmp_path):
 @pytest.mark.parametrize("mark", [";", ","])
 def test_the_advice_for_a_spreadsheet_works(tmp_path, mark):
     (tmp_path / "a.csv").write_bytes(zipped(xl__workbook_xml=b"<workbook/>"))
-    with pytest.raises(ValueError, match=r"is a spreadsheet .*; save the sheet as csv \(UTF-8\) and use pool=csv"):
+    with pytest.raises(ValueError, match=r"is a spreadsheet .*; save the sheet as csv \(UTF-8\), which pool=csv reads"):
         load_pool(CsvPool(str(tmp_path / "a.csv")))
     rows = (["id", "prompt"], ["1", "Gr\u00fc\u00dfe\u2026"], ["", ""])
     text = "".join(f"{mark.join(row)}\r\n" for row in rows)  # as Excel saves it
     (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
     assert list(load_pool(CsvPool(str(tmp_path / "a.csv"))).prompts) == ["Gr\u00fc\u00dfe\u2026"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "data", "message"),
+    [
+        (CsvPool, "a.csv", "id,prompt\n1,é\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        (CsvPool, "a.csv", "id,prompt\n1,é\n".encode("utf-16-le"), "is UTF-16 text, or no text; save it as UTF-8"),
+        (JsonlPool, "a.jsonl", TEXT.decode().encode("utf-16-be"), "is UTF-16 text, or no text; save it as UTF-8"),
+        (JsonlPool, "a.jsonl.gz", gzip.compress(gzip.compress(TEXT)), "is compressed more often .*; unpack it once"),
+        (ParquetPool, "a.parquet", gzip.compress(b"PAR1"), "is compressed more often .*; unpack it once"),
+        (CsvPool, "a.csv", TEXT, r"holds JSON, not csv; end its name in \.jsonl"),
+        (CsvPool, "a.csv", b'[\n  {"prompt": "x"}\n]', r"holds JSON, not csv; end its name in \.jsonl"),
+    ],
+)
+def test_text_of_another_kind_than_its_name_says_is_named(tmp_path, kind, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{name} {message}"):
+        load_pool(kind(str(tmp_path / name)))
+
+
+def test_rows_inside_an_object_are_pointed_at(tmp_path):
+    (tmp_path / "a.json").write_text('{"version": 1, "data": [{"prompt": "x"}]}')
+    with pytest.raises(ValueError, match=r"where 'data' lists the rows, write that list alone into the file"):
+        load_pool(JsonlPool(str(tmp_path / "a.json")))
+    (tmp_path / "a.json").write_text('[{"prompt": "x"}]')
+    assert list(load_pool(JsonlPool(str(tmp_path / "a.json"))).prompts) == ["x"]

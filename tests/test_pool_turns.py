@@ -6,6 +6,7 @@ import json
 import pytest
 
 from aliquot.config.schema import create
+from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.prepare import load_pool, prepare
 from aliquot.pools.spec import JsonlPool
 
@@ -69,13 +70,15 @@ def test_a_call_of_a_tool_is_no_response_though_the_prompt_is_read(tmp_path):
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
     spec = write(tmp_path, [*talk(*TALK[:2]), call, *talk(("tool", "12"), ("assistant", "It is 12."))])
     assert len(load_pool(spec)) == 1
-    with pytest.raises(ValueError, match="no turn of role 'assistant' with text"):
+    with pytest.raises(ValueError, match="no text in the next turn of role 'assistant'"):
         spec.read_responses(["0"])
 
 
 def test_a_part_that_is_no_text_is_refused(tmp_path):
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": "x"}]
-    with pytest.raises(ValueError, match=r"a\.jsonl:1: message 1 in column 'messages' is .*with text as content"):
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl:1: message 1 in column 'messages' holds parts of type image_url; .*with text"
+    ):
         load_pool(write(tmp_path, talk(("user", parts))))
 
 
@@ -92,3 +95,37 @@ def test_csv_holds_conversations_as_json_text(compose, tmp_path):
     spec = create(compose("pool=csv", f"pool.path={tmp_path / 'a.csv'}", "pool.messages=talk"), "pool")
     assert list(load_pool(spec).prompts) == ["Be brief.\n\nWhy?"]
     assert spec.read_responses(["0"]) == {"0": "So."}
+
+
+@pytest.mark.parametrize("roles", [("User", "ASSISTANT"), ("prompter", "model"), ("human", "chatgpt")])
+@pytest.mark.parametrize("turn", ["first", "last"])
+def test_roles_by_other_names_and_in_any_case_are_read(tmp_path, roles, turn):
+    spec = write(tmp_path, talk(*zip(roles, ("Why?", "So."), strict=True)), turn=turn)
+    assert list(load_pool(spec).prompts) == ["Why?"]
+    assert spec.read_responses(["0"]) == {"0": "So."}
+
+
+def test_lists_of_roles_and_contents_are_the_messages_that_they_list(tmp_path):
+    columns = {"role": ["user", "assistant"], "content": ["Why?", "So."]}
+    spec = write(tmp_path, columns)
+    assert list(load_pool(spec).prompts) == ["Why?"]
+    assert spec.read_responses(["0"]) == {"0": "So."}
+
+
+@pytest.mark.parametrize("empty", [None, []])
+def test_a_row_without_a_conversation_is_a_row_without_a_prompt(tmp_path, empty):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: .*empty; .*pool\.clean\.empty=drop"):
+        load_pool(write(tmp_path, talk(*TALK), empty))
+    kept = load_pool(write(tmp_path, talk(*TALK), empty, clean=Cleaning(empty="drop")))
+    assert list(kept.prompts) == ["Be brief.\n\nWhy?"]
+
+
+def test_an_assistant_who_speaks_before_any_question_begins_no_prompt(tmp_path):
+    turns = talk(("user", " "), ("assistant", "Hello."), ("user", "Why?"), ("assistant", "So."))
+    assert list(load_pool(write(tmp_path, turns, turn="last")).prompts) == ["Why?"]
+
+
+def test_the_remedy_for_a_conversation_without_a_response_names_no_column(tmp_path):
+    with pytest.raises(ValueError, match=r"\(the roles are user\); so the oracle") as refused:
+        write(tmp_path, talk(("user", "Why?"))).check_responses()
+    assert "pool.response" not in str(refused.value)

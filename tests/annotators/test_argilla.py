@@ -281,3 +281,15 @@ def test_values_and_users_of_different_lengths_are_one_bad_row(tmp_path, users):
     (problem,) = returns.problems
     assert (problem.place.rpartition("/")[2], problem.id) == ("rows.jsonl:2", "q2")
     assert "are no lists of one length" in problem.what
+
+
+@pytest.mark.parametrize("changed", [{"prompt": ["p"]}, {"response.responses": [5]}])
+def test_a_row_whose_texts_are_none_is_one_bad_row(tmp_path, changed):
+    batch, folder = by_hand(tmp_path), tmp_path / "batch"
+    given = {"response.responses": ["a"], "response.responses.users": ["u"], "response.responses.status": ["submitted"]}
+    rows = [{"id": "q1", "prompt": PROMPTS["q1"], **given, **changed}, {"id": "q2", "prompt": PROMPTS["q2"], **given}]
+    (folder / RETURNED / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n{\n" + json.dumps(rows[1]))
+    returns = batch.read(PROMPTS)
+    assert returns.responses == {"q2": "a"}
+    assert sorted(problem.place.rpartition(":")[2] for problem in returns.problems) == ["1", "2"]
+    assert any("not text; write text" in problem.what for problem in returns.problems)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from aliquot.annotation.teachers.ledger import Reply
 from aliquot.annotation.teachers.openai_replies import read_answer
 from aliquot.annotation.teachers.request_queue import Again
 
@@ -50,3 +51,14 @@ def test_a_stream_of_nothing_is_no_answer_that_can_be_read(text):
 def test_a_stream_that_cannot_be_read_is_kept_where_it_says_what_it_cost():
     answer = read_answer(stream({"choices": [], "usage": USAGE}))
     assert (answer.ending, answer.tokens) == ("unreadable", (3, 2))
+
+
+def test_a_mark_of_byte_order_before_an_answer_is_no_part_of_it():
+    body = json.dumps({"choices": [{"message": {"content": "Lima"}, "finish_reason": "stop"}], "usage": USAGE})
+    assert read_answer("\ufeff" + body) == read_answer(body)
+
+
+@pytest.mark.parametrize("ending", ["length", "max_tokens", "MAX_TOKENS"])
+def test_a_cut_answer_is_known_as_one_whatever_its_server_calls_that(ending):
+    reply = Reply("p", "q1", "Li", ending, 1, 1, True, "m", "")
+    assert (reply.flaw(keep_cut=False), reply.flaw(keep_cut=True)) == ("cut", None)

@@ -302,3 +302,28 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_others_are_read_all_the_sam
     assert [row["place"].rpartition("/")[2] for row in rows] == ["a.json:1", "b.pdf"]
     assert "no export of Label Studio" in rows[1]["problem"]
     assert batch.read(PROMPTS).responses == {"q1": "Hello"}
+
+
+def test_other_controls_ids_that_became_numbers_and_endings_in_upper_case_do_no_harm(tmp_path):
+    folder = tmp_path / "batch"
+    batch = LabelStudio(folder=str(folder))
+    batch.ask({"7": "Why?"})
+    results = [{"from_name": "response", "value": {"text": ["So."]}}, {"from_name": "prompt", "value": {"labels": []}}]
+    task = {"data": {"prompt_id": 7, "prompt": "Why?"}, "annotations": [{"result": results}]}
+    (folder / RETURNED / "export.JSON").write_text(json.dumps([task]))
+    assert batch.read({"7": "Why?"}).responses == {"7": "So."}
+
+
+def test_tasks_that_come_back_as_they_were_imported_are_told_of_as_empty(tmp_path):
+    batch, folder = by_hand(tmp_path), tmp_path / "batch"
+    shutil.copy(folder / LabelStudio.imported, folder / RETURNED)
+    with pytest.raises(Pending, match=rf"\({len(PROMPTS)} came back empty\)"):
+        batch.annotate(None, list(PROMPTS), list(PROMPTS.values()), tmp_path)
+
+
+def test_a_row_with_too_many_cells_hides_none_of_those_behind_it(tmp_path):
+    batch, file = by_hand(tmp_path), tmp_path / "batch" / RETURNED / "rows.csv"
+    file.write_text("prompt_id,response,annotation_id\nq1,a,b,1\nq2,c,2\n")
+    returns = batch.read(PROMPTS)
+    assert returns.responses == {"q2": "c"}
+    assert [problem.place for problem in returns.problems] == [f"{file}:2"]

@@ -19,6 +19,8 @@ from aliquot.annotation.teachers.reasoning import with_reasoning, without_reason
         ("<think>I close it by `</think>` later</think>Lima", "Lima"),
         ("<think>a <think>b</think> c</think>Lima", "Lima"),
         ("[THINK]Hm.[/THINK]Lima", "Lima"),
+        ("<THINK>Hm.</Think>Lima", "Lima"),
+        ("◁think▷Hm.◁/think▷Lima", "Lima"),
         ("<thinking>Hm.</thinking>Lima", "Lima"),
         ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Lima<|return|>", "Lima"),
         ("<|start|>assistant<|channel|>final<|message|>Lima", "Lima"),

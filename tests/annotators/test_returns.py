@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -110,7 +111,7 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
         ("a.jsonl:3", "q9", "nobody asked for this id"),
         ("a.jsonl:4", "q1", f"another response to this prompt is at {batch}/returned/a.jsonl:1"),
         ("a.jsonl:6", "q2", "response is list, not text; write text"),
-        ("a.jsonl:7", "", "no column 'response'; the columns are id"),
+        ("a.jsonl:7", "", "no column 'response'; the columns are id; name it with annotator.response"),
         ("a.jsonl:5", "7", "the response is empty"),
     ]
     message = annotate(batch)
@@ -131,7 +132,7 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
     ("name", "content", "place", "what"),
     [
         ("latin.csv", b"id,response\n7,you\nq2,na\xefve\n", "latin.csv:3", "the line is no UTF-8"),
-        ("wide.jsonl", json.dumps(rows()[0]).encode("utf-16"), "wide.jsonl:1", "the line is no UTF-8"),
+        ("wide.jsonl", json.dumps(rows()[0]).encode("utf-16"), "wide.jsonl", "UTF-16 text; save it as UTF-8"),
         ("cut.jsonl.gz", gzip.compress(b'{"id": "q1", "response": "x"}\n' * 99)[:-9], "cut.jsonl.gz", "cut off"),
         ("notes.docx", b"PK", "notes.docx", "the name tells no format"),
         ("wrong.csv", b"id,answer\n7,you\n", "wrong.csv:2", "no column 'response'; the columns are id, answer"),
@@ -339,3 +340,39 @@ def test_answers_under_the_hash_ids_of_before_belong_to_the_same_prompts(batch, 
     jsonl(batch, *({"id": row_id, "response": "x"} for row_id in old))
     assert annotate(batch, dict(zip(pool.ids, pool.prompts, strict=True))) == dict.fromkeys(pool.ids, "x")
     assert annotate(batch, old) == dict.fromkeys(old, "x")
+
+
+def test_ids_with_blanks_around_them_or_none_but_the_prompt_are_matched(batch):
+    write(batch, "a.csv", "id,response\n q1,Hello\n7\xa0,you\n")
+    write(batch, "b.csv", 'id,prompt,response\n,"What is 17 * 23?",391\n')
+    assert annotate(batch) == {"q1": "Hello", "q2": "391", "7": "you"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "id,response\nq1,Hello\nq2,391,or so\n7,you\n"),
+        ("a.jsonl", '{"id": "q1", "response": "Hello"}\n{"id": \n{"id": "7", "response": "you"}\n'),
+    ],
+)
+def test_one_row_that_cannot_be_read_hides_none_of_those_behind_it(batch, name, text):
+    write(batch, name, text)
+    assert annotate(batch, allow_partial=True) == {"q1": "Hello", "7": "you"}
+    line = 3 if name == "a.csv" else 2
+    assert [found[0] for found in problems(batch)] == [f"{name}:{line}"]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.JSON", "a.jsonl"])
+def test_a_json_array_is_read(batch, name):
+    write(batch, name, json.dumps(rows(), indent=1))
+    assert annotate(batch) == ANSWERS
+
+
+def test_a_returned_spreadsheet_is_named_with_advice_that_works(batch):
+    with zipfile.ZipFile(batch / RETURNED / "a.xlsx", "w") as sheet:
+        sheet.writestr("xl/workbook.xml", "<workbook/>")
+    annotate(batch)
+    assert ["save the sheet as csv (UTF-8)" in found[2] for found in problems(batch)] == [True]
+    (batch / RETURNED / "a.xlsx").unlink()
+    write(batch, "a.csv", "id;response\r\nq1;Hello\r\nq2;391\r\n7;you\r\n", encoding="utf-8-sig")
+    assert annotate(batch) == {"q1": "Hello", "q2": "391", "7": "you"}

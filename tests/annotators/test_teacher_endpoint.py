@@ -570,3 +570,9 @@ def test_without_the_client_one_command_is_named(monkeypatch):
 def test_results_of_before_reasoning_was_taken_off_stay_those_of_a_teacher_that_keeps_it():
     strip, keep = (key_fields(EndpointTeacher(model=MODEL, keep_reasoning=kept)) for kept in (False, True))
     assert strip == keep | {"keep_reasoning": False} and "keep_reasoning" not in keep
+
+
+def test_an_error_that_is_a_mere_text_is_quoted(serve, tmp_path):
+    serve(lambda prompt, _: (404, {"error": "no such model here"}, {}))
+    with pytest.raises(ValueError, match="404 no such model here"):
+        annotate(tmp_path, 1)

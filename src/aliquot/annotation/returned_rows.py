@@ -8,9 +8,12 @@ response counts until somebody decides between them. Nothing returned is ever ch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from aliquot.pools.files import READERS
+from aliquot.pools.record import Record
 
 #: What is wrong with a row that holds a prediction or suggestion alone.
 SUGGESTED = "a prediction or suggestion is no response; have it submitted as one, and export once more"
@@ -84,6 +87,16 @@ class Returns:
         }
 
 
+def returned_rows(kind: str, file: Path) -> Iterator[Record | Problem]:
+    """Yield the rows of a file that a table's reader reads; each that cannot be read is one problem."""
+    bad: list[ValueError] = []
+    try:
+        yield from (record for record in READERS[kind](file, bad=bad) if not record.blank)
+    except ValueError as error:  # those before it count
+        bad.append(error)
+    yield from (Problem.of(file, error) for error in bad)
+
+
 def told_once(file: Path, rows: Sequence[Answer | Problem]) -> Sequence[Answer | Problem]:
     """Return the rows of a file; where none of several can be read, one problem that says so."""
     problems = [row for row in rows if isinstance(row, Problem)]
@@ -111,9 +124,10 @@ def sort_out(
     for row_id, prompt in asked.items():
         by_prompt.setdefault(" ".join(prompt.split()), row_id)
     for row in rows:
-        if isinstance(row, Answer) and row.id and row.id not in asked and row.prompt:
+        if isinstance(row, Answer) and row.id not in asked:
             # a spreadsheet makes 7 of 007, and 1E+05 of 1e5: the prompt beside it tells what was meant
-            row = replace(row, id=by_prompt.get(" ".join(row.prompt.split()), row.id))
+            named, meant = row.id.strip(), by_prompt.get(" ".join((row.prompt or "").split()), row.id)
+            row = replace(row, id=named if named in asked else meant)
         if problem := _problem(row, asked, kept):
             problems.append(problem)
         elif isinstance(row, Problem):  # told above

@@ -128,7 +128,7 @@ class ValidationLoss:
                 raise ValueError(_OF_POOLS.sub("evaluate.", str(error))) from error
             if response is None:
                 remedy = "" if self.messages else ", or name the column of the responses with evaluate.response"
-                raise ValueError(f"{record.place}: {no_answer(columns)}; fill it in or drop the row{remedy}")
+                raise ValueError(f"{record.place}: {no_answer(record, columns)}; fill it in or drop the row{remedy}")
             yield row.id, row.prompt, response
 
     def _file(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 #: The columns of a prompt, by the name under which they are looked for where the user names none.
@@ -26,7 +27,7 @@ def near_miss(name: str, columns: Iterable[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    return name.strip(" \t\r\n\xa0\u200b\ufeff\"'_").casefold()
+    return unicodedata.normalize("NFKC", name).strip(" \t\r\n\xa0\u200b\ufeff\"'_").casefold()
 
 
 def listed(columns: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from typing import cast
 from aliquot.pools.columns import LAST, Columns, found_instead, lookup, shown, whole
 from aliquot.pools.conversation import Turn, as_prompt, joined
 from aliquot.pools.record import Record
-from aliquot.pools.turns import content_of, role_of, turns_of
+from aliquot.pools.turns import content_of, other_parts, role_of, turns_of
 
 #: Roles that ask -> whose turn of the prompt that is.
 _ASKING = {"system": "user", "user": "user"}
@@ -20,15 +20,18 @@ def asked_text(record: Record, columns: Columns) -> str:
     turns: list[Turn] = []
     is_asked = False  # by the user, since the assistant spoke last
     roles: list[str] = []
-    for number, message in enumerate(_question(record, columns), start=1):
+    has_asked = False
+    question = _question(record, columns)
+    for number, message in enumerate(question, start=1):
         role, text = role_of(message), content_of(message)
         if role is None or (role in _ASKING and text is None):
             raise _no_turn(record, columns, number, message)
-        if text and text.strip() and _is_read(role, text, "user" in roles):
+        if text and text.strip() and _is_read(role, text, has_asked):
+            has_asked = has_asked or role == "user"
             is_asked = role == "user" or (is_asked and role != "assistant")
             turns.append((_ASKING.get(role, role), whole(text, record, column)))
         roles.append(role)
-    if "user" not in roles:
+    if question and "user" not in roles:
         found = f"the roles are {', '.join(roles) or 'none'}"
         raise ValueError(f"{record.place}: no turn of role 'user' ({found}); add one or drop the line")
     try:
@@ -41,12 +44,12 @@ def passed_over(record: Record, columns: Columns) -> list[str]:
     """Return the roles of the turns before the user's that are no part of the prompt."""
     if not columns.messages:
         return []
-    roles: list[str] = []
     passed: list[str] = []
+    has_asked = False
     for message in _question(record, columns):
-        role = role_of(message) or ""
-        passed += [] if _is_read(role, content_of(message), "user" in roles) else [role]
-        roles.append(role)
+        role, text = role_of(message) or "", content_of(message)
+        passed += [] if _is_read(role, text, has_asked) else [role]
+        has_asked = has_asked or (role == "user" and bool(text and text.strip()))
     return passed
 
 
@@ -81,7 +84,7 @@ def answer_text(record: Record, columns: Columns) -> str | None:
 
 def _messages(record: Record, column: str) -> list[object]:
     value = lookup(record.fields, column)
-    messages = turns_of(value)
+    messages = [] if value is None else turns_of(value)
     if messages is None:
         raise ValueError(
             f"{record.place}: no list of messages in column '{column}': {found_instead(value, record)}; "
@@ -91,7 +94,9 @@ def _messages(record: Record, column: str) -> list[object]:
 
 
 def _no_turn(record: Record, columns: Columns, number: int, message: object) -> ValueError:
+    kinds = other_parts(message)
+    found = f"holds parts of type {', '.join(kinds)}" if kinds else f"is {shown(message)}"
     return ValueError(
-        f"{record.place}: message {number} in column '{columns.messages}' is {shown(message)}; "
-        'write {"role": "user", "content": "..."}, with text as content'
+        f"{record.place}: message {number} in column '{columns.messages}' {found}; "
+        'write {"role": "user", "content": "..."}, with text as content, or drop the line'
     )

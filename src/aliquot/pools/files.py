@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from aliquot.pools.column_names import refuse_repeated
+from aliquot.pools.column_names import listed, refuse_repeated
 from aliquot.pools.jsonl import read_jsonl
 from aliquot.pools.opening import COMPRESSIONS, first_bytes, read_lines, refuse_named
 from aliquot.pools.record import Record
@@ -25,6 +25,7 @@ from aliquot.store.content import locate
 #: The endings by which files of a format are found in a folder.
 ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
 _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # what Excel writes, and reads, above the header
+_JSON = re.compile(r'\s*(?:\[\s*)?(?:\{\s*(?:"|$)|\[\s*$)')  # how an object or an array of some begins
 _QUOTED = re.compile(r'"[^"]*"')
 _ROWS_AT_ONCE = 4096
 #: Files that systems and office programs leave beside others.
@@ -79,12 +80,21 @@ def is_litter(path: Path) -> bool:
     return path.name.lower() in _LITTER or path.name.startswith(("~$", ".~lock.", "._", ".DS_Store"))
 
 
-def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Record]:
+def read_csv(
+    file: Path, columns: Collection[str] | None = None, bad: list[ValueError] | None = None
+) -> Iterator[Record]:
     """Yield the rows of a csv file with a header. An empty cell is no value, and an empty column at the end is none.
 
     What parts the cells is told by the line `sep=;` where the file begins with one. Else tabs part those of a .tsv
-    file, and semicolons those of a .csv file whose header has some outside quotes and no comma: so do spreadsheets
-    where a comma is the sign before decimals. A row of empty cells is yielded as one: its fields hold no value.
+    file. Those of a .csv file are parted by what its header has outside quotes: a comma, or else a semicolon (so do
+    spreadsheets where a comma is the sign before decimals), a tab or a vertical bar. A row of empty cells is yielded
+    as one: its fields hold no value.
+
+    Args:
+        file: to read.
+        columns: that are asked for; all are yielded.
+        bad: takes the error of each row with more or fewer cells than the header, and the others are read; None
+            raises the first.
     """
     csv.field_size_limit(sys.maxsize)  # prompts are longer than the 128 KiB that csv allows
     lines = read_lines(file)
@@ -93,6 +103,8 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
     above = 1 if told else 0  # lines above the header
     if told:
         first = next(lines, "")
+    if _JSON.match(first):
+        raise ValueError(f"{file} holds JSON, not csv; end its name in .jsonl, which pool=jsonl reads")
     parted = told[1] if told else _delimiter(first, file)
     rows = csv.reader(itertools.chain([first], lines), delimiter=parted, strict=True)
     header: list[str] | None = None
@@ -108,15 +120,19 @@ def read_csv(file: Path, columns: Collection[str] | None = None) -> Iterator[Rec
         if row is None:
             return
         if header is None:
-            header = _header(row, f"{file}:{number}") if row else None
+            header = _header(row, f"{file}:{number}") if any(map(str.strip, row)) else None
         elif row:
             if len(row) > len(header) and not any(row[len(header) :]):
                 row = row[: len(header)]
             if len(row) != len(header):
-                raise ValueError(
-                    f"{file}:{number}: {counted(len(row), 'cell')} where the header has {len(header)}; "
-                    "fill in or quote the row"
+                error = ValueError(
+                    f"{file}:{number}: {counted(len(row), 'cell')} where the header has {len(header)} "
+                    f"({listed(header)}); fill in or quote the row"
                 )
+                if bad is None:
+                    raise error
+                bad.append(error)
+                continue
             cells = {name: cell or None for name, cell in zip(header, row, strict=True)}
             yield Record(str(file), number, cells, header, sheet_row, blank=not any(map(str.strip, row)))
 
@@ -125,7 +141,7 @@ def _delimiter(first: str, file: Path) -> str:
     if ".tsv" in [suffix.lower() for suffix in file.suffixes]:
         return "\t"
     bare = _QUOTED.sub("", first)
-    return ";" if ";" in bare and "," not in bare else ","
+    return next((sign for sign in ",;\t|" if sign in bare), ",")
 
 
 def _header(row: list[str], place: str) -> list[str]:
@@ -136,8 +152,10 @@ def _header(row: list[str], place: str) -> list[str]:
     return row
 
 
-def read_parquet(file: Path, columns: Collection[str] | None = None) -> Iterator[Record]:
-    """Yield the rows of a parquet file, reading the asked columns only, or all."""
+def read_parquet(
+    file: Path, columns: Collection[str] | None = None, bad: list[ValueError] | None = None
+) -> Iterator[Record]:
+    """Yield the rows of a parquet file, reading the asked columns only, or all; `bad` takes none, as for the others."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

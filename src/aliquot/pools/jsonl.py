@@ -12,19 +12,32 @@ from aliquot.pools.opening import read_lines
 from aliquot.pools.record import Record
 
 
-def read_jsonl(file: Path, columns: Collection[str] | None = None) -> Iterator[Record]:
-    """Yield the objects of a file with one on each line, or of one JSON array; blank lines are no rows."""
+def read_jsonl(
+    file: Path, columns: Collection[str] | None = None, bad: list[ValueError] | None = None
+) -> Iterator[Record]:
+    """Yield the objects of a file with one on each line, or of one JSON array; blank lines are no rows.
+
+    Args:
+        file: to read.
+        columns: that are asked for; all are yielded.
+        bad: takes the error of each line that is no object, and the others are read; None raises the first.
+    """
+    is_first = True
     lines = enumerate(read_lines(file), start=1)
     for number, line in lines:
-        if line.lstrip().startswith("["):
+        if not line.strip():
+            continue
+        if is_first and line.lstrip().startswith("["):
             yield from _array(line + "".join(line for _, line in lines), file, number)
-        elif line.strip():
+            return
+        is_first = False
+        try:
             fields = _parse(line, file, number)
-            yield Record(str(file), number, fields, fields.keys())
-            break
-    for number, line in lines:
-        if line.strip():
-            fields = _parse(line, file, number)
+        except ValueError as error:
+            if bad is None:
+                raise
+            bad.append(error)
+        else:
             yield Record(str(file), number, fields, fields.keys())
 
 

@@ -25,12 +25,15 @@ _COMPRESSED = {
     b"\xfd7zXZ\x00": ".xz",
 }
 _UNPACK = "unpack it and name the files inside"
-_SHEET = "save the sheet as csv (UTF-8) and use pool=csv"
+_SHEET = "save the sheet as csv (UTF-8), which pool=csv reads"
+_UTF8 = "save it as UTF-8"
 #: The first bytes of what cannot be read as text, what it is, and what to do.
 _NAMED = {
-    b"PAR1": ("a parquet file", "use pool=parquet, and end its name in .parquet"),
+    b"PAR1": ("a parquet file", "end its name in .parquet, which pool=parquet reads"),
     b"ARROW1": ("an Arrow file", "write it as parquet"),
     b"version https://git-lfs": ("a pointer of git-lfs, not the data itself", "run `git lfs pull` in its repository"),
+    b"\xff\xfe": ("UTF-16 text", _UTF8),
+    b"\xfe\xff": ("UTF-16 text", _UTF8),
     b"\xd0\xcf\x11\xe0": ("a spreadsheet of old Excel (.xls), or another Office file", _SHEET),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
     b"Rar!": ("a rar archive", _UNPACK),
@@ -85,6 +88,10 @@ def refuse_named(head: bytes, file: Path) -> None:
         found = _zip(file)
     elif head[257:262] == b"ustar":
         found = ("a tar archive", _UNPACK)
+    elif any(map(head.startswith, _COMPRESSED)):
+        found = ("compressed more often than its reader unpacks", "unpack it once")
+    elif head[:4:2] == b"\0\0" or head[1:4:2] == b"\0\0":
+        found = ("UTF-16 text, or no text", _UTF8)
     elif head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         found = ("a web page", "download the file itself, not the page that shows it")
     if found:

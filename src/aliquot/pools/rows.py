@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import cast
 
-from aliquot.pools.column_names import near_miss, setting
-from aliquot.pools.columns import ABSENT, LAST, Columns, found_instead, lookup, shown, whole
+from aliquot.pools.column_names import listed, near_miss, setting
+from aliquot.pools.columns import ABSENT, Columns, found_instead, lookup, shown, whole
 from aliquot.pools.conversations import answer_text, asked_text
 from aliquot.pools.record import Record
-from aliquot.pools.turns import role_of
+from aliquot.pools.turns import role_of, turns_of
 
 
 class EmptyPromptError(ValueError):
@@ -79,39 +79,51 @@ def response_text(record: Record, columns: Columns) -> str | None:
     return response if response and response.strip() else None
 
 
-def no_answer(columns: Columns) -> str:
-    """Say that a record has no response."""
+def no_answer(record: Record, columns: Columns) -> str:
+    """Say that a record has no response, and what was found instead."""
     if not columns.messages:
-        return f"no text in column '{columns.response}'"
-    behind = " behind the user's last" if columns.turn == LAST else ""
-    return f"no turn of role 'assistant' with text{behind} in column '{columns.messages}'"
+        value = lookup(record.fields, columns.response)
+        return f"no text in column '{columns.response}': {found_instead(value, record)}"
+    roles = [role_of(message) or "none" for message in turns_of(lookup(record.fields, columns.messages)) or ()]
+    return (
+        f"no text in the next turn of role 'assistant' behind the user's {columns.turn}, in column "
+        f"'{columns.messages}' (the roles are {listed(roles)})"
+    )
 
 
 def _prompt(record: Record, columns: Columns) -> str:
     if columns.messages:
         return asked_text(record, columns)
-    prompt = _text(record, columns.prompt)
+    prompt = _text(record, columns.prompt, "prompt")
     context = lookup(record.fields, columns.context) if columns.context else None
     if context is None or context is ABSENT or context == "":
         return prompt
-    return f"{prompt}\n\n{_text(record, cast(str, columns.context))}"
+    further = _text(record, cast(str, columns.context), "context")
+    return f"{prompt}\n\n{further}"
 
 
-def _text(record: Record, column: str) -> str:
+def _text(record: Record, column: str, what: str) -> str:
     value = lookup(record.fields, column)
     if not isinstance(value, str):
-        lists = [name for name in record.columns if name in ("messages", "conversations")]
-        if isinstance(value, list) and value and role_of(cast(list[object], value)[0]):
+        first_of = {name: cast(list[object], cell)[0] for name, cell in record.fields.items() if _is_filled(cell)}
+        lists = [n for n in record.columns if n in ("messages", "conversations") or role_of(first_of.get(n))]
+        if column in lists:
             lists = [column]
         near = near_miss(column, record.columns) if value is ABSENT else None
-        remedy = f"set pool.messages={lists[0]}" if lists else "name the column of the prompts with pool.prompt"
-        remedy = f"did you mean {near!r}? Set {setting('prompt', near)}" if near else remedy
+        remedy = f"set pool.messages={lists[0]}" if lists else f"name a column of text with pool.{what}"
+        if value is ABSENT and not lists and any(isinstance(first, dict) for first in first_of.values()):
+            remedy += f"; where {' or '.join(map(repr, first_of))} lists the rows, write that list alone into the file"
+        remedy = f"did you mean {near!r}? Set {setting(what, near)}" if near else remedy
         if value is None and not lists:
             raise EmptyPromptError(
                 f"{record.place}: the prompt in column '{column}' is null; fill it in or drop the line"
             )
         raise ValueError(f"{record.place}: no text in column '{column}': {found_instead(value, record)}; {remedy}")
     return whole(value, record, column)
+
+
+def _is_filled(cell: object) -> bool:
+    return isinstance(cell, list) and bool(cast(list[object], cell))
 
 
 def label(record: Record, column: str | None, what: str) -> str | None:

@@ -143,10 +143,11 @@ class PoolSpec:
         return responses
 
     def _no_response(self, record: Record) -> ValueError:
+        another = "" if self.messages else "name another column with pool.response, "
         return ValueError(
-            f"{record.place}: {no_answer(self.columns)}, so the oracle cannot annotate; say who does (annotator=file, "
-            "label_studio, argilla or teacher; what was scored and chosen is kept), fill it in, name another column "
-            "with pool.response, or stop after choosing with until=select"
+            f"{record.place}: {no_answer(record, self.columns)}; so the oracle cannot annotate: say who does "
+            "(annotator=file, label_studio, argilla or teacher; what was scored and chosen is kept), fill it in, "
+            f"{another}or stop after choosing with until=select"
         )
 
 

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import cast
 
 #: Roles by other names.
-_ROLES = {"developer": "system", "human": "user", "gpt": "assistant"}
+_ROLES = {
+    "developer": "system",
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "model", "chatgpt", "bing", "bard"), "assistant"),
+}
 
 
 def turns_of(value: object) -> list[object] | None:
@@ -17,13 +21,19 @@ def turns_of(value: object) -> list[object] | None:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
+    if isinstance(value, Mapping):  # a list of each field in place of a list of messages, as `datasets` may store it
+        fields = cast(Mapping[str, object], value)
+        if not all(isinstance(column, list) for column in fields.values()):
+            return None
+        columns = cast(Mapping[str, list[object]], fields)
+        return [dict(zip(columns, cells, strict=False)) for cells in zip(*columns.values(), strict=False)]
     return cast(list[object], value) if isinstance(value, list) else None
 
 
 def role_of(message: object) -> str | None:
     """Return the role of a message: system, user, assistant or another; None where it has none."""
     role = _either(message, "role", "from")
-    return _ROLES.get(role, role) if isinstance(role, str) else None
+    return _ROLES.get(role.strip().lower(), role.strip().lower()) if isinstance(role, str) else None
 
 
 def content_of(message: object) -> str | None:
@@ -33,6 +43,14 @@ def content_of(message: object) -> str | None:
         return content if isinstance(content, str) else None
     parts = [part if isinstance(part, str) else _either(part, "text", "") for part in cast(list[object], content)]
     return "\n".join(cast(list[str], parts)) if parts and all(isinstance(part, str) for part in parts) else None
+
+
+def other_parts(message: object) -> list[str]:
+    """Return the types of the parts of a message that are no texts, such as image_url."""
+    content = _either(message, "content", "value")
+    parts = cast(list[object], content) if isinstance(content, list) else []
+    others = (part for part in parts if isinstance(part, Mapping) and not isinstance(_either(part, "text", ""), str))
+    return list(dict.fromkeys(str(_either(part, "type", "")) for part in others))
 
 
 def _either(message: object, name: str, other: str) -> object:

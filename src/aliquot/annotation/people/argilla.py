@@ -15,8 +15,8 @@ from typing import Any, ClassVar, cast
 
 from aliquot.annotation.people.argilla_server import QUESTIONS, ArgillaServer
 from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
-from aliquot.annotation.returned_rows import Answer, Problem
-from aliquot.pools.files import READERS, format_of
+from aliquot.annotation.returned_rows import Answer, Problem, returned_rows
+from aliquot.pools.files import format_of
 from aliquot.store.content import locate
 from aliquot.store.store import write_atomic
 
@@ -47,20 +47,20 @@ class Argilla(Tool):
         write_atomic(files / "records.json", json.dumps(records, ensure_ascii=False, indent=1))
 
     def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
-        if file.suffix == ".json":
-            rows = ((row, f"{file}, record {number}") for number, row in enumerate(read_rows(file, "Argilla"), start=1))
+        if file.suffix.lower() == ".json":
+            for number, row in enumerate(read_rows(file, "Argilla"), start=1):
+                yield from _read(row, f"{file}, record {number}")
         elif (kind := format_of(file)) in ("jsonl", "parquet"):
-            rows = ((record.fields, record.place) for record in READERS[kind](file))
+            for record in returned_rows(kind, file):
+                if isinstance(record, Problem):
+                    yield record
+                else:
+                    yield from _read(record.fields, record.place)
         else:
             raise ValueError(
                 f"{file}: no export of Argilla that can be read; give back what dataset.records.to_datasets() writes "
                 "as jsonl or parquet"
             )
-        for row, place in rows:
-            try:
-                yield from _answers(row, place)
-            except ValueError as error:
-                yield Problem(place, str(row.get("id") or ""), str(error))
 
 
 def settings() -> dict[str, Any]:
@@ -93,6 +93,14 @@ def settings() -> dict[str, Any]:
     }
 
 
+def _read(row: Mapping[str, object], place: str) -> Iterator[Answer | Problem]:
+    """Yield the answers of a row, or what is wrong with it: other rows may be read all the same."""
+    try:
+        yield from _answers(row, place)
+    except ValueError as error:
+        yield Problem(place, str(row.get("id") or ""), str(error))
+
+
 def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
     """Yield what each annotator submitted or discarded.
 
@@ -110,6 +118,7 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
             "name the question 'response', and give back what dataset.records.to_datasets() of Argilla 2 writes"
         )
     given: dict[str, dict[str, Any]] = {}
+    prompt = _text(row.get("prompt"), "prompt")
     for name in QUESTIONS:
         parts = [row.get(f"{name}.responses{part}") or [] for part in ("", ".users", ".status")]
         if (
@@ -118,9 +127,9 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
         ):
             raise ValueError(f"{name}.responses, its .users and its .status are no lists of one length")
         for value, user, status in zip(*cast(list[list[Any]], parts), strict=True):
-            given.setdefault(user, {"status": status})[name] = value
+            given.setdefault(user, {"status": status})[name] = _text(value, f"{name}.responses")
     if not given and row.get("response.suggestion"):
-        yield Answer(place, str(row.get("id") or ""), None, cast("str | None", row.get("prompt")), suggested=True)
+        yield Answer(place, str(row.get("id") or ""), None, prompt, suggested=True)
     for user, values in given.items():
         if values["status"] not in ("submitted", "discarded"):
             continue
@@ -130,10 +139,16 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
             place,
             id=str(row.get("id") or ""),
             response=None if discarded else values.get("response"),
-            prompt=cast("str | None", row.get("prompt")),
+            prompt=prompt,
             annotator=user,
             skipped=": ".join(reasons) or "discarded" if discarded or values.get("skip") else None,
         )
+
+
+def _text(value: object, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is {type(value).__name__}, not text; write text")
+    return value
 
 
 def _not_asked(row: Mapping[str, object]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.annotation.people.people import People
-from aliquot.annotation.returned_rows import Answer, Problem
-from aliquot.pools.files import READERS, format_of
+from aliquot.annotation.returned_rows import Answer, Problem, returned_rows
+from aliquot.pools.files import format_of
+from aliquot.pools.opening import first_bytes, refuse_named
 from aliquot.pools.record import Record
 
 
@@ -28,19 +29,22 @@ class FileAnnotator(People):
     annotator: str = "annotator"
 
     def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
-        kind = format_of(file)
+        kind = "jsonl" if file.suffix.lower() == ".json" else format_of(file)
         if kind is None:
+            refuse_named(first_bytes(file), file)
             raise ValueError(
                 f"{file}: the name tells no format; return .jsonl, .csv or .parquet files, compressed or not"
             )
-        yield from (self._answer(record, by) for record in READERS[kind](file) if not record.blank)
+        for row in returned_rows(kind, file):
+            yield row if isinstance(row, Problem) else self._answer(row, by)
 
     def _answer(self, record: Record, by: str | None) -> Answer | Problem:
         """Read a row; `by` wrote it where it does not say who."""
         named = {name: _columns(record, name) for name in ("id", self.response, "prompt", self.annotator)}
         columns = ", ".join(record.columns) or "none"
         if absent := [name for name in ("id", self.response) if not named[name]]:
-            return Problem(record.place, "", f"no column '{absent[0]}'; the columns are {columns}")
+            remedy = "give every row the id of its prompt" if absent[0] == "id" else "name it with annotator.response"
+            return Problem(record.place, "", f"no column '{absent[0]}'; the columns are {columns}; {remedy}")
         if twice := [name for name, found in named.items() if len(found) > 1]:
             return Problem(record.place, "", f"several columns may be '{twice[0]}'; the columns are {columns}")
         values: dict[str, str | None] = {}

@@ -16,8 +16,8 @@ from xml.sax.saxutils import quoteattr
 
 from aliquot.annotation.people.label_studio_server import LabelStudioServer
 from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
-from aliquot.annotation.returned_rows import Answer, Problem
-from aliquot.pools.files import READERS, format_of
+from aliquot.annotation.returned_rows import Answer, Problem, returned_rows
+from aliquot.pools.files import format_of
 from aliquot.store.store import write_atomic
 
 INTERFACE = "label_studio_interface.xml"
@@ -44,13 +44,16 @@ class LabelStudio(Tool):
         write_atomic(folder / INTERFACE, interface())
 
     def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
-        if file.suffix == ".json":
+        if file.suffix.lower() == ".json":
             for number, row in enumerate(read_rows(file, "Label Studio"), start=1):
                 place = f"{file}, task {row.get('id', number)}"
                 yield from _read(_from_task if "data" in row else _from_columns, row, place)
         elif format_of(file) == "csv":
-            for record in (record for record in READERS["csv"](file) if not record.blank):
-                yield from _read(_from_columns, record.fields, record.place)
+            for record in returned_rows("csv", file):
+                if isinstance(record, Problem):
+                    yield record
+                else:
+                    yield from _read(_from_columns, record.fields, record.place)
         else:
             raise ValueError(
                 f"{file}: no export of Label Studio that can be read; export the project as JSON, JSON_MIN or CSV"
@@ -96,6 +99,8 @@ def _from_task(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
     annotations = row.get("annotations") or ()
     if row.get("predictions") and not annotations:
         yield replace(_answer(row["data"], {}, None, place), suggested=True)
+    elif "annotations" not in row:  # the file to import, or what a version before 1.0 exported
+        yield _answer(row["data"], {}, None, place)
     for annotation in annotations:
         given: dict[str, str | None] = {}
         for result in annotation.get("result") or ():
@@ -122,7 +127,14 @@ def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object
     Raises:
         ValueError: something other than text is where the interface has a text.
     """
-    values = {"prompt_id": data.get("prompt_id"), "prompt": data.get("prompt"), **given}
+    row_id: Any = data.get("prompt_id")
+    if isinstance(row_id, int) and not isinstance(row_id, bool):  # so do programs that read the csv
+        row_id = str(row_id)
+    values: dict[str, Any] = {
+        "prompt_id": row_id,
+        "prompt": data.get("prompt"),
+        **{name: given.get(name) for name in _CONTROLS},
+    }
     for name, value in values.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(

@@ -15,6 +15,7 @@ def body_of(text: str) -> Any:
         ValueError: it is neither.
         LookupError, TypeError, AttributeError: a chunk is not as it should be.
     """
+    text = text.removeprefix("\ufeff")
     if not text.lstrip().startswith(("data:", "event:", ":", "id:")):
         return json.loads(text)
     sent = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith("data:")]

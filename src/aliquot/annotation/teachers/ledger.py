@@ -24,6 +24,7 @@ _SECONDS_BETWEEN_SYNCS = 1.0
 CONTENT_FILTER, REFUSAL = "content_filter", "refusal"
 #: How an answer ends that reached the limit of tokens.
 LENGTH = "length"
+_CUT = (LENGTH, "max_tokens", "model_length")  # as other servers call it
 #: How an answer ends that was paid for and cannot be read.
 UNREADABLE = "unreadable"
 
@@ -73,7 +74,7 @@ class Reply:
             return "refused"
         if self.ending == UNREADABLE:
             return "unreadable"
-        if self.ending == LENGTH and not keep_cut:
+        if self.ending.lower() in _CUT and not keep_cut:
             return "cut"
         return None if self.response.strip() else "empty"
 

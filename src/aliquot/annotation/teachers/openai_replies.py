@@ -191,7 +191,7 @@ class _NoRequest(ValueError):
 def reason_of(error: APIStatusError) -> str:
     """Say in one line what the server answered."""
     body: Any = error.body
-    said = body.get("message") if isinstance(body, dict) else None
+    said = body.get("message") if isinstance(body, dict) else body if isinstance(body, str) else None
     said = said or error.message.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
     return without_key(f"{error.status_code} {said}").rstrip(".")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _NAMES = r"(?:seed:)?think(?:ing)?"
-_OPEN, _CLOSE = rf"<{_NAMES}>|\[THINK\]", rf"</{_NAMES}>|\[/THINK\]"
+_OPEN, _CLOSE = rf"(?i:<{_NAMES}>)|\[THINK\]|◁think▷", rf"(?i:</{_NAMES}>)|\[/THINK\]|◁/think▷"
 #: A tag in quotes is spoken about.
 _TAG = re.compile(rf"([`'\"])(?:{_OPEN}|{_CLOSE})\1|(?P<open>{_OPEN})|(?P<close>{_CLOSE})")
 
