@@ -117,16 +117,16 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
 
     edit(package / "selection/strategies/random.py", '"""Pick prompts', '# A remark.\n    """Otherwise pick prompts')
     edit(package / "selection/strategies/random.py", "(self.seed)", "(\n            self.seed\n        )")
-    edit(package / "finetune.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # the version of its stage speaks for it
-    append(package / "scoring.py", "NEW = 1")
-    append(package / "features.py", "NEW = 1")
+    edit(package / "finetuning/recipe.py", "RECORD, ADAPTER", "RECORDS, ADAPTER")  # its stage has a version
+    append(package / "scoring/spec.py", "NEW = 1")
+    append(package / "scoring/features.py", "NEW = 1")
     assert names(*SHIPPED, "aliquot.scoring.spec:Scorer")[:-1] == before
     assert "code" not in names("aliquot.scoring.spec:Scorer")[0]
 
     edit(package / "selection/strategies/random.py", "permutation(len(pool))", "permutation(len(pool))[::-1]")
-    append(package / "greedy/farthest_first.py", "NEW = 1")
-    edit(package / "annotate.py", "0.0", "0.5")
-    append(package / "suites.py", "NEW = 1")
+    append(package / "selection/greedy/farthest_first.py", "NEW = 1")
+    edit(package / "annotation/annotator.py", "0.0", "0.5")
+    append(package / "evaluation/local_copies.py", "NEW = 1")
     assert ["code" in name for name in names(*SHIPPED)] == [True, True, True, True, False]
 
 
@@ -138,7 +138,7 @@ def test_an_edited_helper_of_annotators_is_noticed(checkout):
 
 
 @pytest.mark.parametrize(
-    "module", ["pools.spec", "finetuning.run", "stages", "pools.rows", "selection.strategies.random"]
+    "module", ["pools.spec", "finetuning.recipe", "stages", "pools.rows", "selection.strategies.random"]
 )
 def test_a_class_added_to_any_module_of_the_package_is_named_by_its_code(checkout, module):
     package, names = checkout
@@ -219,7 +219,7 @@ def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(c
     )
     helper.write_text("import numpy\nfrom aliquot.runtime.progress import Progress\n\ndef pick(pool):\n    return 1\n")
     found = names(kind)
-    append(package / "progress.py", "NEW = 1")  # which all strategies share
+    append(package / "runtime/progress.py", "NEW = 1")  # which all strategies share
     mine.write_text("# Comments do not count.\n" + mine.read_text().replace('"""Mine."""', '"""Ours."""'))
     found += names(kind)
     assert found[0] == found[1]

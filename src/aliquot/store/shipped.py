@@ -30,7 +30,8 @@ TABLE = Path(__file__).with_name("shipped.json")
 _SHARED = (
     *("finetuning.adapter", "finetuning.run", "finetuning.examples", "models.hub", "models.spec", "store.lease"),
     *("pools", "pools.spec", "pools.columns", "pools.conversations", "pools.rows", "pools.files", "pools.jsonl"),
-    *("pools.record", "runtime.processes", "runtime.progress", "runtime.trainer", "scoring.run", "scoring.module"),
+    *("pools.record", "runtime.processes", "runtime.progress", "runtime.trainer", "scoring.run", "scoring.spec"),
+    *("scoring.module", "finetuning.recipe", "runtime.logs", "runtime.signals", "runtime.terminal"),
     *("store.content", "store.store", "stages", "types", "evaluation.harness.quiet"),
     *("annotation", "evaluation", "evaluation.harness", "finetuning", "models", "runtime", "scoring", "selection"),
     *("selection.strategies", "store"),
