@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from aliquot.config.schema import GROUPS, ROOT, create, parse_budget
+from aliquot.config.schema import GROUPS, ROOT, _target, create, parse_budget
 
 FOLDERS = (ROOT / "experiments", ROOT / "sweeps")
 NAMES = [p.relative_to(ROOT).with_suffix("").as_posix() for folder in FOLDERS for p in folder.rglob("*.yaml")]
@@ -106,3 +106,16 @@ def test_targets_outside_aliquot_are_refused(compose):
 def test_wrong_fields_are_named(compose, override, message):
     with pytest.raises(ValueError, match=message):
         create(compose(override), override.partition("=")[0].split(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("aliquot.strategies.random.Random", "aliquot.selection.strategies.random.Random"),
+        ("aliquot.annotators.file.FileAnnotator", "aliquot.annotation.people.files.FileAnnotator"),
+        ("aliquot.model.Model", "aliquot.models.spec.Model"),
+    ],
+)
+def test_a_class_that_has_moved_is_named_where_it_is_now(old, new):
+    with pytest.raises(ValueError, match=rf"strategy._target_={old} has moved: write _target_: {new}$"):
+        _target(old, "strategy")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import enum
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -252,6 +253,8 @@ def _target(name: str, where: str) -> type:
     try:
         target = pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
+        if moved := _targets_named(name.rpartition(".")[2]):
+            raise ValueError(f"{where}._target_={name} has moved: write _target_: {moved[0]}") from error
         raise ValueError(f"{where}._target_={name} cannot be imported: {error}") from error
     if not isinstance(target, type) or not target.__module__.startswith("aliquot."):
         raise ValueError(f"{where}._target_={name} is no class of aliquot's own; name one")
@@ -286,3 +289,10 @@ def _plain_types(hint: object) -> tuple[type, ...]:
     if not all(isinstance(option, type) and option in plain for option in options):
         return ()
     return tuple(dict.fromkeys(t for option in options for t in plain[cast(type, option)]))
+
+
+def _targets_named(kind: str) -> list[str]:
+    """Return the targets of that class name in the configs that aliquot ships."""
+    pattern = re.compile(rf"_target_: (aliquot\S+\.{re.escape(kind)})$", re.MULTILINE)
+    files = sorted((ROOT / "conf").rglob("*.yaml"))
+    return [found for file in files for found in pattern.findall(file.read_text(encoding="utf-8"))]
