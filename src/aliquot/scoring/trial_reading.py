@@ -44,8 +44,12 @@ _PROMPTS = (
 )
 #: Tokens of a response that are looked at: the first comes from the prefill, the next ones from the cache.
 _NUM_NEW = 4
-#: How far readings of one prompt may lie apart: features relative to their length, probabilities, entropy in nats.
-_ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+#: How far two readings of one prompt may differ: features relative to their length, probabilities, and entropy
+#: relative to itself where it exceeds 1 nat.
+_ROUNDING = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}
+#: Deep models round more. The longest prompt has no padding, so its difference shows how much: `_MARGIN` times that
+#: is allowed too, up to `_MOST` times what is allowed anyway.
+_MARGIN, _MOST = 4, 3
 _ALONE = "alone, by the pass and by transformers without cache and padding"
 _TOGETHER = "alone and in one padded batch of unequal lengths"
 
@@ -96,6 +100,9 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
         *_differences(_ALONE, plain, alone, rounding),
         *_differences(_TOGETHER, alone, together, rounding),
     ]
+    longest = int(encoded.lengths.argmax()) + 1
+    noise = max(d.by for d in differences if d.compared == _TOGETHER and d.prompt == longest)
+    rounding = min(max(rounding, _MARGIN * noise), _MOST * rounding)
     for signal, compared, number, by in differences:
         if math.isnan(by) and model.dtype == "float16":
             raise ValueError(
@@ -187,8 +194,9 @@ def _differences(compared: str, ones: list[Reading], others: list[Reading], roun
         if "statistics" in one:
             tied = (one["statistics"][:, 1] - one["statistics"][:, 2] <= rounding).nonzero()
             count = min(int(tied[0]) + 1 if len(tied) else _NUM_NEW, len(one["statistics"]), len(other["statistics"]))
-            apart = (one["statistics"][:count] - other["statistics"][:count]).abs().max()
-            yield Difference("statistics of the response", compared, number, float(apart))
+            values = one["statistics"][:count]
+            apart = (values - other["statistics"][:count]).abs() / values.abs().clamp(min=1)
+            yield Difference("statistics of the response", compared, number, float(apart.max()))
         if "token features" in one and "token features" in other:
             vectors, others_ = (reading["token features"] for reading in (one, other))
             kept = count if len(vectors) <= _NUM_NEW else len(vectors)
