@@ -64,15 +64,16 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path):
     assert "by the pass and by transformers without cache and padding, differ by 0." in told
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_padding_that_shows_in_the_signals_is_found(tmp_path, family, monkeypatch):
+def test_padding_that_shows_in_the_signals_is_found(tmp_path, family, dtype, monkeypatch):
     build = CausalContext.__init__
 
     def careless(self, network, mask, room):
         build(self, network, torch.ones_like(mask), room)
 
     monkeypatch.setattr(CausalContext, "__init__", careless)
-    told = refusal(saved(tmp_path, family))
+    told = refusal(saved(tmp_path, family, dtype=dtype))
     assert f"a {family}: the features of prompt 1 of 3, read alone and in one padded batch of unequal lengths" in told
 
 
