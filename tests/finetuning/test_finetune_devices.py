@@ -12,12 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_finetune import annotated, checkpoint_step, weights
 
 from aliquot.config.schema import ROOT
 from aliquot.finetuning.run import finetune, load_adapter, take_part
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
-from test_finetune import CPU, RECIPE, annotated, checkpoint_step, weights
+from small_recipe import CPU, RECIPE
 from tiny_model import save_tiny_model
 
 #: The same steps on any number of devices; 6 rows are no multiple of 2 micro-batches.

@@ -31,7 +31,7 @@ from aliquot.store import shipped
 from aliquot.store.provenance import of_other_libraries
 from aliquot.store.source_code import code_hash
 from aliquot.store.store import canonical, key_fields
-from test_finetune import CPU, RECIPE
+from small_recipe import CPU, RECIPE
 
 PACKAGE = Path(aliquot.__file__).parent
 

@@ -13,31 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import finetune, load_adapter
 from aliquot.models.quantization import NF4
 from aliquot.models.spec import Model
-from aliquot.runtime.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet
+from small_recipe import CPU, RECIPE
 from tiny_model import WORDS, save_tiny_model
-
-RECIPE = LoRA(
-    rank=4,
-    alpha=8,
-    dropout=0.1,
-    target_modules="all-linear",
-    learning_rate=1e-2,
-    warmup=0.1,
-    schedule="linear",
-    weight_decay=0.0,
-    epochs=2,
-    tokens_per_batch=40,
-    accumulate=2,
-    max_grad_norm=1.0,
-    seed=0,
-    checkpoint_every=3,
-)
-CPU = TrainerSpec("cpu")
 
 
 def annotated(num_rows=40, seed=0):
@@ -314,7 +295,7 @@ def test_checkpoint_holds_the_adapter_only_and_is_refused_by_another_training(mo
 def test_killed_process_resumes_to_the_same_adapter(model, uninterrupted, tmp_path, how):
     script = f"""
 import sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]!r}
 from aliquot.finetuning import module as finetune_module
 from test_finetune import *
 train = finetune_module.LoRAModule.training_step

@@ -1,4 +1,4 @@
-"""The strategy, its configuration and its stages; the maximisers themselves are tested in tests/greedy."""
+"""The strategy, its configuration and its stages; the maximisers themselves are tested in tests/selection/greedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aliquot.stages import Select
 from aliquot.store.store import Stage, Store
 from aliquot.types import Pool, Scores
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 
 
 def make_pool(x: np.ndarray) -> tuple[Pool, Scores]:

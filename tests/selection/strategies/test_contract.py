@@ -18,7 +18,7 @@ from aliquot.selection.strategies.random import Random
 from aliquot.selection.strategy import SIGNALS, Greedy, Strategy, rank
 from aliquot.types import Pool, Scores, Selection, TokenFeatures, TokenStats
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 GROUP = CONF / "strategy"
 CHOICES = sorted(path.stem for path in GROUP.glob("*.yaml"))
 SETUPS = [(f"+strategy={name}",) for name in CHOICES]

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_finetune import annotated, assert_same, encoded, make_module, one_step, weights
 
 from aliquot.finetuning.run import check_trainable, finetune
 from aliquot.finetuning.targets import TARGETS, find_targets
 from aliquot.models.spec import Model
-from test_finetune import CPU, RECIPE, annotated, assert_same, encoded, make_module, one_step, weights
+from small_recipe import CPU, RECIPE
 from tiny_model import FAMILIES, save_tiny_model
 
 AUTO = replace(RECIPE, target_modules="auto", epochs=1, tokens_per_batch=50, checkpoint_every=2)
