@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import finetune
 from aliquot.models.spec import Model
+from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import JsonlPool
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.batching import encode
@@ -80,7 +81,7 @@ def device() -> str:
 def texts(model: Model, count: int) -> list[str]:
     """String demo prompts together to the lengths of instruction data."""
     rng = np.random.default_rng(0)
-    prompts = JsonlPool(model.path.replace("/model", "/pool.jsonl.gz"), limit=4000).load().prompts
+    prompts = load_pool(JsonlPool(model.path.replace("/model", "/pool.jsonl.gz"), limit=4000)).prompts
     mean = encode(model, model.load_tokenizer(), prompts, POSITIONS).lengths.mean()
     wanted = rng.lognormal(np.log(65), 1.5, count).clip(mean, POSITIONS - 200)
     return [" ".join(rng.choice(prompts, max(1, round(length / mean)))) for length in wanted]

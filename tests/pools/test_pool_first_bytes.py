@@ -14,7 +14,6 @@ from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import CsvPool, JsonlPool, ParquetPool
 
 TEXT = b'{"id": "a", "prompt": "one"}\n{"id": "b", "prompt": "two"}\n'
-TWICE = gzip.compress(TEXT, mtime=0)
 
 
 def zipped(**members):
