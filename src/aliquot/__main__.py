@@ -1,4 +1,4 @@
-"""What can be asked of a store, `python -m aliquot report`; and the command line of a sweep's workers."""
+"""The commands that read a store, such as `python -m aliquot report`, and the command that a sweep's workers run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ differs but how the prompts were chosen, how many, and the seed. A sweep that st
   python -m aliquot report                    all runs of the store
   python -m aliquot report 4e2f               the runs of one sweep, named by the beginning of its id
   python -m aliquot report --to paper/gamma   write there instead of outputs/report
-  python -m aliquot report --runs             a line a run, also those that stopped before evaluation
+  python -m aliquot report --runs             list one run per line, also runs that stopped before evaluation
 
 The folder has index.html (everything on one page, no network needed), figures/ (SVG and PNG), results and areas as CSV
-and Parquet (no number rounded), results.md, results.tex (booktabs, longtable), runs.csv (a line a run and benchmark).
+and Parquet (unrounded), results.md, results.tex (booktabs, longtable), runs.csv (one line per run and benchmark).
 """
 
 
