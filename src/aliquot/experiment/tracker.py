@@ -269,7 +269,7 @@ def address_of(directory: Path) -> str | None:
 
 
 def sync(runs: Path) -> tuple[int, int]:
-    """Upload the offline W&B runs below a directory that are not uploaded yet; return the counts of uploads and failures.
+    """Upload the offline W&B runs below a directory not uploaded yet; return the numbers of uploads and failures.
 
     Raises:
         ValueError: nobody is logged in to W&B.
