@@ -59,7 +59,7 @@ def _question(record: Record, columns: Columns) -> list[object]:
 
 
 def _parted(record: Record, columns: Columns) -> tuple[list[object], list[object]]:
-    """Return the turns up to the end of the user's turn to be answered, and those after it; without one, all and none."""
+    """Return the turns up to the end of the user's answered turn, and those after it; without one, all and none."""
     messages = _messages(record, cast(str, columns.messages))
     users = [i for i, message in enumerate(messages) if role_of(message) == "user"]
     end = len(messages)
