@@ -56,7 +56,7 @@ def _value_of(flag: str, rest: list[str]) -> str:
     """Take the value of a flag from the words after it."""
     of_what = flag in _CONFIG
     if not rest or (of_what and rest[0] not in _CONFIG_OF):
-        raise ValueError(f"{flag} needs {', '.join(_CONFIG_OF[:-1]) + ' or all' if of_what else 'a value'} behind it")
+        raise ValueError(f"{flag} needs {', '.join(_CONFIG_OF[:-1]) + ' or all' if of_what else 'a value'} after it")
     return rest.pop(0)
 
 

@@ -49,7 +49,7 @@ Results
   outputs/runs/<id>/         selected.jsonl (what to annotate, in order), results.json, config.yaml, metrics.jsonl
   outputs/<stage>/<key>/     what each stage made, with stage.json: its inputs, versions, seconds, memory
   outputs/sweeps/<id>/       the plan of a sweep, and the logs of its stages
-  python -m aliquot report   what finished runs tell: tables, figures, a page; also status, logs, cancel, sync
+  python -m aliquot report   results of finished runs: tables, figures, a page; also status, logs, cancel, sync
 
 Set ALIQUOT_DEBUG=1 for tracebacks.
 """
@@ -72,7 +72,7 @@ def errors_explained() -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on where this one stopped")
+        sys.exit("\ninterrupted; to resume, give the same command again")
     except Exception as error:
         if os.environ.get("ALIQUOT_DEBUG"):
             raise

@@ -42,7 +42,7 @@ _INSTEAD = {
 }
 #: Fields that name files or directories.
 _PATHS = ("path", "folder", "include", "data")
-#: The objects that `create` has made, by the request; all of them are frozen.
+#: The objects that `create` has made, by request; all of them are frozen.
 _CREATED: dict[str, Any] = {}
 
 
@@ -137,7 +137,7 @@ def parse_budget(text: str, num_prompts: int, pool: str) -> int:
     try:
         budget = _budget_number(text.strip().lower(), num_prompts)
     except ValueError:
-        raise ValueError(f"budget={text} is no number of prompts; write 45k, 1234, 50% or all") from None
+        raise ValueError(f"budget={text} is not a number of prompts; write 45k, 1234, 50% or all") from None
     if budget < 1:
         raise ValueError(f"budget={text} selects {budget} prompts; give 1 or more, such as 45k, 50% or all")
     if budget > num_prompts:
@@ -257,7 +257,7 @@ def _target(name: str, where: str) -> type:
             raise ValueError(f"{where}._target_={name} has moved: write _target_: {moved[0]}") from error
         raise ValueError(f"{where}._target_={name} cannot be imported: {error}") from error
     if not isinstance(target, type) or not target.__module__.startswith("aliquot."):
-        raise ValueError(f"{where}._target_={name} is no class of aliquot's own; name one")
+        raise ValueError(f"{where}._target_={name} is not a class of aliquot's own; name one")
     return target
 
 

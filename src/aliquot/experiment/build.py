@@ -121,7 +121,7 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
     spec, strategy = parts["pool"], parts["strategy"]
     if not isinstance(strategy, Strategy):
         raise ValueError(
-            f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
+            f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
         )
     prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
     trial = Trial(parts["model"], parts["scorer"], parts["trainer"])

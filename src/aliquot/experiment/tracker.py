@@ -196,7 +196,7 @@ class _Run:
         try:
             action()
         except Exception as error:  # a mirror must never break the thing it mirrors
-            log.warning("W&B failed (%s: %s); this run goes on without it", type(error).__name__, error)
+            log.warning("W&B failed (%s: %s); this run continues without it", type(error).__name__, error)
             self._run = None
 
     def _refer(self, kind: str, files: Sequence[Path]) -> None:

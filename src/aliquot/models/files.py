@@ -94,7 +94,7 @@ def _check_kind(names: Collection[str], where: str, base: str) -> None:
     """Raise ValueError if a directory holds an adapter of `base`, or a model in another program's format."""
     if _ADAPTER in names:
         raise ValueError(
-            f"{where} is an adapter of {base}, no model: merge it first, with peft's AutoPeftModelForCausalLM."
+            f"{where} is an adapter of {base}, not a model: merge it first, with peft's AutoPeftModelForCausalLM."
             "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
         )
     if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.lower().endswith(".gguf"))):

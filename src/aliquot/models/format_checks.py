@@ -92,7 +92,7 @@ def _check_chat(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
         opened, finished = _differing(before, whole)
         raise ValueError(
             f"model.template=chat: the chat template of {path} opens the response with {opened!r} where a finished "
-            f"turn has {finished!r}, so responses would be trained behind what is never closed; write the finished "
+            f"turn has {finished!r}, so responses would be trained after an unclosed turn; write the finished "
             f"turn as the format: {_as_format(tokenizer, whole)}"
         )
 

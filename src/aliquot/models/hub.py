@@ -18,10 +18,10 @@ def check_id(path: str, revision: str | None) -> None:
     if path.lower().endswith(".gguf"):
         raise ValueError(f"model.path={path} is a file {how_to_read_gguf(Path(path).name)}")
     if path.startswith((".", "/", "~", "pkg://")) or path.count("/") != 1:
-        raise ValueError(f"model.path={path} is no directory; give one, or a hub id such as org/name")
+        raise ValueError(f"model.path={path} is not a directory; give one, or a hub id such as org/name")
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise ValueError(
-            f"model.revision={revision} is no commit, so what model.path={path} means may change; set "
+            f"model.revision={revision} is not a commit, so what model.path={path} means may change; set "
             f"model.revision to one of https://huggingface.co/{path}/commits/main"
         )
 
@@ -65,7 +65,7 @@ def check_repository(path: str, revision: str) -> None:
         raise ValueError(
             f"{asked} is not in the local cache ({unfinished}), and the Hugging Face hub cannot be asked: "
             f"{reason_of(error)}; "
-            f"mend the connection, or fetch it where there is one with `hf download {path} --revision {revision}`"
+            f"restore the connection, or fetch it where there is one with `hf download {path} --revision {revision}`"
         ) from error
     check_weights([file.rfilename for file in files], f"{asked} at revision {revision}")
 

@@ -134,7 +134,7 @@ class Model:
             raise ValueError(
                 f"{what} {needed} positions, and beyond {shift.positions} the rotary frequencies of {self.path} "
                 f"(rope_type {shift.rope_type}) are those of the longest row of a batch, so a prompt's signals would "
-                f"depend on its company; set model.max_tokens={shift.positions}"
+                f"depend on the other prompts of its batch; set model.max_tokens={shift.positions}"
             )
         positions = num_positions(config)
         if positions is not None and needed > positions:
@@ -253,7 +253,7 @@ class Model:
                 ) from error
             if "attn_implementation=" in str(error):
                 raise ValueError(
-                    f"model.attention={self.attention} is not to be had for {self.path}, a {self.family()}; set "
+                    f"model.attention={self.attention} is not available for {self.path}, a {self.family()}; set "
                     "model.attention=eager"
                 ) from error
             if self.directory() or not isinstance(error, OSError):

@@ -122,7 +122,7 @@ def _questions_in(file: Path) -> Iterator[Question]:
     try:
         yield from (Question(str(file), found) for found in _texts(json.loads(text)))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON ({error}); fix it or leave it out of pool.clean.decontaminate") from error
+        raise ValueError(f"{file} is not JSON ({error}); fix it or leave it out of pool.clean.decontaminate") from error
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -114,7 +114,7 @@ def read_csv(
             row = next(rows, None)
         except csv.Error as error:
             raise ValueError(
-                f"{file}:{number}: the row that begins here is no csv ({error}); put cells with commas, quotes or "
+                f"{file}:{number}: the row that begins here is not csv ({error}); put cells with commas, quotes or "
                 'line breaks into "quotes", and write a quote inside them twice'
             ) from error
         if row is None:
@@ -175,7 +175,7 @@ def read_parquet(
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise
-        raise ValueError(f"{file}: no readable parquet ({error}); write the file again") from error
+        raise ValueError(f"{file}: not readable as parquet ({error}); write the file again") from error
 
 
 def batch_records(batch: Any, names: Collection[str], source: str, start: int) -> Iterator[Record]:
@@ -184,7 +184,7 @@ def batch_records(batch: Any, names: Collection[str], source: str, start: int) -
         rows: list[dict[str, object]] = batch.to_pylist()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{source}:{start + 1}-{start + len(batch)}: a row is no UTF-8 text ({error.reason}); save it as UTF-8"
+            f"{source}:{start + 1}-{start + len(batch)}: a row is not UTF-8 text ({error.reason}); save it as UTF-8"
         ) from error
     except ValueError as error:  # an object inside a row has two fields with the same name
         raise ValueError(

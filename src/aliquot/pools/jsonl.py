@@ -65,7 +65,7 @@ def _array(text: str, file: Path, number: int) -> Iterator[Record]:
         yield Record(str(file), number, fields, fields.keys())
         at = _behind_gap(text, end)
     if rest := text[at + 1 :].strip():
-        raise ValueError(f"{file}:{number}: {rest[:20]!r} stands behind the end of the array; remove it")
+        raise ValueError(f"{file}:{number}: {rest[:20]!r} comes after the end of the array; remove it")
 
 
 def _behind_gap(text: str, at: int) -> int:

@@ -61,12 +61,12 @@ def read_lines(file: Path) -> Iterator[str]:
             for number, line in enumerate(lines, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}:{number}: the line is no UTF-8 text ({error.reason}); save it as UTF-8") from error
+        raise ValueError(f"{file}:{number}: the line is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # from the system, not from the decompressor
             raise
         raise ValueError(
-            f"{file} is damaged or cut off behind line {number} ({error}); compress or download it again"
+            f"{file} is damaged or cut off after line {number} ({error}); compress or download it again"
         ) from error
 
 
@@ -91,7 +91,7 @@ def refuse_named(head: bytes, file: Path) -> None:
     elif any(map(head.startswith, _COMPRESSED)):
         found = ("compressed more often than its reader unpacks", "unpack it once")
     elif head[:4:2] == b"\0\0" or head[1:4:2] == b"\0\0":
-        found = ("UTF-16 text, or no text", _UTF8)
+        found = ("UTF-16 text, or not text", _UTF8)
     elif head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         found = ("a web page", "download the file itself, not the page that shows it")
     if found:

@@ -86,7 +86,7 @@ def no_answer(record: Record, columns: Columns) -> str:
         return f"no text in column '{columns.response}': {found_instead(value, record)}"
     roles = [role_of(message) or "none" for message in turns_of(lookup(record.fields, columns.messages)) or ()]
     return (
-        f"no text in the next turn of role 'assistant' behind the user's {columns.turn}, in column "
+        f"no text in the next turn of role 'assistant' after the user's {columns.turn}, in column "
         f"'{columns.messages}' (the roles are {listed(roles)})"
     )
 

@@ -223,7 +223,7 @@ class HubPool(PoolSpec):
         super().__post_init__()
         if self.revision is not None and not _is_commit(self.revision):
             raise ValueError(
-                f"pool.revision={self.revision} is no commit; give the 40 hexadecimal digits of one, from "
+                f"pool.revision={self.revision} is not a commit; give the 40 hexadecimal digits of one, from "
                 f"https://huggingface.co/datasets/{self.path}/commits/main: a branch may change"
             )
 
@@ -251,7 +251,7 @@ class HubPool(PoolSpec):
             return folder
         if self.revision is None:
             raise ValueError(
-                f"pool.path={self.path} is no folder here; correct it, or give pool.revision, a commit of "
+                f"pool.path={self.path} is not a directory here; correct it, or give pool.revision, a commit of "
                 f"https://huggingface.co/datasets/{self.path}/commits/main"
             )
         return None

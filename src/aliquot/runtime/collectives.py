@@ -5,7 +5,7 @@ broadcast from inside the signal handler. That broadcast collides with whatever 
 ends the training before we could save (2.6.6, signal_connector.py). The operations here suffice: an adapter is small.
 """
 
-# torch's type annotations are incomplete.
+# torch's type annotations leave out parameters.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def _raise_loss(number: int, code: int, world: int, failures: SimpleQueue[Except
     if code > 0 and not failures.empty():
         raise failures.get()
     raise RuntimeError(
-        f"process {number + 1} of {world} ended with exit code {code}, perhaps for want of memory; what was saved is "
+        f"process {number + 1} of {world} ended with exit code {code}, perhaps for lack of memory; what was saved is "
         "kept: run it again, with fewer trainer.devices if it happens again"
     )
 

@@ -67,7 +67,7 @@ class MemoryGuard:
             )
         self._most_tokens = num_rows * (width + self._num_new) // 2
         log.warning(
-            "a batch of %d x %d tokens does not fit into memory; going on with half as many. "
+            "a batch of %d x %d tokens does not fit into memory; continuing with half as many. "
             "scorer.tokens_per_batch=%d would spare a new pass the attempt",
             *(num_rows, width, self._most_tokens),
         )

@@ -7,7 +7,7 @@
 Features and statistics of all three must agree up to rounding.
 """
 
-# torch's type annotations are incomplete.
+# torch's type annotations leave out parameters.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PROMPTS = (
 )
 #: The number of response tokens compared: the first comes from the prefill, the next ones from the cache.
 _NUM_NEW = 4
-#: The largest difference between readings of one prompt: features relative to their length, probabilities, nats.
+#: The largest difference between readings of a prompt: features relative to length, probabilities, entropy in nats.
 _ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 _ALONE = "alone, by the pass and by transformers without cache and padding"
 _TOGETHER = "alone and in one padded batch of unequal lengths"
@@ -106,7 +106,7 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
             raise ValueError(
                 f"model.path={model.path}, a {model.family()}: the {signal} of prompt {number} of {len(_PROMPTS)}, "
                 f"read {compared}, differ by {by:.2g}, and rounding in {model.dtype} explains {rounding:g} at most; "
-                "the pass would tell wrong things of this model: choose another"
+                "the pass would give wrong signals for this model: choose another"
             )
     return {f"{d.signal}, {d.compared}, prompt {d.prompt}": d.by for d in differences}
 
@@ -116,7 +116,7 @@ def _check_finite(network: PreTrainedModel, model: Model) -> None:
     weights = [(name, w) for name, w in network.named_parameters() if w.is_floating_point()]
     broken = [name for name, w in weights if not bool(torch.isfinite(w).all())]
     if broken:
-        overflow = f"{_OVERFLOW}; if that is no help, " if model.dtype == "float16" else ""
+        overflow = f"{_OVERFLOW}; if that does not help, " if model.dtype == "float16" else ""
         raise ValueError(
             f"model.path={model.path}: {len(broken)} of its {len(weights)} weights hold values that are infinite or "
             f"not a number ({broken[0]} first); {overflow}take an earlier checkpoint, or download the model again"

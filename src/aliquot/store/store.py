@@ -148,7 +148,7 @@ def key_fields(value: object) -> dict[str, object]:
     if taken := _RESERVED & {f.name for f in fields}:
         raise ValueError(
             f"field {' and '.join(sorted(taken))} of {type(value).__name__}: a key uses {', '.join(sorted(_RESERVED))} "
-            "for something else; rename the field (the version of a class is no field: version: ClassVar[int] = 2)"
+            "for something else; rename the field (the version of a class is not a field: version: ClassVar[int] = 2)"
         )
     values = {f.name: getattr(value, f.name) for f in fields}
     return {f.name: values[f.name] for f in fields if f.metadata.get("absent", _PRESENT) != values[f.name]}
