@@ -150,7 +150,7 @@ def _attend(
 
 
 def _first_lost(processes: Sequence[SpawnProcess]) -> tuple[int, int] | None:
-    """Return the number and exit code of a process that failed: a killed one first, then its consequences."""
+    """Return the number and exit code of a process that failed: a killed one before those it made fail."""
     codes = [(process.exitcode or 0, number) for number, process in enumerate(processes)]
     code, number = min(codes)
     if code == 0:
