@@ -1,4 +1,4 @@
-"""What can be asked of a store, `python -m aliquot report`; and the command line of a sweep's workers."""
+"""The commands that read a store, such as `python -m aliquot report`, and the command that a sweep's workers run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from aliquot.config.help import errors_explained
 
 _REPORT = """\
 Compare finished runs with random at the same budget, on the same questions: accuracy with 95 % intervals, differences
-with p-values corrected for how many there are, annotations saved at equal accuracy. Runs are compared where nothing
-differs but how the prompts were chosen, how many, and the seed. A sweep that still runs is reported with what is there.
+with p-values corrected for how many there are, annotations saved at equal accuracy. Runs are compared if they differ
+only in how the prompts were chosen, how many, and the seed. A running sweep is reported with the results so far.
 
   python -m aliquot report                    all runs of the store
   python -m aliquot report 4e2f               the runs of one sweep, named by the beginning of its id
   python -m aliquot report --to paper/gamma   write there instead of outputs/report
-  python -m aliquot report --runs             a line a run, also those that stopped before evaluation
+  python -m aliquot report --runs             list one run per line, also runs that stopped before evaluation
 
 The folder has index.html (everything on one page, no network needed), figures/ (SVG and PNG), results and areas as CSV
-and Parquet (no number rounded), results.md, results.tex (booktabs, longtable), runs.csv (a line a run and benchmark).
+and Parquet (unrounded), results.md, results.tex (booktabs, longtable), runs.csv (one line per run and benchmark).
 """
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     report = commands.add_parser(
         "report",
-        help="what finished runs tell: tables, figures, one page",
+        help="results of finished runs: tables, figures, one page",
         description=_REPORT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,7 +42,7 @@ def main() -> None:
     work = commands.add_parser("work", help="build stages of a planned sweep (started by its launcher)")
     work.add_argument("sweep", help="its id")
     work.add_argument("task", nargs="?", help="a stage and its key; without, names are read from standard input")
-    status = commands.add_parser("status", help="how a sweep stands: what is done, runs, waits and failed")
+    status = commands.add_parser("status", help="the state of a sweep: what is done, running, waiting or failed")
     logs = commands.add_parser("logs", help="the end of the logs of a sweep: of one task, or of all that run or failed")
     cancel = commands.add_parser("cancel", help="cancel the jobs of a sweep; what they saved is kept")
     sync = commands.add_parser("sync", help="upload the W&B runs that were made offline, each once")

@@ -3,7 +3,7 @@
     Prepare -> Score -> Select -> Annotate -> Finetune -> Evaluate
 
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
-A strategy that goes over the pool in parts has a SelectPart for each before its Select.
+A strategy that ranks the pool in parts has a SelectPart for each part before its Select.
 gamma, budget and seed never reach the key of Score; the finetuning recipe never reaches the key of Select.
 """
 
@@ -43,23 +43,23 @@ from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selec
 log = logging.getLogger(__name__)
 
 _SELECTION = "selection.npz"
-_RANKING = "ranking"  # the folder of a ranking that is under way
+_RANKING = "ranking"  # the directory of an unfinished ranking
 _BILL, _QUALITY = "bill.json", "quality.html"
-#: The folder of a store that holds what teachers have answered.
+#: The directory of a store that holds the responses of teachers.
 LEDGER = "ledger"
 
 
 @dataclass(frozen=True)
 class Prepare(Stage[Pool]):
-    """Read the pool's source once, drop what is not wanted, and keep the prompts where they load at once.
+    """Read the pool's source once, drop unwanted rows, and save the prompts in a form that loads at once.
 
-    Once it is done, what reads it depends on the prompts alone: a column of responses that is added to the source, or
-    another way to the same prompts, leads to no second scoring pass.
+    After that, the stages that read the pool depend on the prompts alone. Adding a column of responses to the source,
+    or reaching the same prompts in another way, does not cause a second scoring pass.
 
     Args:
         source: where the rows come from.
         without: a benchmark whose questions must not be in the pool, or None.
-        digest: of the prompts that are left, once they are known (`settled`).
+        digest: of the prompts that are left, once it is known (`settled`).
     """
 
     name: ClassVar[str] = "pool"
@@ -80,7 +80,7 @@ class Prepare(Stage[Pool]):
         return {"stage": self.name, "digest": self.digest} if self.digest else super().as_input()
 
     def settled(self, store: Store) -> Prepare:
-        """Return the stage with the digest of what it left; prepares the pool if need be."""
+        """Return the stage with the digest of its prompts; prepares the pool if necessary."""
         store.ensure(self)
         return replace(self, digest=self.report(store).digest)
 
@@ -98,12 +98,12 @@ class Prepare(Stage[Pool]):
         return load_prepared(directory, self.source.name)
 
     def report(self, store: Store) -> Report:
-        """Return what was dropped, once the pool is prepared."""
+        """Return the report of the dropped rows, once the pool is prepared."""
         return Report.read(store.directory(self))
 
 
 def _questions(benchmark: Benchmark | ValidationLoss | None) -> Sequence[str]:
-    """Return the text of every question of a benchmark, or no question."""
+    """Return the text of every question of a benchmark; empty without a benchmark."""
     if isinstance(benchmark, Benchmark):
         from aliquot.evaluation.harness.tasks import read_questions  # importing lm-eval takes seconds
 
@@ -124,7 +124,7 @@ class Score(Stage[Scores]):
     num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
 
     def inputs(self) -> dict[str, object]:
-        """Add what shares a batch where arithmetic in 16 bits lets it show in the signals."""
+        """Add the batch composition for 16-bit arithmetic, where it affects the signals."""
         in_16_bits = self.model.dtype != "float32"
         return super().inputs() | ({"tokens_per_batch": self.scorer.tokens_per_batch} if in_16_bits else {})
 
@@ -161,7 +161,7 @@ class Score(Stage[Scores]):
 
 @dataclass(frozen=True)
 class SelectPart(Stage[Selection]):
-    """Rank one part of the pool, for the second round of Select. Parts can be built side by side."""
+    """Rank one part of the pool, for the second round of Select. Parts can be built in parallel."""
 
     name: ClassVar[str] = "select_part"
 
@@ -196,8 +196,8 @@ class SelectPart(Stage[Selection]):
 class Select(Stage[Selection]):
     """Rank the pool to the depth of the budget.
 
-    One ranking serves every smaller budget where the strategy is nested: then the budget is no part of the key, and
-    a later, larger budget goes on from it in the same directory.
+    One ranking serves every smaller budget if the strategy is nested. Then the budget is not part of the key, and a
+    later, larger budget continues from it in the same directory.
     """
 
     name: ClassVar[str] = "select"
@@ -212,7 +212,7 @@ class Select(Stage[Selection]):
         return {**super().inputs(), "budget": None if self.strategy.nested else self.budget}
 
     def parts(self) -> list[SelectPart]:
-        """Return the stages of the first round; none for a strategy of one round."""
+        """Return the stages of the first round; none for a strategy with one round."""
         strategy = self.strategy
         if not isinstance(strategy, Partitioned) or strategy.num_parts == 1:
             return []
@@ -239,7 +239,7 @@ class Select(Stage[Selection]):
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
-            from aliquot.selection.greedy.distributed import give_parts  # numba and torch: not for composing a config
+            from aliquot.selection.greedy.distributed import give_parts  # numba and torch: too slow to compose a config
 
             give_parts([store.get(part) for part in parts], workspace)
         _save_selection(rank(self.strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
@@ -256,7 +256,7 @@ def _save_selection(selection: Selection, directory: Path) -> None:
 
 
 def load_selection(directory: Path) -> Selection:
-    """Return the whole ranking that a Select or SelectPart left in its directory."""
+    """Return the whole ranking that a Select or SelectPart saved in its directory."""
     with np.load(directory / _SELECTION, allow_pickle=False) as arrays:
         return Selection(arrays["indices"], arrays["gains"])
 
@@ -267,10 +267,10 @@ class Annotate(Stage[AnnotatedSet]):
 
     Args:
         select: the ranking.
-        annotator: who answers.
+        annotator: the source of the responses.
         budget: how many prompts.
-        digest: of the responses that people have returned for them, once these are all there (`settled`): what reads
-            them depends on what they say, whenever it came and in however many files.
+        digest: of the responses that people have returned, once all are there (`settled`): the stages that read them
+            depend on their content, not on when they came or in how many files.
     """
 
     name: ClassVar[str] = "annotate"
@@ -285,13 +285,13 @@ class Annotate(Stage[AnnotatedSet]):
         return self.annotator.resources
 
     def inputs(self) -> dict[str, object]:
-        """Add where an oracle reads the responses: the ranking knows nothing of them."""
+        """Add where an oracle reads the responses: the ranking does not depend on them."""
         reads_source = getattr(self.annotator, "reads_source", True)
         return super().inputs() | ({"source": self.source.bare()} if reads_source else {})
 
     @property
     def source(self) -> PoolSpec:
-        """Where the prompts come from; an oracle finds their responses there."""
+        """The source of the prompts; an oracle finds their responses there."""
         return self.select.pool.source
 
     def title(self) -> str:
@@ -307,17 +307,17 @@ class Annotate(Stage[AnnotatedSet]):
         return self.annotator, self.source
 
     def settled(self, store: Store) -> Annotate:
-        """Return the stage with the digest of what people have returned; without one where prompts still wait."""
+        """Return the stage with the digest of what people have returned; without one while prompts still wait."""
         if not isinstance(self.annotator, People) or store.record(self.select) is None:
             return self
         return replace(self, digest=self.annotator.digest(*self.request(store)))
 
     def waits(self) -> bool:
-        """Tell whether people have to answer before this can be done."""
+        """Tell whether people have to answer before this stage can be done."""
         return isinstance(self.annotator, People) and self.digest is None
 
     def request(self, store: Store) -> tuple[list[str], list[str]]:
-        """Return the ids and the text of the prompts, in the order picked."""
+        """Return the ids and the texts of the prompts, in the order selected."""
         rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
         pool = store.get(self.select.pool)
         return [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
@@ -338,12 +338,12 @@ class Annotate(Stage[AnnotatedSet]):
         save_annotated(annotated, directory / "annotated.jsonl")
 
     def bill(self, store: Store) -> Bill | None:
-        """Return what the responses cost, once they are there; None of a store older than bills."""
+        """Return what the responses cost, once they exist; None for a store that predates bills."""
         file = store.directory(self) / _BILL
         return Bill.read(file) if file.exists() else None
 
     def quality(self, store: Store) -> str | None:
-        """Return the page on how the responses look, once they are there; None of a store older than that."""
+        """Return the page with statistics of the responses, once they exist; None for a store that predates it."""
         file = store.directory(self) / _QUALITY
         return file.read_text(encoding="utf-8") if file.exists() else None
 
@@ -403,7 +403,7 @@ class Evaluate(Stage[EvalResult]):
     trainer: TrainerSpec = field(metadata={"key": False})
 
     def inputs(self) -> dict[str, object]:
-        """Leave out the format of the model's examples where the benchmark does without."""
+        """Leave out the model's example format if the benchmark does not use it."""
         reads_format = getattr(self.benchmark, "reads_format", True)
         return super().inputs() | ({} if reads_format else {"model": self.model.bare()})
 
@@ -419,7 +419,7 @@ class Evaluate(Stage[EvalResult]):
         return self.model, self.benchmark
 
     def check_devices(self) -> None:
-        replace(self.trainer, devices=1, num_nodes=1).check()  # a job of its own has no process for the others
+        replace(self.trainer, devices=1, num_nodes=1).check()  # a separate job starts no processes for other devices
 
     def build(self, store: Store, directory: Path) -> None:
         adapter = store.get(self.finetune) if self.finetune else None

@@ -19,13 +19,13 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 @dataclass(frozen=True)
 class Pool:
-    """The unlabelled prompts, one row each.
+    """The unlabeled prompts, one row each.
 
     Args:
-        name: how messages call this pool.
-        ids: unique, stable when the source is reordered.
+        name: the name of this pool in messages.
+        ids: unique, and stable if the source is reordered.
         prompts: the text of each prompt.
-        tasks: the task label of each prompt, or None where the source has none.
+        tasks: the task label of each prompt, or None if the source has none.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Pool:
 class TokenStats:
     """What the model thought of each token of its own greedy response y, ragged.
 
-    Prompt i owns the next `lengths[i]` entries of the flat arrays. The end-of-sequence token, where the model
-    produced one, is the last entry: ending is a decision too, and so no response is empty.
+    Prompt i owns the next `lengths[i]` entries of the flat arrays. If the model produced an end-of-sequence token, it
+    is the last entry: ending is a decision too, and therefore no response is empty.
 
     Args:
         lengths: tokens of each response, T in the equations; at least 1.
@@ -110,11 +110,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of the pool in the order picked: `indices[:b]` is the choice at budget b.
+    """Rows of the pool in the order selected: `indices[:b]` is the selection at budget b.
 
     Args:
         indices: distinct rows of the pool.
-        gains: what each pick added at its turn, in the units of its strategy.
+        gains: what each row added when it was selected, in the units of its strategy.
     """
 
     indices: Int64[np.ndarray, " k"]
@@ -125,18 +125,18 @@ class Selection:
 
     @classmethod
     def none(cls) -> Selection:
-        """Return the selection of no rows."""
+        """Return an empty selection."""
         return cls(np.empty(0, dtype=np.int64), np.empty(0))
 
     def head(self, budget: int) -> Selection:
-        """Return the first `budget` picks, as a selection."""
+        """Return the first `budget` rows, as a selection."""
         assert budget <= len(self), (budget, len(self))
         return Selection(self.indices[:budget], self.gains[:budget])
 
 
 @dataclass(frozen=True)
 class AnnotatedSet:
-    """Prompts with the responses an annotator gave them, in the order picked."""
+    """Prompts with the responses that an annotator gave, in the order selected."""
 
     ids: Sequence[str]
     prompts: Sequence[str]
@@ -153,7 +153,7 @@ class Adapter:
     Args:
         path: peft directory (adapter_config.json, adapter_model.safetensors).
         base: identity of the model it was trained on.
-        steps: optimiser steps taken.
+        steps: optimizer steps taken.
         loss: mean training loss over the last tenth of the steps, in nats per response token.
     """
 

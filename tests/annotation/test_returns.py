@@ -131,7 +131,7 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
 @pytest.mark.parametrize(
     ("name", "content", "place", "what"),
     [
-        ("latin.csv", b"id,response\n7,you\nq2,na\xefve\n", "latin.csv:3", "the line is no UTF-8"),
+        ("latin.csv", b"id,response\n7,you\nq2,na\xefve\n", "latin.csv:3", "the line is not UTF-8"),
         ("wide.jsonl", json.dumps(rows()[0]).encode("utf-16"), "wide.jsonl", "UTF-16 text; save it as UTF-8"),
         ("cut.jsonl.gz", gzip.compress(b'{"id": "q1", "response": "x"}\n' * 99)[:-9], "cut.jsonl.gz", "cut off"),
         ("notes.docx", b"PK", "notes.docx", "the name tells no format"),

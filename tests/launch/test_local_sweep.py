@@ -128,7 +128,7 @@ def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_pa
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate()
-    assert "the same command goes on" in said
+    assert "to resume, give the same command again" in said
     assert len(list((store / "finetune").glob("*/checkpoint.ckpt"))) == 2
     assert not read_records(store)
     process = sweep(*long)

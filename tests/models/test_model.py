@@ -22,7 +22,7 @@ def model(tmp_path):
 
 
 def test_a_hub_model_needs_a_commit():
-    with pytest.raises(ValueError, match=r"model.revision=main is no commit.*huggingface.co/org/name/commits/main"):
+    with pytest.raises(ValueError, match=r"model.revision=main is not a commit.*huggingface.co/org/name/commits/main"):
         Model("org/name", revision="main").check()
     pinned = Model("org/name", revision="a" * 40)
     assert pinned.identity()["weights"] == f"org/name@{'a' * 40}"
@@ -348,7 +348,7 @@ def test_an_encoder_decoder_begins_its_responses_as_its_generation_config_says(t
 
 def test_what_lies_in_a_folder_instead_of_a_model_is_named_with_what_to_do(model, tmp_path, monkeypatch):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    assert "is an adapter of org/base, no model: merge it first" in refusal(model)
+    assert "is an adapter of org/base, not a model: merge it first" in refusal(model)
     (tmp_path / "adapter_config.json").unlink()
     weights = tmp_path / "model.safetensors"
     shard = weights.rename(tmp_path / "model-00001-of-00002.safetensors")

@@ -111,7 +111,7 @@ def test_a_last_turn_without_a_response_is_asked_and_not_answered_by_what_stands
     spec = write(tmp_path, TALK[:4])
     assert len(load_pool(spec)) == 1
     with pytest.raises(
-        ValueError, match=r"a\.jsonl:1: no turn of role 'assistant' with text behind the user's last in"
+        ValueError, match=r"a\.jsonl:1: no text in the next turn of role 'assistant' after the user's last, in"
     ):
         spec.check_responses()
 

@@ -197,12 +197,12 @@ def test_bad_rows_are_named_by_file_and_line_with_the_remedy(tmp_path, rows, opt
     [
         (b"id,prompt\na\n", r"a\.csv:2: 1 cell where the header has 2"),
         (b"id,prompt\na,b\n1,one,too many\n", r"a\.csv:3: 3 cells where the header has 2"),
-        (b'id,prompt\na,"never closed\nb,x\n', r"a\.csv:2: the row that begins here is no csv"),
-        (b'id,prompt\na,"in "the" middle"\n', r"a\.csv:2: the row that begins here is no csv"),
+        (b'id,prompt\na,"never closed\nb,x\n', r"a\.csv:2: the row that begins here is not csv"),
+        (b'id,prompt\na,"in "the" middle"\n', r"a\.csv:2: the row that begins here is not csv"),
         (b"id,prompt\na,b\x00c\n\nd,\n", r"a\.csv:4: the prompt in column 'prompt' is null"),
         (b"id,id\na,b\n", r"a\.csv:1: column 'id' is there twice"),
         (b"id,question\na,b\n", r"a\.csv:2: no text in column 'prompt': the columns are id, question"),
-        (b"id,prompt\na,\xe9\n", r"a\.csv:2: the line is no UTF-8 text"),
+        (b"id,prompt\na,\xe9\n", r"a\.csv:2: the line is not UTF-8 text"),
         (b"id,prompt\n", r"a\.csv holds no prompts"),
         (b"", r"a\.csv holds no prompts"),
     ],
@@ -221,7 +221,7 @@ def test_a_prompt_longer_than_csv_usually_allows_is_read(tmp_path):
 def test_bad_parquet_is_named_by_file_and_row(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1 is not enough")
-    with pytest.raises(ValueError, match=r"a\.parquet: no readable parquet"):
+    with pytest.raises(ValueError, match=r"a\.parquet: not readable as parquet"):
         load_pool(ParquetPool(str(path)))
     pq.write_table(pa.table({"prompt": ["x", None]}), path)
     with pytest.raises(ValueError, match=r"a\.parquet:2: the prompt in column 'prompt' is null"):
@@ -230,13 +230,13 @@ def test_bad_parquet_is_named_by_file_and_row(tmp_path):
     with pytest.raises(ValueError, match=r"a\.parquet:1: no text in column 'prompt': the columns are text, n"):
         load_pool(ParquetPool(str(path)))
     pq.write_table(pa.table({"prompt": pa.array([b"\xff"]).view(pa.string())}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet:1-1: a row is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"a\.parquet:1-1: a row is not UTF-8 text"):
         load_pool(ParquetPool(str(path)))
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), path)
     with pytest.raises(ValueError, match=r"a\.parquet holds no prompts"):
         load_pool(ParquetPool(str(path)))
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"a\.parquet: no readable parquet"):
+    with pytest.raises(ValueError, match=r"a\.parquet: not readable as parquet"):
         load_pool(ParquetPool(str(path)))
 
 
@@ -247,13 +247,13 @@ def test_a_damaged_or_truncated_compression_is_told_apart_from_bad_text(tmp_path
     whole = path.read_bytes()
     for broken in (whole[:-40], whole[:12] + b"\xff" * 50, b"not compressed"):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match=rf"a\.jsonl\{suffix} is damaged or cut off behind line \d+"):
+        with pytest.raises(ValueError, match=rf"a\.jsonl\{suffix} is damaged or cut off after line \d+"):
             load_pool(JsonlPool(str(path)))
 
 
 def test_text_that_is_no_utf8_is_named_by_its_line(tmp_path):
     (tmp_path / "b.jsonl").write_bytes('{"prompt": "é"}\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"b\.jsonl:1: the line is no UTF-8 text .*save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: the line is not UTF-8 text .*save it as UTF-8"):
         load_pool(JsonlPool(str(tmp_path / "b.jsonl")))
 
 

@@ -43,7 +43,7 @@ def test_a_compressed_file_is_read_under_any_name(tmp_path, compress, name):
 @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
 def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, compress):
     (tmp_path / "a.jsonl").write_bytes(compress(TEXT * 2000)[:-20])
-    with pytest.raises(ValueError, match=r"a\.jsonl is damaged or cut off behind line \d+"):
+    with pytest.raises(ValueError, match=r"a\.jsonl is damaged or cut off after line \d+"):
         load_pool(JsonlPool(str(tmp_path / "a.jsonl"), id=None))
 
 
@@ -89,7 +89,7 @@ def test_a_json_array_gives_the_pool_of_its_objects(tmp_path, indent, name):
         ('[{"prompt": "x"},\n"y"]', r"a\.json:2: found str, not an object"),
         ('[{"prompt": "x"},\n{"prompt": "y"}', r"a\.json:2: not a JSON array: the file ends before the array does"),
         ('[{"prompt": "x"},\n{"prompt": oh}]', r"a\.json:2: not a JSON array: Expecting value"),
-        ('[{"prompt": "x"}]\n[{"prompt": "y"}]', r"stands behind the end of the array"),
+        ('[{"prompt": "x"}]\n[{"prompt": "y"}]', r"comes after the end of the array"),
         ("[]", r"a\.json holds no prompts: it has no rows"),
         ('{\n"prompt": "x"\n}', r"a\.json:1: not a JSON object.*write every object on one line"),
     ],
@@ -130,8 +130,8 @@ def test_the_advice_for_a_spreadsheet_works(tmp_path, mark):
     ("kind", "name", "data", "message"),
     [
         (CsvPool, "a.csv", "id,prompt\n1,é\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
-        (CsvPool, "a.csv", "id,prompt\n1,é\n".encode("utf-16-le"), "is UTF-16 text, or no text; save it as UTF-8"),
-        (JsonlPool, "a.jsonl", TEXT.decode().encode("utf-16-be"), "is UTF-16 text, or no text; save it as UTF-8"),
+        (CsvPool, "a.csv", "id,prompt\n1,é\n".encode("utf-16-le"), "is UTF-16 text, or not text; save it as UTF-8"),
+        (JsonlPool, "a.jsonl", TEXT.decode().encode("utf-16-be"), "is UTF-16 text, or not text; save it as UTF-8"),
         (
             JsonlPool,
             "a.jsonl.gz",

@@ -157,9 +157,9 @@ def test_what_the_hub_refuses_is_told_with_its_remedy(monkeypatch, text, remedy)
 
 
 def test_a_branch_is_no_revision_and_a_name_alone_is_none():
-    with pytest.raises(ValueError, match=r"pool\.revision=main is no commit; give the 40 hexadecimal digits"):
+    with pytest.raises(ValueError, match=r"pool\.revision=main is not a commit; give the 40 hexadecimal digits"):
         HubPool("a/b", "main")
-    with pytest.raises(ValueError, match=r"pool\.path=a/b is no folder here; correct it, or give pool\.revision"):
+    with pytest.raises(ValueError, match=r"pool\.path=a/b is not a directory here; correct it, or give pool\.revision"):
         load_pool(HubPool("a/b", None))
 
 

@@ -46,7 +46,7 @@ def test_lines_that_end_as_on_old_macs_are_lines(tmp_path, kind, text):
     (tmp_path / "a.txt").write_bytes(text.encode())
     assert next(iter(load_pool(kind(str(tmp_path / "a.txt"))).prompts)) == "one"
     (tmp_path / "a.txt").write_bytes(text.encode() + b"\r\xff\r")
-    with pytest.raises(ValueError, match=r"a\.txt:4: the line is no UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.txt:4: the line is not UTF-8"):
         load_pool(kind(str(tmp_path / "a.txt")))
 
 

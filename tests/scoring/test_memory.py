@@ -77,7 +77,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_scores_stay(model, pool, tm
     assert sum(rows for rows, _, fitted in prefills if fitted) == len(pool)  # no row is read twice where it fitted
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert failed == len(warnings) == 2  # 400, 200; never tried again, whatever the width
-    assert "does not fit into memory; going on with half as many" in warnings[0]
+    assert "does not fit into memory; continuing with half as many" in warnings[0]
     (note,) = (tmp_path / "full").glob("out_of_memory_*.json")
     found = json.loads(note.read_text())
     assert found["tokens_per_batch"] == 400 and f"scorer.tokens_per_batch={found['lowered_to']} " in warnings[-1]

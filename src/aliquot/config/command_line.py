@@ -1,4 +1,4 @@
-"""The words of a command line, looked at before Hydra reads them: what Hydra would take for something else.
+"""Check the words of a command line before Hydra reads them, for those that Hydra would misread.
 
 Imports nothing heavy.
 """
@@ -17,17 +17,17 @@ _SWEEP = ("-m", "--multirun")
 _ONE_ROOT = ("-cn", "--config-name", "-cp", "--config-path")
 _WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "--experimental-rerun")
 _CONFIG, _CONFIG_OF = ("-c", "--cfg"), ("job", "hydra", "all")
-_INFO = ("-i", "--info")  # of what: a word may follow
+_INFO = ("-i", "--info")  # may be followed by a word that says what to show
 _ABOUT = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _ALONE = ("-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-sc", "--shell-completion")
 _KNOWN = (*_SWEEP, *_WITH_VALUE, *_INFO, *_ALONE)
 
 
 def read_arguments(words: Sequence[str]) -> list[str]:
-    """Return the words as Hydra understands them: its own parser takes `-m` between settings for an error.
+    """Return the words in a form that Hydra accepts: its own parser rejects `-m` between settings.
 
     Raises:
-        ValueError: a flag is none of ours, a word is no setting, or a comma or blank belongs to a file's name.
+        ValueError: a flag is unknown, a word is not a setting, or a comma or blank belongs to the name of a file.
     """
     settings: list[str] = []
     flags: list[str] = []
@@ -45,7 +45,7 @@ def read_arguments(words: Sequence[str]) -> list[str]:
         flags.append(word)
         if word in _WITH_VALUE:
             flags.append(_value_of(word, rest))
-        if word in _INFO:  # what follows it may be a setting
+        if word in _INFO:  # the next word may be a setting
             flags.append(rest.pop(0) if "".join(rest[:1]) in _ABOUT else "all")
     for position, word in enumerate(settings):
         _check_setting(word, settings[:position], sweep=any(flag in _SWEEP for flag in flags))
@@ -53,15 +53,15 @@ def read_arguments(words: Sequence[str]) -> list[str]:
 
 
 def _value_of(flag: str, rest: list[str]) -> str:
-    """Take the value of a flag from the words behind it."""
+    """Take the value of a flag from the words after it."""
     of_what = flag in _CONFIG
     if not rest or (of_what and rest[0] not in _CONFIG_OF):
-        raise ValueError(f"{flag} needs {', '.join(_CONFIG_OF[:-1]) + ' or all' if of_what else 'a value'} behind it")
+        raise ValueError(f"{flag} needs {', '.join(_CONFIG_OF[:-1]) + ' or all' if of_what else 'a value'} after it")
     return rest.pop(0)
 
 
 def _one_root(flag: str, value: str) -> str:
-    """Say what to type instead of another root of the configuration."""
+    """Return the error for a flag that names another root of the configuration, with what to type instead."""
     file = Path(value).stem
     found = next((path for folder in FILES for path in (ROOT / folder).rglob("*.yaml") if path.stem == file), None)
     remedy = "experiments=NAME for a file in experiments/, sweeps=NAME for one in sweeps/"
@@ -75,7 +75,7 @@ def _one_root(flag: str, value: str) -> str:
 
 
 def _no_flag(word: str) -> str:
-    """Say what to type instead of a flag that nobody knows."""
+    """Return the error for an unknown flag, with what to type instead."""
     name, _, value = word.lstrip("-").partition("=")
     names = [field.name for field in fields(Config)] + list(FILES)
     if name.split(".")[0].split("/")[0] in names:
@@ -85,7 +85,7 @@ def _no_flag(word: str) -> str:
 
 
 def _check_setting(word: str, before: Sequence[str], sweep: bool) -> None:
-    """Raise ValueError where a word is a part of a name that the shell or Hydra takes apart."""
+    """Raise ValueError for a word that is part of a name that the shell or Hydra splits."""
     name, equals, value = word.partition("=")
     if equals and sweep and "," in value and Path(value).expanduser().exists():
         raise ValueError(
@@ -109,19 +109,19 @@ def _check_setting(word: str, before: Sequence[str], sweep: bool) -> None:
     )
 
 
-#: What the command of a run is called, wherever it lies.
+#: The name of the script that starts a run, in any directory.
 RUN = "run.py"
 
 
 def command(overrides: Iterable[str], program: str) -> str:
-    """Return the command of a run with these overrides, to be pasted into a shell.
+    """Return the command of a run with these overrides, ready to paste into a shell.
 
     Args:
         overrides: as Hydra sees them.
-        program: how the script was called that runs now.
+        program: the name under which the current script was called.
     """
     from aliquot.config.schema import ROOT
 
-    if Path(program).name != RUN:  # a program of the user's own, a notebook or a test
+    if Path(program).name != RUN:  # the user's own program, a notebook or a test
         program = RUN if Path.cwd() == ROOT else str(ROOT / RUN)
     return shlex.join(["python", program, *overrides])

@@ -1,4 +1,4 @@
-"""What stands around a run on the command line: the help that teaches, and errors without tracebacks.
+"""Command-line help and user-facing error messages.
 
 Imports nothing heavy: `python run.py --help` answers in a fraction of a second.
 """
@@ -21,7 +21,7 @@ from aliquot.config.command_line import read_arguments
 from aliquot.config.quoting import typed
 from aliquot.config.schema import FILES, GROUPS, ROOT, did_you_mean
 
-_LONGEST = 500  # characters of an error that are shown
+_LONGEST = 500  # characters of an error to show
 _HELP = """\
 aliquot picks, in one inference pass, the prompts most worth annotating; has them annotated, finetunes, evaluates.
 
@@ -33,15 +33,15 @@ aliquot picks, in one inference pass, the prompts most worth annotating; has the
   python run.py --cfg job                                  print the composed configuration
 
 A run reads its pool and passes through five stages: score -> select -> annotate -> finetune -> evaluate. Each is stored
-under what it depends on and never done twice: another strategy reuses the scoring pass, another gamma only ranks again.
+under what it depends on and never repeated: another strategy reuses the scoring pass, another gamma only ranks again.
 
 Settings (NAME=VALUE)
   budget     prompts to annotate: 45k, 1234, 50% or all
-  seed       of what is drawn by lot in selection, and of finetuning
+  seed       for random draws in selection and finetuning
   until      stop after: score, select, annotate, finetune, evaluate
   check      true: validate, print the plan, do nothing
   store      where results live (default: outputs/, or $ALIQUOT_STORE)
-A value with commas, brackets, =, ~ or quotes stands in double quotes inside of single ones: 'pool.path="a, b.jsonl"'
+Put a value with commas, brackets, =, ~ or quotes in double quotes inside single quotes: 'pool.path="a, b.jsonl"'
 
 Groups (GROUP=CHOICE; any field of a choice: GROUP.FIELD=VALUE, such as strategy.kernel.gamma=0.1); * is the default
 {groups}
@@ -49,18 +49,18 @@ Results
   outputs/runs/<id>/         selected.jsonl (what to annotate, in order), results.json, config.yaml, metrics.jsonl
   outputs/<stage>/<key>/     what each stage made, with stage.json: its inputs, versions, seconds, memory
   outputs/sweeps/<id>/       the plan of a sweep, and the logs of its stages
-  python -m aliquot report   what finished runs tell: tables, figures, a page; also status, logs, cancel, sync
+  python -m aliquot report   results of finished runs: tables, figures, a page; also status, logs, cancel, sync
 
 Set ALIQUOT_DEBUG=1 for tracebacks.
 """
 
 
 def start(main: Callable[[], Any]) -> None:
-    """Call a Hydra entry point, but answer --help ourselves."""
+    """Call a Hydra entry point, but handle --help here."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(), end="")
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us rather than printing half a traceback
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us; Hydra would print half a traceback
     with errors_explained():
         sys.argv[1:] = read_arguments(sys.argv[1:])
         main()
@@ -68,11 +68,11 @@ def start(main: Callable[[], Any]) -> None:
 
 @contextmanager
 def errors_explained() -> Generator[None]:
-    """End the process with one message where the user made a mistake or the machine is in trouble."""
+    """End the process with a single message after a user's mistake or a problem with the machine."""
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on where this one stopped")
+        sys.exit("\ninterrupted; to resume, give the same command again")
     except Exception as error:
         if os.environ.get("ALIQUOT_DEBUG"):
             raise
@@ -80,14 +80,14 @@ def errors_explained() -> Generator[None]:
 
 
 def _unforeseen(error: Exception) -> str:
-    """Save the traceback of what nobody foresaw, and return a line about it."""
+    """Save the traceback of an unexpected error, and return a one-line message about it."""
     with tempfile.NamedTemporaryFile("w", prefix="aliquot-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
     return f"{' '.join(sys.argv[1:])}: {in_one_line(error)}; the traceback is in {file.name}"
 
 
 def in_one_line(error: Exception) -> str:
-    """Return the kind of an error and its own words, in one line of at most about 500 characters."""
+    """Return the type and the message of an error, in one line of at most about 500 characters."""
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     words = " ".join(str(error).split())
@@ -95,7 +95,7 @@ def in_one_line(error: Exception) -> str:
 
 
 def explain(error: Exception) -> str | None:
-    """Return the message for a mistake of the user or trouble with the machine; None for a defect of ours."""
+    """Return the message for a user's mistake or a problem with the machine; None for a defect of aliquot."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -122,13 +122,13 @@ def explain(error: Exception) -> str | None:
 
 
 def _raised_in(error: Exception, package: Path) -> bool:
-    """Tell checks of a package from a ValueError deep inside another, which deserves its traceback."""
+    """Distinguish a package's own checks from a ValueError deep inside another package, which needs its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(package)
 
 
 def _ambiguous(found: re.Match[str]) -> str:
-    """Say what a comma means, and what to type for each meaning."""
+    """Explain what a comma means, and what to type for each meaning."""
     name, _, value = found[1].partition("=")
     whole = f"one value with a comma is {typed(name, value)}"
     if name.split("/")[0] in GROUPS:
@@ -136,7 +136,7 @@ def _ambiguous(found: re.Match[str]) -> str:
     return f"{found[1]}: a comma separates the values of a sweep; for a sweep add -m, and {whole}"
 
 
-#: What Hydra says, and what we say instead: its own advice leads nowhere here.
+#: Hydra's messages, and ours in their place: Hydra's own advice does not help here.
 _REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"Ambiguous value for argument '(.*)'\n", _ambiguous),
     (
@@ -173,7 +173,7 @@ _REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 
 
 def _explain_config(error: Exception) -> str:
-    """Put Hydra's and OmegaConf's words for a wrong choice or field into one line, with the valid names."""
+    """Turn the errors of Hydra and OmegaConf for a wrong choice or field into one line, with the valid names."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -202,7 +202,7 @@ def _explain_config(error: Exception) -> str:
 
 
 def help_text() -> str:
-    """Return the help: every group with its choices, each described by the first line of its yaml."""
+    """Return the help: each group with its choices, and the first line of each choice's yaml as its description."""
     lines: list[str] = []
     defaults = _defaults()
     for group in (*GROUPS, "hydra/launcher", "experiments", "sweeps"):
@@ -217,7 +217,7 @@ def help_text() -> str:
 
 
 def _defaults() -> dict[str, str]:
-    """Read the choice of each group from the defaults list, without a yaml parser: it is one line each."""
+    """Read the choice of each group from the defaults list, without a yaml parser: there is one choice per line."""
     lines = (ROOT / "conf" / "config.yaml").read_text(encoding="utf-8").splitlines()
     pairs = [line.strip()[2:].split(":") for line in lines if line.startswith("  - ") and ":" in line]
     return {group.strip().removeprefix("override "): choice.split("#")[0].strip() for group, choice in pairs}

@@ -1,4 +1,4 @@
-"""Settings as they are typed: a value passes the shell, then Hydra's grammar, then OmegaConf's `${...}`.
+"""Quoting of settings: a value passes through the shell, then Hydra's grammar, then OmegaConf's `${...}`.
 
 Imports nothing heavy.
 """
@@ -10,7 +10,7 @@ import shlex
 
 
 def setting(name: str, value: str) -> str:
-    """Return NAME=VALUE as Hydra has to see it for the value to be this text, in quotes where it needs them."""
+    """Return NAME=VALUE in the form that Hydra reads as exactly this text, quoted where necessary."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Quote, QuotedString
     from hydra.errors import HydraException
@@ -26,5 +26,5 @@ def setting(name: str, value: str) -> str:
 
 
 def typed(name: str, value: str) -> str:
-    """Return the word to type in a shell for a setting to be this text."""
+    """Return what to type in a shell so that a setting is exactly this text."""
     return shlex.quote(setting(name, value))

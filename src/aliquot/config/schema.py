@@ -1,7 +1,7 @@
-"""The root of the configuration, typed; its leaves are the plain yaml files in `conf/`.
+"""The typed root of the configuration; its leaves are the plain yaml files in `conf/`.
 
-Hydra composes, this module checks: unknown fields, wrong types and unknown choices end in one message that says what
-was asked, what was found and what to do.
+Hydra composes, and this module checks: each unknown field, wrong type or unknown choice ends in one message that says
+what was asked, what was found and what to do.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from aliquot.config.quoting import typed
 
 _HERE = Path(__file__).parents[1]  # the package
-#: The folder that holds conf/, experiments/ and sweeps/: the checkout, or this package once installed from a wheel.
+#: The directory that holds conf/, experiments/ and sweeps/: the checkout, or this package when installed from a wheel.
 ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parents[1]
 
 #: The config groups, in the order of the pipeline.
 GROUPS = ("model", "pool", "scorer", "strategy", "annotator", "finetune", "evaluate", "trainer", "tracker")
-#: The groups of files that set several groups at once; they leave nothing of their own behind.
+#: The groups of files that set several groups at once; they add no node of their own.
 FILES = ("experiments", "sweeps")
-#: What to type instead of removing a part that every run has.
+#: What to do instead of removing a part that every run has.
 _INSTEAD = {
     "annotator": "to stop before it is needed: until=select",
     "finetune": "to stop before it is needed: until=annotate",
     "evaluate": "to stop before it is needed: until=finetune",
     "tracker": "to run without a mirror: tracker=none",
 }
-#: Fields that name files or folders.
+#: Fields that name files or directories.
 _PATHS = ("path", "folder", "include", "data")
-#: What `create` has made, by what was asked for: all of it is frozen.
+#: The objects that `create` has made, by request; all of them are frozen.
 _CREATED: dict[str, Any] = {}
 
 
@@ -58,7 +58,7 @@ class Until(enum.Enum):
 
 @dataclass
 class Config:
-    """What `conf/config.yaml` may hold. The groups are instantiated into the classes their `_target_` names."""
+    """The fields allowed in `conf/config.yaml`. The groups are instantiated into the classes their `_target_` names."""
 
     budget: str = "45k"
     seed: int = 0
@@ -80,10 +80,10 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 
 def check_root(cfg: DictConfig) -> None:
-    """Refuse settings that nothing reads, and settings that are gone.
+    """Refuse settings that nothing reads, and the removal of settings that every run needs.
 
     Raises:
-        ValueError: such a setting was added (`+name=value`), removed (`~name`), or is empty.
+        ValueError: such a setting was added (`+name=value`) or removed (`~name`), or is empty.
     """
     known = [field.name for field in fields(Config)]
     for name, value in cast(dict[str, object], OmegaConf.to_container(cfg, resolve=False)).items():
@@ -102,17 +102,17 @@ def check_root(cfg: DictConfig) -> None:
 
 
 def check_hydra(node: DictConfig) -> None:
-    """Refuse settings of Hydra's own that nothing reads, and the one that would move what relative paths mean.
+    """Refuse Hydra settings that nothing reads, and the one that would change the meaning of relative paths.
 
     Args:
-        node: what is below `hydra` in a composed configuration.
+        node: the `hydra` node of a composed configuration.
 
     Raises:
         ValueError: such a setting was given.
     """
     known = [field.name for field in fields(HydraConf)]
     for name in node:
-        if name not in (*known, "env"):  # Hydra adds that one itself
+        if name not in (*known, "env"):  # Hydra itself adds env
             meant = did_you_mean(str(name), known)
             raise ValueError(f"hydra.{name}: Hydra has no such setting{meant}; its settings are {', '.join(known)}")
     if node.job.chdir:
@@ -123,7 +123,7 @@ def check_hydra(node: DictConfig) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
-    """Return a question that names the nearest of the known names, or nothing where none is near."""
+    """Return a question that suggests the closest known name, or an empty string where none is close."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"; did you mean {near[0]}{ending}?" if near else ""
 
@@ -132,12 +132,12 @@ def parse_budget(text: str, num_prompts: int, pool: str) -> int:
     """Turn `45k`, `1234`, `50%` or `all` into a number of prompts.
 
     Raises:
-        ValueError: it is none of these, or outside 1..num_prompts.
+        ValueError: it is none of these, or is outside 1..num_prompts.
     """
     try:
         budget = _budget_number(text.strip().lower(), num_prompts)
     except ValueError:
-        raise ValueError(f"budget={text} is no number of prompts; write 45k, 1234, 50% or all") from None
+        raise ValueError(f"budget={text} is not a number of prompts; write 45k, 1234, 50% or all") from None
     if budget < 1:
         raise ValueError(f"budget={text} selects {budget} prompts; give 1 or more, such as 45k, 50% or all")
     if budget > num_prompts:
@@ -159,18 +159,18 @@ def _budget_number(text: str, num_prompts: int) -> int:
 
 
 def _finite(text: str) -> float:
-    if not text.replace(".", "", 1).removeprefix("-").isdigit():  # float() would also take nan, inf and 1_000
+    if not text.replace(".", "", 1).removeprefix("-").isdigit():  # float() would also accept nan, inf and 1_000
         raise ValueError(text)
     return round(float(text), 9)
 
 
 def create(cfg: DictConfig, group: str) -> Any:
-    """Instantiate one group of the config; equal ones, of which a sweep has hundreds, are one object.
+    """Instantiate one group of the config. Equal configs share one object: a sweep has hundreds of them.
 
-    Only classes of this package are instantiated: a config file from elsewhere can name nothing else.
+    Only classes of this package are instantiated: a config file from elsewhere cannot name any other.
 
     Raises:
-        ValueError: a target outside `aliquot.`, a missing, unknown, ill-typed or refused field.
+        ValueError: a target outside `aliquot.`, or a field that is missing, unknown, of the wrong type, or refused.
     """
     from hydra.utils import instantiate
 
@@ -192,7 +192,7 @@ def create(cfg: DictConfig, group: str) -> Any:
 
 
 def _check(node: object, where: str) -> None:
-    """Refuse targets outside this package, and fields of another type than their class declares."""
+    """Refuse targets outside this package, and fields whose type is not the one that their class declares."""
     if isinstance(node, list):
         for value in cast(list[object], node):
             _check(value, where)
@@ -228,7 +228,7 @@ def _check(node: object, where: str) -> None:
 
 
 def _check_names(values: dict[str, object], target: type, where: str) -> None:
-    """Refuse names that the class has no field for, and fields that have no value."""
+    """Refuse names that are not fields of the class, and fields that have no value."""
     known = [field.name for field in fields(target) if field.init]
     for name, value in values.items():
         if name not in (*known, "_target_"):
@@ -242,7 +242,7 @@ def _check_names(values: dict[str, object], target: type, where: str) -> None:
 
 
 def _as_typed(value: object) -> str:
-    """Write a value as Hydra reads it."""
+    """Write a value in Hydra's syntax."""
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
@@ -257,23 +257,23 @@ def _target(name: str, where: str) -> type:
             raise ValueError(f"{where}._target_={name} has moved: write _target_: {moved[0]}") from error
         raise ValueError(f"{where}._target_={name} cannot be imported: {error}") from error
     if not isinstance(target, type) or not target.__module__.startswith("aliquot."):
-        raise ValueError(f"{where}._target_={name} is no class of aliquot's own; name one")
+        raise ValueError(f"{where}._target_={name} is not a class of aliquot's own; name one")
     return target
 
 
 def _part(hint: object) -> type | None:
-    """Return the class of ours that a hint names: a config of its own."""
+    """Return the aliquot class that a type hint names, which has a config of its own."""
     ours = (o for o in _options(hint) if isinstance(o, type) and o.__module__.startswith("aliquot."))
     return next(ours, None)
 
 
 def _ways(part: type, may_be_null: bool, where: str, name: str) -> str:
-    """Say how a part of a config is set: by a choice of its group, or by its fields."""
+    """Say how to set a part of a config: by a choice of its group, or by its fields."""
     group = f"{where}.{name}".replace(".", "/")
     ways = [f"{group}={file.stem}" for file in sorted((ROOT / "conf" / group).glob("*.yaml"))]
     if (ROOT / "conf" / f"{group}.yaml").exists():
         ways.append(f"{where}={name}")
-    if is_dataclass(part) and not may_be_null:  # where it is null there are no fields yet
+    if is_dataclass(part) and not may_be_null:  # where the part is null, it has no fields yet
         ways += [f"{where}.{name}.{field.name}=..." for field in fields(part)]
     return f"write {', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}"
 
@@ -283,7 +283,7 @@ def _options(hint: object) -> tuple[object, ...]:
 
 
 def _plain_types(hint: object) -> tuple[type, ...]:
-    """Return the plain types that a hint allows, or none where it allows anything else."""
+    """Return the plain types that a hint allows; empty where the hint also allows other types."""
     options = _options(hint)
     plain = {int: (int,), float: (float, int), str: (str,), bool: (bool,), type(None): (type(None),)}
     if not all(isinstance(option, type) and option in plain for option in options):
@@ -292,7 +292,7 @@ def _plain_types(hint: object) -> tuple[type, ...]:
 
 
 def _targets_named(kind: str) -> list[str]:
-    """Return the targets of that class name in the configs that aliquot ships."""
+    """Return the targets with this class name in the configs that aliquot ships."""
     pattern = re.compile(rf"_target_: (aliquot\S+\.{re.escape(kind)})$", re.MULTILINE)
     files = sorted((ROOT / "conf").rglob("*.yaml"))
     return [found for file in files for found in pattern.findall(file.read_text(encoding="utf-8"))]

@@ -1,1 +1,1 @@
-"""One run: built from a configuration, done stage by stage, recorded and mirrored."""
+"""One run: built from a configuration, executed stage by stage, recorded and mirrored."""

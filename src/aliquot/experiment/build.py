@@ -1,4 +1,4 @@
-"""An experiment: what one configuration describes, with all checked that can be checked before anything expensive."""
+"""Build an experiment from one configuration; everything that can be checked is checked before any expensive work."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from aliquot.types import Pool
 
 #: The stages that read the model.
 READERS = (Score, Finetune, Evaluate)
-_NUM_SAMPLED = 1000  # prompts of a pool, for how long they are
+_NUM_SAMPLED = 1000  # prompts of a pool that are read to estimate prompt lengths
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything one run is about: the stages in the order they are done, and what to call it.
+    """Everything that one run does: its stages in execution order, and its names.
 
     Args:
         stages: upstream first; the last one is the goal.
-        strategy: the name of the choice.
+        strategy: the name of the strategy's config choice.
         pool: the name of the pool.
-        num_prompts: its size.
+        num_prompts: the size of the pool.
         budget: prompts to annotate.
         seed: of this run.
         model: the base model.
         benchmark: names of the tasks, for the plan.
-        overrides: what the command line changed, to suggest the next command.
-        trial: of the model, which comes before any stage that reads it.
+        overrides: what the command line changed; used to suggest the next command.
+        trial: of the model; it runs before any stage that reads the model.
     """
 
     stages: tuple[Stage[Any], ...]
@@ -58,43 +58,43 @@ class Experiment:
     trial: Trial | None = None
 
     def untried(self, store: Store) -> Trial | None:
-        """Return the trial of the model where it has to come first: a stage that reads the model is to be done."""
+        """Return the trial of the model if it must run first: if a stage that reads the model is still to do."""
         to_read = any(isinstance(stage, READERS) and store.record(stage) is None for stage in self.stages)
         return self.trial if to_read and self.trial and store.record(self.trial) is None else None
 
     @property
     def id(self) -> str:
-        """The identity of the run: its goal's key and, since a ranking serves many, its budget."""
+        """The identity of the run: the key of its goal and, since one ranking serves many budgets, its budget."""
         goal = self.stages[-1]
         return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
 
     @property
     def arm(self) -> str:
-        """The strategy, with the settings of it and of the scorer that the command line changed, but for seeds."""
+        """The strategy, with its settings and the scorer's that the command line changed, except seeds."""
         changed = [o for o in self.overrides if o.startswith(("strategy.", "strategy/", "scorer"))]
         shown = [o.removeprefix("strategy.").removeprefix("strategy/") for o in changed if "seed=" not in o]
         return " ".join([self.strategy, *shown])
 
     @property
     def waiting(self) -> Annotate | None:
-        """The stage that people have to answer before it can be done, or None."""
+        """The stage that waits for people's responses, or None."""
         return next((stage for stage in self.stages if isinstance(stage, Annotate) and stage.waits()), None)
 
     @property
     def unused_chat(self) -> bool:
-        """Tell whether the tokenizer has a chat template that is not used; False where that is not known."""
+        """Tell whether the tokenizer has a chat template that is not used; False where that is unknown."""
         model = self.model
         reads = any(isinstance(stage, Score | Finetune | Evaluate) for stage in self.stages)
         if model.template == CHAT or not reads:
             return False
         try:
             return _has_chat_template(model)
-        except (ValueError, OSError):  # the check of the stage says what is wrong with the model
+        except (ValueError, OSError):  # the check of the stage reports what is wrong with the model
             return False
 
     @property
     def ready(self) -> tuple[Stage[Any], ...]:
-        """The stages that need no answers of people, or have them."""
+        """The stages that do not wait for people's responses."""
         waiting = self.waiting
         return tuple(stage for stage in self.stages if not any(up is waiting for up in upstream_first([stage])))
 
@@ -102,16 +102,16 @@ class Experiment:
 def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...] = ()) -> Experiment:
     """Turn a composed config into an experiment.
 
-    The pool is prepared on the way, unless it is already: its size decides the budget and the plan.
+    The pool is prepared first, unless it is prepared already: its size determines the budget and the plan.
 
     Args:
         cfg: without Hydra's own node.
-        choice: the name of the strategy; None asks Hydra for it, and for the overrides.
+        choice: the name of the strategy; None takes it and the overrides from Hydra.
         overrides: what the command line changed.
 
     Raises:
-        ValueError: a setting is unknown, a field is wrong, the pool cannot be read, or the strategy needs what the
-            scorer does not keep.
+        ValueError: a setting is unknown, a field is wrong, the pool cannot be read, or the strategy needs a signal that
+            the scorer does not keep.
     """
     check_root(cfg)
     if choice is None:
@@ -121,7 +121,7 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
     spec, strategy = parts["pool"], parts["strategy"]
     if not isinstance(strategy, Strategy):
         raise ValueError(
-            f"strategy._target_={cfg.strategy._target_} is no strategy: it lacks requires, nested or select"
+            f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
         )
     prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
     trial = Trial(parts["model"], parts["scorer"], parts["trainer"])
@@ -144,9 +144,9 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
 
 
 def quote(experiments: Iterable[Experiment], store: Store) -> float:
-    """Return about what the annotations that experiments lack cost at most, if choices are like the pool on average.
+    """Estimate the maximum cost of the annotations still to buy, if selected prompts are like the average of the pool.
 
-    Every ranking counts to its deepest budget, and nobody answers more prompts than the pool has.
+    Each ranking counts once, at its largest budget, and no annotator answers more prompts than the pool has.
     """
     rankings: dict[tuple[str, str], dict[str, Annotate]] = {}
     for experiment in experiments:
@@ -171,7 +171,7 @@ def _stages(
     num_prompts: int = 1,
     store: Store | None = None,
 ) -> tuple[Stage[Any], ...]:
-    """Return the stages up to the goal, upstream first; drafted without a store, which knows what people returned."""
+    """Return the stages up to the goal, upstream first; a draft has no store, which knows what people returned."""
     model, strategy, trainer = parts["model"], parts["strategy"], parts["trainer"]
     score = Score(model, prepare, parts["scorer"], trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
@@ -190,19 +190,20 @@ def _stages(
     }[until]
     chain = list(
         {stage.key: stage for stage in upstream_first([goal])}.values()
-    )  # parts of a ranking share a scoring pass
+    )  # all parts of a ranking share a scoring pass
     if until == Until.evaluate:
-        chain.insert(-2, base)  # before finetuning: what keeps an evaluation from working shows early
+        chain.insert(-2, base)  # before finetuning, so that an evaluation that cannot work fails early
     return tuple(chain)
 
 
 def _prepared(
     prepare: Prepare, store: Store, draft: Callable[[], Sequence[Stage[Any]]], trial: Trial, silent: bool
 ) -> tuple[Pool, Prepare]:
-    """Return the pool, and the stage that knows what is in it; read and cleaned now if it was not before.
+    """Return the pool and the stage that describes its content; read and clean the pool now if that is not done.
 
-    That may take long, so what can be known to fail without it is looked at first. `draft` makes the stages of the
-    experiment before the pool is known: their keys are not the final ones, and whatever reads the pool is to do.
+    That may take long, so everything that can be known to fail without the pool is checked first. `draft` makes the
+    stages of the experiment before the pool is known. Their keys are not final, and each stage that reads the pool
+    counts as not done.
     """
     if store.record(prepare) is None:
         stages = [stage for stage in draft() if store.record(stage) is None]
@@ -217,7 +218,7 @@ def _prepared(
 
 
 def _has_chat_template(model: Model) -> bool:
-    """Tell whether the tokenizer of a model comes with a chat template; asks the hub for one that is not local."""
+    """Tell whether the tokenizer of a model comes with a chat template; asks the hub if the tokenizer is not local."""
     folder, revision = model.directory(), model.revision
 
     def find(name: str) -> Path | None:
@@ -230,7 +231,7 @@ def _has_chat_template(model: Model) -> bool:
 
 
 def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:
-    """Return the strategy's name and the overrides as typed; composed without a command line, by its module."""
+    """Return the strategy's name and the overrides as typed; without a command line, the name is that of its module."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():

@@ -1,4 +1,4 @@
-"""What a run says on the terminal: the plan before, one line a stage, the results after."""
+"""What a run prints: the plan first, then one line per stage, and the results at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
-    """Print what will be done, what is done already, and what annotators may cost."""
+    """Print what will be done, what is already done, and how much annotators may cost."""
     say(
         f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
         f"'{experiment.pool}', seed {experiment.seed}"
@@ -38,7 +38,7 @@ def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
 
 
 def show_models(experiments: Iterable[Experiment]) -> None:
-    """Name each pair of model and benchmark once, and a chat template that is not used."""
+    """Name each pair of model and benchmark once, and mention a chat template that is not used."""
     for (model, benchmark), one in {(e.model.path, e.benchmark): e for e in experiments}.items():
         say(f"model {model}, benchmark {benchmark}")
         if one.unused_chat:
@@ -49,7 +49,7 @@ def show_models(experiments: Iterable[Experiment]) -> None:
 
 
 def show_libraries(stages: Iterable[Stage[Any]], store: Store) -> None:
-    """Say, in one line a kind of stage, which results that are there were made with other libraries."""
+    """Print, one line per kind of stage, which existing results were made with other library versions."""
     found: dict[str, dict[str, str]] = {}
     for stage in {stage.key: stage for stage in stages}.values():
         if (record := store.record(stage)) and (other := of_other_libraries(record)):
@@ -61,20 +61,20 @@ def show_libraries(stages: Iterable[Stage[Any]], store: Store) -> None:
 
 
 def show_quote(cost: float) -> None:
-    """Say before anything is bought what it may cost; nothing where it is free."""
+    """Print the maximum cost before anything is bought; print nothing where it is free."""
     if cost:
         say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.")
 
 
 def show_checked(trials: Iterable[str]) -> None:
-    """Say that nothing wrong was found, what came of the trials, and what was done though nothing was to be."""
+    """Print that the checks passed, the results of the trials, and what was done although this was only a check."""
     for line in trials:
         say(line)
     say("Checked: everything is in order. Nothing was done, except that the pool was read.")
 
 
 def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:
-    """Print the scores, what they cost, where everything lies, and the next command worth typing."""
+    """Print the scores, their cost, where the files are, and the suggested next command."""
     if not computed:
         say("\nEverything was done already; nothing was computed.")
     if run.finetuned:
@@ -90,7 +90,7 @@ def show_results(run: RunRecord, directory: Path, computed: int, command: str) -
 
 
 def _chosen(run: RunRecord) -> str:
-    """Say how many prompts were chosen and, where they were annotated, how many got responses, and from whom."""
+    """Say how many prompts were selected and, if annotated, how many got responses and from which annotator."""
     chosen = f"{run.budget:,} of {run.num_prompts:,} prompts by {run.strategy}"
     if not any(name == "annotate" for name, _, _ in run.stages):
         return f"Chosen        {chosen}"
@@ -116,12 +116,12 @@ def _percent(metric: Metric) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Print a path relative to here where it lies below."""
+    """Return a path, relative to the current directory where it lies below it."""
     return f"{path.relative_to(Path.cwd())}/" if path.is_relative_to(Path.cwd()) else f"{path}/"
 
 
 def show_runs(runs: Sequence[RunRecord]) -> None:
-    """Print all runs as a table, one line each, one column a benchmark."""
+    """Print all runs as a table, with one line per run and one column per benchmark."""
     benchmarks = sorted({metric.name for run in runs for metric in run.finetuned})
     table = Table("strategy", "budget", "seed", "pool", *benchmarks, "seconds", "run", box=None, pad_edge=False)
     for run in runs:

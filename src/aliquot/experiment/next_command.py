@@ -1,4 +1,4 @@
-"""The next command worth typing after a run, and the command that a configuration composed without one stands for."""
+"""The suggested next command after a run, and the command equivalent to a configuration composed in Python."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from aliquot.config.quoting import setting
 from aliquot.config.schema import GROUPS, ROOT, Until, create
 from aliquot.experiment.record import RunRecord
 
-#: Fields that differ from the default choice of a group; where there are more, another choice may be nearer.
+#: The number of fields that may differ from the default choice of a group; beyond it, another choice may be nearer.
 _FEW = 2
 
 
 def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> str:
-    """Return the reference, or the whole experiment where the run stopped early, or the report of all runs.
+    """Return the command of the reference run; of the whole experiment if the run stopped early; or of the report.
 
     Args:
-        run: finished.
+        run: a finished run.
         cfg: its configuration.
-        overrides: what leads to it, as Hydra sees them.
+        overrides: those that lead to it, as Hydra sees them.
     """
     if run.strategy == "random" and run.finetuned:
         default = os.environ.get("ALIQUOT_STORE", "outputs")
@@ -41,13 +41,13 @@ def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> s
 
 
 def after_sweep(sweep: str, typed: str, runs: Sequence[RunRecord], cfg: DictConfig) -> str:
-    """Return the report of a sweep or, where its runs stopped early, the whole of it.
+    """Return the command that reports a sweep or, if its runs stopped early, the command of the whole sweep.
 
     Args:
         sweep: its id.
         typed: the command that started it.
-        runs: those that are finished.
-        cfg: the configuration of one of them.
+        runs: the finished ones.
+        cfg: the configuration of one of these runs.
     """
     if any(run.finetuned for run in runs):
         return shlex.join(["python", "-m", "aliquot", "report", sweep, "--store", str(cfg.store)])
@@ -56,10 +56,10 @@ def after_sweep(sweep: str, typed: str, runs: Sequence[RunRecord], cfg: DictConf
 
 
 def _whole(overrides: Sequence[str], cfg: DictConfig, run: RunRecord) -> list[str]:
-    """Return the overrides of the whole experiment, with an annotator who can answer."""
+    """Return the overrides of the whole experiment, with an annotator that can answer."""
     kept = _without(overrides, "until")
     if len(kept) == len(overrides) and cfg.until != Until.evaluate:
-        kept.append("until=evaluate")  # a file of experiments stopped it
+        kept.append("until=evaluate")  # an experiments file stopped it early
     if not any(name == "annotate" for name, _, _ in run.stages) and not _has_responses(cfg):
         folder = setting("annotator.folder", f"annotate_{run.pool}")
         kept = [*_without(kept, "annotator"), "annotator=file", folder]
@@ -67,13 +67,13 @@ def _whole(overrides: Sequence[str], cfg: DictConfig, run: RunRecord) -> list[st
 
 
 def _without(overrides: Sequence[str], name: str) -> list[str]:
-    """Return the overrides that say nothing of a setting, or of a group and what is below it."""
+    """Return the overrides without those of one setting, or of one group and the settings below it."""
     names = [override.lstrip("+~").partition("=")[0] for override in overrides]
     return [o for o, known in zip(overrides, names, strict=True) if known.split(".")[0].split("/")[0] != name]
 
 
 def _has_responses(cfg: DictConfig) -> bool:
-    """Tell whether the annotator has what it needs of the pool: an oracle needs responses there."""
+    """Tell whether the pool has what the annotator needs: an oracle needs responses."""
     annotator = create(cfg, "annotator")
     if not getattr(annotator, "reads_source", True):
         return True
@@ -85,18 +85,18 @@ def _has_responses(cfg: DictConfig) -> bool:
 
 
 def again(cfg: DictConfig) -> str:
-    """Return the command that leads to a run: as it was typed, or what stands for a configuration composed without."""
+    """Return the command that leads to a run: as typed, or equivalent to a configuration that was not typed."""
     if HydraConfig.initialized():
         return shlex.join(["python", *sys.argv])
     return command(overrides_of(cfg), sys.argv[0])
 
 
 def overrides_of(cfg: DictConfig) -> tuple[str, ...]:
-    """Return overrides that compose to a configuration: the nearest choice of each group, then what differs from it."""
+    """Return overrides that compose to a configuration: the nearest choice of each group, then the differences."""
     asked = _values(cfg)
     asked.pop("hydra", None)
     changed = (o for o in _changes(_composed(()), asked) if o.partition("=")[0] in asked)
-    overrides = [o.replace('"', "") if o.startswith("budget=") else o for o in changed]  # it is text either way
+    overrides = [o.replace('"', "") if o.startswith("budget=") else o for o in changed]  # a budget is always text
     for group in GROUPS:
         default = _composed(tuple(overrides))[group]
         changes = list(_changes(default, asked[group]))
@@ -106,7 +106,7 @@ def overrides_of(cfg: DictConfig) -> tuple[str, ...]:
 
 
 def _nearest(group: str, asked: Mapping[str, Any], overrides: tuple[str, ...]) -> list[str]:
-    """Return the choice of a group that differs least from what is asked; nothing where none is of its class."""
+    """Return the choice of a group that differs least from `asked`; empty where no choice has its class."""
     target = f"_target_: {asked.get('_target_')}\n"
     files = sorted((ROOT / "conf" / group).glob("*.yaml"))
     choices = [f"{group}={file.stem}" for file in files if target in file.read_text(encoding="utf-8")]
@@ -116,7 +116,7 @@ def _nearest(group: str, asked: Mapping[str, Any], overrides: tuple[str, ...]) -
 
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Compose as the command line does, beside whatever the program has composed."""
+    """Compose as the command line does, without changing the program's current composition."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -130,14 +130,14 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _values(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings with all references resolved that can be: a path of the environment may be missing."""
+    """Return the settings, with every reference resolved that can be: an environment path may be missing."""
     values = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
     cfg = OmegaConf.create(cast(dict[str, Any], values))
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """Yield the overrides that lead from one configuration to another."""
+    """Yield the overrides that turn one configuration into another."""
     for name, value in new.items():
         known, here = old.get(name), f"{above}{name}"
         if isinstance(known, dict) and isinstance(value, dict):
@@ -149,7 +149,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") ->
 
 
 def _written(value: object) -> str:
-    """Write a value as Hydra reads it."""
+    """Write a value in Hydra's syntax."""
     if isinstance(value, str):
         return setting("x", value).removeprefix("x=")
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""What a run leaves for people: the chosen prompts, and its numbers.
+"""The files of a run that people read: the selected prompts and the numbers.
 
-`runs/<id>/` holds selected.jsonl, quality.html (how the responses look), results.json, metrics.jsonl and config.yaml.
-Everything in them can be made again from the stages.
+`runs/<id>/` holds selected.jsonl, quality.html (statistics of the responses), results.json, metrics.jsonl and
+config.yaml. All of these can be regenerated from the stages.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class RunRecord:
     """The numbers of one finished run.
 
     Args:
-        id: names its directory.
-        strategy: the choice; `overrides` says with which changes.
+        id: the name of its directory.
+        strategy: the config choice; `overrides` has the changes to it.
         budget: prompts annotated, of the pool's `num_prompts`.
-        base: metrics of the model before finetuning; empty where the run stopped before evaluation.
-        finetuned: metrics after it.
-        stages: (name, key, seconds) upstream first; the seconds are those of the run that built the stage.
-        finished: when the last stage was finished.
-        num_annotated: responses bought; None where the run stopped before that, or is older than bills.
-        annotator: who wrote them, or "".
-        annotation_cost: of these responses, whichever run paid for them: runs that share prompts share what they cost.
+        base: metrics of the model before finetuning; empty if the run stopped before evaluation.
+        finetuned: metrics after finetuning.
+        stages: (name, key, seconds), upstream first; the seconds are from the run that built the stage.
+        finished: when the last stage finished.
+        num_annotated: responses bought; None if the run stopped earlier, or predates bills.
+        annotator: who wrote the responses, or "".
+        annotation_cost: of these responses, whichever run paid for them: runs that share prompts share their cost.
     """
 
     id: str
@@ -94,16 +94,16 @@ class RunRecord:
         )
 
     def mean_score(self) -> float:
-        """Return the mean over benchmarks of the finetuned model, NaN where none was evaluated."""
+        """Return the mean over benchmarks of the finetuned model, NaN if no benchmark was evaluated."""
         values = [metric.value for metric in self.finetuned]
         return sum(values) / len(values) if values else math.nan
 
     def selection_seconds(self) -> float:
-        """Return what choosing cost: the scoring pass and the ranking."""
+        """Return the time that selection took: the scoring pass and the ranking."""
         return sum(seconds for name, _, seconds in self.stages if name in ("score", "select_part", "select"))
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers flat, one name each, as trackers and metrics.jsonl want them."""
+        """Return the numbers as a flat dictionary, as trackers and metrics.jsonl need them."""
         values: dict[str, Any] = {"budget": self.budget, "seed": self.seed}
         for when, metrics in (("base", self.base), ("finetuned", self.finetuned)):
             for metric in metrics:
@@ -111,7 +111,7 @@ class RunRecord:
                 values[f"{when}/{metric.name}_stderr"] = metric.stderr
         base = {metric.name: metric.value for metric in self.base}
         values |= {f"gain/{metric.name}": metric.value - base[metric.name] for metric in self.finetuned}
-        for name, _, seconds in self.stages:  # of a ranking in parts there are several of one name
+        for name, _, seconds in self.stages:  # a ranking in parts has several stages of one name
             key = f"seconds/{name.replace(' ', '_')}"
             values[key] = round(values.get(key, 0) + seconds, 2)
         if self.num_annotated is not None:
@@ -119,7 +119,7 @@ class RunRecord:
         return values | {"selection_seconds": round(self.selection_seconds(), 2)}
 
     def write(self, directory: Path, losses: str) -> None:
-        """Write results.json, and metrics.jsonl: the lines logged while finetuning, then one of the results."""
+        """Write results.json, and metrics.jsonl: the lines logged while finetuning, then one line with the results."""
         write_atomic(directory / "metrics.jsonl", f"{losses}{json.dumps(self.summary())}\n")
         write_atomic(directory / _RESULTS, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
@@ -145,7 +145,7 @@ def save_config(cfg: DictConfig, directory: Path) -> dict[str, Any]:
 
 
 def write_selection(pool: Pool, selection: Selection, path: Path) -> list[dict[str, Any]]:
-    """Write what to annotate, one JSON object a line in the order picked; return the rows."""
+    """Write the prompts to annotate, one JSON object per line in the order selected; return the rows."""
     rows: list[dict[str, Any]] = []
     picked: list[int] = selection.indices.tolist()
     for rank, row in enumerate(picked):

@@ -1,4 +1,4 @@
-"""From an experiment to its results: shows the plan, does what is not done yet, and shows what came of it."""
+"""Run an experiment: show the plan, build what is not done yet, and show the results."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def run(cfg: DictConfig) -> float:
         return math.nan
     if experiment.waiting:
         _choose(experiment.waiting, experiment, store, silent=assists)
-        experiment = build(cfg)  # what was chosen may have been answered before
+        experiment = build(cfg)  # people may have answered the selected prompts already
         if experiment.waiting:
             if not assists:
                 ask([experiment], store, again(cfg))
             return math.nan
-    if assists:  # one of several processes, the first of which does what only one can do
+    if assists:  # one of several processes; only the first does what must happen once
         for stage in experiment.stages:
             store.assist(stage)
         return math.nan
@@ -69,11 +69,11 @@ def run(cfg: DictConfig) -> float:
 
 
 def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -> list[str]:
-    """Try models where this machine can, and return a line on each.
+    """Try models that this machine can try, and return one line on each.
 
     Args:
         trials: of the models.
-        store: where the results go.
+        store: where to save the results.
         elsewhere: other machines will read the models, so they are not tried on this one.
     """
     lines: list[str] = []
@@ -89,7 +89,7 @@ def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -
 
 
 def fetch(cfgs: Sequence[DictConfig]) -> None:
-    """Bring in what people have answered on labelling servers, each batch once: keys depend on it."""
+    """Fetch people's responses from labeling servers, once per batch: keys depend on them."""
     seen: list[People] = []
     for cfg in cfgs:
         annotator = create(cfg, "annotator") if cfg.until not in (Until.score, Until.select) else None
@@ -99,7 +99,7 @@ def fetch(cfgs: Sequence[DictConfig]) -> None:
 
 
 def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: bool) -> None:
-    """Choose the prompts, without a run to record: it begins when people have answered."""
+    """Select the prompts without recording a run: the run begins when people have answered."""
     numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
     if not silent:
         _try_model(experiment, store)
@@ -118,17 +118,17 @@ def _try_model(experiment: Experiment, store: Store) -> None:
 
 
 def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
-    """Ask people for all that experiments wait for, and say so, once for each batch.
+    """Ask people for everything that the experiments wait for, and print each request once.
 
     Args:
-        experiments: whose prompts are chosen.
-        store: where the choices are.
-        command: what to type when the responses are back.
+        experiments: their prompts are selected.
+        store: where the selections are.
+        command: what to type when the responses are there.
     """
     batches: dict[People, list[Annotate]] = {}
     for experiment in experiments:
         stage = experiment.waiting
-        if stage and isinstance(stage.annotator, People) and store.record(stage.select):  # else choosing failed
+        if stage and isinstance(stage.annotator, People) and store.record(stage.select):  # else selection failed
             batches.setdefault(stage.annotator, []).append(stage)
     for annotator, stages in batches.items():
         requests = [stage.request(store) for stage in stages]
@@ -144,13 +144,13 @@ def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
 def execute(
     experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str] | None = None
 ) -> RunRecord:
-    """Do what is not done yet, write what the run leaves for people, and mirror it.
+    """Build what is not done yet, write the run's files, and mirror the run.
 
     Args:
         experiment: what to do.
         store: where results live.
         cfg: what the experiment was built from.
-        tracker: of the mirror.
+        tracker: opens the mirror of the run.
         sweep: id and command of the sweep that the experiment belongs to.
     """
     directory = store.root / "runs" / experiment.id
@@ -163,15 +163,15 @@ def execute(
 def build_stage(
     stage: Stage[Any], experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str]
 ) -> None:
-    """Build one stage of an experiment, whose losses show in the mirror as they come, where the mirror is live.
+    """Build one stage of an experiment; a live mirror shows its losses during training.
 
-    Whoever finishes the experiment goes on with the same run of the mirror.
+    The process that finishes the experiment continues the same mirrored run.
     """
     if not (isinstance(stage, Finetune) and tracker.live):
         do(stage, store)
         return
     with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
-        for line in _losses(stage, store):  # of a worker that was cut off
+        for line in _losses(stage, store):  # logged by a worker that was interrupted
             tracked.log(line)
         do(stage, store)
 
@@ -180,7 +180,7 @@ def build_stage(
 def _mirrored(
     experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str] | None
 ) -> Generator[Tracked]:
-    """Mirror what the store logs meanwhile in the experiment's run of the tracker."""
+    """Mirror the values that the store logs inside the block, in the experiment's run of the tracker."""
     directory = store.root / "runs" / experiment.id
     config = save_config(cfg, directory)
     about = {name: getattr(experiment, name) for name in ("strategy", "arm", "budget", "pool", "num_prompts")}
@@ -199,11 +199,11 @@ def _mirrored(
 
 
 def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
-    """Do what is not done yet, stage by stage, and record the run."""
+    """Build what is not done yet, stage by stage, and record the run."""
     _try_model(experiment, store)
     for number, stage in enumerate(experiment.stages, start=1):
         if isinstance(stage, Finetune):
-            for line in _losses(stage, store):  # of a run that was cut off, or of a worker of a sweep
+            for line in _losses(stage, store):  # logged by an interrupted run, or by a worker of a sweep
                 tracked.log(line)
         if store.record(stage) is None:
             terminal.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
@@ -222,7 +222,7 @@ def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tra
 
 
 def _losses(stage: Finetune, store: Store) -> Iterator[dict[str, Any]]:
-    """Yield what finetuning has logged so far; a crash may have cut the last line in half."""
+    """Yield the lines that finetuning has logged so far; a crash may have cut off the last line."""
     path = store.directory(stage) / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
     for line in text[: text.rfind("\n") + 1].splitlines():

@@ -1,7 +1,7 @@
 """A mirror of each run in Weights & Biases.
 
-`metrics.jsonl` beside the results is the truth. Whatever happens to the mirror (no network, no account, a full
-disk), the run goes on: a failure is logged once, and tracking stops for that run. docs/dashboards.md lists the names.
+`metrics.jsonl` next to the results is authoritative. If the mirror fails (no network, no account, a full disk), the
+run continues: the failure is logged once, and tracking stops for that run. docs/dashboards.md lists the names.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from aliquot.store.store import write_atomic
 
 log = logging.getLogger(__name__)
 
-_ADDRESS = "wandb_url.txt"  # in a run's folder, of a run that was mirrored online
+_ADDRESS = "wandb_url.txt"  # in the directory of a run that was mirrored online
 
-#: Rows of the selection that W&B shows as a table; selected.jsonl has them all.
+#: Rows of the selection that W&B shows as a table; selected.jsonl has all rows.
 TABLE_ROWS = 1000
-#: Bytes up to which a file that W&B refers to is read for its checksum; of larger ones the path alone identifies it.
+#: The largest file, in bytes, that W&B reads for a checksum; a larger one is identified by its path alone.
 _CHECKSUM_BYTES = 2**28
 
 
@@ -38,35 +38,35 @@ class Tracked(Protocol):
     """A run being mirrored."""
 
     def log(self, values: dict[str, Any]) -> None:
-        """Take a line of what finetuning logs: `step`, `loss` and others."""
+        """Log a line from finetuning: `step`, `loss` and other values."""
 
     def selection(self, rows: Sequence[dict[str, Any]], file: Path) -> None:
-        """Take what was chosen, in the order picked, and the file that holds all of it."""
+        """Log the selected rows, in the order selected, and the file that holds all of them."""
 
     def adapter(self, directory: Path) -> None:
-        """Take the place of the finetuned adapter."""
+        """Log the directory of the finetuned adapter."""
 
     def results(self, summary: dict[str, Any]) -> None:
-        """Take the final numbers."""
+        """Log the final numbers."""
 
     def finish(self, failed: bool) -> None:
         """Close the run, or this process's part of it."""
 
 
 class Tracker(Protocol):
-    """Names where runs are mirrored."""
+    """Says where runs are mirrored."""
 
     @property
     def live(self) -> bool:
-        """Whether another process can go on with a run, so that several may have a part in it as they work."""
+        """Whether another process can continue a run, so that several processes may log to it during the work."""
         ...
 
     def start(self, key: str, config: dict[str, Any], directory: Path) -> Tracked:
-        """Open the run of an experiment.
+        """Open the mirrored run of an experiment.
 
         Args:
             key: the experiment's id.
-            config: all its settings, and `experiment` (see `aliquot.experiment.run`); of a sweep's run, `sweep` too.
+            config: all its settings, and `experiment` (see `aliquot.experiment.run`); in a sweep, also `sweep`.
             directory: of the run, for the mirror's own files.
         """
         ...
@@ -86,15 +86,15 @@ class NoTracker:
 
 @dataclass(frozen=True)
 class WandB:
-    """Mirrors runs in Weights & Biases: online where the user is logged in, else offline.
+    """Mirrors runs in Weights & Biases: online if the user is logged in, else offline.
 
     Args:
         project: W&B project.
         entity: W&B user or team; None is the account's default.
-        group: of runs; None groups those of a sweep by its id, others by pool and model.
+        group: of runs; None groups the runs of a sweep by the sweep's id, and others by pool and model.
         tags: added to the strategy, the budget, the pool and the model.
-        stagger: jobs of a cluster wait up to so many seconds, each its own time: W&B limits how many start at once.
-        artifacts: have W&B refer to the selection and the adapter where they lie in the store; no file is copied.
+        stagger: each job of a cluster waits up to this many seconds, each a different time: W&B limits starts at once.
+        artifacts: let W&B refer to the selection and the adapter in the store; no file is copied.
     """
 
     project: str = "aliquot"
@@ -106,7 +106,7 @@ class WandB:
 
     @property
     def live(self) -> bool:
-        """Online, where W&B goes on with a run of the same id; offline every start would make another one."""
+        """Whether W&B is online. Online, W&B continues a run of the same id; offline, every start makes a new run."""
         return wandb_mode() == "online"
 
     def start(self, key: str, config: dict[str, Any], directory: Path) -> Tracked:
@@ -116,7 +116,7 @@ class WandB:
         return run
 
     def _init(self, key: str, config: dict[str, Any], directory: Path) -> Any:
-        # Payloads of tables are staged in the user's home unless told otherwise.
+        # By default, payloads of tables are staged in the user's home.
         os.environ.setdefault("WANDB_DATA_DIR", str(directory.parents[1] / "wandb"))
         import wandb
 
@@ -135,7 +135,7 @@ class WandB:
             group=self.group or (config["sweep"]["id"] if "sweep" in config else f"{about['pool']}-{about['model']}"),
             job_type="experiment",
             name=f"{about['arm']}, {about['budget']:,}, seed {config['seed']}",
-            tags=[tag[:64] for tag in (*tags, *self.tags)],  # longer ones are refused
+            tags=[tag[:64] for tag in (*tags, *self.tags)],  # W&B refuses longer ones
             config=config,
             dir=str(directory),
             mode=mode,  # pyright: ignore[reportArgumentType]
@@ -144,9 +144,9 @@ class WandB:
 
 
 class _Run:
-    """A W&B run, or none: every call does nothing once tracking is off or has failed.
+    """A W&B run, or none: every call does nothing after tracking is off or has failed.
 
-    What the run has already, from a process that was cut off or did a part of it, is not logged again.
+    Values that the run already has, from an interrupted process or one that did part of it, are not logged again.
     """
 
     def __init__(self, run: Any, artifacts: bool = False) -> None:
@@ -184,7 +184,7 @@ class _Run:
         self._refer("adapter", sorted(path for path in directory.iterdir() if path.is_file()))
 
     def results(self, summary: dict[str, Any]) -> None:
-        """Log the final numbers once, in one row: W&B draws lines over the budget from what is logged with it."""
+        """Log the final numbers once, in one row: W&B plots against the budget only what is logged with it."""
         known = "budget" in self._has
         self.attempt(lambda: self._run and (self._run.summary.update if known else self._run.log)(summary))
 
@@ -192,24 +192,24 @@ class _Run:
         self.attempt(lambda: self._run and self._run.finish(exit_code=int(failed)))
 
     def attempt(self, action: Callable[[], object]) -> None:
-        """Do it; whatever W&B raises is logged, and tracking stops, but the run goes on."""
+        """Call `action`; if W&B raises, log the error and stop tracking. The run continues."""
         try:
             action()
         except Exception as error:  # a mirror must never break the thing it mirrors
-            log.warning("W&B failed (%s: %s); this run goes on without it", type(error).__name__, error)
+            log.warning("W&B failed (%s: %s); this run continues without it", type(error).__name__, error)
             self._run = None
 
     def _refer(self, kind: str, files: Sequence[Path]) -> None:
-        """Log an artifact that says where files lie; the same files again are the same version."""
+        """Log an artifact that refers to files; the same files again are the same version."""
         if self._run and self._artifacts:
             self.attempt(lambda: self._run.log_artifact(_references(f"{kind}-{self._run.id}", kind, files)))
 
 
 def describe_selection(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return numbers that tell selections apart: how long the prompts are and, of pools with tasks, how many there are.
+    """Return numbers that distinguish selections: prompt lengths and, for pools with tasks, the number of tasks.
 
-    `selection/effective_tasks` is exp(H) of the shares of the tasks (Hill, 1973): as many tasks of equal share would be
-    as diverse.
+    `selection/effective_tasks` is exp(H) of the shares of the tasks (Hill, 1973): the number of equally frequent tasks
+    with the same diversity.
     """
     numbers = {"selection/mean_words": sum(len(row["prompt"].split()) for row in rows) / len(rows)}
     if rows[0]["task"] is not None:
@@ -230,29 +230,29 @@ def _references(name: str, kind: str, files: Sequence[Path]) -> Any:
     import wandb
 
     artifact = wandb.Artifact(name, type=kind)
-    for file in files:  # one by one: of a folder, wandb prints that it reads it
+    for file in files:  # one by one: for a directory, wandb prints that it reads it
         artifact.add_reference(file.as_uri(), name=file.name, checksum=file.stat().st_size <= _CHECKSUM_BYTES)
     return artifact
 
 
 def _drop_unfinished(directory: Path) -> None:
-    """Delete what a run that was cut off left offline: it cannot go on, and all of it is logged again."""
+    """Delete the offline files of an interrupted run: W&B cannot continue it, and everything is logged again."""
     for folder in unsynced(directory):
         shutil.rmtree(folder)
 
 
 def unsynced(directory: Path) -> list[Path]:
-    """Return the W&B runs that were made offline in the directory of a run and not uploaded yet."""
+    """Return the W&B runs that were made offline in the directory of a run and are not uploaded yet."""
     return [folder for folder in sorted(directory.glob("wandb/offline-run-*")) if not any(folder.glob("*.synced"))]
 
 
 def wandb_mode() -> str:
-    """Return how W&B is used: as WANDB_MODE says, else online where somebody is logged in and offline where not."""
+    """Return the mode of W&B: that of WANDB_MODE, else online if somebody is logged in, else offline."""
     return os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
 
 
 def logged_in() -> bool:
-    """Look where wandb looks for a key (its environment variables, then ~/.netrc), without asking anybody."""
+    """Look for a key where wandb looks (its environment variables, then ~/.netrc), without prompting the user."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -263,13 +263,13 @@ def logged_in() -> bool:
 
 
 def address_of(directory: Path) -> str | None:
-    """Return where W&B shows the run that has this folder; None where it was not mirrored online."""
+    """Return the URL where W&B shows the run of this directory; None if the run was not mirrored online."""
     file = directory / _ADDRESS
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
 
 def sync(runs: Path) -> tuple[int, int]:
-    """Upload the offline W&B runs below a folder that were not uploaded yet; return how many were, and how many failed.
+    """Upload the offline W&B runs below a directory not uploaded yet; return the numbers of uploads and failures.
 
     Raises:
         ValueError: nobody is logged in to W&B.

@@ -1,4 +1,4 @@
-"""A stage at work: it says that it goes on, and what a library raises in it ends in one line."""
+"""Build a stage: report that it is at work, and turn an error of a library into one line."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def do(stage: Stage[Any], store: Store) -> None:
     """Build a stage unless it is done.
 
     Raises:
-        ValueError: a library failed, or aliquot itself; says what was asked, the words of the error, and where the
-            traceback is.
+        ValueError: a library or aliquot itself failed; the message has the task, the error's own message, and the path
+            of the traceback.
     """
     try:
         with watched(stage.name):
@@ -26,5 +26,5 @@ def do(stage: Stage[Any], store: Store) -> None:
     except Exception as error:
         if explain(error) is not None or os.environ.get("ALIQUOT_DEBUG"):
             raise
-        where: Path = store.directory(stage) / "error.txt"  # the store has written it, unless it cannot be written to
+        where: Path = store.directory(stage) / "error.txt"  # written by the store, unless the store is not writable
         raise ValueError(f"{stage.title()}: {in_one_line(error)}; the traceback is in {where}") from error

@@ -1,1 +1,1 @@
-"""Language models: how one is named, checked, loaded, and given text."""
+"""Language models: how to name, check and load one, and how to give it text."""

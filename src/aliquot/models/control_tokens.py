@@ -1,13 +1,13 @@
-"""Text that looks like a control token, such as "</s>" in a question about markup: how it is read as mere text.
+"""Text that looks like a control token, such as "</s>" in a question about markup, read as plain text.
 
-A tokenizer looks for its control tokens everywhere and cannot know who wrote them. So a copy of it calls each of them
-by a secret name. Those that the template wrote are given that name before the copy reads the text; those that a user
-wrote are letters to it, like any others. All the rest is as before: merges over the border of template and text, and
-the space that some tokenizers put before a text.
+A tokenizer finds its control tokens anywhere in a text and cannot know who wrote them. We therefore make a copy of the
+tokenizer in which each control token has a secret name. Before the copy reads a text, the control tokens that the
+template wrote get their secret names; those that a user wrote stay ordinary characters. Everything else is unchanged:
+merges across the border of template and text, and the space that some tokenizers put before a text.
 
-transformers' `split_special_tokens=True` is no such way: it splits the template's tokens too, keeps those that are not
-marked special, and stays switched on. The `sanitize_control_tokens` of its later versions is for chat templates alone,
-and cuts the text at every control token it finds.
+transformers' `split_special_tokens=True` cannot do this: it also splits the template's tokens, keeps tokens that are
+not marked special, and stays switched on. The `sanitize_control_tokens` of its later versions works for chat templates
+only, and cuts the text at every control token it finds.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SPECIAL_TOKENS = ("text", "parse")
 _BRACKETED = re.compile(r"<.+>|\[.+\]|\{.+\}", re.DOTALL)
 _HTML = re.compile(r"</?[a-z][a-z0-9]*>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-#: Signs of which one stands inside every control token that a user wrote, until the template's are renamed: they are
-#: no letters, and no normalizer changes them.
+#: Marks. One of them is put inside every control token that a user wrote, until the template's are renamed. Marks are
+#: not letters, and no normalizer changes them.
 _MARKS = tuple(map(chr, (*range(0x2801, 0x2900), *range(0xE000, 0xF900))))
 
 Ids = list[int]
@@ -39,10 +39,10 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class ControlTokens:
-    """The control tokens of a tokenizer, and how to read a text in which some of them are mere text.
+    """The control tokens of a tokenizer, and how to read a text in which some of them are plain text.
 
     Args:
-        tokenizer: it is not changed.
+        tokenizer: the original; it is not changed.
         template: what the template writes around a prompt and its response.
     """
 
@@ -53,9 +53,10 @@ class ControlTokens:
     def tokens(self) -> Mapping[int, str]:
         """The text of every control token.
 
-        These are the special tokens and, of those that were added without that mark, what is written in brackets or
-        by the template. A single letter, a byte, blanks, and words that someone added stay what they are: ordinary
-        text. A tokenizer that lists no added tokens, such as mistral-common's, makes them of no text: it has none here.
+        These are the special tokens and, of the tokens added without that mark, those that are written in brackets or
+        by the template. A single letter, a byte, blanks, and words that someone added remain ordinary text. A
+        tokenizer that lists no added tokens, such as mistral-common's, makes no control token from text, so it has
+        none here.
         """
         added: object = getattr(self.tokenizer, "added_tokens_decoder", None)
         if not isinstance(added, Mapping):
@@ -69,12 +70,12 @@ class ControlTokens:
         }
 
     def _is_markup(self, text: str) -> bool:
-        """Tell whether an added token that is not special steers the model all the same."""
+        """Tell whether an added token that is not marked special is still a control token."""
         if "".join(text.split()).isalnum():
             return False
         if text in self.template:
             return True
-        # Gemma, for one, learned HTML tags as words: they are in the vocabulary itself.
+        # Gemma, for example, learned HTML tags as words: they are in the vocabulary itself.
         return bool(_BRACKETED.fullmatch(text)) and not (_HTML.fullmatch(text) and text in self._own_vocabulary)
 
     @cached_property
@@ -84,11 +85,11 @@ class ControlTokens:
 
     @property
     def _backend(self) -> Tokenizer | None:
-        """The tokenizer of the tokenizers library; None where it is written in Python."""
+        """The tokenizer of the tokenizers library; None if it is written in Python."""
         return getattr(self.tokenizer, "backend_tokenizer", None)
 
     def of(self, ids: Iterable[int]) -> Ids:
-        """Return the control tokens among some; without that for unknown words, which any text may hold."""
+        """Return the control tokens among `ids`, except the unknown-word token, which any text may contain."""
         steering = self._steering
         return [number for number in ids if number in steering]
 
@@ -107,36 +108,36 @@ class ControlTokens:
 
     @cached_property
     def _spelling(self) -> re.Pattern[str]:
-        """What finds control tokens: of two that begin alike, the longer."""
+        """The pattern that finds control tokens; of two with the same beginning, it finds the longer."""
         longest_first = sorted(self.tokens.values(), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     def mark_for(self, *texts: str) -> str:
-        """Return a sign that none of the texts and not the template has."""
+        """Return a mark that occurs neither in the texts nor in the template."""
         taken = set(self.template).union(*texts)
         return next(mark for mark in _MARKS if mark not in taken)
 
     def hide(self, text: str, mark: str) -> str:
-        """Put a mark into each control token in a text and around the text, so that none is found there.
+        """Put a mark into each control token in a text and around the text, so that the tokenizer finds none there.
 
-        Blanks at its ends stay outside, where templates may remove them.
+        Blanks at the ends of the text stay outside the marks, where templates may remove them.
         """
         core = text.strip()
         if not core:
             return text
         hidden = self._beginnings.sub(lambda found: found[0] + mark, core)
-        for start, _, _ in reversed(self._found(hidden)):  # spelled in another way that the normalizer makes the same
+        for start, _, _ in reversed(self._found(hidden)):  # spelled differently, but equal after normalization
             hidden = hidden[: start + 1] + mark + hidden[start + 1 :]
         begin = text.index(core)
         return f"{text[:begin]}{mark}{hidden}{mark}{text[begin + len(core) :]}"
 
     @cached_property
     def _beginnings(self) -> re.Pattern[str]:
-        """What finds the first letter of every control token, also where two overlap."""
+        """The pattern that finds the first letter of every control token, even where two overlap."""
         return re.compile(f"(?={self._spelling.pattern}).", re.DOTALL)
 
     def _found(self, text: str) -> list[tuple[int, int, int]]:
-        """Return where the tokenizer finds control tokens in a text (start, end), and which."""
+        """Return where the tokenizer finds control tokens in a text (start, end), and which token each is."""
         if self._backend is None:
             numbers = {token: number for number, token in self.tokens.items()}
             return [(*match.span(), numbers[match[0]]) for match in self._spelling.finditer(text)]
@@ -146,22 +147,22 @@ class ControlTokens:
             for number, (start, end) in zip(encoded.ids, encoded.offsets, strict=True)
             if number in tokens
         ]
-        # The token for unknown words stands for many texts.
+        # The unknown-word token stands for many texts.
         return [span for span in spans if self._same(text[span[0] : span[1]], tokens[span[2]])]
 
     def _same(self, text: str, token: str) -> bool:
-        """Tell whether a text spells out a token, as the normalizer sees it."""
+        """Tell whether a text spells out a token after normalization."""
         normalizer = self._backend.normalizer if self._backend else None
         if token in text or normalizer is None:
             return token in text
         return normalizer.normalize_str(text.strip()) == normalizer.normalize_str(token)
 
     def read(self, hidden: str, mark: str) -> Ids:
-        """Tokenise a text, without special tokens around it.
+        """Tokenize a text, without adding special tokens around it.
 
         Args:
             hidden: the text, in which `hide` has marked what users wrote.
-            mark: to be removed.
+            mark: the mark that `hide` used; it is removed.
 
         Raises:
             ValueError: the tokenizer cannot be copied, or the copy does not find what the template wrote.
@@ -172,7 +173,7 @@ class ControlTokens:
         return self._joined(pieces, [number for _, _, number in found])
 
     def _joined(self, pieces: Sequence[str], numbers: Sequence[int]) -> Ids:
-        """Tokenise pieces of which every second one is a control token."""
+        """Tokenize pieces, every second of which is a control token."""
         if self._backend is None:
             parts = [self._letters(piece) for piece in pieces]
             parts[1::2] = [[number] for number in numbers]
@@ -181,7 +182,7 @@ class ControlTokens:
         written = list(pieces)
         for at, number in enumerate(numbers):
             piece, token = pieces[2 * at + 1], self.tokens[number]
-            # Blanks that belong to the token are left for the copy to remove.
+            # Blanks that belong to the token are left in place; the copy removes them.
             written[2 * at + 1] = piece.replace(token, names[token]) if token in piece else names[token]
         text = "".join(written)
         encoded = copy.encode(text, add_special_tokens=False)
@@ -192,20 +193,20 @@ class ControlTokens:
         return encoded.ids
 
     def _letters(self, text: str) -> Ids:
-        """Tokenise a text in which nothing is a control token, by a tokenizer written in Python."""
+        """Tokenize a text that holds no control tokens, with a tokenizer written in Python."""
         options: dict[str, Any] = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
         return cast(Ids, self.tokenizer(text, **options)["input_ids"]) if text else []
 
     @cached_property
     def _copy(self) -> tuple[Tokenizer, Mapping[str, str]]:
-        """A copy of the tokenizer, and the names by which it knows the control tokens."""
+        """A copy of the tokenizer, and the names it has for the control tokens."""
         from tokenizers import Tokenizer
 
-        secret = secrets.token_hex(8)  # nobody can write it into a prompt
+        secret = secrets.token_hex(8)  # so that nobody can write it into a prompt
         names = {token: f"x{secret}{number:08d}x" for number, token in self.tokens.items()}
         try:
             state = json.loads(cast("Tokenizer", self._backend).to_str())
-        except Exception as error:  # tokenizers has no class of its own
+        except Exception as error:  # tokenizers has no exception class of its own
             raise self._stuck("has parts written in Python") from error
         copy = Tokenizer.from_str(json.dumps(_renamed(state, names)))
         if any(copy.token_to_id(names[token]) != number for number, token in self.tokens.items()):
@@ -228,7 +229,7 @@ def note_literal(num: int, total: int, rows: str) -> str:
 
 
 def _renamed(state: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Rename tokens in the saved state of a tokenizer, so that no text leads to them but their new names."""
+    """Rename tokens in the saved state of a tokenizer, so that only their new names lead to them."""
     model = state["model"]
     for token in state["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])

@@ -1,4 +1,4 @@
-"""The files of a model on this machine: whether they are complete and whole, and what identifies them."""
+"""The files of a model on this machine: are they complete and undamaged, and what identifies them?"""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _WEIGHTS = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 _TOKENIZER = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-#: What holds a tokenizer's words; the rest of its files only set options.
+#: The files that hold a tokenizer's vocabulary; its other files only set options.
 _VOCABULARY = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
-_WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # its words are the bytes
-#: The files of a directory that decide what a model computes: not its README, nor its git history.
+_WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # its vocabulary is the bytes
+#: The files of a directory that determine what a model computes: not its README or its git history.
 _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetensors", "*.py", *_TOKENIZER, "*.jinja")
 
 
 def check_directory(folder: Path) -> None:
-    """Raise ValueError unless config, weights and tokenizer are all there, and none is cut off or damaged."""
+    """Raise ValueError unless config, weights and tokenizer are all there, complete and undamaged."""
     names = [path.name for path in folder.iterdir()]
     for path in (folder / name for name in ("config.json", "tokenizer.json", _WEIGHTS, _SHARD_INDEX)):
         if path.is_symlink() and not path.exists():
@@ -62,7 +62,7 @@ def check_directory(folder: Path) -> None:
 
 
 def check_weights(names: list[str], where: str) -> None:
-    """Raise ValueError unless there are weights in safetensors: pickled ones can run code when they are read."""
+    """Raise ValueError unless there are weights in safetensors: pickled weights can run code when they are loaded."""
     if _WEIGHTS in names or _SHARD_INDEX in names:
         return
     _check_kind(names, where, f"the model that {_ADAPTER} names")
@@ -91,10 +91,10 @@ def how_to_read_gguf(name: str) -> str:
 
 
 def _check_kind(names: Collection[str], where: str, base: str) -> None:
-    """Raise ValueError where a folder holds an adapter of `base`, or a model in another program's format."""
+    """Raise ValueError if a directory holds an adapter of `base`, or a model in another program's format."""
     if _ADAPTER in names:
         raise ValueError(
-            f"{where} is an adapter of {base}, no model: merge it first, with peft's AutoPeftModelForCausalLM."
+            f"{where} is an adapter of {base}, not a model: merge it first, with peft's AutoPeftModelForCausalLM."
             "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
         )
     if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.lower().endswith(".gguf"))):
@@ -108,10 +108,10 @@ def weights_hash(folder: Path) -> str:
 
 
 def read_json(path: Path | None) -> dict[str, Any]:
-    """Return the object that a json file holds, or an empty one where there is no such file.
+    """Return the object that a json file holds, or an empty one if the file does not exist.
 
     Raises:
-        ValueError: the file is no json, or holds something else.
+        ValueError: the file is not json, or does not hold an object.
     """
     if path is None or not path.is_file():
         return {}
@@ -133,7 +133,7 @@ def _defining_files(folder: Path) -> list[Path]:
 
 
 def _weight_files(folder: Path) -> set[str]:
-    """Return the names of the files with weights: the only one, and what an index names."""
+    """Return the names of the files with weights: the single file, and the files that an index names."""
     index, named = folder / _SHARD_INDEX, set[str]()
     if index.is_file():
         parts: object = read_json(index).get("weight_map")
@@ -150,7 +150,7 @@ def _has_vocabulary(folder: Path) -> bool:
 
 
 def _check_header(path: Path) -> None:
-    """Raise ValueError where a file with weights is cut off or no safetensors; its weights are not read."""
+    """Raise ValueError if a weight file is cut off or is not safetensors; the weights themselves are not read."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,7 +1,8 @@
-"""Whether template, tokenizer and model fit each other, found out before anything is read.
+"""Check that template, tokenizer and model fit together, before anything is read.
 
-A tokenizer that was extended and a model that was not, a chat template that fails, or one that writes a finished turn
-in another way than it opens one: each would end in a traceback after hours, or train on what nobody asked for.
+Examples of a bad fit: a tokenizer that was extended and a model that was not, a chat template that fails, or one that
+writes a finished turn differently from how it opens one. Without these checks, each would end in a traceback after
+hours, or in training on text that nobody asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _WRITE_ONE = r"""write a format, such as $'model.template="<|user|>\n{prompt}\n<
 
 
 def check_template(template: str) -> None:
-    """Raise ValueError where a template cannot be filled in."""
+    """Raise ValueError if a template cannot be filled in."""
     if template == CHAT:
         return
     if "{prompt}" not in template or not template.endswith("{response}"):
@@ -37,7 +38,7 @@ def check_template(template: str) -> None:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> None:
-    """Raise ValueError where the tokenizer cannot serve the template."""
+    """Raise ValueError if the tokenizer does not fit the template."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer of {path} has no end-of-sequence token, so no response could end; set eos_token "
@@ -59,12 +60,12 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, path: str
 
 
 def no_chat_template(path: str) -> str:
-    """Say what to do where a tokenizer has no chat template."""
+    """Say what to do if a tokenizer has no chat template."""
     return f"model.template=chat, and the tokenizer of {path} has no chat template; base models have none: {_WRITE_ONE}"
 
 
 def _check_chat(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
-    """Raise ValueError where the chat template cannot write one question and its answer as scoring and training do."""
+    """Raise ValueError if the chat template cannot write one question and its answer as scoring and training do."""
     templates: object = tokenizer.chat_template
     if templates is None:
         raise ValueError(no_chat_template(path))
@@ -76,7 +77,7 @@ def _check_chat(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
         )
     try:
         before, whole = Encoding.turn(tokenizer, _PROMPT, _RESPONSE)
-    except Exception as error:  # a template is a program, and may raise anything
+    except Exception as error:  # a template is a program and may raise anything
         raise ValueError(
             f"model.template=chat: the chat template of {path} fails on one question and its answer, "
             f"'{reason_of(error)}'; {_WRITE_ONE}"
@@ -91,19 +92,19 @@ def _check_chat(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
         opened, finished = _differing(before, whole)
         raise ValueError(
             f"model.template=chat: the chat template of {path} opens the response with {opened!r} where a finished "
-            f"turn has {finished!r}, so responses would be trained behind what is never closed; write the finished "
+            f"turn has {finished!r}, so responses would be trained after an unclosed turn; write the finished "
             f"turn as the format: {_as_format(tokenizer, whole)}"
         )
 
 
 def _differing(before: str, whole: str) -> tuple[str, str]:
-    """Return how two texts go on from where they first differ, a few words each."""
+    """Return how two texts continue from their first difference, a few words each."""
     at = next(i for i, letter in enumerate(before) if whole[i : i + 1] != letter)
     return before[at : at + 40], whole[at : at + 20]
 
 
 def _as_format(tokenizer: PreTrainedTokenizerBase, whole: str) -> str:
-    r"""Return a filled-in conversation as a `model.template` for the command line, where $'\n' is a line break."""
+    r"""Return a filled-in conversation as a `model.template` for the command line, in which $'\n' is a line break."""
     written = whole[: whole.rindex(_RESPONSE)].replace(_PROMPT, "{prompt}") + "{response}"
     begin = cast("str | None", tokenizer.bos_token)
     if begin and _adds_beginning(tokenizer):
@@ -120,15 +121,15 @@ def _adds_beginning(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def check_tokens(encoding: Encoding, num_embeddings: int, path: str) -> None:
-    """Raise ValueError where a token that the model would have to read is beyond its embeddings.
+    """Raise ValueError if a token that the model must read is outside its embeddings.
 
-    Those are the padding and the end token, whatever the template writes, and all words that a prompt may hold; other
-    control tokens are never read, unless they are parsed in prompts (`model.special_tokens=parse`).
+    The tokens checked are the padding and end tokens, the tokens that the template writes, and all words that a prompt
+    may hold. Other control tokens are read only if they are parsed in prompts (`model.special_tokens=parse`).
 
     Args:
-        encoding: of the tokenizer, in the template.
-        num_embeddings: tokens that the model knows.
-        path: how the message calls the model.
+        encoding: of the tokenizer, with the template.
+        num_embeddings: the number of tokens that the model knows.
+        path: the name of the model in the message.
     """
     tokenizer = encoding.tokenizer
     pad, end = cast(int, tokenizer.pad_token_id), cast(int, tokenizer.eos_token_id)

@@ -1,7 +1,7 @@
-"""The Hugging Face hub, asked before anything expensive starts: is the model there, and may we have it?
+"""Ask the Hugging Face hub, before any expensive work, whether the model exists and whether we have access to it.
 
-What lies complete in the local cache is never asked for. Tokens are the business of
-huggingface_hub: none is read into a config, a key, a log or a message.
+What is complete in the local cache is never requested. Access tokens are handled by huggingface_hub: none is read into
+a config, a key, a log or a message.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ def check_id(path: str, revision: str | None) -> None:
     if path.lower().endswith(".gguf"):
         raise ValueError(f"model.path={path} is a file {how_to_read_gguf(Path(path).name)}")
     if path.startswith((".", "/", "~", "pkg://")) or path.count("/") != 1:
-        raise ValueError(f"model.path={path} is no directory; give one, or a hub id such as org/name")
+        raise ValueError(f"model.path={path} is not a directory; give one, or a hub id such as org/name")
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise ValueError(
-            f"model.revision={revision} is no commit, so what model.path={path} means may change; set "
+            f"model.revision={revision} is not a commit, so what model.path={path} means may change; set "
             f"model.revision to one of https://huggingface.co/{path}/commits/main"
         )
 
 
 @functools.cache
 def check_repository(path: str, revision: str) -> None:
-    """Raise ValueError unless the commit lies in the local cache, whole, or the hub would give it to us now.
+    """Raise ValueError unless the commit is complete in the local cache, or the hub would give us access to it now.
 
-    Every stage and every run of a sweep asks; the hub is asked once by a process, until it says yes.
+    Every stage and every run of a sweep calls this; each process asks the hub until it confirms, and then not again.
     """
     unfinished = _cache_gap(path, revision)
     if not unfinished:
@@ -65,31 +65,31 @@ def check_repository(path: str, revision: str) -> None:
         raise ValueError(
             f"{asked} is not in the local cache ({unfinished}), and the Hugging Face hub cannot be asked: "
             f"{reason_of(error)}; "
-            f"mend the connection, or fetch it where there is one with `hf download {path} --revision {revision}`"
+            f"restore the connection, or fetch it where there is one with `hf download {path} --revision {revision}`"
         ) from error
     check_weights([file.rfilename for file in files], f"{asked} at revision {revision}")
 
 
 def dataset_obstacle(name: str, seconds: float) -> str | None:
-    """Say why the hub does not give out a data set, within so many seconds; None where it does."""
+    """Say why the hub does not provide a data set within this many seconds; None if it does."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  # httpx, whichever it uses
 
     try:
         HfApi().dataset_info(name, timeout=seconds)
-    except (HTTPError, OSError) as error:  # offline mode, no network, no such set
+    except (HTTPError, OSError) as error:  # offline mode, no network, or no such data set
         return reason_of(error)
     return None
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of what an error says, with the next where it leads to that, or its kind if it is mute."""
+    """Return the first line of an error's message, with the next if the first ends in a colon; if empty, its type."""
     first, second, *_ = [*(line.strip() for line in str(error).strip().splitlines()), "", ""]
     return (f"{first} {second}" if first.endswith(":") else first).rstrip(".") or type(error).__name__
 
 
 def fetch(path: str, revision: str, name: str) -> Path | None:
-    """Return a small file of the repository, downloaded if need be, or None where it has no such file."""
+    """Return a small file of the repository, downloaded if necessary, or None if the repository has no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -100,7 +100,7 @@ def fetch(path: str, revision: str, name: str) -> Path | None:
 
 
 def cached_folder(path: str, revision: str) -> Path | None:
-    """Return where the local cache has the commit, whole; None where it has not."""
+    """Return where the local cache holds the complete commit; None if it does not."""
     return None if _cache_gap(path, revision) else _cached(path, revision)
 
 
@@ -112,7 +112,7 @@ def _cached(path: str, revision: str) -> Path | None:
 
 
 def _cache_gap(path: str, revision: str) -> str:
-    """Say what the local cache lacks of the commit; empty where it lacks nothing."""
+    """Say what the local cache lacks of the commit; empty if it lacks nothing."""
     folder = _cached(path, revision)
     if folder is None:
         return "nothing of that revision"

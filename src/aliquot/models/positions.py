@@ -1,4 +1,4 @@
-"""How many positions a model can tell apart, and from where on its rotary frequencies are not the same for all rows."""
+"""How many positions a model can distinguish, and the length beyond which its rotary frequencies vary by batch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class Shift(NamedTuple):
-    """Rotary frequencies that change with the longest row of a batch.
+    """Rotary frequencies that depend on the longest row of a batch.
 
     Args:
-        rope_type: how they do.
-        positions: the longest row for which they are as they are for all shorter ones.
+        rope_type: how they depend on it.
+        positions: the longest row that has the same frequencies as all shorter rows.
     """
 
     rope_type: str
@@ -22,11 +22,11 @@ class Shift(NamedTuple):
 
 
 def num_positions(config: PreTrainedConfig) -> int | None:
-    """Return how many tokens the model can tell apart by their place; None where nothing in its config limits them."""
+    """Return the number of token positions that the model can distinguish; None if its config sets no limit."""
     positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
         return None
-    # Some configs that stretch rotary positions state the stretched number, others the one before.
+    # Some configs that stretch rotary positions state the stretched number, others the original one.
     stretched = [
         int((rope.get("original_max_position_embeddings") or positions) * rope["factor"])
         for rope in _ropes(config)
@@ -36,14 +36,14 @@ def num_positions(config: PreTrainedConfig) -> int | None:
 
 
 def first_shift(config: PreTrainedConfig) -> Shift | None:
-    """Return where rotary frequencies begin to depend on the longest row of a batch; None where they never do.
+    """Return the length beyond which rotary frequencies depend on the longest row of a batch; None if they never do.
 
-    transformers computes them once for a batch, from its largest position: `dynamic` (NTK-aware scaling) for every
-    length beyond the first context, `longrope` (Ding et al., 2024) by taking another set there.
+    transformers computes them once per batch, from the largest position: `dynamic` (NTK-aware scaling) for every length
+    beyond the original context; `longrope` (Ding et al., 2024) switches to another set there.
     """
     text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
-    original = getattr(text, "original_max_position_embeddings", None)  # goes before what rope_parameters say
+    original = getattr(text, "original_max_position_embeddings", None)  # takes precedence over rope_parameters
     shifts: list[Shift] = []
     for rope in _ropes(config):
         kind = str(rope.get("rope_type", rope.get("type", "default")))
@@ -54,7 +54,7 @@ def first_shift(config: PreTrainedConfig) -> Shift | None:
 
 
 def _ropes(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
-    """Yield the settings of rotary positions: one set, or one for each kind of layer."""
+    """Yield the settings of rotary positions: one set, or one per kind of layer."""
     rope: object = getattr(config.get_text_config(), "rope_parameters", None)
     if not isinstance(rope, dict):
         return

@@ -1,4 +1,4 @@
-"""Base weights in 4 bits, so that a large model fits a small GPU. Chosen by `model/quantization=nf4`."""
+"""Base weights in 4 bits, so that a large model fits on a small GPU. Enabled by `model/quantization=nf4`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NF4:
-    """4-bit NormalFloat weights, computed with in the model's dtype: QLoRA (Dettmers et al., 2023).
+    """4-bit NormalFloat weights; computation is in the model's dtype: QLoRA (Dettmers et al., 2023).
 
-    Quantised are the linear layers inside the blocks; embeddings and output layer stay as they are. An adapter on
-    such weights is never merged into them.
+    The linear layers inside the blocks are quantized; the embeddings and the output layer are not. An adapter on such
+    weights is never merged into them.
 
     Args:
-        double_quant: quantise the scales of the blocks of weights too, which saves 0.37 bits per weight.
+        double_quant: also quantize the scales of the blocks of weights, which saves 0.37 bits per weight.
     """
 
     double_quant: bool = True
 
     def check(self) -> None:
-        """Raise ValueError where this machine cannot compute with 4-bit weights."""
+        """Raise ValueError if this machine cannot compute with 4-bit weights."""
         remedy = "use model/quantization=none, or a machine that has both"
         if find_spec("bitsandbytes") is None:
             raise ValueError(
@@ -37,7 +37,7 @@ class NF4:
             raise ValueError(f"model/quantization=nf4 needs a GPU, and torch finds none; {remedy}")
 
     def config(self, dtype: str) -> BitsAndBytesConfig:
-        """Return the settings in transformers' terms."""
+        """Return the settings as transformers expects them."""
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(

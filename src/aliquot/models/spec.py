@@ -1,4 +1,4 @@
-"""Language models: how one is named in a config, loaded, and made to read a prompt.
+"""Language models: how a config names one, how it is loaded, and how it reads a prompt.
 
 A spec is cheap and frozen; `load()` does the work.
 """
@@ -35,22 +35,22 @@ _ATTENTIONS = ("sdpa", "eager", _FLASH)
 
 @dataclass(frozen=True)
 class Model:
-    """Names a base model, causal or encoder-decoder, and the text format it is finetuned and scored in.
+    """Names a base model, causal or encoder-decoder, and the text format in which it is finetuned and scored.
 
     Args:
         path: a directory, a `pkg://` resource, or a Hugging Face hub id.
-        revision: commit of the hub repository, which a hub id needs: branches move. Belongs to the identity.
+        revision: commit of the hub repository. A hub id needs one, because branches move. Part of the identity.
         dtype: of weights and arithmetic: float32, bfloat16 or float16.
-        attention: how it is computed: sdpa (torch's own), eager or flash_attention_2. They differ in the last bits.
+        attention: the implementation: sdpa (torch's own), eager or flash_attention_2. They differ in the last bits.
         quantization: None, or NF4 for base weights in 4 bits.
         template: one example as the model sees it, with `{prompt}` and, last, `{response}`; or `chat` for the
             tokenizer's own chat template.
         max_tokens: the longest example in tokens, prompt and response together.
-        overlong: what a prompt loses where more is needed: cut_start its beginning (what is asked usually stands at
-            its end), cut_end its end; refuse stops with its length.
-        special_tokens: what becomes of text in a prompt or a response that looks like a control token, such as "</s>":
-            text keeps it text; parse makes it the token. The template's own are tokens either way.
-        trust_remote_code: let the hub repository run its own Python. Off unless asked for.
+        overlong: how to shorten a prompt that is too long: cut_start removes its beginning (the question usually is
+            at the end), cut_end its end; refuse stops with an error that states its length.
+        special_tokens: how to treat text in a prompt or a response that looks like a control token, such as "</s>":
+            text keeps it as text; parse turns it into the token. The template's own are tokens in both cases.
+        trust_remote_code: let the hub repository run its own Python code. Off by default.
     """
 
     path: str
@@ -86,7 +86,7 @@ class Model:
         return {"weights": weights, **{k: v for k, v in key_fields(self).items() if k not in ("path", "revision")}}
 
     def bare(self) -> Model:
-        """Return the model without the format of its examples, for the keys of what reads none of them."""
+        """Return the model without its example format, for the keys of stages that read no examples."""
         names = ("template", "max_tokens", "overlong", "special_tokens")
         return replace(self, **{name: getattr(Model, name) for name in names})
 
@@ -96,12 +96,12 @@ class Model:
         return path if path.is_dir() else None
 
     def size_here(self) -> int | None:
-        """Return the bytes of the weights on this machine, or None where they are still to be downloaded."""
+        """Return the size in bytes of the weights on this machine, or None if they are not downloaded yet."""
         folder = self.directory() or cached_folder(self.path, cast(str, self.revision))
         return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder else None
 
     def check(self) -> None:
-        """Raise ValueError unless the model can be had, loaded and read in the format, by all but its weights."""
+        """Raise ValueError unless the model is available, loadable and fits the format; its weights are not read."""
         self.check_here()
         if local := self.directory():
             _check_local(self, weights_hash(local))
@@ -110,7 +110,7 @@ class Model:
         self.check_positions(self.max_tokens, f"model.max_tokens={self.max_tokens} asks for")
 
     def check_here(self) -> None:
-        """Raise ValueError unless this machine, or the hub, has what the model needs; imports nothing heavy."""
+        """Raise ValueError unless this machine, or the hub, has what the model needs; imports no heavy library."""
         if self.directory() is None:
             check_id(self.path, self.revision)
             check_repository(self.path, cast(str, self.revision))
@@ -127,14 +127,14 @@ class Model:
             self.quantization.check()
 
     def check_positions(self, needed: int, what: str) -> None:
-        """Raise ValueError where `what` needs more positions than the model has: beyond them it fails, or babbles."""
+        """Raise ValueError if `what` needs more positions than the model has: beyond them it fails or babbles."""
         config = self.load_config()
         shift = first_shift(config)
         if shift and needed > shift.positions:
             raise ValueError(
                 f"{what} {needed} positions, and beyond {shift.positions} the rotary frequencies of {self.path} "
                 f"(rope_type {shift.rope_type}) are those of the longest row of a batch, so a prompt's signals would "
-                f"depend on its company; set model.max_tokens={shift.positions}"
+                f"depend on the other prompts of its batch; set model.max_tokens={shift.positions}"
             )
         positions = num_positions(config)
         if positions is not None and needed > positions:
@@ -146,7 +146,7 @@ class Model:
         )
 
     def _file(self, name: str) -> Path | None:
-        """Return a small file of the model, from the hub if need be, or None where there is none."""
+        """Return a small file of the model, from the hub if necessary, or None if it does not exist."""
         local = self.directory()
         if local is None:
             return fetch(self.path, cast(str, self.revision), name)
@@ -168,10 +168,10 @@ class Model:
         return tokenizer
 
     def load_config(self) -> PreTrainedConfig:
-        """Load what the model says of itself, without its weights.
+        """Load the model's config, without its weights.
 
         Raises:
-            ValueError: it cannot be read, or an encoder-decoder does not say how a response begins.
+            ValueError: it cannot be read, or an encoder-decoder does not say which token starts a response.
         """
         from transformers import AutoConfig
 
@@ -182,7 +182,7 @@ class Model:
         return config
 
     def _decoder_start(self) -> int:
-        """Return the token that responses of an encoder-decoder begin with, where its config does not say."""
+        """Return the token that starts a response of an encoder-decoder, for a config that does not say."""
         start: object = read_json(self._file("generation_config.json")).get("decoder_start_token_id")
         if not isinstance(start, int):
             raise ValueError(
@@ -202,7 +202,7 @@ class Model:
         return model.eval()
 
     def _load(self, **options: Any) -> PreTrainedModel:
-        """Load the weights, and make sure that they are all there and belong to the network."""
+        """Load the weights, and check that all of them are there and belong to the network."""
         options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         config = self.load_config()
         kind = _network_class(config)
@@ -237,12 +237,12 @@ class Model:
 
     @contextmanager
     def _explained(self) -> Generator[None]:
-        """Say what to do where the hub does not give the model out, or its files cannot be made sense of."""
+        """Explain what to do if the hub does not provide the model, or if its files cannot be read."""
         try:
             yield
         except (RuntimeError, MemoryError):  # of this machine
             raise
-        except Exception as error:  # tokenizers has no class of its own
+        except Exception as error:  # tokenizers has no exception class of its own
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
             reason = reason_of(error)
@@ -253,7 +253,7 @@ class Model:
                 ) from error
             if "attn_implementation=" in str(error):
                 raise ValueError(
-                    f"model.attention={self.attention} is not to be had for {self.path}, a {self.family()}; set "
+                    f"model.attention={self.attention} is not available for {self.path}, a {self.family()}; set "
                     "model.attention=eager"
                 ) from error
             if self.directory() or not isinstance(error, OSError):
@@ -267,40 +267,40 @@ class Model:
             ) from error
 
     def encoding(self, tokenizer: PreTrainedTokenizerBase) -> Encoding:
-        """Return what turns prompts and responses into tokens."""
+        """Return the encoder of prompts and responses into tokens."""
         config = self.load_config()
         start = config.decoder_start_token_id if config.is_encoder_decoder else None
         return Encoding(tokenizer, self.template, self.overlong, start, self.special_tokens)
 
     def encode_prompts(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-        """Tokenise prompts in the template up to where the response begins, special tokens included; none is cut."""
+        """Tokenize prompts in the template up to the start of the response, special tokens included; none is cut."""
         return self.encoding(tokenizer).prompts(prompts)
 
 
 @functools.cache
 def _check_local(model: Model, content: str) -> None:
-    """Raise ValueError unless a directory of that content is complete and loads; only its weights are not read.
+    """Raise ValueError unless a directory with this content is complete and loads; only its weights are not read.
 
-    Every stage and every run of a sweep asks; a process looks once.
+    Every stage and every run of a sweep calls this; each process checks once.
     """
     check_directory(cast(Path, model.directory()))
     encoding, num_embeddings = model.encoding(model.load_tokenizer()), None
-    if not hasattr(model.load_config(), "quantization_config"):  # else some other library unpacks them
-        attention = "eager" if model.attention == _FLASH else model.attention  # flash wants a GPU even to look
+    if not hasattr(model.load_config(), "quantization_config"):  # else another library unpacks the weights
+        attention = "eager" if model.attention == _FLASH else model.attention  # flash needs a GPU even for a check
         network = model._load(device_map="meta", attn_implementation=attention)  # pyright: ignore[reportPrivateUsage]
         num_embeddings = cast(Any, network.get_input_embeddings()).weight.shape[0]
     check_tokens(encoding, num_embeddings or model.load_config().get_text_config().vocab_size, model.path)
 
 
 def _auto_class(config: PreTrainedConfig) -> Any:
-    """Return transformers' class for networks that generate text, by whether they have an encoder."""
+    """Return transformers' class for networks that generate text, with or without an encoder."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def _network_class(config: PreTrainedConfig) -> type | None:
-    """Return transformers' class for the network; None where a repository brings its own."""
+    """Return transformers' class for the network; None if the repository brings its own."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
     known: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if config.is_encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING

@@ -1,12 +1,13 @@
-"""Prompts and responses as tokens: the template, its special tokens, and how a prompt that is too long is cut.
+"""Prompts and responses as tokens: the template, its special tokens, and how to cut a prompt that is too long.
 
-A causal model reads prompt and response as one text, so a response's tokens are those that the whole text has beyond
-the prompt's, as in lm-eval: read on its own, a tokenizer would take a response for the beginning of a text. An
-encoder-decoder reads the prompt in its encoder, up to the special tokens that end it, and begins its response anew.
+A causal model reads prompt and response as one text. The tokens of a response are therefore those that the whole text
+has in addition to the prompt's, as in lm-eval: on its own, a response would be tokenized like the beginning of a text.
+An encoder-decoder reads the prompt in its encoder, including the special tokens that end it, and starts its response
+separately.
 
-Special tokens come from the template and the tokenizer. What looks like one in a prompt or a response is text, unless
-asked for otherwise. All texts are read as they stand. Those of a prompt or a response that spells out a control token,
-and those with other control tokens than the template writes, are read once more, by `aliquot.models.control_tokens`.
+Special tokens come from the template and the tokenizer. By default, text in a prompt or a response that looks like a
+control token is plain text. All texts are tokenized as they are. Then `aliquot.models.control_tokens` reads again those
+whose prompt or response spells out a control token, and those with control tokens other than the template's.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ if TYPE_CHECKING:
 
 #: The template that stands for the tokenizer's own chat template.
 CHAT = "chat"
-#: What to do with a prompt that is too long -> what it loses.
+#: How to treat a prompt that is too long -> the part that is removed.
 OVERLONG = {"cut_start": "beginning", "cut_end": "end", "refuse": "nothing"}
-#: Prompts that differ in every token: what else differs between their encodings belongs to the prompt.
+#: Prompts that differ in every token: everything that differs between their encodings belongs to the prompt.
 _PROBES = ("a", "b")
 
 Ids = list[int]
-#: Writes texts of prompts and responses.
+#: Writes the texts of prompts and responses.
 _Write = Callable[[Sequence[str], Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encodes prompts, and pairs of prompt and response, in one template.
+    """Encodes prompts, and pairs of prompt and response, with one template.
 
     Args:
         tokenizer: of the model.
         template: one example with `{prompt}` and, last, `{response}`; or `chat`.
-        overlong: what to do with a prompt that is too long, one of `OVERLONG`.
-        decoder_start: the token from which a decoder begins the response to what an encoder read; None for a causal
+        overlong: how to treat a prompt that is too long, one of `OVERLONG`.
+        decoder_start: the token with which a decoder starts the response to what the encoder read; None for a causal
             model.
-        special_tokens: what becomes of control tokens in prompts and responses: they are `text`, or what they look
-            like (`parse`).
+        special_tokens: how to treat control tokens in prompts and responses: as plain text (`text`) or as the tokens
+            that they look like (`parse`).
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -56,26 +57,26 @@ class Encoding:
     special_tokens: str = "text"
 
     def prompts(self, prompts: Sequence[str]) -> list[Ids]:
-        """Return the tokens up to where the response begins, special tokens included; none is cut."""
+        """Return the tokens up to the start of the response, special tokens included; none is cut."""
         return self.read(prompts)[0]
 
     def read(self, prompts: Sequence[str]) -> tuple[list[Ids], set[int]]:
-        """Return what `prompts` returns, and which hold what looks like a control token and was read as text."""
+        """Return the result of `prompts`, and which prompts hold text that looks like a control token, read as text."""
         return self._encode(prompts, [""] * len(prompts), self._openings, self._tokens)
 
     def pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
-        """Return the tokens of prompts and of the responses behind them, ended by the end-of-sequence token."""
+        """Return the tokens of prompts and of their responses, which end with the end-of-sequence token."""
         return self.read_pairs(prompts, responses)[0]
 
     def read_pairs(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[list[tuple[Ids, Ids]], set[int]]:
-        """Return what `pairs` returns, and which hold what looks like a control token and was read as text."""
+        """Return the result of `pairs`, and which pairs hold text that looks like a control token, read as text."""
         before, literal = self.read(prompts)
         if self._has_encoder:
             behind, more = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
         else:
             whole, more = self._encode(prompts, responses, self._wholes, self._tokens)
             behind = [both[len(ids) :] for ids, both in zip(before, whole, strict=True)]
-            # Where a token reaches over the border, generation could not produce it.
+            # Generation could not produce a token that crosses the border.
             over = [i for i, (ids, both) in enumerate(zip(before, whole, strict=True)) if both[: len(ids)] != ids]
             apart, _ = self._encode([prompts[i] for i in over], [responses[i] for i in over], self._rests, self._bare)
             for i, ids in zip(over, apart, strict=True):
@@ -86,20 +87,20 @@ class Encoding:
 
     @cached_property
     def frame(self) -> tuple[int, int]:
-        """Count the tokens before and behind the text of every prompt: the template's, and special ones."""
+        """Count the tokens before and after the text of every prompt: those of the template, and special tokens."""
         one, other = self.prompts(_PROBES)
-        if one == other:  # the tokenizer knows neither
+        if one == other:  # the tokenizer knows neither prompt
             leading, trailing = map(len, self._around(self._tokens))
             return leading, trailing
         return _num_shared(one, other), _num_shared(one[::-1], other[::-1])
 
     def shorten(self, ids: Sequence[int], room: int) -> Sequence[int]:
-        """Cut an encoded prompt to `room` tokens; what the template puts around it stays.
+        """Cut an encoded prompt to `room` tokens; the template's tokens around it are kept.
 
-        Where not even that fits, all but the last `room` tokens are lost.
+        If not even those fit, only the last `room` tokens are kept.
 
         Raises:
-            ValueError: it is longer, and such prompts are to be refused.
+            ValueError: the prompt is longer, and overlong prompts are refused.
         """
         if len(ids) <= room:
             return ids
@@ -130,24 +131,24 @@ class Encoding:
         return [before + rest for before, rest in self._texts(prompts, responses)]
 
     def _texts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[str, str]]:
-        """Fill in the template: the text up to the response, and the text from there on."""
+        """Fill in the template; return the text up to the response, and the text from there on."""
         pairs = zip(prompts, responses, strict=True)
         if self.template == CHAT:
             return [self._chat(prompt, response) for prompt, response in pairs]
         opening = self.template.removesuffix("{response}")
         filled = [(opening.replace("{prompt}", as_text(prompt)), response) for prompt, response in pairs]
-        # Trailing spaces open the response: tokenizers join them with the word that follows.
+        # Trailing spaces count as part of the response: tokenizers join them with the word that follows.
         return [(text.rstrip(" "), text[len(text.rstrip(" ")) :] + response) for text, response in filled]
 
     def _chat(self, prompt: str, response: str) -> tuple[str, str]:
-        """Write a conversation as the chat template does, up to the token that ends the response."""
+        """Write a conversation with the chat template, up to the token that ends the response."""
         before, whole = self.turn(self.tokenizer, prompt, response)
-        # Some templates write a turn that is over with other blanks than they open one.
+        # Some templates write other blanks in a finished turn than in an open one.
         return before, whole[len(before) :] if whole.startswith(before) else response
 
     @staticmethod
     def turn(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[str, str]:
-        """Return a conversation by the chat template, opened for the response, and finished without blanks behind."""
+        """Return a conversation by the chat template, opened for the response, and finished without trailing blanks."""
         turns = [{"role": role, "content": text} for role, text in (*turns_of(prompt), ("assistant", response))]
         fill = tokenizer.apply_chat_template
         before = cast(str, fill(turns[:-1], tokenize=False, add_generation_prompt=True))
@@ -160,7 +161,7 @@ class Encoding:
         write: _Write,
         tokenize: Callable[[list[str]], list[Ids]],
     ) -> tuple[list[Ids], set[int]]:
-        """Tokenise texts; return also in which of them what looks like a control token was read as text."""
+        """Tokenize texts; also return in which of them text that looks like a control token was read as text."""
         if not prompts:
             return [], set()
         probe = _PROBES[0]
@@ -172,7 +173,7 @@ class Encoding:
         expected, (leading, trailing) = control.of(template), self._around(tokenize)
         num_unknown = control.count_unknown(written[-1])
         for i, (ids, *texts) in enumerate(zip(found, prompts, responses, strict=True)):
-            # A chat template may act on such text, and the control tokens be the expected ones all the same.
+            # A chat template may act on such text, and still produce the expected control tokens.
             spelled = any(map(control.spelled_in, texts))
             if spelled or control.of(ids) != expected or control.count_unknown(written[i]) != num_unknown:
                 mark = control.mark_for(*texts)
@@ -187,12 +188,12 @@ class Encoding:
 
     @cached_property
     def _control(self) -> ControlTokens:
-        # A chat template is a program: what it writes counts, not its own words. No token has a NUL in it.
+        # A chat template is a program: its output counts, not its source. No token contains a NUL.
         ((before, rest),) = self._texts(["\0"], ["\0"])
         return ControlTokens(self.tokenizer, before + rest)
 
     def _tokens(self, texts: list[str]) -> list[Ids]:
-        """Tokenise texts; to a causal model, without the special tokens that would end them: ours go on."""
+        """Tokenize texts; for a causal model, without the special tokens that would end them: our texts continue."""
         if self.template == CHAT:
             return self._bare(texts)  # the template has written the special tokens already
         trailing = 0 if self._has_encoder else self._num_trailing
@@ -202,20 +203,20 @@ class Encoding:
         return self._ids(texts, add_special_tokens=False)
 
     def _target(self, texts: list[str]) -> list[Ids]:
-        """Tokenise what a decoder is to write."""
+        """Tokenize the text that a decoder should write."""
         return self._ids(None, text_target=texts)
 
     def _ids(self, texts: list[str] | None, **options: Any) -> list[Ids]:
-        """Call the tokenizer without its warning of what is too long: we cut that, or refuse it, and say so."""
+        """Call the tokenizer without its warning about long texts: we cut or refuse them, and report that."""
         return cast(list[Ids], self.tokenizer(texts, verbose=False, **options)["input_ids"])
 
     @cached_property
     def _num_trailing(self) -> int:
-        """Count the special tokens that the tokenizer adds behind a text."""
+        """Count the special tokens that the tokenizer adds after a text."""
         return len(self._around(self._ids)[1])
 
     def _around(self, tokenize: Callable[[list[str]], list[Ids]]) -> tuple[Ids, Ids]:
-        """Return the special tokens that come before and behind a text."""
+        """Return the special tokens before and after a text."""
         (bare,), (full,) = self._bare(["a"]), tokenize(["a"])
         added = len(full) - len(bare)
         leading = next((i for i in range(added) if full[i : i + len(bare)] == bare), added)
@@ -223,5 +224,5 @@ class Encoding:
 
 
 def _num_shared(one: Ids, other: Ids) -> int:
-    """Count the tokens with which both begin."""
+    """Count the tokens that both share at the beginning."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,6 +1,6 @@
-"""Whether a model's network can be used, and its weights are those of the network.
+"""Check that a model's network can be used, and that its weights belong to the network.
 
-transformers fills what is missing with random numbers.
+Without this check, transformers fills missing weights with random numbers.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Causal masks, rotary frequencies and version numbers that earlier releases of transformers saved beside the weights.
+#: Causal masks, rotary frequencies and version numbers that earlier transformers releases saved with the weights.
 _NO_WEIGHT = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|\.version$")
 
 
 def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError unless every weight of the network was in the files, and no other of its layers.
+    """Raise ValueError unless the files had every weight of the network, and no other weights of its layers.
 
-    Weights that are tied to others may be absent, and those of heads that the network has not are no matter: of a
-    classifier, of a reward model.
+    Weights that are tied to others may be absent. Weights of heads that the network does not have, such as those of a
+    classifier or a reward model, are ignored.
 
     Args:
         network: as transformers built it, with or without its weights.
         found: transformers' report on loading: missing_keys, mismatched_keys, unexpected_keys.
-        where: how the message calls the model.
+        where: the name of the model in the message.
     """
-    tied: Mapping[str, str] = network.all_tied_weights_keys  # missing only where what they are tied to is
+    tied: Mapping[str, str] = network.all_tied_weights_keys  # missing only if the weights they are tied to are
     missing = sorted(name for name in found["missing_keys"] if tied.get(name) not in found["missing_keys"])
     if missing:
         (saved, *_), wanted = network.config.architectures or [""], type(network).__name__
@@ -56,9 +56,9 @@ def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where:
 
 
 def check_reads_batches(network: type, family: str, path: str) -> None:
-    """Raise ValueError unless networks of a class keep what they have read of a padded batch in a key-value cache.
+    """Raise ValueError unless networks of a class store a padded batch that they have read in a key-value cache.
 
-    Mamba, RWKV and xLSTM keep a recurrent state instead, into which padding goes like any text.
+    Mamba, RWKV and xLSTM store a recurrent state instead, and padding enters it like any text.
     """
     taken = inspect.signature(network.forward).parameters
     if missing := [name for name in ("attention_mask", "past_key_values") if name not in taken]:
@@ -70,10 +70,10 @@ def check_reads_batches(network: type, family: str, path: str) -> None:
 
 @contextmanager
 def reports_hidden() -> Generator[None]:
-    """Keep transformers' table of weights that do not fit to ourselves: we say it in one line, or it is no matter."""
+    """Hide transformers' table of weights that do not fit: we report it in one line, or it does not matter."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a bar of its own for every load; ours tell how far the work is
+    logging.disable_progress_bar()  # one bar per load; our own bars show the progress
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

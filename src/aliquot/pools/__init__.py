@@ -1,4 +1,4 @@
-"""How pools are read, cleaned and kept: the machinery behind the specs in `aliquot.pools.spec`.
+"""How pools are read, cleaned and stored: the machinery for the specs in `aliquot.pools.spec`.
 
 files, hub -> records -> fields -> prompts -> cleaning (near, contamination) -> prepare -> table
 """

@@ -1,6 +1,6 @@
 """Prepared prompts on disk: one Arrow file of ids, prompts and task labels, read through the page cache.
 
-There is no column for responses, so none can be kept by mistake.
+There is no column for responses, so none can be stored by mistake.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ROWS_PER_BATCH = 8192
 
 
 class Column(Sequence[str]):
-    """One column of a memory-mapped table, as a sequence of texts: only what is read takes memory.
+    """One column of a memory-mapped table, as a sequence of texts: only the rows that are read take memory.
 
-    A slice is a list. Iteration decodes some thousand rows at a time, so it is as fast as over a list.
+    A slice is a list. Iteration decodes a few thousand rows at a time, so it is as fast as over a list.
     """
 
     def __init__(self, values: Any) -> None:
@@ -83,7 +83,7 @@ class TableWriter:
 
 
 def write_kept(source: Path, kept: Bool[np.ndarray, " n"], target: Path) -> None:
-    """Write the rows of one table that are kept to another, a batch at a time."""
+    """Write the rows of a table that are kept to another table, one batch at a time."""
     start = 0
     with pa.ipc.new_file(str(target), SCHEMA) as writer:
         for batch in read_table(source).to_batches():
@@ -94,12 +94,12 @@ def write_kept(source: Path, kept: Bool[np.ndarray, " n"], target: Path) -> None
 
 def read_table(path: Path) -> Any:
     """Map a table into memory."""
-    path.stat()  # raises a FileNotFoundError that knows its file's name
+    path.stat()  # raises a FileNotFoundError that has the name of the file
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def digest_of(table: Any) -> str:
-    """Return the SHA-256 of all rows in their order, however the file parts them into batches."""
+    """Return the SHA-256 of all rows in order, no matter how the file divides them into batches."""
     digest = hashlib.sha256()
     for batch in table.to_batches():
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -108,7 +108,7 @@ def digest_of(table: Any) -> str:
 
 
 def read_pool(path: Path, name: str) -> Pool:
-    """Return the prompts of a prepared file; it counts as labelled where every row has a task."""
+    """Return the prompts of a prepared file; it counts as labeled if every row has a task."""
     table = read_table(path)
     tasks = Column(table["task"]) if len(table) and table["task"].null_count == 0 else None
     return Pool(name, Column(table["id"]), Column(table["prompt"]), tasks)

@@ -1,4 +1,4 @@
-"""What is taken out of a pool before anything looks at it, and the report of what was."""
+"""Which prompts are removed from a pool before anything else reads it, and the report of the removals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aliquot.store.store import write_atomic
 #: Stands for the benchmarks that the model will be scored on.
 EVALUATE = "evaluate"
 _REPORT = "report.json"
-#: What a reason for dropping a row is called, behind a 1 and behind other numbers.
+#: The name of each reason for dropping a row, after a 1 and after other numbers.
 _WORDS = {
     "blank": ("row of empty cells", "rows of empty cells"),
     "empty": ("without a prompt",) * 2,
@@ -30,17 +30,17 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Says which prompts a pool does without.
+    """Says which prompts to remove from a pool.
 
     Args:
-        exact: drop a prompt that differs from an earlier one in white space at most.
-        near: drop a prompt whose Jaccard similarity with an earlier one, over runs of five words, is so much or more;
-            None looks for none.
-        max_words: drop prompts of more words (as white space parts them); None keeps all.
-        decontaminate: files and folders with the texts of benchmarks, or the word evaluate for the questions of those
-            chosen there; a prompt that shares `overlap` words in a row with one of them is dropped.
-        overlap: how many words that are.
-        empty: what becomes of a row whose prompt is null or empty: refuse ends the run, drop leaves the row out.
+        exact: drop a prompt that is the same as an earlier one except for white space.
+        near: drop a prompt whose Jaccard similarity with an earlier one, over runs of five words, is at least this;
+            None does not look for any.
+        max_words: drop prompts with more words (separated by white space); None keeps all.
+        decontaminate: files and directories with the texts of benchmarks, or the word evaluate for the questions of the
+            benchmarks chosen there; a prompt that shares `overlap` consecutive words with one of them is dropped.
+        overlap: the number of these words.
+        empty: what to do with a row whose prompt is null or empty: refuse ends the run, drop leaves the row out.
     """
 
     exact: bool = True
@@ -72,26 +72,26 @@ class Cleaning:
         """Name the benchmarks by their content."""
         texts = [content_hash(locate(path)) for path in self.paths()]
         against = {"content": texts, "overlap": self.overlap} if self.decontaminate else None
-        empty = {"empty": self.empty} if self.empty != "refuse" else {}  # there was nothing else before
+        empty = {"empty": self.empty} if self.empty != "refuse" else {}  # refuse was once the only behavior
         return {"exact": self.exact, "near": self.near, "max_words": self.max_words, "decontaminate": against, **empty}
 
     def paths(self) -> list[str]:
-        """Return the files and folders among what to decontaminate against."""
+        """Return the files and directories among the entries of `decontaminate`."""
         return [path for path in self.decontaminate if path != EVALUATE]
 
 
 @dataclass(frozen=True)
 class Report:
-    """How many rows were read, how many are left, and why the others are not.
+    """How many rows were read, how many are left, and why the others were dropped.
 
     Args:
         rows: read from the source.
         prompts: left in the pool.
-        dropped: how many for which reason; dropped.jsonl names each but those of empty cells and those left out
+        dropped: reason -> number of rows; dropped.jsonl names each row, except those of empty cells and those left out
             by the sample.
-        digest: of ids, prompts and task labels in the pool, in their order.
-        without_task: rows without a task label, where others have one: then none counts.
-        hints: what else the user should know of the source.
+        digest: of ids, prompts and task labels in the pool, in order.
+        without_task: rows without a task label, if others have one: then no label counts.
+        hints: other facts about the source that the user should know.
     """
 
     rows: int
@@ -102,7 +102,7 @@ class Report:
     hints: Sequence[str] = ()
 
     def line(self, pool: str) -> str | None:
-        """Say in one line what the pool lost and what else is to be known, or None where that is nothing."""
+        """Say in one line what the pool lost and what else the user should know, or None if there is nothing to say."""
         parts = [counted(count, *_WORDS[reason]) for reason, count in self.dropped.items()]
         left = f"{self.prompts:,} of {counted(self.rows, 'row')} {'is' if self.prompts == 1 else 'are'} left"
         said = [f"{left} ({', '.join(parts)})"] if parts else []
@@ -126,7 +126,7 @@ class Report:
 
 @dataclass
 class Dropped:
-    """Counts the rows that are dropped, and writes down each: its id, why, and what it repeats."""
+    """Counts the rows that are dropped, and records each: its id, the reason, and what it repeats."""
 
     file: IO[str]
     counts: Counter[str] = field(default_factory=Counter[str])

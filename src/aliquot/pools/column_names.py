@@ -1,4 +1,4 @@
-"""Names of columns in messages: those there are, the one that was meant, and the override that says so."""
+"""Column names in messages: the existing ones, the one that was probably meant, and the override that names it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
-#: The columns of a prompt, by the name under which they are looked for where the user names none.
+#: The columns of a prompt, by the name that is used if the user names none.
 DEFAULTS = {"prompt": "prompt", "context": None, "id": "id", "task": "task"}
 
 
 def near_miss(name: str, columns: Iterable[str]) -> str | None:
-    """Return the column whose name is most like `name`, or None where none is.
+    """Return the column whose name is most similar to `name`, or None if none is similar.
 
-    A default name is short and many names are a little like it, so for these only case and signs around may differ.
+    A default name is short, and many names are a little like it, so here only case and surrounding signs may differ.
 
     >>> near_miss("id", ["Id ", "idea"]), near_miss("instrction", ["input", "instruction"])
     ('Id ', 'instruction')
@@ -37,13 +37,13 @@ def listed(columns: Collection[str]) -> str:
 
 
 def setting(what: str, column: str) -> str:
-    """Return the override that names a column, such that a shell and Hydra leave it whole."""
+    """Return the override that names a column, quoted so that a shell and Hydra leave it intact."""
     plain = all(sign.isalnum() or sign in "_.-" for sign in column)
     return f"pool.{what}={column}" if plain else f"'pool.{what}={json.dumps(column, ensure_ascii=False)}'"
 
 
 def refuse_repeated(columns: Sequence[str], place: str) -> None:
-    """Raise ValueError where two columns have one name: which of them is meant cannot be known."""
+    """Raise ValueError if two columns have the same name: nobody can know which one is meant."""
     if len(set(columns)) < len(columns):
         twice = min(name for name in columns if columns.count(name) > 1)
         raise ValueError(f"{place}: column '{twice}' is there twice; give every column its own name")

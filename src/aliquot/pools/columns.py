@@ -1,4 +1,4 @@
-"""Which columns of a record are read as what, and what is in them."""
+"""Which columns of a record are read, for what, and what they hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aliquot.pools.record import Record
 
 #: Which of the user's turns is answered.
 FIRST, LAST = "first", "last"
-#: What is found where there is no such column.
+#: The value found if the column does not exist.
 ABSENT = object()
 
 
@@ -22,12 +22,12 @@ class Columns:
 
     Args:
         prompt: the text of the prompt.
-        context: further text, set below the prompt where there is some; None where no column holds any.
-        id: the id; rows without one are identified by a hash of their prompt, as all are where this is None.
+        context: further text, put below the prompt if there is any; None if no column holds any.
+        id: the id; a row without one is identified by a hash of its prompt, as all rows are if this is None.
         task: the task label, or None.
-        response: what only an annotator reads.
-        messages: a list of {role, content} that takes the place of `prompt` and `response`, or None.
-        turn: of the user that is answered: his first, or his last, with what was said before it in the prompt.
+        response: read only by an annotator.
+        messages: a list of {role, content} that replaces `prompt` and `response`, or None.
+        turn: which of the user's turns is answered: the first, or the last, with what was said before it in the prompt.
     """
 
     prompt: str
@@ -39,23 +39,23 @@ class Columns:
     turn: str = field(default=FIRST, metadata={"absent": FIRST})
 
     def named(self, what: str) -> str | None:
-        """Return the name of a column that a pool need not have, or None where it is not read."""
+        """Return the name of a column that a pool need not have, or None if it is not read."""
         if what == "context" and self.messages:
             return None
         return cast("str | None", getattr(self, what))
 
     def for_prompts(self) -> list[str]:
-        """Return the columns that prompts are made of."""
+        """Return the columns that make up prompts."""
         text = [self.messages] if self.messages else [self.prompt, self.context]
         return [name for name in (*text, self.id, self.task) if name]
 
     def for_responses(self) -> list[str]:
-        """Return those, and the one of the responses."""
+        """Return the columns of prompts, and the column of the responses."""
         return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
 
 
 def check_turn(turn: str, messages: str | None, group: str) -> None:
-    """Raise ValueError where a turn is named that is not known, or that nothing has; `group` is that of the config."""
+    """Raise ValueError if a turn is unknown or needs conversations that are not read; `group` is the config group."""
     if turn not in (FIRST, LAST):
         raise ValueError(f"{group}.turn={turn} is neither {FIRST} nor {LAST}; give one of them")
     if turn == LAST and not messages:
@@ -66,7 +66,7 @@ def check_turn(turn: str, messages: str | None, group: str) -> None:
 
 
 def has_column(record: Record, column: str) -> bool:
-    """Return whether a record has a column, though there may be nothing in it; nested ones by their path."""
+    """Return whether a record has a column, even if it is empty; nested columns are named by their path."""
     return column in record.columns or lookup(record.fields, column) is not ABSENT
 
 

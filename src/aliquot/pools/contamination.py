@@ -1,7 +1,7 @@
 """Contamination: prompts that share a run of words with a benchmark's question.
 
-The rule is that of GPT-3 (Brown et al. 2020, appendix C), 13 words, without its cut at frequent runs: one run in common
-is enough. A question of fewer words cannot be found, nor one that the prompt puts in other words.
+The rule is that of GPT-3 (Brown et al. 2020, appendix C), 13 words, but without its cutoff for frequent runs: a single
+shared run is enough. It cannot find a question of fewer words, or one that the prompt states in other words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TEXTS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Question:
-    """A text of a benchmark, and where it stands."""
+    """A text of a benchmark, and where it is from."""
 
     place: str
     text: str
@@ -41,7 +41,7 @@ class Benchmarks:
     """Holds the runs of words of all questions, and finds prompts that share one.
 
     Args:
-        questions: the texts no prompt may share a run with.
+        questions: no prompt may share a run with these texts.
         size: the words of a run.
     """
 
@@ -79,7 +79,7 @@ class Benchmarks:
         return hits
 
     def _verified(self, prompt: list[str], start: int, owner: int) -> Hit | None:
-        """Compare word by word: a hash alone is no proof."""
+        """Compare word by word: an equal hash alone does not prove a match."""
         shared = " ".join(prompt[start : start + self._grams.size])
         question = self._questions[owner]
         return Hit(question, shared) if f" {shared} " in f" {' '.join(words(question.text))} " else None
@@ -122,11 +122,11 @@ def _questions_in(file: Path) -> Iterator[Question]:
     try:
         yield from (Question(str(file), found) for found in _texts(json.loads(text)))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON ({error}); fix it or leave it out of pool.clean.decontaminate") from error
+        raise ValueError(f"{file} is not JSON ({error}); fix it or leave it out of pool.clean.decontaminate") from error
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield all texts in a JSON value, however deep."""
+    """Yield all texts in a JSON value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

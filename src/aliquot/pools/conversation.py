@@ -1,6 +1,6 @@
-"""A conversation as one text, so that a prompt is a text everywhere, and its turns wherever turns count.
+"""A conversation as one text, so that a prompt is always a text, and its turns where turns matter.
 
-A prompt with a history is written as people would read it, with a sign before each turn that no keyboard types:
+A prompt with a history is written as people would read it, with a sign before each turn that no keyboard can type:
 
     <sign>User: Why?
 
@@ -8,8 +8,8 @@ A prompt with a history is written as people would read it, with a sign before e
 
     <sign>User: And then?
 
-The sign is U+001E, which separates records in ASCII and is white space to Python: texts that are compared by their
-words are the same with and without it. A prompt without such turns is a single turn of the user.
+The sign is U+001E, which separates records in ASCII and counts as white space in Python, so texts that are compared by
+their words are the same with and without it. A prompt without such turns is a single turn of the user.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 SIGN = "\x1e"
 _GAP = "\n\n"
-#: Role -> what stands before its turns.
+#: Role -> the text before its turns.
 _HEADS = {"user": f"{SIGN}User: ", "assistant": f"{SIGN}Assistant: "}
 
-#: A role, user or assistant, and what it says.
+#: A role, user or assistant, and its text.
 Turn = tuple[str, str]
 
 
 def joined(turns: Iterable[Turn]) -> list[Turn]:
-    """Join the turns of one role that follow each other, a blank line between them."""
+    """Join consecutive turns of the same role, with a blank line between them."""
     found: list[Turn] = []
     for role, text in turns:
         if found and found[-1][0] == role:
@@ -36,10 +36,10 @@ def joined(turns: Iterable[Turn]) -> list[Turn]:
 
 
 def as_prompt(turns: Sequence[Turn]) -> str:
-    """Write turns as a prompt: one of the user alone as it is.
+    """Write turns as a prompt; a single turn of the user stays as it is.
 
     Raises:
-        ValueError: a turn holds the sign.
+        ValueError: a turn contains the sign.
     """
     if len(turns) == 1:
         return turns[0][1]
@@ -49,7 +49,7 @@ def as_prompt(turns: Sequence[Turn]) -> str:
 
 
 def turns_of(prompt: str) -> list[Turn]:
-    """Return the turns of a prompt: what `as_prompt` was given."""
+    """Return the turns of a prompt: the inverse of `as_prompt`."""
     if not prompt.startswith(SIGN):
         return [("user", prompt)]
     pieces = prompt.split(SIGN)[1:]
@@ -69,5 +69,5 @@ def as_text(prompt: str) -> str:
 
 
 def with_texts(prompt: str, change: Callable[[str], str]) -> str:
-    """Return a prompt with the text of each turn changed."""
+    """Return a prompt with `change` applied to the text of each turn."""
     return as_prompt([(role, change(text)) for role, text in turns_of(prompt)])

@@ -10,15 +10,15 @@ from aliquot.pools.conversation import Turn, as_prompt, joined
 from aliquot.pools.record import Record
 from aliquot.pools.turns import content_of, other_parts, role_of, turns_of
 
-#: Roles that ask -> whose turn of the prompt that is.
+#: Roles that ask -> the role of their turn in the prompt.
 _ASKING = {"system": "user", "user": "user"}
 
 
 def asked_text(record: Record, columns: Columns) -> str:
-    """Return the turns of the user that are to be answered, below what comes before them."""
+    """Return the turns of the user to be answered, below what comes before them."""
     column = cast(str, columns.messages)
     turns: list[Turn] = []
-    is_asked = False  # by the user, since the assistant spoke last
+    is_asked = False  # by the user, since the assistant's last turn
     roles: list[str] = []
     has_asked = False
     question = _question(record, columns)
@@ -41,7 +41,7 @@ def asked_text(record: Record, columns: Columns) -> str:
 
 
 def passed_over(record: Record, columns: Columns) -> list[str]:
-    """Return the roles of the turns before the user's that are no part of the prompt."""
+    """Return the roles of the turns before the user's that are not part of the prompt."""
     if not columns.messages:
         return []
     passed: list[str] = []
@@ -54,12 +54,12 @@ def passed_over(record: Record, columns: Columns) -> list[str]:
 
 
 def _question(record: Record, columns: Columns) -> list[object]:
-    """Return the turns up to the end of the user's: his first, or his last; all where he has none."""
+    """Return the turns up to the end of the user's first or last turn; all turns if the user has none."""
     return _parted(record, columns)[0]
 
 
 def _parted(record: Record, columns: Columns) -> tuple[list[object], list[object]]:
-    """Return the turns up to the end of the user's that are asked, and those behind; all and none without any."""
+    """Return the turns up to the end of the user's answered turn, and those after it; without one, all and none."""
     messages = _messages(record, cast(str, columns.messages))
     users = [i for i, message in enumerate(messages) if role_of(message) == "user"]
     end = len(messages)
@@ -71,12 +71,12 @@ def _parted(record: Record, columns: Columns) -> tuple[list[object], list[object
 
 
 def _is_read(role: str, text: str | None, is_asked: bool) -> bool:
-    """Tell whether a turn is part of a prompt: what the assistant says is, behind the user's first turn."""
+    """Tell whether a turn is part of a prompt: the assistant's turns are, after the user's first turn."""
     return role in _ASKING or (role == "assistant" and is_asked and bool(text and text.strip()))
 
 
 def answer_text(record: Record, columns: Columns) -> str | None:
-    """Return the text of the assistant's first turn behind the user's; a call of a tool has none."""
+    """Return the text of the assistant's first turn after the user's; a tool call has none."""
     behind = _parted(record, columns)[1]
     response = next((content_of(message) for message in behind if role_of(message) == "assistant"), None)
     return whole(response, record, cast(str, columns.messages)) if response is not None else None

@@ -1,7 +1,7 @@
-"""Records from files: jsonl, csv and parquet, one file, a folder or a glob, compressed or not.
+"""Records from files: jsonl, csv and parquet; one file, a directory or a glob; compressed or not.
 
-Every reader yields the same `Record`, and every way a file can be broken ends in one ValueError that names the file and
-the line (in parquet: the row).
+Every reader yields the same `Record`. Every way in which a file can be broken ends in one ValueError that names the
+file and the line (in parquet: the row).
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from aliquot.pools.record import Record
 from aliquot.runtime.wording import counted
 from aliquot.store.content import locate
 
-#: The endings by which files of a format are found in a folder.
+#: The file name endings that identify each format in a directory.
 ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
-_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # what Excel writes, and reads, above the header
-_JSON = re.compile(r'\s*(?:\[\s*)?(?:\{\s*(?:"|$)|\[\s*$)')  # how an object or an array of some begins
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # Excel writes and reads this line above the header
+_JSON = re.compile(r'\s*(?:\[\s*)?(?:\{\s*(?:"|$)|\[\s*$)')  # the beginning of an object, or of an array of objects
 _QUOTED = re.compile(r'"[^"]*"')
 _ROWS_AT_ONCE = 4096
-#: Files that systems and office programs leave beside others.
+#: Files that operating systems and office programs create next to others.
 _LITTER = ("thumbs.db", "desktop.ini")
 
 
 def format_of(path: Path) -> str | None:
-    """Return the format that a file's name tells, whatever it is compressed with; None where it tells none."""
+    """Return the format that a file's name indicates, ignoring compression; None if it indicates none."""
     name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     return next((kind for kind, endings in ENDINGS.items() if name.suffix.lower() in endings), None)
 
 
 def find_files(path: str, kind: str) -> list[Path]:
-    """Return the files that a path names, sorted by name: the file itself, all of its kind in a folder, or a glob.
+    """Return the files that a path names, sorted by name: the file itself, all of its kind in a directory, or a glob.
 
     Raises:
-        ValueError: there is none, or files of another format are among them.
+        ValueError: there are none, or some have another format.
     """
     place = locate(path)
     if place.is_dir():
@@ -76,27 +76,27 @@ def _hidden(path: Path) -> bool:
 
 
 def is_litter(path: Path) -> bool:
-    """Return whether a system or an office program left the file beside others: a lock, a cache of pictures."""
+    """Return whether an operating system or office program created the file: a lock, a thumbnail cache."""
     return path.name.lower() in _LITTER or path.name.startswith(("~$", ".~lock.", "._", ".DS_Store"))
 
 
 def read_csv(
     file: Path, columns: Collection[str] | None = None, bad: list[ValueError] | None = None
 ) -> Iterator[Record]:
-    """Yield the rows of a csv file with a header. An empty cell is no value, and an empty column at the end is none.
+    """Yield the rows of a csv file with a header. An empty cell counts as missing, and an empty last column is dropped.
 
-    What parts the cells is told by the line `sep=;` where the file begins with one. Else tabs part those of a .tsv
-    file. Those of a .csv file are parted by what its header has outside quotes: a comma, or else a semicolon (so do
-    spreadsheets where a comma is the sign before decimals), a tab or a vertical bar. A row of empty cells is yielded
-    as one: its fields hold no value.
+    If the file begins with a line such as `sep=;`, that line names the separator. Otherwise a .tsv file is separated by
+    tabs. A .csv file is separated by what its header has outside quotes: a comma, or else a semicolon (which
+    spreadsheets use where a comma is the decimal separator), a tab or a vertical bar. A row of empty cells is yielded
+    too; its fields hold no value.
 
     Args:
         file: to read.
-        columns: that are asked for; all are yielded.
-        bad: takes the error of each row with more or fewer cells than the header, and the others are read; None
-            raises the first.
+        columns: the requested ones; all are yielded.
+        bad: takes the error of each row with more or fewer cells than the header, and reading continues; None
+            raises the first error.
     """
-    csv.field_size_limit(sys.maxsize)  # prompts are longer than the 128 KiB that csv allows
+    csv.field_size_limit(sys.maxsize)  # the default, 128 KiB, is too small for prompts
     lines = read_lines(file)
     first = next(lines, "")
     told = _SEPARATOR.fullmatch(first.strip("\r\n"))
@@ -114,7 +114,7 @@ def read_csv(
             row = next(rows, None)
         except csv.Error as error:
             raise ValueError(
-                f"{file}:{number}: the row that begins here is no csv ({error}); put cells with commas, quotes or "
+                f"{file}:{number}: the row that begins here is not csv ({error}); put cells with commas, quotes or "
                 'line breaks into "quotes", and write a quote inside them twice'
             ) from error
         if row is None:
@@ -155,7 +155,7 @@ def _header(row: list[str], place: str) -> list[str]:
 def read_parquet(
     file: Path, columns: Collection[str] | None = None, bad: list[ValueError] | None = None
 ) -> Iterator[Record]:
-    """Yield the rows of a parquet file, reading the asked columns only, or all; `bad` takes none, as for the others."""
+    """Yield the rows of a parquet file, reading only the requested columns, or all; `bad` is not used here."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -175,7 +175,7 @@ def read_parquet(
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise
-        raise ValueError(f"{file}: no readable parquet ({error}); write the file again") from error
+        raise ValueError(f"{file}: not readable as parquet ({error}); write the file again") from error
 
 
 def batch_records(batch: Any, names: Collection[str], source: str, start: int) -> Iterator[Record]:
@@ -184,9 +184,9 @@ def batch_records(batch: Any, names: Collection[str], source: str, start: int) -
         rows: list[dict[str, object]] = batch.to_pylist()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{source}:{start + 1}-{start + len(batch)}: a row is no UTF-8 text ({error.reason}); save it as UTF-8"
+            f"{source}:{start + 1}-{start + len(batch)}: a row is not UTF-8 text ({error.reason}); save it as UTF-8"
         ) from error
-    except ValueError as error:  # an object inside a row has two fields of one name
+    except ValueError as error:  # an object inside a row has two fields with the same name
         raise ValueError(
             f"{source}:{start + 1}-{start + len(batch)}: {error}; give every field its own name"
         ) from error

@@ -1,7 +1,7 @@
-"""Rows of a dataset of the Hugging Face hub, or of a folder laid out like one.
+"""Rows of a dataset on the Hugging Face hub, or of a directory with the same layout.
 
-Only data is read, never a loading script. Where the hub cannot be reached, is gated or holds no such commit, one
-message says what to do.
+Only data is read, never a loading script. If the hub cannot be reached, the dataset is gated, or the commit does not
+exist, one message says what to do.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _ROWS_AT_ONCE = 1000
 def hub_records(
     dataset: Dataset, columns: Collection[str], where: Mapping[str, Sequence[str]], source: str
 ) -> Iterator[Record]:
-    """Yield the rows whose columns hold one of the values in `where`, reading the asked columns only.
+    """Yield the rows whose columns hold one of the values in `where`, reading only the requested columns.
 
     Raises:
-        ValueError: a column of `where` is not there, or no row has one of its values.
+        ValueError: a column of `where` does not exist, or no row has one of its values.
     """
     names: list[str] = dataset.column_names
     refuse_repeated(names, source)
@@ -34,7 +34,7 @@ def hub_records(
         if column not in names:
             raise ValueError(f"{source} has no column '{column}' (pool.where); its columns are {', '.join(names)}")
     tops = [name for name in names if any(c == name or c.startswith(f"{name}.") for c in columns) or name in where]
-    tops = tops or names[:1]  # to count the rows by
+    tops = tops or names[:1]  # any column, to count the rows
     start = matched = 0
     for batch in dataset.select_columns(tops).with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
         for record in batch_records(batch, names, source, start):
@@ -53,7 +53,7 @@ def open_dataset(repo: str, config: str | None, split: str, revision: str | None
     """Download a dataset, or find it in the cache, and map it into memory.
 
     Raises:
-        ValueError: it cannot be had, with the remedy.
+        ValueError: it is not available; the message has the remedy.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
@@ -77,7 +77,7 @@ def open_dataset(repo: str, config: str | None, split: str, revision: str | None
             f"or download it (`{download} --local-dir copy`) and set pool.path=copy"
         ) from error
     except (ValueError, RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the system, such as a full disk
+        if isinstance(error, OSError) and error.errno is not None:  # from the operating system, such as a full disk
             raise
         raise ValueError(
             f"{asked}, pool.split={split}, pool.config={config}: {error}; set these to what there is"

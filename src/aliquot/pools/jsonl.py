@@ -1,4 +1,4 @@
-"""Records from JSON: a file with one object on each line, or of one array of objects."""
+"""Records from JSON: a file with one object per line, or with one array of objects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aliquot.pools.record import Record
 def read_jsonl(
     file: Path, columns: Collection[str] | None = None, bad: list[ValueError] | None = None
 ) -> Iterator[Record]:
-    """Yield the objects of a file with one on each line, or of one JSON array; blank lines are no rows.
+    """Yield the objects of a file with one per line, or of one JSON array; blank lines are skipped.
 
     Args:
         file: to read.
-        columns: that are asked for; all are yielded.
-        bad: takes the error of each line that is no object, and the others are read; None raises the first.
+        columns: the requested ones; all are yielded.
+        bad: takes the error of each line that is not an object, and reading continues; None raises the first error.
     """
     is_first = True
     lines = enumerate(read_lines(file), start=1)
@@ -44,14 +44,14 @@ def read_jsonl(
 def _parse(line: str, file: Path, number: int) -> dict[str, object]:
     try:
         value: object = _DECODER.decode(line)
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
+    except (ValueError, RecursionError) as error:  # ValueError is raised also for a number of 5,000 digits
         remedy = "write every object on one line" if line.strip() == "{" else "fix or drop the line"
         raise ValueError(f"{file}:{number}: not a JSON object: {error}; {remedy}") from error
     return _object(value, file, number)
 
 
 def _array(text: str, file: Path, number: int) -> Iterator[Record]:
-    """Yield the objects of a JSON array that begins in line `number`; each is known by the line it begins in."""
+    """Yield the objects of a JSON array that begins in line `number`, each with the line in which it begins."""
     at = _behind_gap(text, text.index("[") + 1)
     counted = 0
     while text[at : at + 1] != "]":
@@ -65,7 +65,7 @@ def _array(text: str, file: Path, number: int) -> Iterator[Record]:
         yield Record(str(file), number, fields, fields.keys())
         at = _behind_gap(text, end)
     if rest := text[at + 1 :].strip():
-        raise ValueError(f"{file}:{number}: {rest[:20]!r} stands behind the end of the array; remove it")
+        raise ValueError(f"{file}:{number}: {rest[:20]!r} comes after the end of the array; remove it")
 
 
 def _behind_gap(text: str, at: int) -> int:
@@ -89,4 +89,4 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once)
-_GAP = re.compile(r"[\s,]*")  # also a comma too many, as some programs leave behind the last item
+_GAP = re.compile(r"[\s,]*")  # also an extra comma, which some programs leave after the last item

@@ -1,8 +1,8 @@
 """Near duplicates: prompts that share most of their runs of five words with an earlier one.
 
 MinHash (Broder 1997) with banding (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, ch. 3) proposes pairs;
-each is verified by the Jaccard similarity of the runs themselves, so nothing is dropped by chance. What can be missed:
-at the threshold itself a pair is proposed with probability >= 0.999, above it with more.
+each is verified by the Jaccard similarity of the runs themselves, so nothing is dropped by chance. A pair may be
+missed: at the threshold a pair is proposed with probability >= 0.999, and above it with a higher one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PROMPTS_AT_ONCE = 2048
 
 @dataclass(frozen=True)
 class Runs:
-    """The set of runs of each prompt, as numbers in rising order; ragged, none is empty."""
+    """The set of runs of each prompt, as numbers in ascending order; ragged, and no set is empty."""
 
     flat: UInt32[np.ndarray, " r"]
     starts: Int64[np.ndarray, " n"]
@@ -37,7 +37,7 @@ class Runs:
         return self.flat[self.starts[row] : self.starts[row] + self.sizes[row]]
 
     def similarity(self, row: int, others: Sequence[int]) -> np.ndarray:
-        """Return the Jaccard similarity of one prompt with others: the share of the union that both have."""
+        """Return the Jaccard similarity of one prompt with others: size of intersection over size of union."""
         mine, sizes = self.of(row), self.sizes[others]
         theirs = np.concatenate([self.of(other) for other in others])
         places = np.minimum(np.searchsorted(mine, theirs), len(mine) - 1)
@@ -46,10 +46,10 @@ class Runs:
 
 
 def near_duplicates(prompts: Sequence[str], threshold: float) -> dict[int, int]:
-    """Map each row that nearly repeats an earlier one to that one, which is kept itself.
+    """Map each row that nearly repeats an earlier one to that earlier row, which is itself kept.
 
-    Rows are gone through in order, and one is dropped where its Jaccard similarity with a kept row, over sets of runs
-    of five words, is `threshold` or more. A prompt of fewer than five words has one run: itself.
+    Rows are processed in order. A row is dropped if its Jaccard similarity with a kept row, over sets of runs of five
+    words, is `threshold` or more. A prompt of fewer than five words has a single run: itself.
     """
     keys, runs = _read(prompts, hashes_per_band(threshold))
     buckets = _shared_only(keys)
@@ -68,13 +68,13 @@ def near_duplicates(prompts: Sequence[str], threshold: float) -> dict[int, int]:
 
 
 def hashes_per_band(threshold: float) -> int:
-    """Return the largest number of hashes a band may have: fewer false pairs, and still hardly a true one missed."""
+    """Return the largest number of hashes per band: few false pairs, while true pairs are still hardly ever missed."""
     misses = ((1 - threshold**r) ** (_NUM_HASHES // r) for r in range(1, _NUM_HASHES + 1))
     return max(1, sum(1 for _ in itertools.takewhile(lambda miss: miss <= 1 - _PROPOSED, misses)))
 
 
 def _read(prompts: Sequence[str], per_band: int) -> tuple[UInt64[np.ndarray, "n b"], Runs]:
-    """Return one number per prompt and band, prompts that agree in one being worth comparing, and the sets."""
+    """Return one number per prompt and band (prompts that share a number are candidate pairs), and the sets."""
     grams, num_bands = Grams(_GRAM), _NUM_HASHES // per_band
     draws = np.random.default_rng(0).integers(0, 2**64, size=(2, _NUM_HASHES), dtype=np.uint64)
     factors, offsets = draws[0] | np.uint64(1), draws[1]
@@ -100,14 +100,14 @@ def _read(prompts: Sequence[str], per_band: int) -> tuple[UInt64[np.ndarray, "n 
 
 
 def _filled(text: list[str]) -> list[str]:
-    """Fill a text of fewer than five words up, so that it has one run."""
+    """Pad a text of fewer than five words, so that it has one run."""
     return text + [""] * (_GRAM - len(text))
 
 
 def _distinct(
     values: UInt32[np.ndarray, " g"], counts: Int64[np.ndarray, " b"]
 ) -> tuple[UInt32[np.ndarray, " r"], Int64[np.ndarray, " b"]]:
-    """Sort the values of each text and leave out repetitions; return them end to end, and how many each text has."""
+    """Sort the values of each text and remove repeats; return them end to end, and how many each text has."""
     rows = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((values, rows))
     values = values[order]
@@ -117,7 +117,7 @@ def _distinct(
 
 
 def _shared_only(keys: UInt64[np.ndarray, "n b"]) -> Int32[np.ndarray, "n b"]:
-    """Number the keys of each band that several rows have; -1 where a row is alone with its key."""
+    """Number the keys of each band that several rows share; -1 if a row is alone with its key."""
     numbers = np.full(keys.shape, -1, dtype=np.int32)
     for band in range(keys.shape[1]):
         _, inverse, counts = np.unique(keys[:, band], return_inverse=True, return_counts=True)

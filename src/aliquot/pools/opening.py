@@ -1,4 +1,4 @@
-"""Open a file of text whatever it is compressed with, told by its first bytes; what is no text is named."""
+"""Open a text file, detecting its compression from its first bytes; a file that is not text is named in an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aliquot.runtime.wording import counted
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _BUFFER = 1 << 20
 _HEAD = 1 << 16
-#: The first bytes of a compressed file, by the ending that its compression usually has.
+#: The first bytes of a compressed file, by the usual ending of its compression.
 _COMPRESSED = {
     b"\x1f\x8b": ".gz",
     b"\x28\xb5\x2f\xfd": ".zst",
@@ -27,7 +27,7 @@ _COMPRESSED = {
 _UNPACK = "unpack it and name the files inside"
 _SHEET = "save the sheet as csv (UTF-8), which pool=csv reads"
 _UTF8 = "save it as UTF-8"
-#: The first bytes of what cannot be read as text, what it is, and what to do.
+#: The first bytes of files that cannot be read as text, what they are, and what to do.
 _NAMED = {
     b"PAR1": ("a parquet file", "end its name in .parquet, which pool=parquet reads"),
     b"ARROW1": ("an Arrow file", "write it as parquet"),
@@ -45,12 +45,12 @@ _NAMED = {
 
 
 def read_lines(file: Path) -> Iterator[str]:
-    """Yield the lines of a text file, decompressed; a mark of byte order at its beginning is no text.
+    """Yield the lines of a text file, decompressed; a byte order mark at the beginning is skipped.
 
-    Lines may end as on old Macs, in a carriage return alone.
+    Lines may end in a carriage return alone, as on old Macs.
 
     Raises:
-        ValueError: the file is cut off or damaged, is no text, or a line is no UTF-8.
+        ValueError: the file is cut off or damaged, or is not text, or a line is not UTF-8.
     """
     number = 0
     try:
@@ -61,27 +61,27 @@ def read_lines(file: Path) -> Iterator[str]:
             for number, line in enumerate(lines, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}:{number}: the line is no UTF-8 text ({error.reason}); save it as UTF-8") from error
+        raise ValueError(f"{file}:{number}: the line is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the decompressor
+        if isinstance(error, OSError) and error.errno is not None:  # from the system, not from the decompressor
             raise
         raise ValueError(
-            f"{file} is damaged or cut off behind line {number} ({error}); compress or download it again"
+            f"{file} is damaged or cut off after line {number} ({error}); compress or download it again"
         ) from error
 
 
 def first_bytes(file: Path) -> bytes:
-    """Return the beginning of a file as it lies on disk."""
+    """Return the beginning of a file as stored on disk."""
     with open(file, "rb") as opened:
         return opened.read(512)
 
 
 def refuse_named(head: bytes, file: Path) -> None:
-    """Raise ValueError where a file begins like something that holds no lines of text.
+    """Raise ValueError if the first bytes of a file show that it does not hold lines of text.
 
     Args:
         head: the first bytes, decompressed.
-        file: where they are from.
+        file: the file that they are from.
     """
     found = next((named for start, named in _NAMED.items() if head.startswith(start)), None)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -91,7 +91,7 @@ def refuse_named(head: bytes, file: Path) -> None:
     elif any(map(head.startswith, _COMPRESSED)):
         found = ("compressed more often than its reader unpacks", "unpack it once")
     elif head[:4:2] == b"\0\0" or head[1:4:2] == b"\0\0":
-        found = ("UTF-16 text, or no text", _UTF8)
+        found = ("UTF-16 text, or not text", _UTF8)
     elif head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         found = ("a web page", "download the file itself, not the page that shows it")
     if found:
@@ -110,7 +110,7 @@ def _zip(file: Path) -> tuple[str, str]:
 
 
 def _open_binary(file: Path) -> io.BufferedReader:
-    """Open a file, decompressing what its first bytes say, or else its name."""
+    """Open a file, decompressing it as its first bytes or else its name indicate."""
     head = first_bytes(file)
     told = next((ending for start, ending in _COMPRESSED.items() if head.startswith(start)), None)
     kind = told or file.suffix.lower()
@@ -124,7 +124,7 @@ def _open_binary(file: Path) -> io.BufferedReader:
 
 
 def _carriage_returns(source: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file in which a carriage return ends each, with a line feed in its place."""
+    """Yield the lines of a file whose lines end in a carriage return, with a line feed instead."""
     rest = b""
     while block := source.read(_BUFFER):
         *lines, rest = (rest + block).split(b"\r")

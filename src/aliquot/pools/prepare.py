@@ -1,9 +1,9 @@
-"""Make a pool: read the source once, drop what is not wanted, and keep the rest as a file that is mapped into memory.
+"""Prepare a pool: read the source once, drop unwanted rows, and store the rest in a file that is memory-mapped.
 
     rows -> seen before? -> too long? -> in a benchmark? -> near duplicates -> sample -> pool.arrow, report.json
 
-Rows stream through; what stays in memory is an id and a digest of each and, where near duplicates are looked for, 4
-bytes for each of their words and some 300 more.
+Rows are streamed. Only an id and a digest of each row stay in memory and, to find near duplicates, 4 bytes for each of
+its words and some 300 more.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _ROWS_AT_ONCE = 1024
 
 
 def prepare(source: PoolSpec, directory: Path, questions: Sequence[str] = (), *, lasting: bool = True) -> None:
-    """Write the prompts of a pool into `directory`, and what was dropped: pool.arrow, report.json, dropped.jsonl.
+    """Write the prompts of a pool and the dropped rows into `directory`: pool.arrow, report.json, dropped.jsonl.
 
     Args:
-        source: where the rows come from, and what they are cleaned of.
-        directory: exists.
-        questions: further texts that no prompt may share a run of words with.
-        lasting: whether the directory stays, so that problems.csv can be looked up there.
+        source: where the rows come from, and how they are cleaned.
+        directory: must exist.
+        questions: further texts; no prompt may share a run of words with them.
+        lasting: whether the directory is kept, so that the user can open problems.csv there.
 
     Raises:
-        ValueError: the source cannot be read, a row is bad, two prompts have one id, or nothing is left.
+        ValueError: the source cannot be read, a row is bad, two prompts have the same id, or nothing is left.
     """
     screened = directory / "screened.partial"
     try:
@@ -99,13 +99,13 @@ def _counted(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:
 
 
 def _distinct(source: PoolSpec, rows: Iterator[Row], dropped: Dropped) -> Iterator[Row]:
-    """Pass the first row with each prompt, and no prompt that is too long.
+    """Yield the first row with each prompt, except prompts that are too long.
 
     Raises:
-        ValueError: rows with different prompts have the same id, or with the same one that is to be kept.
+        ValueError: rows with different prompts have the same id, or rows with the same prompt, if both are kept.
     """
     clean = source.clean
-    digest_of: dict[str, bytes] = {}  # of dropped rows too: an id means one prompt in the whole source
+    digest_of: dict[str, bytes] = {}  # of dropped rows too: an id must mean one prompt in the whole source
     first_with: dict[bytes, str] = {}
     for row in rows:
         known, first = digest_of.get(row.id), first_with.get(row.digest)
@@ -131,7 +131,7 @@ def _used_twice(source: PoolSpec, row: Row) -> ValueError:
 
 
 def _decontaminated(source: PoolSpec, questions: Sequence[str], rows: Iterator[Row], dropped: Dropped) -> Iterator[Row]:
-    """Pass the rows that share no run of words with a benchmark."""
+    """Yield the rows that share no run of words with a benchmark."""
     clean = source.clean
     if not clean.decontaminate:
         yield from rows
@@ -152,7 +152,7 @@ def _decontaminated(source: PoolSpec, questions: Sequence[str], rows: Iterator[R
 
 
 def _final_rows(source: PoolSpec, screened: Path, dropped: Dropped) -> Bool[np.ndarray, " n"]:
-    """Return which of the screened rows stay: those that nearly repeat none, and of these the sample."""
+    """Return which of the screened rows are kept: those that do not nearly repeat another, and of these the sample."""
     table = read_table(screened)
     ids, kept = Column(table["id"]), np.ones(len(table), dtype=bool)
     if source.clean.near is not None:
@@ -175,17 +175,17 @@ def _final_rows(source: PoolSpec, screened: Path, dropped: Dropped) -> Bool[np.n
 
 
 def _drawn_last(ids: Sequence[str], num_drawn: int, seed: int) -> Int64[np.ndarray, " m"]:
-    """Return the positions that a draw of `num_drawn` leaves out.
+    """Return the positions that a draw of `num_drawn` rows leaves out.
 
-    The lot of a row depends on its id alone, so it is the same in any order of the rows, and a smaller sample is
-    part of a larger one.
+    The random number of a row depends only on its id, so it does not depend on the order of the rows, and a smaller
+    sample is a subset of a larger one.
     """
     lots = (hashlib.blake2b(f"{seed} {row_id}".encode(), digest_size=8).digest() for row_id in ids)
     return np.argsort(np.frombuffer(b"".join(lots), dtype=">u8"), kind="stable")[num_drawn:]
 
 
 def load_pool(source: PoolSpec) -> Pool:
-    """Prepare a pool for this process alone; within an experiment, the stage `Prepare` does so once for all."""
-    with tempfile.TemporaryDirectory() as folder:  # its file stays mapped when its name is gone
+    """Prepare a pool for this process only; in an experiment, the stage `Prepare` does this once for all processes."""
+    with tempfile.TemporaryDirectory() as folder:  # the file stays mapped after its name is deleted
         prepare(source, Path(folder), lasting=False)
         return load_prepared(Path(folder), source.name)

@@ -1,4 +1,4 @@
-"""What is noted while the rows of a pool are read: columns that are named and not there, and rows without a prompt."""
+"""Notes taken while a pool is read: columns that are named but do not exist, and rows without a prompt."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from aliquot.runtime.wording import counted
 
 @dataclass
 class Reading:
-    """Watches the records of a source go by.
+    """Observes the records of a source while they are read.
 
     Args:
-        problems: the csv file to write the rows without a prompt to; None writes none.
-        hints: what the user should know of the source, a sentence each.
+        problems: the csv file that lists the rows without a prompt; None writes no list.
+        hints: what the user should know about the source, one sentence each.
         empty: the rows without a prompt, each with its id.
-        num_blank: rows of a csv file with nothing but empty cells.
-        passed_over: conversations with a turn before the first user turn that is not read, by its role.
+        num_blank: rows of a csv file that have only empty cells.
+        passed_over: role -> number of conversations with a turn of that role before the first user turn, not read.
     """
 
     problems: Path | None = None
@@ -37,7 +37,7 @@ class Reading:
     passed_over: Counter[str] = field(default_factory=Counter[str])
 
     def row(self, record: Record, columns: Columns) -> Row | None:
-        """Return the prompt of a record, or None where it has none."""
+        """Return the prompt of a record, or None if it has none."""
         if record.blank:
             self.num_blank += 1
             return None
@@ -50,10 +50,10 @@ class Reading:
             return None
 
     def settle(self, drop: bool) -> None:
-        """List the rows without a prompt in the file of problems.
+        """List the rows without a prompt in the problems file.
 
         Raises:
-            EmptyPromptError: there are some, and they are not to be dropped.
+            EmptyPromptError: there are such rows, and they should not be dropped.
         """
         for role, count in sorted(self.passed_over.items()):
             have = counted(count, "conversation has", "conversations have")
@@ -72,10 +72,10 @@ class Reading:
             raise EmptyPromptError(f"{self.empty[0][2]}{more}, or set pool.clean.empty=drop{listing}")
 
     def watch(self, records: Iterable[Record], columns: Columns, place: str) -> Iterator[Record]:
-        """Pass the records, and look for the columns that are named; `place` is what messages call the source.
+        """Yield the records, and look for the named columns; `place` is the name of the source in messages.
 
         Raises:
-            ValueError: no record has a column that the user named; seen behind the last record.
+            ValueError: no record has a column that the user named; raised after the last record.
         """
         missing = {what: name for what in DEFAULTS if what != "prompt" and (name := columns.named(what))}
         found: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""One row of a source as it was found, which knows the file and the line (in parquet: the row) it came from."""
+"""One row of a source, unchanged, with the file and the line (in parquet: the row) that it came from."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row as it was found.
+    """One row as read from its source.
 
     Args:
-        source: the file, or what stands for it in messages.
-        number: its line, or its row where there are no lines; from 1 on.
+        source: the file, or its name in messages.
+        number: its line, or its row if the format has no lines; starts at 1.
         fields: the values read, by column.
-        columns: the names of all columns there are.
-        sheet_row: the row of a csv file as a spreadsheet counts them, the header's included; None elsewhere.
-        blank: whether the record is a row of a csv file with nothing but empty cells.
+        columns: the names of all columns of the source.
+        sheet_row: the row of a csv file as a spreadsheet counts it, including the header; None for other formats.
+        blank: whether the record is a row of a csv file with only empty cells.
     """
 
     source: str
@@ -28,5 +28,5 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Say where the row is."""
+        """The location of the row, for messages."""
         return f"{self.source}:{self.number}"

@@ -1,4 +1,4 @@
-"""From a record to a prompt, its id and its task, or to its response: which columns, and what may be in them."""
+"""From a record to its prompt, id and task, or to its response: which columns are read, and what they may hold."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from aliquot.pools.turns import role_of, turns_of
 
 
 class EmptyPromptError(ValueError):
-    """A row has no prompt, though the column is there."""
+    """A row has no prompt, although the column exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt on its way into a pool.
+    """A prompt that may enter a pool.
 
     Args:
         record: where it came from.
         id: the source's own, or the hash of the prompt.
         prompt: the text.
-        task: its label, where the source has one.
-        digest: of the prompt, whatever its white space.
+        task: its label, if the source has one.
+        digest: of the prompt, ignoring white space.
     """
 
     record: Record
@@ -37,21 +37,21 @@ class Row:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The id, and the one that a hash had before it began with a letter: prepared pools may hold it."""
+        """The id, and the form that a hash had before it began with a letter: existing prepared pools may hold it."""
         return (self.id, self.id[1:]) if self.id == _hashed(self.digest) else (self.id,)
 
 
 def _hashed(digest: bytes) -> str:
-    """Return the id of a row without one; a letter begins it, lest a spreadsheet reads 123e45 as a number."""
+    """Return the id of a row without one; it begins with a letter, or a spreadsheet might read 123e45 as a number."""
     return f"h{digest[:8].hex()}"
 
 
 def prompt_row(record: Record, columns: Columns) -> Row:
-    """Read what a pool needs of a record; no response.
+    """Read what a pool needs from a record; never a response.
 
     Raises:
         EmptyPromptError: the prompt is null or empty.
-        ValueError: a column is missing or holds something else.
+        ValueError: a column is missing or holds another type.
     """
     prompt = _prompt(record, columns)
     if not prompt.strip():
@@ -62,7 +62,7 @@ def prompt_row(record: Record, columns: Columns) -> Row:
 
 
 def usable_row(record: Record, columns: Columns) -> Row | None:
-    """Return the prompt of a record, or None where it has none."""
+    """Return the prompt of a record, or None if it has none."""
     try:
         return None if record.blank else prompt_row(record, columns)
     except EmptyPromptError:
@@ -70,7 +70,7 @@ def usable_row(record: Record, columns: Columns) -> Row | None:
 
 
 def response_text(record: Record, columns: Columns) -> str | None:
-    """Return the response that a record holds, or None where it holds none or only blanks."""
+    """Return the response that a record holds, or None if it holds none or only blanks."""
     if columns.messages:
         response = answer_text(record, columns)
     else:
@@ -86,7 +86,7 @@ def no_answer(record: Record, columns: Columns) -> str:
         return f"no text in column '{columns.response}': {found_instead(value, record)}"
     roles = [role_of(message) or "none" for message in turns_of(lookup(record.fields, columns.messages)) or ()]
     return (
-        f"no text in the next turn of role 'assistant' behind the user's {columns.turn}, in column "
+        f"no text in the next turn of role 'assistant' after the user's {columns.turn}, in column "
         f"'{columns.messages}' (the roles are {listed(roles)})"
     )
 

@@ -1,7 +1,7 @@
-"""Runs of words as numbers: what near duplicates and contamination are found by.
+"""Runs of words as numbers, which near duplicates and contamination are detected with.
 
-A word is a run of letters or digits, lower-cased, so punctuation and layout do not count. A run of words is hashed to
-64 bits, the same on every machine; whatever is found by hashes is looked at again word by word, or by many hashes.
+A word is a run of letters or digits in lower case, so punctuation and layout do not count. A run of words is hashed to
+64 bits, the same on every machine. Every match of hashes is verified, either word by word or by many hashes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def words(text: str) -> list[str]:
 
 
 class Grams:
-    """Hashes all runs of `size` words of texts, many texts at a time."""
+    """Hashes all runs of `size` words, for many texts at a time."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -40,7 +40,7 @@ class Grams:
         """Return the hashes of the runs of all texts, end to end, and how many each text has.
 
         A text of fewer than `size` words has none. The hash of a run w_0 .. w_s is sum_j h(w_j) P^j modulo 2^64, mixed:
-        a difference of prefix sums, whatever the size.
+        a difference of prefix sums, so the cost does not depend on the size.
         """
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         counts = np.maximum(lengths - self.size + 1, 0)
@@ -72,7 +72,7 @@ def _powers(base: int, count: int) -> UInt64[np.ndarray, " n"]:
 
 
 def mix(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """Spread 64-bit numbers so that each bit depends on all (the finaliser of splitmix64; Steele et al. 2014)."""
+    """Mix 64-bit numbers so that each bit depends on all bits (the finalizer of splitmix64; Steele et al. 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

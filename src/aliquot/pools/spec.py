@@ -1,7 +1,7 @@
-"""Pools of prompts: how one is named in a config, and what identifies it. How it is read is in `aliquot.pools`.
+"""Pools of prompts: how a config names one, and what identifies it. The code that reads a pool is in `aliquot.pools`.
 
-Reading prompts and reading responses are two methods on purpose. `rows` cannot return a response; only an annotator
-calls `read_responses`.
+Prompts and responses are deliberately read by two methods. `rows` cannot return a response; only an annotator calls
+`read_responses`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from aliquot.store.content import content_hash, locate
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSpec:
-    """Names a pool. Cheap to build; read when its prompts are needed.
+    """Names a pool. Cheap to build; it is read when its prompts are needed.
 
     A format is a subclass with three methods: `content`, `place` and `records`.
 
     Args:
-        name: how messages call this pool.
+        name: the name of this pool in messages.
         prompt: column of the prompt; `meta.text` reaches into nested objects.
-        context: column of further text, set below the prompt where there is some.
-        id: column of the id. Rows without it are identified by a hash of their prompt.
-        task: column of the task label; a pool counts as labelled where every row has one.
+        context: column of further text, put below the prompt if there is any.
+        id: column of the id. Rows without one are identified by a hash of their prompt.
+        task: column of the task label; a pool counts as labeled if every row has one.
         response: column that only the oracle annotator reads.
-        messages: column of a list of {role, content}, in place of prompt and response: the first user turn is the
-            prompt (below the system's turn, if one stands before it), the assistant's next turn the response.
-        turn: of the user that is answered: `first`, or `last`; then what was said before it is part of the prompt.
-        limit: reads the first so many rows; None all.
-        sample: draws so many of the prompts that cleaning leaves; None keeps all.
-        sample_seed: of that draw.
-        clean: what is dropped.
+        messages: column of a list of {role, content}, which replaces prompt and response: the first user turn is the
+            prompt (below a system turn, if one comes before it), and the assistant's next turn is the response.
+        turn: which user turn is answered: `first`, or `last`, and then the turns before it are part of the prompt.
+        limit: read only the first N rows; None reads all.
+        sample: draw N of the prompts that cleaning leaves; None keeps all.
+        sample_seed: seed of that draw.
+        clean: which rows to drop.
     """
 
     name: str = "pool"
@@ -73,36 +73,36 @@ class PoolSpec:
 
     @property
     def columns(self) -> Columns:
-        """The columns, by what is in them."""
+        """The columns, by their role."""
         return Columns(self.prompt, self.context, self.id, self.task, self.response, self.messages, self.turn)
 
     def content(self) -> str:
-        """Return what identifies the rows of the source, wherever they lie."""
+        """Return what identifies the rows of the source, independent of its location."""
         raise NotImplementedError
 
     def place(self) -> str:
-        """Return what messages call the source."""
+        """Return the name of the source in messages."""
         raise NotImplementedError
 
     def records(self, columns: Collection[str]) -> Iterator[Record]:
-        """Yield the rows of the source in order; of each, the columns that are asked for, or more."""
+        """Yield the rows of the source in order, each with at least the requested columns."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, object]:
-        """Name the pool by the content of its source and by what is read and kept of it."""
+        """Name the pool by the content of its source and by which parts are read and kept."""
         drawn = None if self.sample is None else {"sample": self.sample, "seed": self.sample_seed}
         kept = {"limit": self.limit, "clean": self.clean, "drawn": drawn}
         return {"content": self.content(), "columns": self.columns, **kept}
 
     def bare(self) -> PoolSpec:
-        """Return the spec without what decides which rows there are: the responses to given ids do not depend on it."""
+        """Return the spec without the fields that select rows: the responses to given ids do not depend on them."""
         return replace(self, task=None, limit=None, sample=None, sample_seed=0, clean=Cleaning())
 
     def rows(self, reading: Reading | None = None) -> Iterator[Row]:
-        """Yield the first `limit` rows as prompts, with no response; `reading` notes what else there is to say.
+        """Yield the first `limit` rows as prompts, without responses; `reading` takes notes about the source.
 
         Raises:
-            ValueError: the source cannot be read, a row is bad, or no row has a column that is named.
+            ValueError: the source cannot be read, a row is bad, or no row has a named column.
         """
         columns, reading = self.columns, reading or Reading()
         records = itertools.islice(self.records(columns.for_prompts()), self.limit)
@@ -113,18 +113,18 @@ class PoolSpec:
         reading.settle(drop=self.clean.empty == "drop")
 
     def check_responses(self) -> None:
-        """Raise ValueError where the first row has no response; whether the chosen rows have one is seen later."""
+        """Raise ValueError if the first row has no response; the selected rows are checked later."""
         columns = self.columns
         asked = (record for record in self.records(columns.for_responses()) if usable_row(record, columns))
-        record = next(asked, None)  # a pool of no rows is refused when it is read
+        record = next(asked, None)  # a pool without rows is refused when it is read
         if record is not None and response_text(record, columns) is None:
             raise self._no_response(record)
 
     def read_responses(self, ids: Collection[str]) -> dict[str, str]:
-        """Return the responses the source itself holds for `ids`; of rows with one id, that of the first.
+        """Return the responses that the source itself holds for `ids`; if rows share an id, that of the first.
 
         Raises:
-            ValueError: one of those rows has no response.
+            ValueError: one of these rows has no response.
         """
         missing, columns = set(ids), self.columns
         responses: dict[str, str] = {}
@@ -156,7 +156,7 @@ class _FilePool(PoolSpec):
     """Reads a pool from files of one format.
 
     Args:
-        path: a file, a folder of files or a glob; `pkg://` reaches into an installed package.
+        path: a file, a directory of files or a glob; `pkg://` reaches into an installed package.
     """
 
     path: str
@@ -182,14 +182,14 @@ class _FilePool(PoolSpec):
 
 @dataclass(frozen=True)
 class JsonlPool(_FilePool):
-    """Reads a pool from jsonl files, compressed or not: one JSON object a line, or one JSON array."""
+    """Reads a pool from jsonl files, compressed or not: one JSON object per line, or one JSON array."""
 
     kind: ClassVar[str] = "jsonl"
 
 
 @dataclass(frozen=True)
 class CsvPool(_FilePool):
-    """Reads a pool from csv files with a header, compressed or not; .tsv is parted by tabs. An empty cell is none."""
+    """Reads a pool from csv files with a header, compressed or not; .tsv uses tabs. An empty cell counts as missing."""
 
     kind: ClassVar[str] = "csv"
 
@@ -203,12 +203,12 @@ class ParquetPool(_FilePool):
 
 @dataclass(frozen=True)
 class HubPool(PoolSpec):
-    """Reads a pool from a dataset of the Hugging Face hub, at one commit.
+    """Reads a pool from a dataset on the Hugging Face hub, at one commit.
 
     Args:
-        path: organisation/name, or a folder laid out like a dataset of the hub.
-        revision: the commit, 40 hexadecimal digits: what it names never changes. None only for a folder.
-        config: the dataset's configuration, where it has several.
+        path: organization/name, or a directory with the layout of a hub dataset.
+        revision: the commit, 40 hexadecimal digits, whose content never changes. None is allowed only for a directory.
+        config: the dataset's configuration, if it has several.
         split: the split.
         where: column -> values; rows with other values are not read.
     """
@@ -223,7 +223,7 @@ class HubPool(PoolSpec):
         super().__post_init__()
         if self.revision is not None and not _is_commit(self.revision):
             raise ValueError(
-                f"pool.revision={self.revision} is no commit; give the 40 hexadecimal digits of one, from "
+                f"pool.revision={self.revision} is not a commit; give the 40 hexadecimal digits of one, from "
                 f"https://huggingface.co/datasets/{self.path}/commits/main: a branch may change"
             )
 
@@ -245,13 +245,13 @@ class HubPool(PoolSpec):
         return hub_records(open_dataset(repo, self.config, self.split, revision), columns, self.where, self.place())
 
     def _folder(self) -> Path | None:
-        """Return the folder, or None where the path names a dataset of the hub."""
+        """Return the directory, or None if the path names a dataset on the hub."""
         folder = locate(self.path)
         if folder.is_dir():
             return folder
         if self.revision is None:
             raise ValueError(
-                f"pool.path={self.path} is no folder here; correct it, or give pool.revision, a commit of "
+                f"pool.path={self.path} is not a directory here; correct it, or give pool.revision, a commit of "
                 f"https://huggingface.co/datasets/{self.path}/commits/main"
             )
         return None

@@ -1,4 +1,4 @@
-"""Turns of a conversation in the forms they are found in: {role, content}, {from, value}, and JSON text of these."""
+"""Turns of a conversation in the forms found in data: {role, content}, {from, value}, and JSON text of these."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import cast
 
-#: Roles by other names.
+#: Other names of roles -> role.
 _ROLES = {
     "developer": "system",
     **dict.fromkeys(("human", "prompter"), "user"),
@@ -15,13 +15,13 @@ _ROLES = {
 
 
 def turns_of(value: object) -> list[object] | None:
-    """Return the messages of a column, which may be their JSON text; None where it holds no list."""
+    """Return the messages of a column, which may be stored as JSON text; None if it does not hold a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
-    if isinstance(value, Mapping):  # a list of each field in place of a list of messages, as `datasets` may store it
+    if isinstance(value, Mapping):  # one list per field instead of a list of messages; `datasets` may store it so
         fields = cast(Mapping[str, object], value)
         if not all(isinstance(column, list) for column in fields.values()):
             return None
@@ -31,13 +31,13 @@ def turns_of(value: object) -> list[object] | None:
 
 
 def role_of(message: object) -> str | None:
-    """Return the role of a message: system, user, assistant or another; None where it has none."""
+    """Return the role of a message: system, user, assistant or another; None if it has none."""
     role = _either(message, "role", "from")
     return _ROLES.get(role.strip().lower(), role.strip().lower()) if isinstance(role, str) else None
 
 
 def content_of(message: object) -> str | None:
-    """Return the text of a message, parts of text joined by line breaks; None where it has none, or parts of else."""
+    """Return the text of a message, with text parts joined by line breaks; None if it has none, or has other parts."""
     content = _either(message, "content", "value")
     if not isinstance(content, list):
         return content if isinstance(content, str) else None
@@ -46,7 +46,7 @@ def content_of(message: object) -> str | None:
 
 
 def other_parts(message: object) -> list[str]:
-    """Return the types of the parts of a message that are no texts, such as image_url."""
+    """Return the types of the parts of a message that are not text, such as image_url."""
     content = _either(message, "content", "value")
     parts = cast(list[object], content) if isinstance(content, list) else []
     others = (part for part in parts if isinstance(part, Mapping) and not isinstance(_either(part, "text", ""), str))

@@ -1,1 +1,1 @@
-"""What every stage needs of the machine: devices, processes, progress."""
+"""What every stage needs from the machine: devices, processes, progress."""

@@ -1,11 +1,11 @@
-"""What the processes of one training do together: they meet, add up and agree.
+"""Operations of all processes of one training together: they meet, add tensors up, and agree.
 
-Lightning stays a trainer of one device in each of them. Its own strategy for several devices answers SIGTERM with
-a broadcast from inside the signal handler, which meets whatever the other processes are just exchanging, and ends the
-training before we could save (2.6.6, signal_connector.py). What is needed beside it is little: an adapter is small.
+In each process, Lightning stays a trainer of one device. Its own strategy for several devices answers SIGTERM with a
+broadcast from inside the signal handler. That broadcast collides with whatever the other processes are exchanging, and
+ends the training before we could save (2.6.6, signal_connector.py). The operations here suffice: an adapter is small.
 """
 
-# torch's annotations leave parameters out.
+# torch's type annotations leave out parameters.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ import torch.distributed as dist
 
 from aliquot.runtime.processes import Place
 
-#: Within so many minutes all processes have loaded the model, or something keeps one of them.
+#: Within this many minutes all processes must have loaded the model; otherwise something holds one of them up.
 _PATIENCE = timedelta(minutes=30)
 _FIRST_PORT = 15_000
 
 
 def meeting_point(environment: Mapping[str, str] = os.environ) -> str:
     """Return where the processes that torchrun or srun started meet, as an address for `together`."""
-    if {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():  # torchrun sets them; under srun one may
+    if {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():  # torchrun sets them; under srun, users may
         return "env://"
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
     first = SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
-    return f"tcp://{first}:{_FIRST_PORT + int(environment['SLURM_JOB_ID'][-4:])}"  # jobs that share a node differ
+    return f"tcp://{first}:{_FIRST_PORT + int(environment['SLURM_JOB_ID'][-4:])}"  # differs for jobs on one node
 
 
 @contextmanager
 def together(at: Place, meeting: str, device: torch.device) -> Generator[None]:
     """Let the processes exchange tensors inside the block; all enter it, and all leave it, at the same time.
 
-    Where the block fails the group is left as it is: it ends with this process, so that the error is told before the
+    If the block fails, the group is left as it is and ends with this process, so that the error is reported before the
     others complain of a lost connection.
 
     Args:
-        at: which process this is; a single one has nobody to meet.
-        meeting: where: an address that torch.distributed understands.
+        at: which process this is; a single process does not meet others.
+        meeting: the meeting point, an address that torch.distributed understands.
         device: where the tensors are.
 
     Raises:
-        ValueError: not all came in time.
+        ValueError: not all processes arrived in time.
     """
     if at.world == 1:
         yield
@@ -76,7 +76,7 @@ def together(at: Place, meeting: str, device: torch.device) -> Generator[None]:
 
 
 def add_up(tensors: Sequence[torch.Tensor]) -> None:
-    """Replace each tensor by its sum over all processes; sent as one, for an adapter consists of many small ones."""
+    """Replace each tensor by its sum over all processes; sent as one, because an adapter has many small ones."""
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
     for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
@@ -84,7 +84,7 @@ def add_up(tensors: Sequence[torch.Tensor]) -> None:
 
 
 def agreed(told: bool, at: Place, device: torch.device) -> bool:
-    """Tell whether any process was told; all get the same answer."""
+    """Tell whether `told` is true in any process; all processes get the same answer."""
     if at.world == 1:
         return told
     anywhere = torch.tensor(int(told), device=device)

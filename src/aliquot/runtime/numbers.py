@@ -1,4 +1,4 @@
-"""Numbers with the digits that their standard errors leave, and no others."""
+"""Numbers with the digits that their standard errors justify, and no more."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MOST_DECIMALS = 9
 
 
 def decimals(value: float, stderr: float = math.nan) -> int:
-    """Return how many decimals tell something of a number, at least one.
+    """Return the number of meaningful decimals of a number, at least one.
 
-    The last one is the first digit of the standard error; where that is not known, the second digit of the number.
+    The last decimal is the first digit of the standard error; if that is unknown, the second digit of the number.
     """
     known = stderr > 0
     size = stderr if known else abs(value)
@@ -26,14 +26,14 @@ def decimals(value: float, stderr: float = math.nan) -> int:
 
 
 def with_error(value: float, stderr: float) -> str:
-    """Write a fraction in percent with its standard error; without, where that is 0 or not known."""
+    """Write a fraction in percent with its standard error; without the error if it is 0 or unknown."""
     places = decimals(100 * value, 100 * stderr)
     error = f" ± {100 * stderr:.{places}f}" if stderr > 0 else ""
     return f"{100 * value:.{places}f}{error}"
 
 
 def gain(before: Metric, after: Metric) -> str:
-    """Write the difference of two scores in points, with the digits of the larger standard error."""
+    """Write the difference of two scores in points, with the digits that the larger standard error justifies."""
     change, stderr = 100 * (after.value - before.value), 100 * max(before.stderr, after.stderr)
     return signed(change, decimals(change, stderr))
 

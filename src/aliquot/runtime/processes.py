@@ -1,8 +1,8 @@
-"""Several processes share one stage: a process per device, started here or by SLURM or torchrun.
+"""Several processes share one stage: one process per device, started here or by SLURM or torchrun.
 
-In the scoring pass they need not talk to each other, because no row depends on another: each takes whole batches and
-saves its own rows. In finetuning they do, and when one is lost all end. What had not been saved is done by the next
-run, with as many processes as that has.
+In the scoring pass they need not communicate, because no row depends on another: each takes whole batches and saves
+its own rows. In finetuning they communicate, and if one is lost, all end. The next run does what was not saved, with
+as many processes as it has.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the processes that run the same experiment together this one is.
+    """The position of this process among the processes that run one experiment together.
 
     Args:
-        rank: from 0 on.
-        world: how many there are.
-        local_rank: its number on its machine, which is that of its device.
-        launch: the same in all processes of one launch, and in no other.
+        rank: starts at 0.
+        world: the number of processes.
+        local_rank: its number on its machine, which is also the number of its device.
+        launch: an id that all processes of one launch share, and those of no other launch.
     """
 
     rank: int = 0
@@ -52,9 +52,9 @@ class Place:
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Read off the environment what torchrun or srun says of this process; without them it is the only one.
+    """Read from the environment what torchrun or srun says about this process; without them it is the only one.
 
-    The number of tasks that sbatch reserves does not count: its script runs once.
+    The number of tasks that sbatch reserves is ignored: its script runs once.
     """
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= environment.keys():
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -72,11 +72,11 @@ class Share(Protocol):
     """A part of the work; picklable."""
 
     def __call__(self, tell: Callable[[Any], object], told_to_end: Callable[[], bool], /) -> None:
-        """Do it.
+        """Do this part of the work.
 
         Args:
-            tell: hands something small to the process that started this one: rows that are done, a loss.
-            told_to_end: to be asked after every batch; where True, to save and raise KeyboardInterrupt.
+            tell: sends something small to the process that started this one, such as finished rows or a loss.
+            told_to_end: call it after every batch; if it returns True, save and raise KeyboardInterrupt.
         """
         ...
 
@@ -84,31 +84,31 @@ class Share(Protocol):
 def run_side_by_side(
     shares: Sequence[Share], hear: Callable[[Any], object], seconds_to_end: float | None = None
 ) -> None:
-    """Run each share in a process of its own, which starts from nothing but what can be pickled.
+    """Run each share in its own process, which starts with nothing but what can be pickled.
 
-    Ctrl-C and SIGTERM are for all of them: they save, end, and then so do we.
+    Ctrl-C and SIGTERM reach all of them: they save and end, and then this process ends.
 
     Args:
-        shares: one for each process.
+        shares: one per process.
         hear: takes what they tell.
-        seconds_to_end: that the others have when one is lost and they depend on it, before they are killed; None lets
-            them save and end.
+        seconds_to_end: if one process is lost and the others depend on it, they have this long before they are killed;
+            None lets them save and end.
 
     Raises:
         RuntimeError: a process was killed.
-        Exception: the first that a process raised.
+        Exception: the first one that a process raised.
         SystemExit: SIGTERM came; the exit code says so.
     """
     context = multiprocessing.get_context("spawn")
     told, stop, failures = context.SimpleQueue(), context.Event(), context.SimpleQueue()
     threads = max(1, _num_threads() // len(shares))
     with interruptible() as interrupted, terminable() as terminated, tempfile.NamedTemporaryFile() as file:
-        # Through a file: what `start` hands over itself goes through a pipe, where a child that dies early blocks us.
+        # Through a file: `start` itself would send it through a pipe, which blocks us if the child dies early.
         pickle.dump(shares, file)
         file.flush()
         arguments = file.name, threads, told, stop, failures
         processes = [context.Process(target=_work, args=(i, *arguments), daemon=True) for i in range(len(shares))]
-        # Ctrl-C reaches all processes of a terminal; those that are started while it is blocked leave it to us.
+        # Ctrl-C reaches all processes of a terminal; those started while it is blocked ignore it and leave it to us.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for process in processes:
@@ -134,7 +134,7 @@ def run_side_by_side(
 def _attend(
     processes: Sequence[SpawnProcess], look: Callable[[], None], stop: EventType, seconds_to_end: float | None
 ) -> tuple[int, int] | None:
-    """Stay until all processes have ended, looking now and then; return the number and exit code of one that failed."""
+    """Wait until all processes have ended, and poll them; return the number and exit code of one that failed."""
     lost, deadline = None, math.inf
     while running := [process for process in processes if process.is_alive()]:
         wait([process.sentinel for process in running], timeout=_SECONDS_BETWEEN_LOOKS)
@@ -145,12 +145,12 @@ def _attend(
         if time.monotonic() > deadline:
             for process in running:
                 process.kill()
-    look()  # they may have spoken last
+    look()  # the processes may have sent something just before they ended
     return lost or _first_lost(processes)
 
 
 def _first_lost(processes: Sequence[SpawnProcess]) -> tuple[int, int] | None:
-    """Return the number and exit code of a process that failed: one that was killed, before what it made fail."""
+    """Return the number and exit code of a process that failed: a killed one before those it made fail."""
     codes = [(process.exitcode or 0, number) for number, process in enumerate(processes)]
     code, number = min(codes)
     if code == 0:
@@ -162,13 +162,13 @@ def _raise_loss(number: int, code: int, world: int, failures: SimpleQueue[Except
     if code > 0 and not failures.empty():
         raise failures.get()
     raise RuntimeError(
-        f"process {number + 1} of {world} ended with exit code {code}, perhaps for want of memory; what was saved is "
+        f"process {number + 1} of {world} ended with exit code {code}, perhaps for lack of memory; what was saved is "
         "kept: run it again, with fewer trainer.devices if it happens again"
     )
 
 
 def _work(number: int, file: str, threads: int, told: Any, stop: Any, failures: Any) -> None:
-    """Do a share in a process of its own, until told to end or left alone."""
+    """Do a share in a separate process, until it is told to end or the parent is gone."""
     import torch
 
     from aliquot.runtime.logs import set_up_logging
@@ -195,7 +195,7 @@ def _num_threads() -> int:
 
 
 def wait_for_launch(marker: Path, launch: str, is_done: Callable[[], bool]) -> bool:
-    """Wait until the first process of our launch works on a result; return False where another run has finished it."""
+    """Wait until the first process of our launch works on a result; return False if another run has finished it."""
     while not is_done():
         if marker.exists() and marker.read_text() == launch:
             return True

@@ -1,4 +1,4 @@
-"""One progress indication for all long loops: a bar on a terminal, a line every ten seconds in a log."""
+"""One progress display for all long loops: a bar on a terminal, a line every ten seconds in a log."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_TICKS = 1.0
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
-#: When any loop or stage of this process spoke last, by the monotonic clock; bars speak all the time.
+#: When a loop or stage of this process last printed progress, by the monotonic clock; bars count as always printing.
 _last_words = [0.0]
 
 
 @contextmanager
 def silenced() -> Generator[None]:
-    """Let loops inside the block say nothing: work that is checked on the side is not the work."""
+    """Let loops inside the block print nothing: side checks are not the actual work."""
     token = _silent.set(True)
     try:
         yield
@@ -32,12 +32,12 @@ def silenced() -> Generator[None]:
 
 @contextmanager
 def watched(what: str) -> Generator[None]:
-    """Say every ten seconds that work inside the block goes on, wherever no loop in it says so."""
+    """Print every ten seconds that work inside the block continues, unless a loop in it prints its own progress."""
     started = _last_words[0] = time.monotonic()
 
     def speak() -> None:
         quiet = time.monotonic() - _last_words[0]
-        if quiet >= _SECONDS_BETWEEN_LINES + 2 * _SECONDS_BETWEEN_TICKS:  # a loop in it speaks before
+        if quiet >= _SECONDS_BETWEEN_LINES + 2 * _SECONDS_BETWEEN_TICKS:  # a loop inside prints sooner than this
             _say(f"{what}: {clock(time.monotonic() - started)}  at work")
 
     ticker = _Ticker(speak)
@@ -53,7 +53,7 @@ def _say(line: str) -> None:
 
 
 class _Ticker:
-    """Calls a function about every second, from a thread of its own, until it is stopped."""
+    """Calls a function about every second, from its own thread, until it is stopped."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call, self._stopped = call, threading.Event()
@@ -70,15 +70,15 @@ class _Ticker:
 
 
 class Progress:
-    """Tell standard error how far a loop is, how fast it goes and how long it will take.
+    """Print to standard error how far a loop is, how fast it runs and how long it will take.
 
-    It speaks every ten seconds, also while the loop is busy with one unit. The last line comes once, at the end.
+    It prints every ten seconds, even while the loop is busy with one unit. The last line is printed once, at the end.
 
     Args:
         what: the name of the work, for example "finetune".
-        total: how many units the work has, those already done included; None where nobody can know.
+        total: how many units the work has, including those already done; None if unknown.
         unit: what is counted, in the singular: "prompt", "step", "question".
-        done: units finished earlier, by the run that this one resumes; they do not count as speed.
+        done: units that an earlier, interrupted run finished; they do not count toward the speed.
     """
 
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0) -> None:
@@ -97,7 +97,7 @@ class Progress:
         self._ticker = None if self._silent else _Ticker(self._tick)
 
     def update(self, n: int = 1, **fields: object) -> None:
-        """Count `n` more units; `fields` are shown beside the count until replaced."""
+        """Count `n` more units; `fields` are shown next to the count until replaced."""
         with self._lock:
             self._done += n
             self._fields.update(fields)
@@ -107,7 +107,7 @@ class Progress:
         self._tick(refresh=False)
 
     def close(self) -> None:
-        """End the bar, or write the last line; a second time does nothing."""
+        """End the bar, or print the last line; a second call does nothing."""
         if self._ticker is not None:
             self._ticker.stop()
         if self._closed or self._silent:
@@ -125,11 +125,11 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and self._total is not None:
-            self.update(self._total - self._done)  # some loops count fewer units than they finish
+            self.update(self._total - self._done)  # some loops count fewer units than they complete
         self.close()
 
     def _tick(self, refresh: bool = True) -> None:
-        """Speak where it is time to; what is complete is said by `close`."""
+        """Print progress if it is due; `close` prints the final line."""
         with self._lock:
             if self._silent or self._closed or self._done == self._total:
                 return
@@ -157,7 +157,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as m:ss, or h:mm:ss from an hour on."""
+    """Write a duration as m:ss, or as h:mm:ss from one hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

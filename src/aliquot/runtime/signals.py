@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: whoever runs a loop saves before it ends."""
+"""Ctrl-C and SIGTERM: the code that runs a loop saves before it ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def interruptible() -> Generator[Event]:
     """Let Ctrl-C wait for the end of the batch, and then end the block with KeyboardInterrupt.
 
-    The event that it yields says that Ctrl-C was pressed: whoever runs the loop saves and raises KeyboardInterrupt,
-    which Lightning would turn into a silent exit. Pressed again, it ends the block at once.
+    The yielded event is set when Ctrl-C is pressed. The code that runs the loop then saves and raises
+    KeyboardInterrupt, which Lightning would turn into a silent exit. A second Ctrl-C ends the block at once.
     """
     told, before = Event(), signal.getsignal(signal.SIGINT)
 
@@ -26,7 +26,7 @@ def interruptible() -> Generator[Event]:
         signal.signal(signal.SIGINT, before)
         told.set()
 
-    # Only the main thread may handle signals; a job in the background ignores this one.
+    # Only the main thread may handle signals; a background job ignores this one.
     handles = current_thread() is main_thread() and callable(before)
     try:
         if handles:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def terminable() -> Generator[Event]:
-    """Let SIGTERM wait for the end of the block; the event that it yields says that it came."""
+    """Let SIGTERM wait for the end of the block; the yielded event is set when it comes."""
     told = Event()
     before = signal.getsignal(signal.SIGTERM)
     handles = current_thread() is main_thread()

@@ -1,4 +1,4 @@
-"""What is printed on standard output."""
+"""Printing to standard output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Print one line of the story."""
+    """Print one line for the user."""
     new_console().print(text, highlight=False, markup=False)
 
 

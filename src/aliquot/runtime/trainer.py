@@ -1,6 +1,6 @@
 """The one place where a Lightning `Trainer` is built: on which devices scoring and finetuning run.
 
-Lightning carries the loop, the devices and the precision. Its logger, checkpoints, summary and progress bar stay off:
+Lightning runs the loop and handles devices and precision. Its logger, checkpoints, summary and progress bar stay off:
 the store keeps the results, the tracker the numbers, and each stage draws its own bar.
 """
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from aliquot.runtime.processes import Place
 
 
-#: What some machine has; what Lightning calls otherwise is a mistake.
+#: Accelerators that some machines have; any other name that Lightning knows is a mistake.
 _ACCELERATORS = ("gpu", "cuda", "mps", "tpu", "hpu")
 
 
 @dataclass(frozen=True)
 class TrainerSpec:
-    """Names the hardware; it changes how fast a result comes, never the result, and so belongs to no key.
+    """Names the hardware. It changes how fast a result comes, never the result, and therefore is not part of a key.
 
-    The scoring pass and finetuning use all devices, evaluation one. Where neither srun nor torchrun has started a
-    process for each, these stages start them themselves, for as long as they last.
+    The scoring pass and finetuning use all devices, evaluation one. Unless srun or torchrun has started one process per
+    device, these stages start the processes themselves and end them when they finish.
 
     Args:
-        accelerator: auto, cpu, gpu or whatever else Lightning knows.
-        devices: on each node; on a CPU so many processes.
+        accelerator: auto, cpu, gpu or any other that Lightning knows.
+        devices: number on each node; on a CPU, number of processes.
         num_nodes: machines; more than one need srun or torchrun.
     """
 
@@ -48,7 +48,7 @@ class TrainerSpec:
                 raise ValueError(f"trainer.{name}={getattr(self, name)} is too small; give at least 1")
 
     def check(self) -> None:
-        """Raise ValueError where the accelerator is unknown or not on this machine, or processes are missing."""
+        """Raise ValueError if the accelerator is unknown or not on this machine, or processes are missing."""
         world, wanted = self.place().world, self.devices * self.num_nodes
         if world != wanted and (world > 1 or self.num_nodes > 1):
             raise ValueError(
@@ -56,7 +56,7 @@ class TrainerSpec:
                 f"srun or torchrun started {world}; start one for each device (srun --ntasks-per-node={self.devices}, "
                 f"torchrun --nproc-per-node={self.devices}), or set trainer.devices and trainer.num_nodes accordingly"
             )
-        if self.accelerator not in ("auto", "cpu"):  # those are everywhere, and importing Lightning takes seconds
+        if self.accelerator not in ("auto", "cpu"):  # every machine has these, and importing Lightning takes seconds
             self.build(Path())
         if self.devices > 1 and self.device() == "cuda":
             import torch
@@ -71,7 +71,7 @@ class TrainerSpec:
         """Tell whether this machine has the accelerator; a login node may lack it.
 
         Raises:
-            ValueError: no machine has it.
+            ValueError: the accelerator does not exist on any machine.
         """
         if self.accelerator in ("auto", "cpu"):
             return True
@@ -84,21 +84,21 @@ class TrainerSpec:
         return True
 
     def place(self) -> Place:
-        """Return which of the processes that share the devices this one is; with one device there is nothing to share.
+        """Return which of the processes that share the devices this one is; a single device is not shared.
 
-        So several processes with one device each may run experiments of their own, whoever started them.
+        So several processes with one device each may run experiments of their own, no matter what started them.
         """
         from aliquot.runtime.processes import Place, place
 
         return place() if self.devices * self.num_nodes > 1 else Place()
 
     def several(self) -> str:
-        """Say, for the plan, that a stage uses all devices; nothing where there is one."""
+        """Say, for the plan, that a stage uses all devices; empty for a single device."""
         total = self.devices * self.num_nodes
         return f", on {total} devices" if total > 1 else ""
 
     def one_of_several(self) -> str:
-        """Say, for the plan, that a stage uses one device of those there are; nothing where there is one."""
+        """Say, for the plan, that a stage uses one of several devices; empty for a single device."""
         total = self.devices * self.num_nodes
         return f", on one of {total} devices" if total > 1 else ""
 
@@ -114,7 +114,7 @@ class TrainerSpec:
 
         Args:
             directory: where Lightning may write.
-            device: the number of the GPU; where each process sees its own alone, they all have number 0.
+            device: the number of the GPU; if each process sees only its own GPU, the number is 0 in all of them.
             kwargs: passed to Lightning's `Trainer`, over the settings made here.
 
         Raises:
@@ -128,7 +128,7 @@ class TrainerSpec:
         settings: dict[str, Any] = {
             "accelerator": self.accelerator,
             "devices": [device % _num_gpus()] if self.device() == "cuda" else 1,
-            "plugins": [LightningEnvironment()],  # processes are our own business: left to itself it asks srun
+            "plugins": [LightningEnvironment()],  # we start processes ourselves; by default Lightning would ask srun
             "default_root_dir": directory,
             "logger": False,
             "enable_checkpointing": False,
@@ -151,7 +151,7 @@ def _num_gpus() -> int:
     return torch.cuda.device_count()
 
 
-#: Parameters up to which a model's operators are too small to be shared out between the cores of a CPU.
+#: The largest model, in parameters, whose operators are too small to split between the cores of a CPU.
 SMALL_MODEL = 20_000_000
 
 
@@ -162,7 +162,7 @@ def is_small(network: Module) -> bool:
 
 @contextmanager
 def threads_for(network: Module) -> Generator[None]:
-    """Let torch use one thread inside the block if the model is small: more would wait for each other."""
+    """Let torch use one thread inside the block if the model is small: more threads would only wait for each other."""
     import torch
 
     before = torch.get_num_threads()
@@ -175,15 +175,15 @@ def threads_for(network: Module) -> Generator[None]:
 
 
 def _quieten() -> None:
-    """Silence Lightning's announcements and the advice that cannot apply; every other warning still shows.
+    """Silence Lightning's announcements and the advice that cannot apply; all other warnings are still shown.
 
-    The announcements are INFO records of its two `rank_zero` loggers. Our rows are tokenised before the loop starts, so
+    The announcements are INFO records of its two `rank_zero` loggers. Our rows are tokenized before the loop starts, so
     more data loading workers would have nothing to do.
     """
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
-    # The frozen base is, so that it drops nothing.
+    # The frozen base is in eval mode on purpose, so that it applies no dropout.
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # A share may be empty.
     warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")

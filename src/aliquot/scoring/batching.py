@@ -1,7 +1,7 @@
 """Prompts as tokens, and which of them are read together.
 
-Rows of like length share a batch, so hardly any padding is computed, and a batch is as many rows as fit a budget of
-tokens, so memory is bounded whatever the lengths.
+Rows of similar length share a batch, so little padding is computed. A batch has as many rows as fit a budget of tokens,
+so memory is bounded whatever the lengths.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class EncodedPrompts:
         tokens: the tokens of all prompts, end to end.
         lengths: tokens of each prompt; at least 1.
         num_cut: how many prompts were too long and were cut.
-        num_literal: how many hold what looks like a control token, and was read as text.
+        num_literal: how many prompts hold text that looks like a control token and was read as text.
     """
 
     tokens: Int32[np.ndarray, " t"]
@@ -42,7 +42,7 @@ class EncodedPrompts:
     def padded(
         self, rows: Int64[np.ndarray, " b"], pad: int, side: str
     ) -> tuple[Int64[np.ndarray, "b l"], Int64[np.ndarray, "b l"]]:
-        """Return tokens and mask (1 where a token is) of some prompts, aligned by padding on the left or right."""
+        """Return tokens and mask (1 for a token) of some prompts, aligned by padding on the left or right."""
         lengths = self.lengths[rows]
         width = int(lengths.max())
         at = np.arange(width)
@@ -57,12 +57,12 @@ class EncodedPrompts:
 
 
 def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int) -> EncodedPrompts:
-    """Tokenise a pool, some thousand prompts at a time: lists of Python integers are large.
+    """Tokenize a pool, a few thousand prompts at a time: lists of Python integers are large.
 
-    A prompt longer than `max_tokens` is cut, or refused, as `model.overlong` says.
+    A prompt longer than `max_tokens` is cut or refused, as `model.overlong` says.
 
     Raises:
-        ValueError: a prompt has no tokens, so there is nothing the model could read; or is too long and to be refused.
+        ValueError: a prompt has no tokens, so the model cannot read it; or it is too long and should be refused.
     """
     parts: list[Int32[np.ndarray, " t"]] = []
     lengths: list[int] = []
@@ -85,15 +85,15 @@ def encode(model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
 def plan_batches(
     lengths: Int64[np.ndarray, " n"], num_new: int, tokens_per_batch: int
 ) -> list[Int64[np.ndarray, " b"]]:
-    """Cut the rows into batches of like length, of at most `tokens_per_batch` padded tokens.
+    """Split the rows into batches of similar length, of at most `tokens_per_batch` padded tokens.
 
-    The longest rows come first, so that a batch too large for the memory fails at once and not after an hour. The
-    others come in a fixed random order: any part of the pass is like the whole, so the time left can be told.
+    The longest rows come first, so that a batch that is too large for memory fails at once and not after an hour. The
+    others come in a fixed random order: any part of the pass is like the whole, so the remaining time can be estimated.
 
     Args:
         lengths: tokens of each prompt.
         num_new: tokens that may be generated after each.
-        tokens_per_batch: padding and generated tokens count; a batch holds one row at least.
+        tokens_per_batch: includes padding and generated tokens; a batch holds at least one row.
     """
     order = np.argsort(-lengths, kind="stable")
     batches: list[Int64[np.ndarray, " b"]] = []

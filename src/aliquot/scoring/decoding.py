@@ -1,7 +1,7 @@
-"""Greedy decoding of a batch behind its prefill, with statistics of every generated token.
+"""Greedy decoding of a batch after its prefill, with statistics of every generated token.
 
-Written out instead of calling `generate`: the prefill is shared with the features, rows that ended leave the batch,
-and per token three numbers leave the device, never the vocabulary.
+Not based on `generate`: the prefill is shared with the features, finished rows leave the batch, and per token three
+numbers leave the device, never the vocabulary.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aliquot.scoring.kv_cache import Context
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Rows that ended are computed along until they are this share of the batch: dropping them copies the cache.
+#: Finished rows stay in the batch until they are this share of it, because dropping them copies the cache.
 _DROP_FROM = 0.125
 
 
 def give_float32_logits(network: PreTrainedModel) -> None:
     """Let the output layer of a 16-bit model compute in float32, with a float32 copy of its weights.
 
-    Between 16 and 32 bfloat16 knows no value but the multiples of 1/8, so 16-bit logits tie, and a margin is often
-    exactly 0. What a family does to its logits afterwards, scaling or capping, goes on in float32. Where the embeddings
-    share the weights, they keep theirs.
+    Between 16 and 32, bfloat16 has only multiples of 1/8, so 16-bit logits tie, and a margin is often exactly 0. Later
+    operations that a model family applies to its logits, such as scaling or capping, are then also in float32. If the
+    embeddings share the weights, theirs stay as they are.
     """
     layer = cast(torch.nn.Module, network.get_output_embeddings())
     if layer.weight.dtype not in (torch.bfloat16, torch.float16):
@@ -47,11 +47,11 @@ def respond(
     """Continue greedily from the logits of the last position.
 
     Args:
-        context: the prompts; used up.
+        context: the prompts; it is consumed.
         logits: of the first token of the responses.
         ends: the tokens that end a response. An end token counts, and is the last.
         num_new: the longest response in tokens.
-        pre_logits: returns what the last read made the logits of, (b, r), where that is to be kept.
+        pre_logits: returns what the logits of the last read were computed from, (b, r); None if that is not kept.
 
     Returns:
         `token_lengths` (b,) and, flat, `entropy`, `top1`, `top2` and `pre_logits`, all on the device.
@@ -59,7 +59,7 @@ def respond(
     device, num_rows = logits.device, len(logits)
     stats = torch.zeros(num_rows, num_new, 3, device=device)
     lengths = torch.zeros(num_rows, dtype=torch.int64, device=device)
-    rows = torch.arange(num_rows, device=device)  # whose response each row of the context is
+    rows = torch.arange(num_rows, device=device)  # the row of the batch that each row of the context belongs to
     going = torch.ones(num_rows, dtype=torch.bool, device=device)
     states: list[Tensor] = []
     for step in range(num_new):
@@ -90,6 +90,6 @@ def describe(logits: Float[Tensor, "b v"]) -> tuple[Int64[Tensor, " b"], Float32
     logits = logits.float()
     log_probabilities = logits.log_softmax(dim=1)
     probabilities = log_probabilities.exp()
-    # A probability is 0 in float32 below exp(-104); the bound keeps 0 * -inf, of a masked token, from being NaN.
+    # A float32 probability below exp(-104) is 0; the bound keeps 0 * -inf, of a masked token, from being NaN.
     entropy = -(probabilities * log_probabilities.clamp(min=-200)).sum(dim=1, keepdim=True)
     return logits.argmax(dim=1), torch.cat([entropy, probabilities.topk(2, dim=1).values], dim=1)

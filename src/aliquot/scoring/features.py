@@ -1,7 +1,7 @@
 """From the hidden states of a prompt's tokens to one vector per prompt, or to a few narrow ones.
 
-Pooling happens on the device, batch by batch; normalisation afterwards on the host, because centring needs the mean of
-the whole pool. Torch is used through the tensors passed in and is not imported here.
+Pooling happens on the device, batch by batch. Normalization happens afterwards on the host, because centering needs the
+mean of the whole pool. Torch is used through the tensors passed in and is not imported here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _BLOCK = 8192  # rows held in memory at once
 def pool_positions(hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], position: str) -> Float32[Tensor, "b d"]:
     """Reduce the hidden states of padded prompts to one float32 vector each.
 
-    `last` takes the last token, `mean` all tokens alike, and `weighted` token j of L with weight j / (1 + .. + L): a
-    causal model's later tokens have read more of the prompt.
+    `last` takes the last token, `mean` weights all tokens equally, and `weighted` gives token j of L the weight
+    j / (1 + .. + L): in a causal model, later tokens have read more of the prompt.
 
     Args:
         hidden: states of all tokens; those of padding may hold anything, even NaN.
-        mask: 1 where a token is, 0 where padding is, left or right of all tokens.
+        mask: 1 for a token, 0 for padding, which is on the left or right of all tokens.
         position: one of `POSITIONS`.
     """
     if position == "last":
@@ -40,12 +40,12 @@ def pool_positions(hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], pos
 
 
 def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: int = _BLOCK) -> None:
-    """Centre on the mean of the pool, or scale to unit Euclidean norm, a block of rows at a time.
+    """Center on the mean of the pool, or scale to unit Euclidean norm, a block of rows at a time.
 
     A zero vector has no direction and stays zero under `unit`.
 
     Args:
-        features: one row a prompt or token; may be memory-mapped.
+        features: one row per prompt or token; may be memory-mapped.
         how: one of `NORMALIZATIONS`.
         block: rows held in memory at once.
     """
@@ -61,7 +61,7 @@ def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: in
 
 
 def gaussian_projection(d: int, r: int, seed: int) -> Float32[np.ndarray, "d r"]:
-    """Draw entries from N(0, 1/r): x P has the inner products of x in expectation (Johnson, Lindenstrauss 1984)."""
+    """Draw entries from N(0, 1/r): in expectation, x P keeps the inner products of x (Johnson, Lindenstrauss 1984)."""
     return np.random.default_rng(seed).standard_normal((d, r), dtype=np.float32) / np.float32(np.sqrt(r))
 
 
@@ -80,5 +80,5 @@ def squared_norms(vectors: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, " 
 
 
 def root_mean_square_norm(vectors: Float32[np.ndarray, "n d"]) -> float:
-    """Return the typical length of a row."""
+    """Return the root mean square of the lengths of the rows."""
     return float(np.sqrt(squared_norms(vectors).mean()))

@@ -1,7 +1,7 @@
-"""What a model remembers of a batch of prompts, and how it reads on from there.
+"""What a model has stored of a batch of prompts, and how it continues from there.
 
-A context holds the key-value cache of a batch. `read` appends tokens to it, `keep` lets go of the rows that ended. A
-causal model reads the prompt itself into the cache; an encoder-decoder keeps what its encoder made of the prompt, and
+A context holds the key-value cache of a batch. `read` appends tokens to it, and `keep` drops the finished rows. A
+causal model reads the prompt itself into the cache. An encoder-decoder stores what its encoder made of the prompt, and
 its decoder begins with a start token.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def decoder_of(network: PreTrainedModel) -> Any:
-    """Return the part of a causal model that makes the hidden states: not always the base model (OPT)."""
+    """Return the part of a causal model that computes the hidden states: not always the base model (OPT)."""
     decoder: Any = network.get_decoder()
     return decoder if decoder is not network else cast(Any, network).model  # Llama 4 does not name it
 
@@ -31,9 +31,9 @@ def decoder_of(network: PreTrainedModel) -> Any:
 class RoomyLayer(DynamicLayer):
     """A layer's keys and values in buffers with room for the response.
 
-    transformers' own layer copies all it holds at every generated token. Here `keys` and `values` are views of the
-    filled part of the buffers, so whatever else a cache layer can do still works; `_fits` notices where it replaced
-    them.
+    transformers' own layer copies all its content at every generated token. Here `keys` and `values` are views of the
+    filled part of the buffers, so all other operations of a cache layer still work; `_fits` detects that one of them
+    has replaced the views.
     """
 
     def __init__(self, room: int) -> None:
@@ -82,7 +82,7 @@ class Context(Protocol):
         ...
 
     def keep(self, rows: Int64[Tensor, " k"]) -> None:
-        """Go on with these rows alone."""
+        """Continue with these rows only."""
         ...
 
 
@@ -91,20 +91,20 @@ class CausalContext:
 
     Args:
         network: any causal language model of transformers.
-        mask: 1 where a token of the prompt is, 0 where padding is.
-        room: tokens that will be read behind the prompt.
+        mask: 1 for a token of the prompt, 0 for padding.
+        room: tokens that will be read after the prompt.
     """
 
     def __init__(self, network: PreTrainedModel, mask: Int64[Tensor, "b l"], room: int) -> None:
         self._network = network
         self._mask = torch.cat([mask, mask.new_ones(len(mask), room)], dim=1)
         self._cache, self._num_read = roomy_cache(network, room), 0
-        # Where positions cannot be given (ALiBi), the model derives them from the mask.
+        # If positions cannot be passed (ALiBi), the model derives them from the mask.
         self._takes_positions = "position_ids" in inspect.signature(network.forward).parameters
 
     def read(self, tokens: Int64[Tensor, "b s"], **options: Any) -> Any:
         width = tokens.shape[1]
-        self._num_read += width  # a cache of recurrent states cannot tell
+        self._num_read += width  # counted here, because a cache of recurrent states does not know it
         mask = self._mask[:, : self._num_read]
         if self._takes_positions:  # padding takes no position, so a prompt's first token always has 0
             options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -width:]
@@ -123,25 +123,25 @@ class CausalContext:
 
 
 class DecoderContext:
-    """What a decoder has read beside its encoder's states; the keys and values of those are computed once.
+    """What a decoder has read, and its encoder's states, whose keys and values are computed once.
 
     Args:
         network: any encoder-decoder of transformers.
         states: the last layer of its encoder.
-        mask: 1 where a token of the prompt is, 0 where padding is.
-        room: tokens that will be read, the start token among them.
+        mask: 1 for a token of the prompt, 0 for padding.
+        room: tokens that will be read, including the start token.
     """
 
     def __init__(
         self, network: PreTrainedModel, states: Float[Tensor, "b l d"], mask: Int64[Tensor, "b l"], room: int
     ) -> None:
         self._network, self._states, self._mask = network, states, mask
-        own = DynamicCache()  # the layers of a decoder may be fewer than those that the config speaks of
+        own = DynamicCache()  # a decoder may have fewer layers than its config says
         own.layer_class_to_replicate = partial(RoomyLayer, room)  # pyright: ignore[reportAttributeAccessIssue]
         self._cache = EncoderDecoderCache(own, DynamicCache())
 
     def start_tokens(self) -> Int64[Tensor, "b 1"]:
-        """Return what the decoder reads first."""
+        """Return the tokens that the decoder reads first."""
         start = self._network.config.decoder_start_token_id
         return self._mask.new_full((len(self._mask), 1), start)
 

@@ -1,8 +1,8 @@
-"""The pass itself as Lightning sees it: one prefill a batch serves features and greedy decoding alike.
+"""The scoring pass as a Lightning module: one prefill per batch serves both features and greedy decoding.
 
-The prefill leaves the hidden states, pooled to features, the logits of the last position and the key-value cache, from
+The prefill yields the hidden states, pooled to features, the logits of the last position and the key-value cache, from
 which the model's own response is decoded. Per generated token three numbers leave the device, never the vocabulary.
-Of an encoder-decoder the encoder gives the features, and the decoder the response.
+In an encoder-decoder, the encoder gives the features and the decoder the response.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 class Prefill(NamedTuple):
-    """What reading the prompts leaves.
+    """The result of reading the prompts.
 
     Args:
-        hidden: states of the layer that makes the features, of all tokens.
+        hidden: states of the layer that gives the features, for all tokens.
         states: of the last layer.
-        context: what the model goes on from.
+        context: what the model continues from.
         logits: of the first token of the responses.
     """
 
@@ -50,14 +50,14 @@ class Prefill(NamedTuple):
 
 
 class PromptBatches(Dataset[Batch]):
-    """One item = one planned batch, so that devices may share out whole batches.
+    """One item is one planned batch, so that devices can share out whole batches.
 
     Args:
         encoded: the tokens of the pool.
         batches: the rows of each batch.
         pad: the padding token.
-        side: where it goes. What a causal model goes on from must stand at the end; an encoder that counts positions
-            from the first token on must find that at the beginning.
+        side: where padding goes. The last tokens of a causal model's prompts must be aligned, because it continues from
+            them; an encoder that counts positions from the first token must find that token at the beginning.
     """
 
     def __init__(
@@ -74,21 +74,21 @@ class PromptBatches(Dataset[Batch]):
         return Batch(torch.from_numpy(rows), torch.from_numpy(tokens), torch.from_numpy(mask))
 
     def loader(self) -> DataLoader[Batch]:
-        """Return the loader that leaves batches as they are."""
+        """Return a loader that leaves batches unchanged."""
         return DataLoader(self, batch_size=None)
 
 
 class ScoringModule(LightningModule):
-    """Reads batches of prompts and says what the model thought.
+    """Reads batches of prompts and returns their signals.
 
-    On a CPU, and for a small model, each thread reads a part of the batch on its own: the operators are too small to be
-    shared out between threads one by one.
+    On a CPU, for a small model, each thread reads a part of the batch on its own: the single operators are too small to
+    be split between threads.
 
     Args:
         network: any causal language model or encoder-decoder of transformers.
         scorer: which signals to keep.
         ends: the tokens that end a response.
-        halved: takes the most tokens of a batch from then on, whenever one did not fit into memory.
+        halved: called whenever a batch did not fit into memory, with the new largest number of tokens in a batch.
     """
 
     ends: Tensor
@@ -104,7 +104,7 @@ class ScoringModule(LightningModule):
         self._is_last_layer = self._layer == num_layers(network.config) - 1
         self.register_buffer("ends", torch.tensor(list(ends)))
         self.register_buffer("projection", _projection(network, scorer.token_features))
-        self._last_states: dict[int, Tensor] = {}  # of each thread
+        self._last_states: dict[int, Tensor] = {}  # by thread
         self._pre_logits: dict[int, Tensor] = {}
         if not network.config.is_encoder_decoder:
             decoder_of(network).register_forward_hook(self._keep_last_states)
@@ -114,29 +114,29 @@ class ScoringModule(LightningModule):
         self._num_threads = torch.get_num_threads()
 
     def _keep_last_states(self, backbone: torch.nn.Module, args: Any, output: Any) -> None:
-        """Catch the last layer's states: asking transformers for hidden states would keep those of other layers too."""
+        """Catch the last layer's states: asking transformers for hidden states would keep other layers' too."""
         self._last_states[get_ident()] = output.last_hidden_state
 
     def _keep_pre_logits(self, output_layer: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        """Catch what the output layer reads."""
+        """Catch the input of the output layer."""
         self._pre_logits[get_ident()] = args[0]
 
     def on_predict_start(self) -> None:
-        """Start the threads, whose operators use no further ones."""
+        """Start the threads; the operators in each use a single thread."""
         if self.device.type == "cpu" and is_small(self) and self._num_threads > 1:
             self._threads = ThreadPoolExecutor(self._num_threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def close(self) -> None:
-        """End the threads and give torch's operators theirs back."""
+        """End the threads, and give torch's operators their threads back."""
         if self._threads:
             self._threads.shutdown(cancel_futures=True)
             self._threads = None
             torch.set_num_threads(self._num_threads)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the signals of a batch: `rows`, `features`, and what belongs to single tokens, flat.
+        """Return the signals of a batch: `rows`, `features`, and the signals of single tokens, flat.
 
-        That are the token statistics with `token_lengths`, and `token_vectors` with `token_vector_lengths`.
+        The latter are the token statistics with `token_lengths`, and `token_vectors` with `token_vector_lengths`.
         """
         return _joined(self._guard.run(batch))
 
@@ -146,7 +146,7 @@ class ScoringModule(LightningModule):
         count = min(self._num_threads, len(batch.rows))
         parts = [Batch(*(values.tensor_split(count)[i] for values in batch)) for i in range(count)]
         answers = [self._threads.submit(self.signals, part) for part in parts]
-        wait(answers)  # all of them, also where one failed: the memory of the others must be free before the next try
+        wait(answers)  # for all, even if one failed: the memory of the others must be free before the next attempt
         return _joined([answer.result() for answer in answers])
 
     @torch.inference_mode()
@@ -157,7 +157,7 @@ class ScoringModule(LightningModule):
         finally:
             for caught in (self._last_states, self._pre_logits):
                 caught.pop(get_ident(), None)
-        # Copies: a view, such as the last position, would keep the states of all positions until the next shard.
+        # Copy them: a view, such as the last position, would keep the states of all positions until the next shard.
         return {name: values.cpu().clone() for name, values in signals.items()}
 
     def _signals(self, batch: Batch) -> dict[str, Tensor]:
@@ -178,7 +178,7 @@ class ScoringModule(LightningModule):
         return signals
 
     def _read(self, batch: Batch) -> Prefill:
-        """Let a causal model read the prompts, as far as to the first token of the response."""
+        """Let a causal model read the prompts, up to the first token of the response."""
         context = CausalContext(self.network, batch.mask, max(self._scorer.max_new_tokens - 1, 0))
         output = context.read(batch.tokens, **self._asked())
         states = self._last_states[get_ident()]
@@ -193,7 +193,7 @@ class ScoringModule(LightningModule):
         return Prefill(self._chosen(output, states), states, context, logits)
 
     def _asked(self) -> dict[str, Any]:
-        """Ask transformers for the one inner layer that makes the features."""
+        """Ask transformers for the one inner layer that gives the features."""
         return {} if self._is_last_layer else {"output_hidden_states": [self._layer]}
 
     def _chosen(self, output: Any, states: Tensor) -> Tensor:
@@ -205,19 +205,19 @@ class ScoringModule(LightningModule):
 
 
 def _joined(answers: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Put the signals of parts of a batch end to end."""
+    """Concatenate the signals of parts of a batch."""
     if len(answers) == 1:
         return answers[0]
     return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
 
 
 def state_width(network: PreTrainedModel) -> int:
-    """Return the dimensions of what the output layer reads."""
+    """Return the number of dimensions of the output layer's input."""
     return cast(Any, network.get_output_embeddings()).weight.shape[1]
 
 
 def _projection(network: PreTrainedModel, spec: TokenFeatureSpec | None) -> Tensor | None:
-    """Draw the matrix that narrows token features, or None where they are narrow enough, or not kept."""
+    """Draw the matrix that narrows token features, or return None if they are narrow enough or are not kept."""
     if spec is None or state_width(network) <= spec.projection:
         return None
     return torch.from_numpy(gaussian_projection(state_width(network), spec.projection, spec.projection_seed))

@@ -1,4 +1,4 @@
-"""Batches that fit into the memory there is: one that does not is halved, and those after it are cut in advance."""
+"""Out-of-memory handling: halve a batch that does not fit and cap all later ones."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How allocators that have no error class of their own begin to say it.
+#: How out-of-memory messages begin, for allocators that have no error class of their own.
 _FULL = ("DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried to allocate", "out of memory")
 
 
 class MemoryGuard:
-    """Runs work on batches, on fewer rows at once where memory does not suffice for all.
+    """Runs work on batches, and on fewer rows at once if memory does not suffice for all of them.
 
-    What did not fit once is not tried again: from then on no batch has more tokens, padding and generated ones
-    included, than half of the smallest that failed.
+    A size that did not fit is not tried again: from then on, no batch has more tokens, including padding and generated
+    ones, than half of the smallest batch that failed.
 
     Args:
         work: takes a batch.
@@ -35,7 +35,7 @@ class MemoryGuard:
         self._most_tokens: int | None = None
 
     def run(self, batch: Batch) -> list[Any]:
-        """Return what `work` returns, of as many parts of the batch as memory demands, in order.
+        """Return the results of `work`, in order, for as many parts of the batch as memory requires.
 
         Raises:
             ValueError: a single row does not fit.
@@ -50,7 +50,7 @@ class MemoryGuard:
                 if not _is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0]
-            # Behind the except clause, whose error would keep the tensors of the failed attempt alive.
+            # After the except clause, whose error would keep the tensors of the failed attempt alive.
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -67,7 +67,7 @@ class MemoryGuard:
             )
         self._most_tokens = num_rows * (width + self._num_new) // 2
         log.warning(
-            "a batch of %d x %d tokens does not fit into memory; going on with half as many. "
+            "a batch of %d x %d tokens does not fit into memory; continuing with half as many. "
             "scorer.tokens_per_batch=%d would spare a new pass the attempt",
             *(num_rows, width, self._most_tokens),
         )

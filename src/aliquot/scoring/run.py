@@ -1,10 +1,11 @@
-"""The scoring pass: all signals of all prompts in one inference pass, resumed after an interruption.
+"""The scoring pass: all signals of all prompts in one inference pass, which can resume after an interruption.
 
     prompts -> batches of like length -> Pass (on one device or several) -> ScoringModule (prefill, decode)
             -> shards on disk -> arrays in pool order
 
-In float32 only the last bits of a prompt's signals depend on what shares its batch, so the batch size is no part of the
-key. In 16 bits those bits change tokens of the response, so there it is (`Score.inputs`). A restart keeps the batches.
+In float32 only the last bits of a prompt's signals depend on the other prompts in its batch, so the batch size is not
+part of the key. In 16 bits those bits can change tokens of the response, so there it is (`Score.inputs`). A restart
+keeps the batches.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _TOKEN_STATS = ("entropy", "top1", "top2")
 def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path) -> None:
     """Write the scores of `pool` into `directory`, for `load_scores` to read.
 
-    Rows found in shards there are kept and not computed again.
+    Rows found in existing shards are kept and not computed again.
 
     Raises:
-        ValueError: the model has no such layer, a prompt and its response exceed the model's positions, or one alone
-            does not fit into memory.
+        ValueError: the model does not have such a layer, a prompt and its response exceed the model's positions, or a
+            single prompt does not fit into memory.
     """
     shards = Shards(directory / "shards")
-    if _is_merged(directory):  # only the clean-up was cut off
+    if _is_merged(directory):  # only the clean-up was interrupted
         shards.remove()
         return
     work = _plan(model, pool, scorer, trainer, directory)
@@ -89,16 +90,16 @@ def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
 
 
 def _check_positions(model: Model, longest: int, num_new: int) -> None:
-    """Raise ValueError where the model has too few positions for the longest prompt and its response."""
+    """Raise ValueError if the model has too few positions for the longest prompt and its response."""
     read = max(num_new - 1, 0)  # the last generated token is not read
     needed = max(longest, read + 1) if model.load_config().is_encoder_decoder else longest + read
     model.check_positions(needed, f"a prompt of {longest} tokens and {num_new} new ones take")
 
 
 def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], scorer: Scorer, directory: Path) -> None:
-    """Bring the rows of all shards into pool order, one array a file, holding one shard in memory at a time.
+    """Bring the rows of all shards into pool order, one array per file, with one shard in memory at a time.
 
-    `features.npy` is named last: where it is, everything is.
+    `features.npy` is renamed last: if it exists, all files exist.
     """
     num_rows = len(prompt_lengths)
     reserve(directory / "prompt_lengths.npy", np.dtype(np.int64), (num_rows,))[:] = prompt_lengths
@@ -119,7 +120,7 @@ def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], scorer: Score
 
 
 def load_scores(directory: Path) -> Scores:
-    """Return the scores that `score` wrote, memory-mapped: what is not read costs no memory."""
+    """Return the scores that `score` wrote, memory-mapped: parts that are not read take no memory."""
 
     def array(name: str) -> np.ndarray:
         return np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Finished parts of a pass on disk, and how they become arrays in pool order."""
+"""Finished parts of a pass on disk, and how they are merged into arrays in pool order."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ log = logging.getLogger(__name__)
 
 
 class Shards:
-    """Finished parts of a pass on disk, one npz each: `rows` and the signals of these rows.
+    """Finished parts of a pass on disk, one npz file each: `rows` and the signals of these rows.
 
-    A shard is written under another name and then renamed, so each is whole or absent. It is named after its smallest
-    row: shards are disjoint, so restarts and parallel writers need no common counter.
+    A shard is written under a temporary name and then renamed, so each is complete or absent. It is named after its
+    smallest row: shards are disjoint, so restarts and parallel writers need no shared counter.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def __iter__(self) -> Iterator[NpzFile]:
-        """Open one shard after the other; an array is read when it is asked for."""
+        """Open the shards one after the other; an array is read when it is accessed."""
         for path in sorted(self.directory.glob("*.npz")):
             with np.load(path, allow_pickle=False) as arrays:
                 yield arrays
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Save one shard; `arrays` holds its `rows`, in the order of all the others."""
+        """Save one shard; `arrays` holds its `rows`, and all other arrays are in the order of `rows`."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{arrays['rows'].min():08}.npz"
         temporary = path.with_suffix(".partial")
@@ -58,7 +58,7 @@ class Shards:
 def merge_ragged(
     shards: Shards, num_rows: int, lengths_name: str, names: Sequence[str], directory: Path
 ) -> list[np.memmap]:
-    """Write lengths and flat arrays: each shard's flat entries go where its rows' entries belong. Return the latter."""
+    """Write lengths and flat arrays, each shard's flat entries in the place of their rows; return the flat arrays."""
     lengths = np.zeros(num_rows, dtype=np.int64)
     for shard in shards:
         lengths[shard["rows"]] = shard[lengths_name]
@@ -74,7 +74,7 @@ def merge_ragged(
 
 
 def reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """Map a new npy file whose space is taken at once: a disk that fills up later would end the process (SIGBUS)."""
+    """Map a new npy file and allocate its space at once: if the disk filled up later, SIGBUS would end the process."""
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):
         try:
@@ -83,5 +83,5 @@ def reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-            log.debug("%s: space cannot be taken in advance (%s)", path, error)  # this file system does without
+            log.debug("%s: space cannot be taken in advance (%s)", path, error)  # not supported by this file system
     return array

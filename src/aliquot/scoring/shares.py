@@ -1,7 +1,7 @@
-"""Who reads which batches: this process all of them, or several processes a share each.
+"""Which process reads which batches: this process reads all, or several processes read a share each.
 
-Batches are dealt out like cards, so that shares are alike. A share leaves out what is in shards already: the run before
-may have had more processes, or fewer.
+Batches are dealt out in turn, so that shares are similar. A share leaves out rows that are in shards already: the
+previous run may have had more or fewer processes.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Pass:
     """A pass over the pool; picklable, so that other processes can do a share of it.
 
     Args:
-        model: what reads.
+        model: the model that reads.
         scorer: which signals to keep.
-        trainer: on which devices.
+        trainer: which devices to use.
         encoded: the tokens of the pool.
-        directory: where the scores will be; what is finished lies in shards below it.
+        directory: where the scores will be; finished rows are in shards below it.
     """
 
     model: Model
@@ -61,15 +61,15 @@ class Pass:
 
     @property
     def marker(self) -> Path:
-        """Where the first process of a launch says that it works on this pass."""
+        """The file by which the first process of a launch shows that it works on this pass."""
         return self.shards.directory / "launch"
 
     def run(self, at: Place, leases: ExitStack) -> None:
-        """See to it that all rows are in shards.
+        """Make sure that all rows are in shards.
 
-        Where the processes were started by others, each share has a lease, and we take them all: that of a share which
-        another process reads when it is done, or dead. Then we read what is missing of it, and nobody starts on it anew
-        until the leases are released.
+        If the processes were started from outside, each share has a lease, and we take all leases. We get the
+        lease of a share that another process reads once that process is done or dead. Then we read the missing rows of
+        the share, and no other process starts on it again until the leases are released.
         """
         num_shares = at.world if at.world > 1 else self.trainer.devices
         if at.world > 1:
@@ -85,13 +85,13 @@ class Pass:
             self.run_share(0, at)
 
     def run_share(self, share: int, at: Place) -> None:
-        """Read what is missing of a share, in this process."""
+        """Read the missing rows of a share, in this process."""
         if self.missing(share, at.world):
             with self._progress(share, at.world) as progress, interruptible() as interrupted:
                 self.read(share, at.world, at.local_rank, progress.update, interrupted.is_set)
 
     def lease(self, share: int, num_shares: int) -> Lease:
-        """Return what lets one process at a time read a share."""
+        """Return the lease that lets only one process at a time read a share."""
         name = f"share {share + 1} of {num_shares}"
         return Lease(self.directory / f"{name.replace(' ', '_')}.lease", what=f"{name} of the scoring pass")
 
@@ -109,14 +109,14 @@ class Pass:
         count: Callable[[int], object],
         told_to_end: Callable[[], bool],
     ) -> None:
-        """Send the missing batches of a share through the model; their predictions end up in shards.
+        """Send the missing batches of a share through the model; the predictions are saved in shards.
 
         Args:
-            share: which.
-            num_shares: of how many.
-            device: the number of the GPU, where there are several.
-            count: takes the number of prompts of every batch that was read.
-            told_to_end: says whether the user wants the pass to end.
+            share: its number.
+            num_shares: the number of shares.
+            device: the number of the GPU, if there are several.
+            count: called after every batch with the number of prompts read.
+            told_to_end: returns whether the user wants the pass to end.
         """
         network, tokenizer = self.model.load(), self.model.load_tokenizer()
         if share == 0 and self.scorer.token_features:
@@ -131,7 +131,7 @@ class Pass:
             trainer.predict(module, loader, return_predictions=False)
 
     def _note_halved(self, share: int, num_shares: int, most_tokens: int) -> None:
-        """Leave beside the scores that batches were smaller than asked for: in 16 bits that shows in them."""
+        """Record next to the scores that batches were smaller than requested: in 16 bits this affects the scores."""
         note = {"tokens_per_batch": self.scorer.tokens_per_batch, "lowered_to": most_tokens}
         name = f"out_of_memory_{share + 1}_of_{num_shares}.json"
         write_atomic(self.directory / name, json.dumps(note) + "\n")
@@ -156,13 +156,13 @@ class Pass:
 
 
 class ShardWriter(Callback):
-    """Saves the predictions every `shard_size` prompts, or when told to end, and tells how far the pass is.
+    """Saves the predictions every `shard_size` prompts, or when told to end, and reports the progress of the pass.
 
     Args:
-        shards: where they go.
+        shards: where they are saved.
         shard_size: prompts between two saves.
         count: takes the number of prompts of every batch.
-        told_to_end: says whether the user wants the pass to end.
+        told_to_end: returns whether the user wants the pass to end.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class ShardWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the signals of a batch; save when there are enough, or when told to end: Lightning would read on."""
+        """Keep the signals of a batch; save if there are enough, or when told to end: Lightning would not stop."""
         self._waiting.append(outputs)
         self._count(len(outputs["rows"]))
         interrupted = self._told_to_end()
@@ -196,7 +196,7 @@ class ShardWriter(Callback):
             raise SystemExit(128 + signal.SIGTERM)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the rest."""
+        """Save the remaining signals."""
         if self._waiting:
             self._save()
 

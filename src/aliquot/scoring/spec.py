@@ -1,4 +1,4 @@
-"""What the scoring pass keeps, as a config names it."""
+"""The config classes of the scoring pass: which signals it keeps."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TOKEN_SOURCES = ("prompt", "response")
 
 @dataclass(frozen=True)
 class TokenFeatureSpec:
-    """Says which vectors of single tokens the pass keeps: pre-logit states, what the output layer reads.
+    """Says which vectors of single tokens the pass keeps: pre-logit states, the input of the output layer.
 
-    On disk they take prompts x tokens kept of each x dimensions x 4 bytes.
+    On disk they take prompts x tokens kept per prompt x dimensions x 4 bytes.
 
     Args:
         source: "prompt" for the states of the prompt's tokens, "response" for those from which the model predicted the
             tokens of its own response (never of one in the data).
-        projection: states of more dimensions are projected to so many, by a Gaussian matrix with entries from
-            N(0, 1/projection); states of as many or fewer stay as they are.
-        projection_seed: of that matrix.
-        max_tokens: keeps the last so many tokens of each prompt or response.
+        projection: states with more dimensions are projected to this many, by a Gaussian matrix with entries from
+            N(0, 1/projection); others stay as they are.
+        projection_seed: seed of that matrix.
+        max_tokens: keep only the last N tokens of each prompt or response.
         normalize: raw, centred on the mean of all tokens of the pool, or unit norm.
     """
 
@@ -55,13 +55,13 @@ class Scorer:
     """Says which signals the pass keeps.
 
     Args:
-        max_new_tokens: the longest response the model gives of its own; 0 keeps features only.
-        layer: index into the model's hidden states: 0 the embeddings, -1 the last layer, after the final norm.
-        position: which tokens of the prompt make its features: last, mean, or weighted towards the end.
+        max_new_tokens: the longest response that the model itself generates; 0 keeps features only.
+        layer: index into the model's hidden states: 0 is the embeddings, -1 the last layer, after the final norm.
+        position: which tokens of the prompt its features come from: last, mean, or weighted toward the end.
         normalize: raw, centred on the mean of the pool, or unit norm.
-        tokens_per_batch: read and generated together, padding included. A matter of memory and speed, and for a model
-            in 16 bits of the result too.
-        shard_size: prompts between two saves; as much work is lost at most when the pass is cut off.
+        tokens_per_batch: tokens read and generated together, including padding. Affects memory and speed and, for a
+            model in 16 bits, also the result.
+        shard_size: prompts between two saves; at most this much work is lost if the pass is interrupted.
         token_features: which vectors of single tokens to keep; None keeps none.
     """
 
@@ -92,7 +92,7 @@ class Scorer:
 
 
 def check_scorer(model: Model, scorer: Scorer) -> None:
-    """Raise ValueError where the scorer asks for what the model has not, before its weights are loaded."""
+    """Raise ValueError if the scorer asks for what the model does not have, before its weights are loaded."""
     config, spec = model.load_config(), scorer.token_features
     count = num_layers(config)
     if not -count <= scorer.layer < count:
@@ -115,5 +115,5 @@ def check_scorer(model: Model, scorer: Scorer) -> None:
 
 
 def num_layers(config: PreTrainedConfig) -> int:
-    """Return how many hidden states there are: the embeddings and one of each layer, of the encoder if there is one."""
+    """Return the number of hidden states: the embeddings and one per layer, of the encoder if there is one."""
     return config.get_text_config().num_hidden_layers + 1

@@ -1,7 +1,7 @@
 """The trial of a model: three prompts are read alone and together before anything is paid for.
 
-A model may load and still be unfit for the pass: one that lets padding into its state, or counts positions from the
-padding on, gives every row of a batch other features than the same row alone. Nobody would notice.
+A model may load and still be unfit for the pass. If it lets padding into its state, or counts positions from the
+padding on, each row gets other features in a batch than alone. Nobody would notice.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from aliquot.store.provenance import versions
 from aliquot.store.store import Stage, Store, write_atomic
 
 _AGREEMENT = "agreement.json"
-#: What decides how a model is read: a new release is tried again.
+#: The libraries that determine how a model is read: after a new release, the model is tried again.
 _LIBRARIES = ("torch", "transformers", "tokenizers")
-#: Without a GPU, models whose weights take a larger share of the free memory are not loaded only to be checked.
+#: Without a GPU, a model whose weights take a larger share of the free memory is not loaded just for a check.
 _MOST_MEMORY = 0.5
 
 
 @dataclass(frozen=True)
 class Trial(Stage[dict[str, float]]):
-    """Read three prompts of unequal length alone, and in one padded batch, and compare what comes of it.
+    """Read three prompts of unequal length alone, and in one padded batch, and compare the signals.
 
-    The result is by how much they differ, by name. No other stage has it in its key.
+    The result maps names to differences. No other stage has it in its key.
 
     Args:
         model: the base model.
         scorer: which signals are compared.
-        trainer: on which device.
+        trainer: which device to use.
     """
 
     name: ClassVar[str] = "trial"
@@ -73,7 +73,7 @@ class Trial(Stage[dict[str, float]]):
         return json.loads((directory / _AGREEMENT).read_text(encoding="utf-8"))
 
     def obstacle(self) -> str | None:
-        """Say why the model cannot be tried on this machine, or only at the price of a long wait; None where it can."""
+        """Say why the model cannot be tried on this machine, or only after a long wait; None if it can be tried."""
         if not self.trainer.is_here():
             return f"there is no {self.trainer.accelerator} on this machine"
         size = self.model.size_here()

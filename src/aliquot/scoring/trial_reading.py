@@ -1,13 +1,13 @@
-"""What the trial of a model computes: three prompts as transformers reads them, and as the scoring pass does.
+"""The computation of a model's trial: three prompts as transformers reads them, and as the scoring pass does.
 
-    alone, by transformers: no cache, no padding, every token of the response from a fresh reading of all before it
+    alone, by transformers: no cache, no padding; for each token of the response, everything before it is read anew
     alone, by the pass
     together, by the pass: one padded batch
 
 Features and statistics of all three must agree up to rounding.
 """
 
-# torch's annotations leave parameters out.
+# torch's type annotations leave out parameters.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from aliquot.scoring.spec import Scorer
 
-#: Of unequal length in any language's tokens.
+#: They have unequal numbers of tokens in any language's vocabulary.
 _PROMPTS = (
     "Why?",
     "Name three animals that live in the sea.",
     "A train leaves at nine and needs two hours for the first half of its way and three for the second; it waits ten "
     "minutes in between. Say when it arrives, and how you know.",
 )
-#: Tokens of a response that are looked at: the first comes from the prefill, the next ones from the cache.
+#: The number of response tokens compared: the first comes from the prefill, the next ones from the cache.
 _NUM_NEW = 4
 #: How far two readings of one prompt may differ: features relative to their length, probabilities, and entropy
 #: relative to itself where it exceeds 1 nat.
@@ -60,7 +60,7 @@ Reading = dict[str, Tensor]
 
 
 class Difference(NamedTuple):
-    """By how much two readings of one prompt differ in one signal."""
+    """The difference between two readings of one prompt in one signal."""
 
     signal: str
     compared: str
@@ -69,18 +69,18 @@ class Difference(NamedTuple):
 
 
 def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
-    """Return by how much the readings of three prompts differ, by signal, by what is compared, and by prompt.
+    """Return the differences between the readings of three prompts, by signal, by what is compared, and by prompt.
 
     Raises:
-        ValueError: they differ beyond rounding, the model cannot be read, a weight is no number, or a token that it
-            would have to read is beyond its embeddings.
+        ValueError: they differ beyond rounding, the model cannot be read, a weight is not a number, or a token that the
+            model would have to read is outside its embeddings.
     """
     tokenizer, network = model.load_tokenizer(), model.load()
     check_tokens(model.encoding(tokenizer), _num_embeddings(network), model.path)
     _check_finite(network, model)
     network = network.to(device)  # pyright: ignore[reportArgumentType]
     scorer = replace(scorer, max_new_tokens=min(scorer.max_new_tokens, _NUM_NEW))
-    model = replace(model, overlong="cut_start")  # whoever refuses long prompts did not write these
+    model = replace(model, overlong="cut_start")  # these prompts are ours; a user's refusal does not apply to them
     encoded = encode(model, tokenizer, _PROMPTS, model.max_tokens - scorer.max_new_tokens)
     ends = end_tokens(network, tokenizer)
     module = ScoringModule(network, scorer, ends, halved=lambda _: None).to(device)
@@ -90,7 +90,7 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
     try:
         plain = [_by_transformers(network, tokens, scorer, ends) for tokens in _tokens(encoded, device)]
         *single, together = [_by_row(module.signals(_on(batches[i], device))) for i in range(len(batches))]
-    except Exception as error:  # whatever a network raises that the pass cannot read
+    except Exception as error:  # a network that the pass cannot read may raise anything
         raise ValueError(
             f"model.path={model.path}, a {model.family()}, cannot be read by the scoring pass: "
             f"{type(error).__name__}, {reason_of(error)}; choose another model"
@@ -113,17 +113,17 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
             raise ValueError(
                 f"model.path={model.path}, a {model.family()}: the {signal} of prompt {number} of {len(_PROMPTS)}, "
                 f"read {compared}, differ by {by:.2g}, and rounding in {model.dtype} explains {rounding:g} at most; "
-                "the pass would tell wrong things of this model: choose another"
+                "the pass would give wrong signals for this model: choose another"
             )
     return {f"{d.signal}, {d.compared}, prompt {d.prompt}": d.by for d in differences}
 
 
 def _check_finite(network: PreTrainedModel, model: Model) -> None:
-    """Raise ValueError where a weight is infinite or not a number."""
+    """Raise ValueError if a weight is infinite or not a number."""
     weights = [(name, w) for name, w in network.named_parameters() if w.is_floating_point()]
     broken = [name for name, w in weights if not bool(torch.isfinite(w).all())]
     if broken:
-        overflow = f"{_OVERFLOW}; if that is no help, " if model.dtype == "float16" else ""
+        overflow = f"{_OVERFLOW}; if that does not help, " if model.dtype == "float16" else ""
         raise ValueError(
             f"model.path={model.path}: {len(broken)} of its {len(weights)} weights hold values that are infinite or "
             f"not a number ({broken[0]} first); {overflow}take an earlier checkpoint, or download the model again"
@@ -170,7 +170,7 @@ def _by_transformers(network: PreTrainedModel, tokens: Tensor, scorer: Scorer, e
 
 
 def _by_row(signals: dict[str, Tensor]) -> list[Reading]:
-    """Take the signals of a batch apart by prompt."""
+    """Split the signals of a batch by prompt."""
     readings: list[Reading] = [{"features": features} for features in signals["features"]]
     if "token_lengths" in signals:
         described = torch.stack([signals[name] for name in ("entropy", "top1", "top2")], dim=1)
@@ -184,9 +184,9 @@ def _by_row(signals: dict[str, Tensor]) -> list[Reading]:
 
 
 def _differences(compared: str, ones: list[Reading], others: list[Reading], rounding: float) -> Iterator[Difference]:
-    """Yield by how much two readings of each prompt differ, signal by signal.
+    """Yield the difference between two readings of each prompt, signal by signal.
 
-    A response is compared up to where the two likeliest tokens are next to equal: from there on rounding may decide.
+    A response is compared up to where its two likeliest tokens are nearly equal: from there on rounding may decide.
     """
     for number, (one, other) in enumerate(zip(ones, others, strict=True), start=1):
         yield Difference("features", compared, number, _relative(one["features"], other["features"]))

@@ -1,7 +1,7 @@
-"""Where files come from, and what identifies them.
+"""Where files are located, and what identifies them.
 
-A path in a config is an ordinary path (`~` and relative paths allowed) or `pkg://package/inside`, a file or folder
-shipped inside an installed package. A stage's key names its inputs by content, never by where they happen to lie.
+A path in a config is an ordinary path (`~` and relative paths allowed) or `pkg://package/inside`, a file or directory
+shipped inside an installed package. A stage's key names its inputs by content, never by their location.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PACKAGE = "pkg://"
 
 
 def locate(path: str) -> Path:
-    """Return the file or folder that `path` names; it need not exist.
+    """Return the file or directory that `path` names; it need not exist.
 
     Raises:
         ValueError: `pkg://` names a package that is not installed.
@@ -23,7 +23,7 @@ def locate(path: str) -> Path:
     if not path.startswith(_PACKAGE):
         try:
             return Path(path).expanduser().absolute()
-        except RuntimeError:  # no user of this machine is meant: the file's own name begins with ~
+        except RuntimeError:  # not a user of this machine: the name of the file itself begins with ~
             return Path(path).absolute()
     package, _, inside = path.removeprefix(_PACKAGE).partition("/")
     spec = importlib.util.find_spec(package)
@@ -33,7 +33,7 @@ def locate(path: str) -> Path:
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of all files below a folder."""
+    """Return the SHA-256 of a file, or of the names and contents of all files below a directory."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         relative = "" if file == path else file.relative_to(path).as_posix()
@@ -46,6 +46,6 @@ def content_hash(path: Path) -> str:
 
 @functools.cache
 def _file_hash(path: str, size: int, modified_ns: int) -> str:
-    """Hash one file; asked again for the same size and time, answer from memory."""
+    """Hash one file; a second call with the same size and time is answered from memory."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,9 @@
 """One builder at a time, across processes and machines that share a file system.
 
-A lease is a file made with O_EXCL, which works where flock does not. It names its holder, who touches it every few
-seconds. Whoever finds it taken waits, and removes it once the holder is known to be dead: a process of this machine
-no longer runs, or one of another machine that has not touched the file for a minute *by the waiter's own clock* (the
-clocks of two machines need not agree).
+A lease is a file created with O_EXCL, which works on file systems where flock does not. It names its holder, which
+touches it every few seconds. A process that finds the lease taken waits, and removes it once the holder is known to be
+dead: a process of this machine that no longer runs, or one of another machine that has not touched the file for a
+minute *by the waiter's own clock* (the clocks of two machines need not agree).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ POLL_SECONDS = 0.5
 
 
 class Lease:
-    """Holds the file `path` for the length of a `with` block.
+    """Holds the file `path` for the duration of a `with` block.
 
     Args:
-        path: the lease file; its folder exists.
+        path: the lease file; its directory exists.
         what: what is being built, for the message to those who wait.
     """
 
@@ -54,7 +54,7 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise RuntimeError where the lease was lost, say to a waiter that could not see this machine for a minute."""
+        """Raise RuntimeError if the lease was lost, say to a waiter that did not see this machine for a minute."""
         if not self._is_mine():
             raise RuntimeError(f"lost the lease {self.path} to another process, which now builds {self.what}")
 
@@ -75,13 +75,13 @@ class Lease:
                 file.write(json.dumps(holder))
         except FileExistsError:
             return False
-        except OSError:  # a full disk: an empty lease would keep others waiting
+        except OSError:  # a full disk: an empty lease would make others wait
             self.path.unlink(missing_ok=True)
             raise
         return True
 
     def _wait_for_holder(self) -> None:
-        """Return when the lease is worth trying again: it is gone, or its holder is dead and it was removed."""
+        """Return when the lease is worth another try: it is gone, or was removed because its holder is dead."""
         holder, seen, quiet_since = None, -1, time.monotonic()
         while True:
             found, modified = _read(self.path), _modified(self.path)
@@ -100,13 +100,13 @@ class Lease:
             time.sleep(POLL_SECONDS)
 
     def _remove(self, dead: dict[str, Any]) -> None:
-        """Remove a dead holder's lease; a guard file lets in one waiter at a time, so that none removes a new lease."""
+        """Remove a dead holder's lease; a guard file admits one waiter at a time, so that none removes a new lease."""
         guard = self.path.with_name(f"{self.path.name}.takeover")
         try:
             open(guard, "x").close()
         except FileExistsError:
             time.sleep(POLL_SECONDS)
-            if time.time() - _modified(guard) / 1e9 > 10 * STALE_SECONDS:  # its maker was killed in these three lines
+            if time.time() - _modified(guard) / 1e9 > 10 * STALE_SECONDS:  # its creator was killed within these lines
                 guard.unlink(missing_ok=True)
             return
         try:
@@ -120,18 +120,18 @@ class Lease:
             try:
                 if self._is_mine():
                     os.utime(self.path)
-            except OSError as error:  # a file system that comes back finds us alive
+            except OSError as error:  # when the file system comes back, this process is still alive
                 log.warning("cannot touch the lease %s: %s", self.path, error)
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether somebody who is alive, as far as can be told at once, holds the lease."""
+    """Tell whether a live process, as far as is known without waiting, holds the lease."""
     holder = _read(path)
     return holder is not None and not _is_dead(holder, time.time() - _modified(path) / 1e9)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return the holder, None where there is no lease; one just being written, or cut off while it was, has no name."""
+    """Return the holder, or None if there is no lease; the holder of a partly written lease has no name."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -148,31 +148,31 @@ def _modified(path: Path) -> int:
 
 
 def _is_dead(holder: dict[str, Any], seconds_quiet: float) -> bool:
-    """Judge a process of this machine by whether it runs, one of another by how long it has been quiet."""
+    """Judge a process of this machine by whether it runs, one of another machine by how long it has been silent."""
     if holder["machine"] == _machine():
         return _process_start(holder["pid"]) != holder["born"]
     return seconds_quiet > STALE_SECONDS
 
 
 def _machine() -> str:
-    """Name the space that process ids belong to: host, boot and, in containers, the namespace."""
+    """Name the scope of process ids: host, boot and, in containers, the namespace."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     marks = [boot.read_text().strip() if boot.exists() else "", os.readlink(namespace) if namespace.exists() else ""]
     return " ".join([socket.gethostname(), *marks])
 
 
 def _process_start(pid: int) -> str | None:
-    """Return what tells a process from a later one with the same pid, or None if it does not run."""
+    """Return what distinguishes a process from a later one with the same pid, or None if it does not run."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return _alive_without_proc(pid)
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]  # a zombie holds nothing; field 22 is the start time
+    return None if fields[0] == "Z" else fields[19]  # a zombie does not hold a lease; field 22 is the start time
 
 
 def _alive_without_proc(pid: int) -> str | None:
-    """Without /proc (macOS) only existence can be asked."""
+    """Without /proc (macOS), only the existence of a process can be checked."""
     if Path("/proc/self").exists():
         return None
     try:

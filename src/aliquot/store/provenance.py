@@ -1,4 +1,4 @@
-"""Which code, on which machine, made a result."""
+"""Which code, on which machine, produced a result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from aliquot.store.content import content_hash
 
 _LIBRARIES = ("aliquot", "torch", "transformers", "peft", "pytorch-lightning", "lm-eval", "numpy", "numba")
-#: Those whose releases may change a result that is not made again.
+#: Libraries whose releases may change a result that is not computed again.
 _MAJOR = ("torch", "transformers", "peft")
 
 
@@ -35,7 +35,7 @@ def provenance() -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Return what decides how a stage is computed: a hash of our code, Python, and the libraries' versions."""
+    """Return what determines how a stage is computed: a hash of our code, Python, and the libraries' versions."""
     folder = Path(__file__).parents[1]
     lines = [f"{file.relative_to(folder)}\0{content_hash(file)}" for file in sorted(folder.rglob("*.py"))]
     code = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -43,9 +43,9 @@ def environment() -> dict[str, Any]:
 
 
 def of_other_libraries(record: Mapping[str, Any]) -> str | None:
-    """Say which libraries a stage was built with of another major version than there is here; None where none was.
+    """Name the libraries whose major version differs between a stage's build and now; None if there is none.
 
-    Those are torch, transformers and peft. Before 1.0 it is the second number that changes with what a library does.
+    Those are torch, transformers and peft. Before 1.0, the second number counts as the major version.
     """
     then, here = record.get("libraries", {}), versions()
     other = [name for name in _MAJOR if name in then and _major(then[name]) != _major(here[name])]
@@ -58,7 +58,7 @@ def _major(version: str) -> list[str]:
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory_gb` count from now on, where the system can (Linux)."""
+    """Make `peak_memory_gb` count from now on, if the system supports it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -69,7 +69,7 @@ def peak_memory_gb() -> float:
     if status.exists():
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return round(int(peak.split()[1]) * 1024 / 1e9, 2)
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kibibytes
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, other systems kibibytes
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
@@ -81,10 +81,10 @@ def versions(libraries: Sequence[str] = _LIBRARIES) -> dict[str, str]:
 
 @functools.cache
 def _git() -> dict[str, Any]:
-    """Ask git about the checkout this package was imported from; an installed wheel has no commit."""
+    """Ask git about the checkout that this package was imported from; an installed wheel has no commit."""
     here = Path(__file__).parent
     try:
-        _run_git(here, "ls-files", "--error-unmatch", __file__)  # or it is a wheel inside somebody's checkout
+        _run_git(here, "ls-files", "--error-unmatch", __file__)  # fails for a wheel inside another checkout
         commit = _run_git(here, "rev-parse", "HEAD")
         dirty = bool(_run_git(here, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):

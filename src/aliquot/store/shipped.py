@@ -1,13 +1,13 @@
-"""How a key names a class: one that is as aliquot ships it by its name and version, any other by its code as well.
+"""How a key names a class: one that aliquot ships unchanged by name and version, any other also by its code.
 
 `shipped.json` lists what is shipped: the classes that may stand in a key, with their versions, and hashes of the code
-that decides what the watched ones do. A class that is not listed, or whose code or version is no longer as listed, is
-named by its code as well: an added or edited strategy never gets the results of the code before it.
+that determines what the watched ones do. A class that is not listed, or whose code or version has changed since, is
+also named by its code: an added or edited strategy never gets the results of earlier code.
 
     python -m aliquot.store.shipped
 
-writes the table anew, after a change of the code that is to be shipped. It refuses where a class has other code under
-the version it had, unless told that the results are the same: `--same-results`, of all classes or of those named.
+writes the table again, after a change of the code to be shipped. It refuses if a class has new code under its old
+version, unless `--same-results` says that the results are the same, for all classes or for the named ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from aliquot.store.source_code import code_hashes
 
 TABLE = Path(__file__).with_name("shipped.json")
-#: What all strategies, annotators and benchmarks share, and the versions of the stages speak for. All else counts.
+#: What all strategies, annotators and benchmarks share; the versions of the stages cover it. All other code counts.
 _SHARED = (
     *("finetuning.adapter", "finetuning.run", "finetuning.examples", "models.hub", "models.spec", "store.lease"),
     *("pools", "pools.spec", "pools.columns", "pools.conversations", "pools.rows", "pools.files", "pools.jsonl"),
@@ -36,27 +36,27 @@ _SHARED = (
     *("annotation", "evaluation", "evaluation.harness", "finetuning", "models", "runtime", "scoring", "selection"),
     *("selection.strategies", "store"),
 )
-#: The groups of configs whose classes have their code watched, and those where the version of a stage speaks for it.
+#: The groups of configs whose classes have their code watched, and those covered by the version of a stage.
 _WATCHED, _NAMED = ("strategy", "annotator", "evaluate"), ("model", "pool", "scorer", "finetune")
-#: A class that no config names, but a key does.
+#: A class that appears in a key but in no config.
 _FURTHER = ("aliquot.pools.columns.Columns",)
 
 
 def named(kind: type) -> dict[str, object]:
-    """Return what stands for a class in a key: name and version (1 where it has none) and, unless shipped, its code.
+    """Return what stands for a class in a key: name and version (1 if it has none) and, unless shipped, its code.
 
-    The name says nothing of the module, so that code can move.
+    The name does not include the module, so that code can move.
 
     Raises:
-        ValueError: the class is not shipped, and is in no Python file of its own.
+        ValueError: the class is not shipped, and is not in a Python file of its own.
     """
     return dict(_named(kind))
 
 
 def code(kind: type) -> dict[str, str]:
-    """Return module -> hash of the code that the results of a class depend on: its own, and what it imports unshared.
+    """Return module -> hash of the code that the results of a class depend on: its own, and its unshared imports.
 
-    Its own counts in any case, with that of its bases.
+    The code of the class itself and of its bases always counts.
     """
     return code_hashes(kind, _counts)
 
@@ -69,7 +69,7 @@ def _named(kind: type) -> dict[str, object]:
         return name
     found = code(kind)
     if table["watched"].get(full) == version and found.items() <= table["modules"].items():
-        return name  # also where only compiled files were installed
+        return name  # also if only compiled files are installed
     if not found:
         raise ValueError(
             f"class {kind.__qualname__} of module {kind.__module__} is in no Python file of its own, so a change of "
@@ -90,10 +90,10 @@ def _counts(module: str) -> bool:
 
 @functools.cache
 def _table() -> Mapping[str, Any]:
-    """Return what is shipped.
+    """Return the table of what is shipped.
 
     Raises:
-        ValueError: the table is not there, or is no table.
+        ValueError: the table does not exist, or is damaged.
     """
     try:
         table = json.loads(importlib.resources.files("aliquot.store").joinpath(TABLE.name).read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def _table() -> Mapping[str, Any]:
 
 
 def make_table() -> dict[str, dict[str, Any]]:
-    """Return what `shipped.json` should hold: the classes that configs name, and the code of those that are watched."""
+    """Return what `shipped.json` should hold: the classes that configs name, and the code of the watched ones."""
     watched = _classes(_WATCHED)
     others = {*_classes(_NAMED), *map(pkgutil.resolve_name, _FURTHER)} - {*watched}
     codes = {module: found for kind in watched for module, found in code(kind).items()}
@@ -126,9 +126,9 @@ def _classes(groups: Iterable[str]) -> Sequence[type]:
 
 
 def changed(old: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return class -> modules whose code is not that of an older table, where the version is.
+    """Return class -> modules whose code differs from that of an older table although the version is the same.
 
-    A class that moved is still the same, for keys do not say where it is.
+    A class that moved is still the same, because keys do not include its location.
     """
     versions = {name.rpartition(".")[2]: version for name, version in old["watched"].items()}
     found: dict[str, list[str]] = {}
@@ -140,7 +140,7 @@ def changed(old: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Write the table, unless a class has other code under the same version and results are not said to be the same."""
+    """Write the table, unless a class has new code under the same version and the user did not pass --same-results."""
     parser = argparse.ArgumentParser(
         prog="python -m aliquot.store.shipped", description="Write the table of what is shipped."
     )

@@ -1,8 +1,8 @@
-"""What the code of a class is: the modules that it depends on, without comments, docstrings and layout.
+"""The code of a class: the modules that it depends on, without comments, docstrings and layout.
 
-Those are the modules of the class and its bases, and what these import in turn: of aliquot, for a class of aliquot; for
-any other, of aliquot, of its own package, and of what lies beside that, unless others installed it there. They are
-found by their files: nothing is imported.
+These are the modules of the class and its bases, and in turn the modules that these import. For a class of aliquot,
+only modules of aliquot count. For any other class, modules of aliquot, of its own package, and of files next to that
+package count, unless they were installed there. Modules are found by their files: nothing is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-#: Folders of installed packages; one that pip was given (`--target`) is known by the records of what lies in it.
+#: Directories of installed packages; one given to pip (`--target`) is recognized by the records of the packages in it.
 _INSTALLED, _RECORDS = ("site-packages", "dist-packages"), "*.dist-info"
 
 
@@ -26,11 +26,11 @@ def code_hashes(kind: type, follow: Callable[[str], bool]) -> dict[str, str]:
 
     Args:
         kind: the class.
-        follow: tells of the name of a module that is imported whether it counts.
+        follow: tells whether an imported module counts, given its name.
 
     Returns:
-        Nothing where the class is in no Python file of its own: it was typed into an interpreter, made by Python's own
-        library, or lies in an archive or in compiled files only.
+        Empty if the class is not in a Python file of its own: it was typed into an interpreter, belongs to Python's own
+        library, or is in an archive or in compiled files only.
     """
     own = _name_of(kind)
     if own.partition(".")[0] in sys.stdlib_module_names or _find(own) is None:
@@ -46,7 +46,7 @@ def code_hashes(kind: type, follow: Callable[[str], bool]) -> dict[str, str]:
 
 
 def _name_of(kind: type) -> str:
-    """Return the name of the module of a class: also of what Python was started with, in this process or another."""
+    """Return the name of the module of a class, also for the script that Python was started with, here or elsewhere."""
     if kind.__module__ not in ("__main__", "__mp_main__"):
         return kind.__module__
     return getattr(sys.modules[kind.__module__].__spec__, "name", "__main__")
@@ -54,7 +54,7 @@ def _name_of(kind: type) -> str:
 
 @functools.cache
 def _is_near(name: str, own: str) -> bool:
-    """Tell whether the code of a module can count in that of a class in module `own`."""
+    """Tell whether the code of a module can count for a class in module `own`."""
     top, home = name.partition(".")[0], own.partition(".")[0]
     if top == "aliquot" or home == "aliquot":
         return top == "aliquot"
@@ -68,14 +68,14 @@ def _is_installed(folder: Path) -> bool:
 
 @functools.cache
 def code_hash(file: Path) -> str:
-    """Return a hash of the code in a Python file, 16 hexadecimal digits: the same under every version of Python."""
+    """Return a hash of the code in a Python file, 16 hexadecimal digits: the same in every version of Python."""
     return hashlib.sha256("\n".join(_shape(_parsed(file))).encode()).hexdigest()[:16]
 
 
 def _shape(tree: ast.AST) -> Iterator[str]:
-    """Yield a syntax tree level by level, for it may be deeper than calls can be.
+    """Yield a syntax tree level by level, because it may be deeper than the recursion limit.
 
-    What is empty is left out: versions of Python differ in the empty parts they add.
+    Empty parts are left out: versions of Python differ in the empty parts that they add.
     """
     waiting = deque([tree])
     while waiting:
@@ -91,17 +91,17 @@ def _shape(tree: ast.AST) -> Iterator[str]:
 
 
 def _parts(node: ast.AST, value: object) -> list[object]:
-    """Return what a field of a node holds, without what does nothing."""
+    """Return the content of a field of a node, without parts that have no effect."""
     if not isinstance(value, list):
         return [] if value is None else [value]
     parts = cast(list[object], value)
-    if isinstance(node, ast.JoinedStr):  # 3.12 ends a format with an empty text
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends a format with an empty text
         return [part for part in parts if getattr(part, "value", None) != ""]
     return [part for part in parts if not _does_nothing(part)]
 
 
 def _does_nothing(part: object) -> bool:
-    """Tell whether a part of a list is a docstring or another constant that stands alone."""
+    """Tell whether a part of a list is a docstring or another constant on its own."""
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
 
 
@@ -112,7 +112,7 @@ def _parsed(file: Path) -> ast.Module:
 
 @functools.cache
 def _imports(file: Path, name: str) -> tuple[str, ...]:
-    """Return the full names that a module imports, anywhere in it, each of which may be a module or what is in one."""
+    """Return the full names that a module imports anywhere; each may be a module or something inside one."""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     found: list[str] = []
     for node in ast.walk(_parsed(file)):
@@ -126,7 +126,7 @@ def _imports(file: Path, name: str) -> tuple[str, ...]:
 
 
 def _parents(name: str) -> Iterator[str]:
-    """Yield a.b.c, a.b and a: Python runs the packages around a module too."""
+    """Yield a.b.c, a.b and a: Python also runs the packages around a module."""
     while name:
         yield name
         name = name.rpartition(".")[0]
@@ -134,7 +134,7 @@ def _parents(name: str) -> Iterator[str]:
 
 @functools.cache
 def _find(name: str) -> Path | None:
-    """Return the file of a module; None where it has none that can be read as Python."""
+    """Return the file of a module; None if it has none that can be read as Python."""
     if loaded := getattr(sys.modules.get(name), "__file__", None):
         return Path(loaded) if loaded.endswith(".py") and Path(loaded).is_file() else None
     top, _, inside = name.partition(".")
@@ -145,16 +145,16 @@ def _find(name: str) -> Path | None:
 
 @functools.cache
 def _folder(top: str) -> Path | None:
-    """Return the folder that holds a package, or a module that is in none; None where it is in no file."""
+    """Return the directory that holds a top-level package or module; None if it is not in a file."""
     return next((place.resolve().parent for place in _places(top)), None)
 
 
 @functools.cache
 def _places(top: str) -> Sequence[Path]:
-    """Return where a package lies, which may be in parts, or a module that is in none, without its suffix."""
+    """Return the locations of a package, which may be in parts, or of a top-level module, without its suffix."""
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # a module that was made by hand has no spec
+    except (ImportError, ValueError):  # a module created by hand has no spec
         made = getattr(sys.modules.get(top), "__file__", None)
         return [Path(made).with_suffix("")] if made else []
     if spec is None or not (spec.submodule_search_locations or spec.has_location):

@@ -1,8 +1,8 @@
-"""What is done is never done again: stages, their keys, and the directory where their results live.
+"""Finished work is never repeated: stages, their keys, and the directory of their results.
 
 A stage is a frozen dataclass whose fields are everything its result depends on. The hash of those fields is its key,
-and `<store>/<stage>/<key>` is its directory, the same one after every restart: whatever a cut-off attempt left there
-is taken up again. `stage.json` is written last, by rename; without it the stage is not done.
+and `<store>/<stage>/<key>` is its directory, the same one after every restart, so that a new attempt resumes from the
+files of an interrupted one. `stage.json` is written last, by rename; without it the stage is not done.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from aliquot.store.provenance import peak_memory_gb, provenance, reset_peak_memo
 from aliquot.store.shipped import named
 
 T = TypeVar("T")
-#: Takes the values a stage logs while it runs, such as the loss.
+#: Takes the values that a stage logs while it runs, such as the loss.
 OnMetrics = Callable[[dict[str, Any]], object]
 _RECORD = "stage.json"
-_PRESENT = object()  # equals no value: of a field that is never left out
-#: What a key says besides the fields, of a class or a stage.
+_PRESENT = object()  # equals no value, so a field with this default for `absent` is never left out
+#: Entries of a key other than the fields of a class or a stage.
 _RESERVED = {"type", "version", "code", "stage"}
 
 
@@ -38,16 +38,16 @@ _RESERVED = {"type", "version", "code", "stage"}
 class Stage(Generic[T]):
     """One unit of work with one result.
 
-    Which fields are in the key, `key_fields` says.
+    `key_fields` says which fields are in the key.
     """
 
     name: ClassVar[str]
-    #: Raise it when the code changes what the same fields lead to.
+    #: Raise this number when the code changes the result for the same fields.
     version: ClassVar[int] = 1
 
     @property
     def resources(self) -> str | None:
-        """What a job of its own asks for, by the name in the launcher; None where whoever needs it does it first."""
+        """The launcher's name for a separate job's requests; None if the stages that need this one build it first."""
         return self.name
 
     def inputs(self) -> dict[str, object]:
@@ -61,49 +61,49 @@ class Stage(Generic[T]):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def as_input(self) -> dict[str, object]:
-        """Return what stands for the result in the keys of the stages that read it."""
+        """Return what stands for the result in the keys of stages that read it."""
         return {"stage": self.name, "key": self.key}
 
     def upstream(self) -> list[Stage[Any]]:
-        """Return the stages among the fields, whose results this one reads."""
+        """Return the stages among the fields; this stage reads their results."""
         values = [getattr(self, f.name) for f in dataclasses.fields(self)]
         return [value for value in values if isinstance(value, Stage)]
 
     def title(self) -> str:
-        """Say in a few words what is done, and how much of it."""
+        """Say in a few words what the stage does, and how much of it."""
         return self.name
 
     def size(self) -> float:
-        """Return how much work it is, in units of its own kind: seconds are estimated by it."""
+        """Return the amount of work, in units of this kind of stage: seconds are estimated from it."""
         return 1.0
 
     def check(self) -> None:
-        """Raise ValueError for what can be known to fail before any work is done."""
+        """Raise ValueError for problems that can be detected before any work is done."""
 
     def checked(self) -> tuple[object, ...]:
-        """Return what `check` looks at: of stages of one kind that agree in it, one is checked."""
+        """Return what `check` examines: of stages of one kind that agree in it, only one is checked."""
         return (self.key,)
 
     def check_devices(self) -> None:
-        """Raise ValueError where this machine lacks the devices that `build` is to run on."""
+        """Raise ValueError if this machine lacks the devices that `build` needs."""
 
     def assist(self, store: Store, directory: Path) -> None:
-        """Do a share of the work, where this process is one of several that run the same experiment together.
+        """Do a share of the work, if this process is one of several that run the same experiment together.
 
-        Called without the lease, which the first of them holds while it builds; whoever assists gets it afterwards, and
-        finds the stage done, or builds it in place of one that died.
+        Called without the lease, which the first process holds while it builds. An assisting process gets the lease
+        afterwards, and finds the stage done, or builds it in place of a process that died.
         """
 
     def settles(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether a result with this record answers this stage."""
+        """Tell whether the result with this record is sufficient for this stage."""
         return True
 
     def notes(self) -> dict[str, Any]:
-        """Return what the record is to hold besides provenance, for `settles` to read."""
+        """Return what the record should hold in addition to provenance, for `settles` to read."""
         return {}
 
     def build(self, store: Store, directory: Path) -> None:
-        """Compute the result into `directory`, taking up what an earlier attempt left there."""
+        """Compute the result into `directory`, resuming from the files of an earlier attempt."""
         raise NotImplementedError
 
     def load(self, directory: Path) -> T:
@@ -112,17 +112,17 @@ class Stage(Generic[T]):
 
 
 def upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
-    """Yield the stages, each behind whatever it builds upon; one that several need comes several times."""
+    """Yield the stages, each after the stages that it depends on; a stage that several need comes several times."""
     for stage in stages:
         yield from upstream_first(stage.upstream())
         yield stage
 
 
 def check_all(stages: Iterable[Stage[Any]]) -> None:
-    """Check stages, and nothing twice: the hundreds of a sweep share a few models and benchmarks.
+    """Check stages without repetition: the hundreds of stages of a sweep share a few models and benchmarks.
 
     Raises:
-        ValueError: one is known to fail.
+        ValueError: a stage is known to fail.
     """
     seen: list[tuple[object, ...]] = []
     for stage in stages:
@@ -135,20 +135,20 @@ def check_all(stages: Iterable[Stage[Any]]) -> None:
 def key_fields(value: object) -> dict[str, object]:
     """Return the fields of a dataclass that belong to its key, by name.
 
-    `metadata={"key": False}` leaves out a field that changes how the result is made, not what it is.
+    `metadata={"key": False}` leaves out a field that affects how the result is computed, but not the result.
 
-    A field that is added later would change every key, and old results would be made again. So it says what its absence
-    means, `metadata={"absent": x}`, and is left out while it equals x. Let x be what the code did before the field was
-    added, and never change it, even where the default changes: old results were made with x.
+    A new field would change every key, and old results would be computed again. It therefore says what its absence
+    means, `metadata={"absent": x}`, and is left out while it equals x. Set x to what the code did before the field was
+    added, and never change it, even if the default changes: old results were computed with x.
 
     Raises:
-        ValueError: a field has a name that stands for something else in a key.
+        ValueError: a field has a name that is reserved in keys.
     """
     fields = [f for f in dataclasses.fields(cast(Any, value)) if f.metadata.get("key", True)]
     if taken := _RESERVED & {f.name for f in fields}:
         raise ValueError(
             f"field {' and '.join(sorted(taken))} of {type(value).__name__}: a key uses {', '.join(sorted(_RESERVED))} "
-            "for something else; rename the field (the version of a class is no field: version: ClassVar[int] = 2)"
+            "for something else; rename the field (the version of a class is not a field: version: ClassVar[int] = 2)"
         )
     values = {f.name: getattr(value, f.name) for f in fields}
     return {f.name: values[f.name] for f in fields if f.metadata.get("absent", _PRESENT) != values[f.name]}
@@ -157,9 +157,9 @@ def key_fields(value: object) -> dict[str, object]:
 def canonical(value: object) -> object:
     """Reduce a value to JSON so that equal meanings give equal text: 1 and 1.0, tuples and lists.
 
-    A stage stands for itself by what `as_input()` returns, any other dataclass by what `named` says of its class (name,
-    version and, unless it is shipped, code) and by its `key_fields`. An object with `identity()` stands for itself by
-    what that returns, and by its class only where that has another version than 1 or is not shipped.
+    A stage is represented by the result of `as_input()`; any other dataclass by the result of `named` for its class
+    (name, version and, unless it is shipped, code) and by its `key_fields`. An object with `identity()` is represented
+    by that result, and by its class only if the class has a version other than 1 or is not shipped.
     """
     if isinstance(value, Stage):
         return canonical(cast("Stage[Any]", value).as_input())
@@ -180,7 +180,7 @@ def canonical(value: object) -> object:
 
 
 class Pending(ValueError):
-    """A stage waits for people: nothing is wrong, and nothing that reads it goes on without them."""
+    """A stage waits for people: this is not an error, but stages that read it cannot continue without them."""
 
 
 def ignore(values: dict[str, Any]) -> None:
@@ -195,16 +195,16 @@ class Store:
         self.on_metrics: OnMetrics = ignore
 
     def directory(self, stage: Stage[Any]) -> Path:
-        """Return where the stage's files live, whether it is done or not."""
+        """Return the directory of the stage's files, whether it is done or not."""
         return self.root / stage.name / stage.key
 
     def record(self, stage: Stage[Any]) -> dict[str, Any] | None:
-        """Return the record of a finished stage, or None where there is work to do."""
+        """Return the record of a finished stage, or None if the stage is not done."""
         record = read_record(self.directory(stage))
         return record if record is not None and stage.settles(record) else None
 
     def get(self, stage: Stage[T]) -> T:
-        """Return the stage's result, building it, and whatever upstream its `build` asks for, if it is not done."""
+        """Return the stage's result; if it is not done, build it, and any upstream stages that its `build` asks for."""
         self.ensure(stage)
         try:
             return stage.load(self.directory(stage))
@@ -215,7 +215,7 @@ class Store:
             ) from error
 
     def ensure(self, stage: Stage[Any]) -> None:
-        """Build the stage unless it is done. One process builds; others wait for it."""
+        """Build the stage unless it is done. One process builds; the others wait for it."""
         if self.record(stage) is not None:
             return
         self.assist(stage)
@@ -223,7 +223,7 @@ class Store:
         with Lease(directory / "lease", what=f"{stage.name} {stage.key}") as lease:
             if self.record(stage) is not None:
                 return  # another process finished it while we waited
-            earlier = read_record(directory)  # of a result that this one goes on from, such as a shallower ranking
+            earlier = read_record(directory)  # of a result that this one continues from, such as a shallower ranking
             started = time.monotonic() - (earlier["seconds"] if earlier else 0)
             reset_peak_memory()
             try:
@@ -241,14 +241,14 @@ class Store:
             write_atomic(directory / _RECORD, json.dumps(self._record(stage, seconds), indent=2) + "\n")
 
     def assist(self, stage: Stage[Any]) -> None:
-        """Do this process's share of a stage that is not done, where it has one."""
+        """Do this process's share of a stage that is not done, if it has one."""
         directory = self.directory(stage)
         if self.record(stage) is None:
             directory.mkdir(parents=True, exist_ok=True)
             stage.assist(self, directory)
 
     def check_writable(self) -> None:
-        """Raise OSError where the store cannot be written to, without writing to it."""
+        """Raise OSError if the store is not writable, without writing to it."""
         folder = next(path for path in (self.root, *self.root.parents) if path.exists())
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a part of it is a file", str(self.root))
@@ -271,7 +271,7 @@ class Store:
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
-    """Return the record in a stage's directory, or None where the stage is not done."""
+    """Return the record in a stage's directory, or None if the stage is not done."""
     try:
         return json.loads((directory / _RECORD).read_text())
     except FileNotFoundError:
@@ -279,7 +279,7 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file under another name and rename it, so that no reader ever sees half of it."""
+    """Write a file under a temporary name and rename it, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,7 +1,7 @@
-"""Composing the jobs of a sweep: by Hydra once for each choice of groups, however many values they are tried with.
+"""Composing the jobs of a sweep: Hydra composes once per combination of group choices, for any number of values.
 
-Hydra reads and merges all files anew for every job, a tenth of a second each. Jobs that differ only in values, such as
-a budget or a seed, need that once: Hydra too sets values when all files are merged. Imports nothing heavy.
+For every job, Hydra reads and merges all files again, which takes a tenth of a second. Jobs that differ only in values,
+such as a budget or a seed, need that once: Hydra also sets values after all files are merged. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Composer:
         parsed = [self._parse(override) for override in overrides]
         values = [override for override in parsed if self._is_value(override)]
         if any(override.type is not OverrideType.CHANGE for override in values):
-            values = []  # what is added or deleted must keep its place among them
+            values = []  # overrides that add or delete must keep their place among the values
         whole, strategy = self._by_hydra(tuple(o for o, p in zip(overrides, parsed, strict=True) if p not in values))
         cfg = copy.deepcopy(whole)
         try:
             for value in values:
                 OmegaConf.update(cfg, value.key_or_group, value.value(), merge=True)
         except OmegaConfBaseException:
-            return self._by_hydra(tuple(overrides))  # which says what is wrong in its own words
+            return self._by_hydra(tuple(overrides))  # Hydra reports what is wrong in its own words
         return cfg, strategy
 
     def _by_hydra(self, overrides: tuple[str, ...]) -> tuple[DictConfig, str]:
@@ -65,7 +65,7 @@ class Composer:
         return self._parsed[override]
 
     def _is_value(self, override: Override) -> bool:
-        """Tell an override of a value from the choice of a group."""
+        """Distinguish an override of a value from the choice of a group."""
         key = override.key_or_group
         if key not in self._groups:
             self._groups[key] = bool(self._loader.get_group_options(key, None))

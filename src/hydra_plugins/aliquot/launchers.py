@@ -1,4 +1,4 @@
-"""Hydra's door to sweeps: it composes the jobs, `aliquot.launch` plans and runs them. Imports nothing heavy."""
+"""Hydra's entry point for sweeps: it composes the jobs, `aliquot.launch` plans and runs them. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LocalLauncher(_SweepLauncher):
     """Run a sweep on this machine.
 
     Args:
-        jobs: workers side by side; None is one per GPU, or one for all cores.
+        jobs: number of parallel workers; None is one per GPU, or one for all cores.
     """
 
     def __init__(self, jobs: int | None = None) -> None:
@@ -72,7 +72,7 @@ class SlurmLauncher(_SweepLauncher):
 
 
 def _answer(overrides: Sequence[str], record: RunRecord | None) -> JobReturn:
-    """Tell the sweeper the mean score of a job, NaN where there is none."""
+    """Report the mean score of a job to the sweeper, NaN if there is none."""
     answer = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
     answer.return_value = record.mean_score() if record else math.nan
     return answer

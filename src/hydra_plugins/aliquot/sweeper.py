@@ -8,7 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 
 class PlannedSweeper(BasicSweeper):
-    """Takes choices and ranges apart as Hydra's basic sweeper does."""
+    """Expands choices and ranges as Hydra's basic sweeper does."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Do nothing: composing every job just to see that it can be takes as long as all the rest of planning."""
+        """Do nothing: composing every job only to check it takes as long as the rest of the planning."""
