@@ -209,7 +209,7 @@ class People:
         return returned_files(folder)
 
     def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
-        """Yield every row of a file, and the problems of unreadable ones; rows without an annotator are attributed to `by`."""
+        """Yield every row and unreadable-row problem of a file; rows without an annotator are attributed to `by`."""
         raise NotImplementedError
 
     def remedy(self, folder: Path) -> str:

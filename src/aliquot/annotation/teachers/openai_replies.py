@@ -26,7 +26,7 @@ _LONGEST_REASON = 200
 _TRANSIENT = (408, 409, 425, 429)
 #: Status codes that concern one request, not every request.
 _OF_REQUEST = (400, 413, 422)
-#: What servers call a prompt that they refuse for what it says, and one that is too long.
+#: Server codes for a prompt refused because of its content, and for one that is too long.
 _FILTERED = ("content_filter", "content_policy_violation")
 _TOO_LONG = ("context_length_exceeded", "string_above_max_length")
 #: Server codes for exhausted credit: waiting does not help.
