@@ -73,11 +73,11 @@ class Quality:
     ) -> Quality:
         """Measure responses.
 
-        Args:
-    by: the annotator.
-    annotated: the responses with their prompts.
-    left_out: reason for a missing response -> number of prompts.
-    doubled: the answers to each prompt that several annotators answered.
+            Args:
+        by: the annotator.
+        annotated: the responses with their prompts.
+        left_out: reason for a missing response -> number of prompts.
+        doubled: the answers to each prompt that several annotators answered.
         """
         same = defaultdict[str, list[str]](list)
         for row_id, response in zip(annotated.ids, annotated.responses, strict=True):

@@ -112,8 +112,8 @@ class Job:
     def __call__(self) -> None:
         """Run the worker to its end.
 
-        Raises:
-    RuntimeError: the worker failed; the job then exits with an error, and jobs that depend on it do not start.
+            Raises:
+        RuntimeError: the worker failed; the job then exits with an error, and jobs that depend on it do not start.
         """
         store, sweep, task = self._arguments
         command = [sys.executable, "-m", "aliquot", "work", sweep, task, "--store", store]

@@ -145,8 +145,8 @@ class Sweep:
     def load(cls, store: Store, sweep: str) -> Sweep:
         """Read a sweep by its id, or by a prefix of it.
 
-        Raises:
-    ValueError: the store has no sweep, or several, of that name.
+            Raises:
+        ValueError: the store has no sweep, or several, of that name.
         """
         found = sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{_RECORD}"))
         matching = [name for name in found if name.startswith(sweep)]

@@ -119,8 +119,8 @@ class People:
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
         """Return the responses that are back, and request those that are not.
 
-        Raises:
-    Pending: prompts are waiting or returned rows cannot be used, and `allow_partial` is not set.
+            Raises:
+        Pending: prompts are waiting or returned rows cannot be used, and `allow_partial` is not set.
         """
         asked = dict(zip(ids, prompts, strict=True))
         returns = self.read(asked)
@@ -170,8 +170,8 @@ class People:
     def read(self, asked: Mapping[str, str]) -> Returns:
         """Read the returned files, as far as they concern these prompts.
 
-        Raises:
-    ValueError: one of the ids was asked in this batch with another prompt.
+            Raises:
+        ValueError: one of the ids was asked in this batch with another prompt.
         """
         asked = _as_texts(asked)
         folder = self.place()

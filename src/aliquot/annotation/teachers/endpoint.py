@@ -168,10 +168,10 @@ class EndpointTeacher(Teacher):
     async def _request(self, client: AsyncOpenAI, question: Question) -> Reply:
         """Send one request.
 
-        Raises:
-    Again: the server failed, or its answer cannot be read.
-    Refused: the server does not accept this request.
-    ValueError: the server accepts no request.
+            Raises:
+        Again: the server failed, or its answer cannot be read.
+        Refused: the server does not accept this request.
+        ValueError: the server accepts no request.
         """
         import openai
 

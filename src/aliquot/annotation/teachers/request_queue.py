@@ -138,8 +138,8 @@ class Asking:
     async def run(self, questions: Sequence[Question]) -> dict[str, str]:
         """Ask all questions; return `Question.key` -> the reason for each missing reply.
 
-        Raises:
-    ValueError: the server accepts no request, or is down.
+            Raises:
+        ValueError: the server accepts no request, or is down.
         """
         waiting = iter(questions)
         watch = asyncio.create_task(self._watch())

@@ -90,16 +90,16 @@ class Teacher:
     def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
         """Ask questions, writing every reply to the ledger as it arrives.
 
-        Returns:
-    `Question.key` -> the reason for each missing reply.
+            Returns:
+        `Question.key` -> the reason for each missing reply.
         """
         raise NotImplementedError
 
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
         """Return the usable responses, asking for those that are not in the ledger yet.
 
-        Raises:
-    ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
+            Raises:
+        ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
         """
         questions = [Question(*pair) for pair in zip(ids, prompts, strict=True)]
         book = self.ledger(ledger)
