@@ -42,14 +42,14 @@ class Annotator(Protocol):
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
         """Return responses in the given order: one per id, or fewer if the annotator may leave some out.
 
-            Args:
-        source: the source of the prompts; only an oracle reads it.
-        ids: of the selected prompts, in the order picked.
-        prompts: their text.
-        ledger: a directory for what has already been paid for, shared by all budgets and strategies.
+        Args:
+            source: the source of the prompts; only an oracle reads it.
+            ids: of the selected prompts, in the order picked.
+            prompts: their text.
+            ledger: a directory for what has already been paid for, shared by all budgets and strategies.
 
-            Raises:
-                Pending: people have not answered yet.
+        Raises:
+            Pending: people have not answered yet.
         """
         ...
 

@@ -17,8 +17,8 @@ class Price:
     """Price per million tokens, in any currency; reports sum it.
 
     Args:
-    input: of prompt tokens.
-    output: of response tokens.
+        input: of prompt tokens.
+        output: of response tokens.
     """
 
     input: float = 0.0
@@ -42,13 +42,13 @@ class Bill:
     Two selections that share prompts also share the cost of these: the sum of several bills is not what was spent.
 
     Args:
-    by: the annotator.
-    num_asked: number of selected prompts.
-    num_responses: number of responses that are trained on.
-    cost: of all answers, including unusable ones; in the currency of the configured price.
-    input_tokens: of the prompts, as the annotator read them; 0 for people.
-    output_tokens: of the responses; 0 for people.
-    left_out: reason for a missing response -> number of prompts.
+        by: the annotator.
+        num_asked: number of selected prompts.
+        num_responses: number of responses that are trained on.
+        cost: of all answers, including unusable ones; in the currency of the configured price.
+        input_tokens: of the prompts, as the annotator read them; 0 for people.
+        output_tokens: of the responses; 0 for people.
+        left_out: reason for a missing response -> number of prompts.
     """
 
     by: str

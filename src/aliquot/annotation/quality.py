@@ -37,8 +37,8 @@ class Agreement:
     """How similar two annotators' responses to the same prompts are.
 
     Args:
-    num_prompts: number of prompts that two annotators answered.
-    exact: fraction of responses that are equal, ignoring white space.
+        num_prompts: number of prompts that two annotators answered.
+        exact: fraction of responses that are equal, ignoring white space.
         f1: mean overlap of words, see `token_f1`.
     """
 
@@ -52,12 +52,12 @@ class Quality:
     """The content of the page.
 
     Args:
-    by: the annotator.
-    num_responses: number of responses.
-    words: length of prompts and of responses, in words: name -> part of the distribution -> words.
-    left_out: reason for a missing response -> number of prompts.
-    repeated: responses that several prompts got, the most frequent first.
-    agreement: between annotators, or None if no prompt was answered twice.
+        by: the annotator.
+        num_responses: number of responses.
+        words: length of prompts and of responses, in words: name -> part of the distribution -> words.
+        left_out: reason for a missing response -> number of prompts.
+        repeated: responses that several prompts got, the most frequent first.
+        agreement: between annotators, or None if no prompt was answered twice.
     """
 
     by: str
@@ -73,11 +73,11 @@ class Quality:
     ) -> Quality:
         """Measure responses.
 
-            Args:
-        by: the annotator.
-        annotated: the responses with their prompts.
-        left_out: reason for a missing response -> number of prompts.
-        doubled: the answers to each prompt that several annotators answered.
+        Args:
+            by: the annotator.
+            annotated: the responses with their prompts.
+            left_out: reason for a missing response -> number of prompts.
+            doubled: the answers to each prompt that several annotators answered.
         """
         same = defaultdict[str, list[str]](list)
         for row_id, response in zip(annotated.ids, annotated.responses, strict=True):

@@ -25,12 +25,12 @@ class Answer:
 
     Args:
         place: the file, and the line or row in it, for messages.
-    id: of the prompt that it answers.
-    response: the text; None or blank if the annotator left it open.
-    prompt: the text of the prompt as the row repeats it, or None.
-    annotator: the person who wrote it, or None.
-    skipped: the reason why the annotator left the prompt out on purpose, or None.
-    suggested: whether a model predicted a response and nobody submitted one.
+        id: of the prompt that it answers.
+        response: the text; None or blank if the annotator left it open.
+        prompt: the text of the prompt as the row repeats it, or None.
+        annotator: the person who wrote it, or None.
+        skipped: the reason why the annotator left the prompt out on purpose, or None.
+        suggested: whether a model predicted a response and nobody submitted one.
     """
 
     place: str
@@ -62,12 +62,12 @@ class Returns:
     """Everything that came back for the prompts that were asked.
 
     Args:
-    responses: id -> text, from the rows that can be used.
-    skipped: id -> reason, for the prompts that an annotator left out on purpose.
-    problems: the rows that cannot be used.
-    empty: the rows without a response whose prompts have none from elsewhere: these prompts are still waiting.
-    doubled: id -> the answers of the annotators, in the order read, for the prompts that several answered.
-    decided: ids of prompts for which somebody has decided between the answers.
+        responses: id -> text, from the rows that can be used.
+        skipped: id -> reason, for the prompts that an annotator left out on purpose.
+        problems: the rows that cannot be used.
+        empty: the rows without a response whose prompts have none from elsewhere: these prompts are still waiting.
+        doubled: id -> the answers of the annotators, in the order read, for the prompts that several answered.
+        decided: ids of prompts for which somebody has decided between the answers.
     """
 
     responses: Mapping[str, str]
@@ -112,9 +112,9 @@ def sort_out(
     """Separate the rows that can be used from those that cannot.
 
     Args:
-    rows: all returned rows, and the problems of unreadable ones.
-    asked: id -> prompt, for everything ever asked of these annotators.
-    decided: responses that override all others.
+        rows: all returned rows, and the problems of unreadable ones.
+        asked: id -> prompt, for everything ever asked of these annotators.
+        decided: responses that override all others.
     """
     kept: dict[str, list[Answer]] = {}
     skipped: dict[str, str] = {}

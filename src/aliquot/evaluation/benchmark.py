@@ -27,14 +27,14 @@ class Benchmark:
 
     Args:
         tasks: lm-eval groups or tasks; each becomes one `Metric`.
-    include: directory of task yamls (a path or `pkg://`), the only one searched; None means lm-eval's catalog.
-    data: directory with local copies of MMLU (`mmlu/`) and BIG-Bench Hard (`bbh/`); None loads from the hub.
-    num_fewshot: worked examples before each question, one number or one per name in `tasks`; None keeps each
-        task's own number.
-    limit: use only the first N questions of each task, one number or one per name; None uses all.
-    max_new_tokens: maximum length of a generated answer; None keeps each task's own number.
-    batch_size: number of simultaneous questions. Padding moves scores a little, so it is part of the result's identity.
-    backend: hf (transformers), or vllm, which must be installed and is faster on generated answers.
+        include: directory of task yamls (a path or `pkg://`), the only one searched; None means lm-eval's catalog.
+        data: directory with local copies of MMLU (`mmlu/`) and BIG-Bench Hard (`bbh/`); None loads from the hub.
+        num_fewshot: worked examples before each question, one number or one per name in `tasks`; None keeps each
+            task's own number.
+        limit: use only the first N questions of each task, one number or one per name; None uses all.
+        max_new_tokens: maximum length of a generated answer; None keeps each task's own number.
+        batch_size: number of simultaneous questions. Padding moves scores a little, so it is part of a result's key.
+        backend: hf (transformers), or vllm, which must be installed and is faster on generated answers.
     """
 
     #: Whether questions are put in the model's template and cut to its `max_tokens`. lm-eval does both in its own way.

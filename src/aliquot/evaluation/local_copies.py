@@ -38,12 +38,12 @@ class Suite:
     """A benchmark that lm-eval has tasks for, and that can be stored on disk.
 
     Args:
-    name: prefix of its task names, and its directory in `evaluate.data`.
-    hub: the data set that lm-eval loads.
-    tasks: the directory of lm-eval's task files.
-    subjects: pattern below `tasks` that matches one file per subject.
-    num_examples: number of worked examples per subject.
-    read: reads and checks a local copy, given its directory and the subjects.
+        name: prefix of its task names, and its directory in `evaluate.data`.
+        hub: the data set that lm-eval loads.
+        tasks: the directory of lm-eval's task files.
+        subjects: pattern below `tasks` that matches one file per subject.
+        num_examples: number of worked examples per subject.
+        read: reads and checks a local copy, given its directory and the subjects.
     """
 
     name: str

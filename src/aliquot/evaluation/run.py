@@ -61,8 +61,8 @@ def evaluate(
     values, which are in correct.json, and metrics.json holds the loss in nats per response token.
 
     Raises:
-    ValueError: a task is unknown, its data is missing, it has neither `acc` nor `exact_match`, or its answers do
-        not fit into the model's context; the adapter belongs to another base model, or changes nothing.
+        ValueError: a task is unknown, its data is missing, it has neither `acc` nor `exact_match`, or its answers do
+            not fit into the model's context; the adapter belongs to another base model, or changes nothing.
     """
     check_evaluable(model, benchmark)
     if isinstance(benchmark, ValidationLoss):

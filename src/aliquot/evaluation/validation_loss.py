@@ -49,10 +49,10 @@ class ValidationLoss:
         path: a jsonl, csv or parquet file, compressed or not, of rows that are not in the pool.
         prompt: column of the prompt.
         response: column of the response.
-    messages: column of conversations instead of both, or None, as in a pool.
-    turn: the user turn that is answered, as in a pool.
-    limit: read only the first N rows; None reads all.
-    tokens_per_batch: padding included. Padding moves losses in the last bits, so it is part of the identity.
+        messages: column of conversations instead of both, or None, as in a pool.
+        turn: the user turn that is answered, as in a pool.
+        limit: read only the first N rows; None reads all.
+        tokens_per_batch: padding included. Padding moves losses in the last bits, so it is part of the identity.
     """
 
     #: Whether rows are put in the model's template and cut to its `max_tokens`.
@@ -148,7 +148,8 @@ def row_losses(
     """Run the rows through the model, cut to its `max_tokens` as in finetuning.
 
     Returns:
-    The mean loss of each row in nats per response token, the mean over all response tokens, and how many rows were cut.
+        The mean loss of each row in nats per response token, the mean over all response tokens, and the number of rows
+        cut.
     """
     import torch
     from torch.nn.functional import cross_entropy

@@ -124,7 +124,7 @@ def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
     change to the precision of the large weights, so the adapter stays separate.
 
     Raises:
-    ValueError: the adapter belongs to another base, or changes no logit although its weights are not zero.
+        ValueError: the adapter belongs to another base, or changes no logit although its weights are not zero.
     """
     from peft import PeftModel
 

@@ -26,8 +26,8 @@ class Share:
     """This device's part of the current micro-batch.
 
     Args:
-    part: its rows; None means all.
-    widths: positions per row, in the network's input and, for an encoder-decoder, in its output.
+        part: its rows; None means all.
+        widths: positions per row, in the network's input and, for an encoder-decoder, in its output.
     """
 
     part: Part | None = None
@@ -39,7 +39,7 @@ class SharedDropout(nn.Module):
 
     Args:
         p: probability that an input is dropped.
-    share: the current micro-batch; the training loop keeps it up to date.
+        share: the current micro-batch; the training loop keeps it up to date.
     """
 
     def __init__(self, p: float, share: Share) -> None:

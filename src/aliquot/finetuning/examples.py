@@ -39,12 +39,12 @@ class Examples:
 
     Args:
         tokens: token ids of each example.
-    prompt_lengths: number of prompt tokens in each, which the loss leaves out.
-    num_cut_prompts: number of examples that lost part of their prompt to `max_tokens`.
-    num_cut_responses: number of examples that lost the end of their response to it.
-    num_literal: number of examples whose prompt or response has what looks like a control token, read as text.
-    decoder_start: the token from which the decoder of an encoder-decoder begins the response; None for a causal
-        model, which reads the response after the prompt.
+        prompt_lengths: number of prompt tokens in each, which the loss leaves out.
+        num_cut_prompts: number of examples that lost part of their prompt to `max_tokens`.
+        num_cut_responses: number of examples that lost the end of their response to it.
+        num_literal: number of examples whose prompt or response has what looks like a control token, read as text.
+        decoder_start: the token from which the decoder of an encoder-decoder begins the response; None for a causal
+            model, which reads the response after the prompt.
     """
 
     tokens: Sequence[Int32[np.ndarray, " length"]]
@@ -67,7 +67,7 @@ def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated:
     response loses its end. Every example therefore keeps response tokens to train on.
 
     Raises:
-    ValueError: an example is too long, and the settings refuse such prompts.
+        ValueError: an example is too long, and the settings refuse such prompts.
     """
     encoding = model.encoding(tokenizer)
     encoded, literal = encoding.read_pairs(annotated.prompts, annotated.responses)
@@ -94,9 +94,9 @@ class Plan:
     """The rows that every optimizer step trains on.
 
     Args:
-    steps: the micro-batches of each step, and the rows of each micro-batch.
-    num_tokens: tokens in each step, without padding.
-    num_targets: response tokens in each step; its loss is the mean over them.
+        steps: the micro-batches of each step, and the rows of each micro-batch.
+        num_tokens: tokens in each step, without padding.
+        num_targets: response tokens in each step; its loss is the mean over them.
     """
 
     steps: Sequence[Sequence[Rows]]
@@ -169,9 +169,9 @@ class Part(NamedTuple):
     """One device's part of a micro-batch.
 
     Args:
-    number: of the micro-batch in its step.
-    num_rows: of the whole micro-batch.
-    rows: the device's own rows among them.
+        number: of the micro-batch in its step.
+        num_rows: of the whole micro-batch.
+        rows: the device's own rows among them.
     """
 
     number: int

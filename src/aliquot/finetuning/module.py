@@ -55,12 +55,12 @@ class LoRAModule(LightningModule):
 
     Args:
         network: the frozen base with its adapter.
-    recipe: the hyperparameters.
-    examples: the training data.
-    plan: the steps.
-    pad: the padding token.
-    fingerprint: identity of the whole training; a checkpoint of another one is refused.
-    at: the position of this process among those that train together.
+        recipe: the hyperparameters.
+        examples: the training data.
+        plan: the steps.
+        pad: the padding token.
+        fingerprint: identity of the whole training; a checkpoint of another one is refused.
+        at: the position of this process among those that train together.
     """
 
     losses: torch.Tensor

@@ -22,28 +22,28 @@ class LoRA:
     """A finetuning recipe: low-rank adapters (Hu et al., 2021) on linear layers, AdamW.
 
     Args:
-    rank: rank of each adapter.
-    alpha: adapters are scaled by alpha / rank.
-    dropout: dropout probability on the adapters' inputs.
-    target_modules: `auto` (all linear layers of the blocks, if the model's family is known), `all-linear`
-        (every linear layer except the output layer), or names of linear layers.
-    learning_rate: the peak learning rate.
-    warmup: fraction of all steps over which the rate rises.
-    schedule: of the learning rate after the warmup: linear, cosine (both to 0) or constant.
-    weight_decay: of AdamW.
-    epochs: passes over the annotated prompts.
-    tokens_per_batch: size of a micro-batch, padding included; memory grows with it.
-    accumulate: micro-batches per optimizer step, whose loss is the mean over all their response tokens; None if
-        rows are counted instead.
-    rows_per_step: rows per optimizer step, exactly, in as many micro-batches as they need; None if micro-batches
-        are counted instead.
-    max_grad_norm: gradients are clipped to this norm.
-    seed: for the adapter's initial weights, the order of examples and dropout.
-    checkpoint_every: optimizer steps between checkpoints.
-    base_dropout: also apply the dropout in the base model's own config, in addition to `dropout`; if it is on and a
-        layer mixes tokens of all rows (experts), devices share whole micro-batches only.
-    gradient_checkpointing: recompute activations in the backward pass instead of storing them: about a third
-        slower, a fraction of the memory.
+        rank: rank of each adapter.
+        alpha: adapters are scaled by alpha / rank.
+        dropout: dropout probability on the adapters' inputs.
+        target_modules: `auto` (all linear layers of the blocks, if the model's family is known), `all-linear`
+            (every linear layer except the output layer), or names of linear layers.
+        learning_rate: the peak learning rate.
+        warmup: fraction of all steps over which the rate rises.
+        schedule: of the learning rate after the warmup: linear, cosine (both to 0) or constant.
+        weight_decay: of AdamW.
+        epochs: passes over the annotated prompts.
+        tokens_per_batch: size of a micro-batch, padding included; memory grows with it.
+        accumulate: micro-batches per optimizer step, whose loss is the mean over all their response tokens; None if
+            rows are counted instead.
+        rows_per_step: rows per optimizer step, exactly, in as many micro-batches as they need; None if micro-batches
+            are counted instead.
+        max_grad_norm: gradients are clipped to this norm.
+        seed: for the adapter's initial weights, the order of examples and dropout.
+        checkpoint_every: optimizer steps between checkpoints.
+        base_dropout: also apply the dropout in the base model's own config, in addition to `dropout`; if it is on and a
+            layer mixes tokens of all rows (experts), devices share whole micro-batches only.
+        gradient_checkpointing: recompute activations in the backward pass instead of storing them: about a third
+            slower, a fraction of the memory.
     """
 
     rank: int

@@ -44,8 +44,8 @@ def finetune(
     On several devices, each takes a share of every step; the steps and the dropout masks stay the same.
 
     Raises:
-    ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, `directory` holds
-        the checkpoint of another training, or this is not the first process of several; only that one begins one.
+        ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, `directory` holds
+            the checkpoint of another training, or this is not the first process of several; only that one begins one.
     """
     at = trainer.place()
     if at.rank > 0:
@@ -72,11 +72,11 @@ def take_part(
 
     Args:
         model: the base.
-    annotated: returns the training data; called when the training begins.
-    recipe: the hyperparameters.
-    trainer: the devices.
-    directory: of the training.
-    is_done: says whether the training is already finished.
+        annotated: returns the training data; called when the training begins.
+        recipe: the hyperparameters.
+        trainer: the devices.
+        directory: of the training.
+        is_done: says whether the training is already finished.
     """
     from aliquot.runtime.processes import wait_for_launch
 

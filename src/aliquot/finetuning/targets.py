@@ -40,7 +40,7 @@ def find_targets(network: PreTrainedModel, names: Sequence[str]) -> list[str]:
     """Resolve a recipe's setting to names of layers; `all-linear` is kept, because peft knows it.
 
     Raises:
-    ValueError: `auto` for a family that is not in the table, or a name that is not the name of a linear layer.
+        ValueError: `auto` for a family that is not in the table, or a name that is not the name of a linear layer.
     """
     if list(names) == [ALL_LINEAR]:
         return [ALL_LINEAR]

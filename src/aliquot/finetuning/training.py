@@ -38,13 +38,13 @@ class Training:
     """A training; picklable, so that other processes can take part in it.
 
     Args:
-    model: the model to adapt.
-    examples: the training data.
-    pad: the padding token.
-    recipe: the hyperparameters.
-    fingerprint: identity of everything that the training depends on; a checkpoint of another one is refused.
-    trainer: the devices.
-    directory: the destination of the adapter.
+        model: the model to adapt.
+        examples: the training data.
+        pad: the padding token.
+        recipe: the hyperparameters.
+        fingerprint: identity of everything that the training depends on; a checkpoint of another one is refused.
+        trainer: the devices.
+        directory: the destination of the adapter.
     """
 
     model: Model
@@ -82,11 +82,11 @@ class Training:
     def train(self, at: Place, meeting: str, on_metrics: OnMetrics, told_to_end: Callable[[], bool]) -> None:
         """Take every step of the plan, from the checkpoint if there is one; leave the adapter and the record.
 
-            Args:
-        at: the position of this process.
-        meeting: the rendezvous address of the processes.
-        on_metrics: receives what is logged, in the first process.
-                told_to_end: says whether the user wants the training to end.
+        Args:
+            at: the position of this process.
+            meeting: the rendezvous address of the processes.
+            on_metrics: receives what is logged, in the first process.
+            told_to_end: says whether the user wants the training to end.
         """
         checkpoint, plan = self.directory / _CHECKPOINT, plan_steps(self.examples, self.recipe)
         fit = self.trainer.build(

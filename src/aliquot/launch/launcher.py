@@ -36,7 +36,7 @@ class Job:
 
     Args:
         cfg: the configuration, without Hydra's own node.
-    strategy: the selection strategy.
+        strategy: the selection strategy.
         overrides: what the command line and the sweep changed.
     """
 
@@ -50,10 +50,10 @@ class Planned:
     """A sweep, saved, after all checks that are possible before it starts.
 
     Args:
-    store: the store of results.
-    sweep: the planned sweep.
-    experiments: one per job.
-    waiting: the jobs that need answers from people first: only their prompts are selected.
+        store: the store of results.
+        sweep: the planned sweep.
+        experiments: one per job.
+        waiting: the jobs that need answers from people first: only their prompts are selected.
     """
 
     store: Store
@@ -70,7 +70,7 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
         elsewhere: the stages will be built on other machines, whose devices cannot be checked from here.
 
     Raises:
-    ValueError: a job is wrong, or a stage is certain to fail.
+        ValueError: a job is wrong, or a stage is certain to fail.
     """
     logs.set_up_logging()
     store = Store(Path(jobs[0].cfg.store))
@@ -162,8 +162,8 @@ def worker_environments(num_workers: int | None, num_devices: int) -> list[dict[
     """Return the variables to add to each worker's environment: its own GPUs, or a share of the cores.
 
     Args:
-    num_workers: None means as many as the GPUs allow, or one for all cores.
-    num_devices: GPUs per worker.
+        num_workers: None means as many as the GPUs allow, or one for all cores.
+        num_devices: GPUs per worker.
 
     Raises:
         ValueError: there are too few GPUs or cores.

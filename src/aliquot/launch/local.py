@@ -117,10 +117,10 @@ def run_tasks(
     """Build all tasks of a sweep with one worker per environment; return how they ended.
 
     Args:
-    store: the store of results.
-    sweep: saved in the store.
-    environments: variables of each worker, added to this process's own: its visible device and number of threads.
-    show: called about every second, and at the end.
+        store: the store of results.
+        sweep: saved in the store.
+        environments: variables of each worker, added to this process's own: its visible device and number of threads.
+        show: called about every second, and at the end.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; all workers have saved and ended.

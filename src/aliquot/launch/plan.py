@@ -27,9 +27,9 @@ class Task:
     """One stage that one worker builds.
 
     Args:
-    stage: the stage to build; for a ranking that serves several budgets, the deepest.
-    needs: names of the tasks that must be done first.
-    seconds: estimated duration, or None if nothing similar has been done yet.
+        stage: the stage to build; for a ranking that serves several budgets, the deepest.
+        needs: names of the tasks that must be done first.
+        seconds: estimated duration, or None if nothing similar has been done yet.
     """
 
     stage: Stage[Any]
@@ -54,9 +54,9 @@ class Plan:
 
     Args:
         todo: the unfinished stages, upstream first.
-    tasks: the ones among them that a worker builds for their own sake.
-    num_distinct: stage -> number of distinct ones in the experiments, upstream first.
-    num_done: stage -> number of these that are already done.
+        tasks: the ones among them that a worker builds for their own sake.
+        num_distinct: stage -> number of distinct ones in the experiments, upstream first.
+        num_done: stage -> number of these that are already done.
     """
 
     todo: tuple[Stage[Any], ...]
@@ -74,8 +74,8 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
     """Plan the stages, and everything they depend on, against the content of the store.
 
     Args:
-    stages: of all experiments of the sweep, in any order, with repetitions.
-    store: the store of results; only read.
+        stages: of all experiments of the sweep, in any order, with repetitions.
+        store: the store of results; only read.
     """
     distinct: dict[str, Stage[Any]] = {}
     for stage in upstream_first(stages):

@@ -30,14 +30,14 @@ class Resources:
     """The resources that a job for one kind of stage requests.
 
     Args:
-    gpus: per node.
-    processes: per node; None means one per GPU, or one. Must equal trainer.devices for stages that use several.
-    cpus: per process.
-    memory_gb: per node.
-    minutes: the time limit; more than 10, or submitit takes every preemption for a time-out.
-    nodes: per job.
-    requeues: how often a job that reached its time limit is continued.
-    more: further options of sbatch, such as constraint: a100.
+        gpus: per node.
+        processes: per node; None means one per GPU, or one. Must equal trainer.devices for stages that use several.
+        cpus: per process.
+        memory_gb: per node.
+        minutes: the time limit; more than 10, or submitit takes every preemption for a time-out.
+        nodes: per job.
+        requeues: how often a job that reached its time limit is continued.
+        more: further options of sbatch, such as constraint: a100.
     """
 
     gpus: int = 0
@@ -72,12 +72,12 @@ class Cluster:
     """Where and how jobs are submitted.
 
     Args:
-    resources: score, select, annotate, finetune, evaluate -> the resources of their jobs.
-    options: for every job, by the names of sbatch: account, partition, qos, constraint; None is left out.
-    setup: shell lines before the worker, such as module load.
-    max_jobs: maximum number of jobs of one array that run at once.
-    signal_seconds: how long before the end a job is signaled to save.
-    wait: stay until all jobs have ended, and fail if one failed.
+        resources: score, select, annotate, finetune, evaluate -> the resources of their jobs.
+        options: for every job, by the names of sbatch: account, partition, qos, constraint; None is left out.
+        setup: shell lines before the worker, such as module load.
+        max_jobs: maximum number of jobs of one array that run at once.
+        signal_seconds: how long before the end a job is signaled to save.
+        wait: stay until all jobs have ended, and fail if one failed.
     """
 
     resources: Mapping[str, Resources]
@@ -102,7 +102,7 @@ class Job:
     Args:
         store: root of the store.
         sweep: its id.
-    task: the task to build.
+        task: the task to build.
     """
 
     def __init__(self, store: str, sweep: str, task: str) -> None:
@@ -112,8 +112,8 @@ class Job:
     def __call__(self) -> None:
         """Run the worker to its end.
 
-            Raises:
-        RuntimeError: the worker failed; the job then exits with an error, and jobs that depend on it do not start.
+        Raises:
+            RuntimeError: the worker failed; the job then exits with an error, and jobs that depend on it do not start.
         """
         store, sweep, task = self._arguments
         command = [sys.executable, "-m", "aliquot", "work", sweep, task, "--store", store]
@@ -152,7 +152,7 @@ def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
     Another sweep may be building the same stage: dependents then wait for that job.
 
     Raises:
-    ValueError: SLURM refused a job; those it had already accepted are canceled.
+        ValueError: SLURM refused a job; those it had already accepted are canceled.
     """
     from submitit.core.utils import FailedJobError
 

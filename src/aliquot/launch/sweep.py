@@ -29,10 +29,10 @@ class PlannedRun:
     """One experiment of a sweep; its configuration is in `runs/<id>/config.yaml`.
 
     Args:
-    id: the name of its directory.
-    strategy: the selection strategy.
-    overrides: the changes from the command line.
-    stages: names of all its stages, upstream first.
+        id: the name of its directory.
+        strategy: the selection strategy.
+        overrides: the changes from the command line.
+        stages: names of all its stages, upstream first.
     """
 
     id: str
@@ -53,12 +53,12 @@ class PlannedTask:
 
     Args:
         name: the stage and its key, such as finetune-0123456789abcdef.
-    kind: the kind of resources it needs.
-    title: the work, and its amount.
-    run: id of an experiment that has the stage; the worker makes the stage from its configuration.
-    needs: names of the tasks that must be done first.
-    seconds: estimated duration, or None.
-    depth: for a ranking, how many prompts it must have ranked to be done.
+        kind: the kind of resources it needs.
+        title: the work, and its amount.
+        run: id of an experiment that has the stage; the worker makes the stage from its configuration.
+        needs: names of the tasks that must be done first.
+        seconds: estimated duration, or None.
+        depth: for a ranking, how many prompts it must have ranked to be done.
     """
 
     name: str
@@ -81,11 +81,11 @@ class Sweep:
 
     Args:
         id: of the set of its experiments.
-    command: the command that started it, to be repeated.
-    folder: the working directory, against which paths in the configurations are resolved.
+        command: the command that started it, to be repeated.
+        folder: the working directory, against which paths in the configurations are resolved.
         runs: the experiments.
         tasks: the stages that were unfinished, upstream first.
-    environment: the code and libraries with which it was planned.
+        environment: the code and libraries with which it was planned.
     """
 
     id: str
@@ -145,8 +145,8 @@ class Sweep:
     def load(cls, store: Store, sweep: str) -> Sweep:
         """Read a sweep by its id, or by a prefix of it.
 
-            Raises:
-        ValueError: the store has no sweep, or several, of that name.
+        Raises:
+            ValueError: the store has no sweep, or several, of that name.
         """
         found = sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{_RECORD}"))
         matching = [name for name in found if name.startswith(sweep)]

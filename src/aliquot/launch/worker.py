@@ -39,7 +39,7 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
     """Build the stage of one task, then finish every run of the sweep whose stages are all built.
 
     Raises:
-    ValueError: the code, libraries or files differ from those with which the sweep was planned.
+        ValueError: the code, libraries or files differ from those with which the sweep was planned.
     """
     _check_environment(sweep)
     os.chdir(sweep.folder)

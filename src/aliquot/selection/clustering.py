@@ -61,10 +61,10 @@ def k_means(features: Features, num_clusters: int, passes: int, seed: int, direc
     Args:
         features: one row per prompt.
         num_clusters: 1..n.
-    passes: maximum number of times that all rows are assigned to the nearest center and the centers are moved. A
-        pass takes 4 n d num_clusters operations: scikit-learn assigns the rows once more at its end.
-    seed: for the start.
-    directory: where the centers are saved, and restored from after a kill; None saves nothing.
+        passes: maximum number of times that all rows are assigned to the nearest center and the centers are moved. A
+            pass takes 4 n d num_clusters operations: scikit-learn assigns the rows once more at its end.
+        seed: for the start.
+        directory: where the centers are saved, and restored from after a kill; None saves nothing.
     """
     x, power = rescaled(np.ascontiguousarray(features, dtype=np.float32), _TINY)
     equal = number_rows(x)

@@ -38,9 +38,9 @@ class Differences(NamedTuple):
         features: x.
         factor: f.
         scale: 0 or more.
-    centre: of the vectors, in units of f x.
-    far: rows with a smaller bias are far.
-    close: the `s` of a product above which the pair is also computed from differences.
+        centre: of the vectors, in units of f x.
+        far: rows with a smaller bias are far.
+        close: the `s` of a product above which the pair is also computed from differences.
     """
 
     features: Features
@@ -62,8 +62,8 @@ class Embedding:
     Args:
         vectors: z, one row per prompt, contiguous.
         bias: b.
-    exponential: True for w = 2^s, False for w = s.
-    exact: the similarities from the features, for pairs where products are inaccurate.
+        exponential: True for w = 2^s, False for w = s.
+        exact: the similarities from the features, for pairs where products are inaccurate.
     """
 
     vectors: Features
@@ -107,10 +107,10 @@ class RBF:
     results is not known to us; sweep it.
 
     Args:
-    gamma: width, larger = broader; in units of u.
-    unit: "median" for u = the median squared distance over a sample of pairs (without those at distance 0),
-        "absolute" for u = 1.
-    seed: of that sample.
+        gamma: width, larger = broader; in units of u.
+        unit: "median" for u = the median squared distance over a sample of pairs (without those at distance 0),
+            "absolute" for u = 1.
+        seed: of that sample.
     """
 
     gamma: float = 0.25

@@ -29,8 +29,8 @@ class Strategy(Protocol):
 
     Attributes:
         requires: the signals it reads, a subset of `SIGNALS`; empty means that no scoring pass is needed.
-    nested: True if `select(.., k)` starts with `select(.., j)` for every j < k, so that one ranking serves every
-        budget. False if quotas depend on the budget.
+        nested: True if `select(.., k)` starts with `select(.., j)` for every j < k, so that one ranking serves every
+            budget. False if quotas depend on the budget.
 
     Both are class variables, or properties if they depend on a hyperparameter.
     """
@@ -76,7 +76,7 @@ class Partitioned(Strategy, Protocol):
     """A strategy of two rounds: the first processes parts of the pool, one by one, the second the picks from them.
 
     Attributes:
-    num_parts: 1 if there is no first round.
+        num_parts: 1 if there is no first round.
     """
 
     @property
@@ -100,15 +100,15 @@ def rank(
     Args:
         strategy: orders the pool.
         pool: the prompts.
-    scores: the signals; None for a strategy that does not require any.
-    k: rows to select, including those of `start`.
-    start: rows selected earlier, which stay and come first. A `Greedy` strategy takes them into account, any other
-        leaves them out of its order.
-    workspace: the directory and device of a long ranking.
+        scores: the signals; None for a strategy that does not require any.
+        k: rows to select, including those of `start`.
+        start: rows selected earlier, which stay and come first. A `Greedy` strategy takes them into account, any other
+            leaves them out of its order.
+        workspace: the directory and device of a long ranking.
 
     Raises:
-    ValueError: k is outside 1..n, `start` holds a row twice or one not in the pool, a required signal is missing,
-        or the signals hold NaN, infinity or numbers too large to square.
+        ValueError: k is outside 1..n, `start` holds a row twice or one not in the pool, a required signal is missing,
+            or the signals hold NaN, infinity or numbers too large to square.
     """
     if not 1 <= k <= len(pool):
         raise ValueError(

@@ -40,15 +40,14 @@ class ResponseUncertainty:
     """A score of the model's own responses; see the module docstring.
 
     Args:
-    measure: per token: "entropy", "confidence" or "margin".
-    reduction: over the tokens of a response: "mean", or "max" for its most uncertain token.
-    normalize: for reduction="mean": False sums without dividing by T. For confidence, False gives the improbability
-        1 - p(response) of the whole response.
-    residualize: "none"; or "response", "prompt" or "both": a control that removes length from the score. Over the
-        pool, the score is regressed on a constant and the logarithm of the number of tokens of the response, of the
-        prompt, or both, by ordinary least squares; what the logarithms explain, about their means, is subtracted, so
-        the mean stays. Lengths that are all the same explain nothing.
-            means, is subtracted, so that the mean stays. Lengths that are all the same explain nothing.
+        measure: per token: "entropy", "confidence" or "margin".
+        reduction: over the tokens of a response: "mean", or "max" for its most uncertain token.
+        normalize: for reduction="mean": False sums without dividing by T. For confidence, False gives the improbability
+            1 - p(response) of the whole response.
+        residualize: "none"; or "response", "prompt" or "both": a control that removes length from the score. Over the
+            pool, the score is regressed on a constant and the logarithm of the number of tokens of the response, of the
+            prompt, or both, by ordinary least squares; what the logarithms explain, about their means, is subtracted,
+            so the mean stays. Lengths that are all the same explain nothing.
     """
 
     measure: str = "entropy"

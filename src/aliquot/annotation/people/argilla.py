@@ -106,7 +106,7 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
     """Yield what each annotator submitted or discarded.
 
     Raises:
-    ValueError: the row is not a flat record, or its columns do not belong together.
+        ValueError: the row is not a flat record, or its columns do not belong together.
     """
     if "responses" in row:
         raise ValueError(

@@ -60,8 +60,8 @@ class ArgillaServer:
     def _find(self, client: rg.Argilla) -> rg.Dataset | None:
         """Return the dataset, or None if it does not exist.
 
-            Raises:
-        ValueError: the dataset of that name has other questions.
+        Raises:
+            ValueError: the dataset of that name has other questions.
         """
         dataset = client.datasets(self.dataset, workspace=self._workspace(client))
         if dataset is None:
@@ -87,8 +87,8 @@ class ArgillaServer:
     def _client(self) -> Generator[rg.Argilla]:
         """Connect, and turn any failure into one message.
 
-            Raises:
-        ValueError: the SDK is not installed, or the server cannot be reached, refuses the key, or returns an error.
+        Raises:
+            ValueError: the SDK is not installed, or the server cannot be reached, refuses the key, or returns an error.
         """
         try:
             with warnings.catch_warnings():

@@ -30,7 +30,7 @@ def read_requests(folder: Path) -> dict[str, str]:
     """Return id -> prompt for every prompt asked in a batch.
 
     Raises:
-    ValueError: somebody has changed the file so that it cannot be read.
+        ValueError: somebody has changed the file so that it cannot be read.
     """
     return {str(row.fields["id"]): str(row.fields["prompt"]) for row in _rows(folder / REQUESTS)}
 

@@ -19,8 +19,8 @@ class FileAnnotator(People):
     """Reads jsonl, csv and parquet files with an `id` column and a response column, in upper or lower case.
 
     Args:
-    response: name of the response column.
-    annotator: name of the annotator column, if there is one.
+        response: name of the response column.
+        annotator: name of the annotator column, if there is one.
     """
 
     name: ClassVar[str] = "people (files)"

@@ -125,7 +125,7 @@ def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object
     """Combine the question and the answer.
 
     Raises:
-    ValueError: a field that is text in the interface holds something else.
+        ValueError: a field that is text in the interface holds something else.
     """
     row_id: Any = data.get("prompt_id")
     if isinstance(row_id, int) and not isinstance(row_id, bool):  # programs that read the csv make integers of ids

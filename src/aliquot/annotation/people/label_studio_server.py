@@ -30,8 +30,8 @@ class LabelStudioServer:
         url: of the server.
         key: a personal access token, or a legacy token where the server allows these.
         project: the title of the project.
-    interface: the labeling interface for a new project.
-    guidelines: the instructions for its annotators.
+        interface: the labeling interface for a new project.
+        guidelines: the instructions for its annotators.
     """
 
     url: str
@@ -61,8 +61,8 @@ class LabelStudioServer:
     def _find(self, client: Client) -> int | None:
         """Return the number of the project, or None if it does not exist.
 
-            Raises:
-        ValueError: several projects have the title, the one that has it is about something else, or the title is invalid.
+        Raises:
+            ValueError: several projects have the title, its project is about something else, or the title is invalid.
         """
         if len(self.project) not in TITLE_LENGTHS:
             raise ValueError(
@@ -121,8 +121,8 @@ class LabelStudioServer:
     def _call(self, client: Client, method: str, path: str, **given: Any) -> Response:
         """Call the server.
 
-            Raises:
-        ValueError: the server cannot be reached, refuses the key, or returns an error.
+        Raises:
+            ValueError: the server cannot be reached, refuses the key, or returns an error.
         """
         from httpx2 import HTTPError, InvalidURL
 

@@ -48,8 +48,8 @@ class Tool(People):
     """The common base of labeling tools.
 
     Args:
-    url: of a running server, or None if files are moved by hand.
-    project: its name on the server; None uses the name of the directory.
+        url: of a running server, or None if files are moved by hand.
+        project: its name on the server; None uses the name of the directory.
     """
 
     #: The file that the tool imports, and the last export pulled from the server: names in the batch directory.
@@ -114,9 +114,9 @@ def api_key(variable: str, url: str, where: str) -> str:
     """Return the key to a server from the environment, the only place where it may be set.
 
     Args:
-    variable: name of the environment variable.
-    url: of the server, for the message.
-    where: the place where a user finds the key, for the message.
+        variable: name of the environment variable.
+        url: of the server, for the message.
+        where: the place where a user finds the key, for the message.
 
     Raises:
         ValueError: it is not set.

@@ -62,13 +62,13 @@ class People:
     """The common base of annotators who answer in their own time.
 
     Args:
-    folder: the directory of the batch.
-    allow_partial: finetune on the available responses, even if prompts are still waiting or returned rows cannot be
-        used.
-    price: per response, in any currency; reports sum it.
-    double: fraction of the prompts that a second annotator should also answer.
-    disagreement: what happens if two annotators differ: either the first one's response counts, or the run waits
-        for a decision.
+        folder: the directory of the batch.
+        allow_partial: finetune on the available responses, even if prompts are still waiting or returned rows cannot be
+            used.
+        price: per response, in any currency; reports sum it.
+        double: fraction of the prompts that a second annotator should also answer.
+        disagreement: what happens if two annotators differ: either the first one's response counts, or the run waits
+            for a decision.
     """
 
     #: Their name in messages and bills.
@@ -119,8 +119,8 @@ class People:
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
         """Return the responses that are back, and request those that are not.
 
-            Raises:
-        Pending: prompts are waiting or returned rows cannot be used, and `allow_partial` is not set.
+        Raises:
+            Pending: prompts are waiting or returned rows cannot be used, and `allow_partial` is not set.
         """
         asked = dict(zip(ids, prompts, strict=True))
         returns = self.read(asked)
@@ -170,8 +170,8 @@ class People:
     def read(self, asked: Mapping[str, str]) -> Returns:
         """Read the returned files, as far as they concern these prompts.
 
-            Raises:
-        ValueError: one of the ids was asked in this batch with another prompt.
+        Raises:
+            ValueError: one of the ids was asked in this batch with another prompt.
         """
         asked = _as_texts(asked)
         folder = self.place()

@@ -40,14 +40,14 @@ class EndpointTeacher(Teacher):
     """Queries a model by its name on the server.
 
     Args:
-    model: its name there. The key of the responses identifies the server by nothing else.
+        model: its name there. The key of the responses identifies the server by nothing else.
         system: the system prompt, or None.
-    token_limit: the field that carries `max_tokens`: the one of most servers, or the one of reasoning models.
-    max_cost: maximum total cost of everything that this teacher answers into the store, or None.
-    concurrency: number of simultaneous requests.
-    requests_per_minute: maximum rate, or None for as many as the server accepts.
-    attempts: per prompt, if the server fails or an answer cannot be read.
-    timeout: per request, in seconds.
+        token_limit: the field that carries `max_tokens`: the one of most servers, or the one of reasoning models.
+        max_cost: maximum total cost of everything that this teacher answers into the store, or None.
+        concurrency: number of simultaneous requests.
+        requests_per_minute: maximum rate, or None for as many as the server accepts.
+        attempts: per prompt, if the server fails or an answer cannot be read.
+        timeout: per request, in seconds.
     """
 
     resources: ClassVar[str] = "annotate"
@@ -168,10 +168,10 @@ class EndpointTeacher(Teacher):
     async def _request(self, client: AsyncOpenAI, question: Question) -> Reply:
         """Send one request.
 
-            Raises:
-        Again: the server failed, or its answer cannot be read.
-        Refused: the server does not accept this request.
-        ValueError: the server accepts no request.
+        Raises:
+            Again: the server failed, or its answer cannot be read.
+            Refused: the server does not accept this request.
+            ValueError: the server accepts no request.
         """
         import openai
 
@@ -210,7 +210,7 @@ def _get(client: OpenAI, path: str) -> str | None:
     """Return the server's answer, or None if it has none.
 
     Raises:
-    ValueError: the server refuses the key.
+        ValueError: the server refuses the key.
     """
     import openai
 

@@ -13,7 +13,7 @@ def body_of(text: str) -> Any:
 
     Raises:
         ValueError: it is neither.
-    LookupError, TypeError, AttributeError: a chunk is malformed.
+        LookupError, TypeError, AttributeError: a chunk is malformed.
     """
     text = text.removeprefix("\ufeff")
     if not text.lstrip().startswith(("data:", "event:", ":", "id:")):

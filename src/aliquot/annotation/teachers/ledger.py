@@ -47,15 +47,15 @@ class Reply:
     """One answer of a teacher, usable or not.
 
     Args:
-    prompt: `Question.key` of the prompt that it answers.
-    id: of the prompt, where it was first asked.
-    response: the text, with its reasoning in tags; the whole body if the answer cannot be read.
-    ending: the reason why it ends: stop, length, content_filter, refusal, unreadable, or another one of the server's.
-    input_tokens: of the prompt and what the server puts around it.
-    output_tokens: of the response, reasoning included. Both counts include an unreadable answer before this one.
-    counted: False if the server reported no token counts, so that they are estimates.
-    model: the name that the server reports.
-    time: when it arrived, UTC.
+        prompt: `Question.key` of the prompt that it answers.
+        id: of the prompt, where it was first asked.
+        response: the text, with its reasoning in tags; the whole body if the answer cannot be read.
+        ending: the reason why it ends: stop, length, content_filter, refusal, unreadable, or another of the server's.
+        input_tokens: of the prompt and what the server puts around it.
+        output_tokens: of the response, reasoning included. Both counts include an unreadable answer before this one.
+        counted: False if the server reported no token counts, so that they are estimates.
+        model: the name that the server reports.
+        time: when it arrived, UTC.
     """
 
     prompt: str

@@ -31,10 +31,10 @@ class LocalTeacher(Teacher):
     arithmetic, which may replace a token by another of nearly the same probability.
 
     Args:
-    model: the teacher, the template in which it reads prompts, and what happens to a prompt that leaves no room for
-        `max_tokens` new tokens in the model's own `max_tokens`.
-    batch_size: number of simultaneous prompts.
-    trainer: specifies the device.
+        model: the teacher, the template in which it reads prompts, and what happens to a prompt that leaves no room for
+            `max_tokens` new tokens in the model's own `max_tokens`.
+        batch_size: number of simultaneous prompts.
+        trainer: specifies the device.
     """
 
     resources: ClassVar[str] = "score"  # it needs the same resources as the scoring pass
@@ -121,10 +121,10 @@ class Generate:
     """Generates the responses to a batch of prompts.
 
     Args:
-    teacher: the settings.
-    network: of the teacher; the generation settings in its own files are ignored, so that no penalty or temperature
-        from them is mixed in.
-    tokenizer: of the network.
+        teacher: the settings.
+        network: of the teacher; the generation settings in its own files are ignored, so that no penalty or temperature
+            from them is mixed in.
+        tokenizer: of the network.
     """
 
     def __init__(self, teacher: LocalTeacher, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -42,10 +42,10 @@ class Answer:
     """A server's answer to a prompt.
 
     Args:
-    response: the text, also of a refusal, with its reasoning in tags; the whole body if the answer cannot be read.
-    ending: the reason why it ends.
-    tokens: of the prompt and of the response, or None if the server reports none.
-    model: the name that the server reports, or None.
+        response: the text, also of a refusal, with its reasoning in tags; the whole body if the answer cannot be read.
+        ending: the reason why it ends.
+        tokens: of the prompt and of the response, or None if the server reports none.
+        model: the name that the server reports, or None.
     """
 
     response: str
@@ -59,7 +59,7 @@ def read_answer(text: str) -> Answer:
 
     Raises:
         Unreadable: it cannot be read, and does not say what it cost.
-    Again, Refused, ValueError: the body holds an error, as for `read_error`.
+        Again, Refused, ValueError: the body holds an error, as for `read_error`.
     """
     body: Any = None
     try:
@@ -100,7 +100,7 @@ def _texts(content: Any) -> str:
     """Return the text of a message, whose content is a text, absent, or in parts.
 
     Raises:
-    TypeError: the content has parts, and none of them is a text.
+        TypeError: the content has parts, and none of them is a text.
     """
     if content is None or isinstance(content, str):
         return content or ""
@@ -163,9 +163,9 @@ def read_error(error: APIStatusError) -> Answer:
     """Return the answer if the error is how the server refuses a prompt because of its content.
 
     Raises:
-    Again: the error is transient.
-    Refused: the error concerns this request.
-    ValueError: the error concerns every request.
+        Again: the error is transient.
+        Refused: the error concerns this request.
+        ValueError: the error concerns every request.
     """
     seconds = _seconds_to_wait(error.response.headers)
     return _judge(error.status_code, error.code or error.type or "", reason_of(error), seconds)

@@ -33,8 +33,8 @@ class Again(Exception):
     """The request got no answer, but a retry may succeed.
 
     Args:
-    reason: in a few words.
-    seconds: to wait, if the server says so.
+        reason: in a few words.
+        seconds: to wait, if the server says so.
     """
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
@@ -51,7 +51,7 @@ class Refused(Exception):
 
     Args:
         reason: in a few words.
-    for_prompt: True if the prompt is certainly the cause, False if it may be any setting of the request.
+        for_prompt: True if the prompt is certainly the cause, False if it may be any setting of the request.
     """
 
     def __init__(self, reason: str, for_prompt: bool) -> None:
@@ -97,16 +97,16 @@ class Asking:
     Pending requests are then awaited, because they are paid for.
 
     Args:
-    ask: sends one request; raises Again, Refused or, if no request can succeed, ValueError.
-    most: returns the maximum cost of the answer to a question.
-    cost: returns the actual cost of a reply.
-    purse: to pay from.
-    ledger: stores the replies; open for writing.
-    progress: counts them.
-    concurrency: number of simultaneous requests.
-    requests_per_minute: maximum rate, or None.
-    attempts: per prompt.
-    told_to_end: says whether the user wants to stop.
+        ask: sends one request; raises Again, Refused or, if no request can succeed, ValueError.
+        most: returns the maximum cost of the answer to a question.
+        cost: returns the actual cost of a reply.
+        purse: to pay from.
+        ledger: stores the replies; open for writing.
+        progress: counts them.
+        concurrency: number of simultaneous requests.
+        requests_per_minute: maximum rate, or None.
+        attempts: per prompt.
+        told_to_end: says whether the user wants to stop.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class Asking:
     async def run(self, questions: Sequence[Question]) -> dict[str, str]:
         """Ask all questions; return `Question.key` -> the reason for each missing reply.
 
-            Raises:
-        ValueError: the server accepts no request, or is down.
+        Raises:
+            ValueError: the server accepts no request, or is down.
         """
         waiting = iter(questions)
         watch = asyncio.create_task(self._watch())

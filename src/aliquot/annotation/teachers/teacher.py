@@ -46,13 +46,13 @@ class Teacher:
     that got no answer at all stops the run; when the run is repeated, it asks for that prompt again.
 
     Args:
-    temperature: 0 always takes the likeliest token.
-    max_tokens: maximum length of a response.
-    seed: for sampling at temperatures above 0.
-    keep_cut: also train on responses that were cut off at `max_tokens`.
-    allow_partial: continue without the prompts that got no answer.
-    keep_reasoning: also train on the reasoning before a response; the ledger has it in any case.
-    price_per_million: price of a million tokens.
+        temperature: 0 always takes the likeliest token.
+        max_tokens: maximum length of a response.
+        seed: for sampling at temperatures above 0.
+        keep_cut: also train on responses that were cut off at `max_tokens`.
+        allow_partial: continue without the prompts that got no answer.
+        keep_reasoning: also train on the reasoning before a response; the ledger has it in any case.
+        price_per_million: price of a million tokens.
     """
 
     temperature: float | None = 0.0
@@ -90,16 +90,16 @@ class Teacher:
     def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
         """Ask questions, writing every reply to the ledger as it arrives.
 
-            Returns:
-        `Question.key` -> the reason for each missing reply.
+        Returns:
+            `Question.key` -> the reason for each missing reply.
         """
         raise NotImplementedError
 
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
         """Return the usable responses, asking for those that are not in the ledger yet.
 
-            Raises:
-        ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
+        Raises:
+            ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
         """
         questions = [Question(*pair) for pair in zip(ids, prompts, strict=True)]
         book = self.ledger(ledger)

@@ -43,10 +43,10 @@ class HarnessModel(_HFLM):
     do with the batch size.
 
     Args:
-    network: runs on the device of its weights.
-    tokenizer: its padding side is restored after every call.
-    batch_size: number of simultaneous questions.
-    reuse: False recomputes the worked examples for every question.
+        network: runs on the device of its weights.
+        tokenizer: its padding side is restored after every call.
+        batch_size: number of simultaneous questions.
+        reuse: False recomputes the worked examples for every question.
     """
 
     #: Receives the number of rows of a task that went through the model, and their total.
@@ -160,7 +160,7 @@ def open_vllm(model: Model, adapter: Adapter | None, batch_size: int) -> tuple[A
     """Load the model into vLLM; return it and the change that the adapter makes to the probe, in nats.
 
     Raises:
-    ValueError: the adapter was trained but changes nothing.
+        ValueError: the adapter was trained but changes nothing.
     """
     from lm_eval.models.vllm_causallms import VLLM
 

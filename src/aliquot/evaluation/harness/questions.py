@@ -38,8 +38,8 @@ class Answers:
         correct: one float per question, in the order of the task's file.
         version: of the task.
         num_fewshot: worked examples before each question.
-    max_new_tokens: of each answer, or None if the model only selects among choices.
-    num_cut: number of questions that lost their beginning because they exceed the model's context.
+        max_new_tokens: of each answer, or None if the model only selects among choices.
+        num_cut: number of questions that lost their beginning because they exceed the model's context.
         data: hash of the task's questions and worked examples.
     """
 

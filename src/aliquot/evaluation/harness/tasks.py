@@ -33,8 +33,8 @@ class Tasks:
 
     Args:
         tasks: name -> task.
-    names: requested name -> names of its tasks; a group has many.
-    limits: name of the task -> number of questions, counted from the first.
+        names: requested name -> names of its tasks; a group has many.
+        limits: name of the task -> number of questions, counted from the first.
     """
 
     tasks: dict[str, Any]

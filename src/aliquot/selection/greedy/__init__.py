@@ -7,14 +7,14 @@ Called by strategies:
         passes, passes_torch    its dense passes over the pool, by numpy and by torch
         bounds              upper bounds on the gains of all candidates, from one pass
         islands             pools with groups that are similar to nothing outside, ranked one by one
-    candidate_lists     the rows on which a candidate gains, and lazy greedy along these lists
-    modes               the ways to maximize facility location, as values; in addition to exact greedy
+        idate_lists     the rows on which a candidate gains, and lazy greedy along these lists
+        s               the ways to maximize facility location, as values; in addition to exact greedy
         neighbors, graph    sparse: greedy on the graph of each prompt's nearest neighbors
         stochastic          the best of a random sample at each turn
         distributed         greedy in parts of the pool, then among the picks of these
-    farthest_first      exact k-center, using
+        hest_first      exact k-center, using
         sketches            vectors reduced to their main directions
-    information         exact greedy log-determinants, of
+        rmation         exact greedy log-determinants, of
         ragged              matrices of uneven length, one per prompt
 
 Measures of a selection's quality:

@@ -21,7 +21,7 @@ class Bounds:
 
     Args:
         embedding: of the pool.
-    weight: of its rows, as integers; None means 1.
+        weight: of its rows, as integers; None means 1.
     """
 
     def __init__(self, embedding: Embedding, weight: np.ndarray | None) -> None:

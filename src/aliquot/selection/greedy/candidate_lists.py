@@ -32,7 +32,7 @@ class ListStore:
 
     Args:
         n: rows of the pool.
-    budget: maximum number of list entries.
+        budget: maximum number of list entries.
     """
 
     def __init__(self, n: int, budget: int) -> None:

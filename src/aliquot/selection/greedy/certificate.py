@@ -24,7 +24,12 @@ def objective(
     rows: Int64[np.ndarray, " m"] | None = None,
 ) -> float:
     """Return f(S) = sum_i a_i max_{s in S} w_is of the rows `indices`, in blocks.
-    embedding: the embedding from which the selection was made.
+
+    Args:
+        embedding: the embedding from which the selection was made.
+        indices: S.
+        weights: a of the whole pool; None means 1.
+        rows: the i of the sum, the whole pool if None.
     """
     if len(indices) == 0:
         return 0.0
@@ -47,10 +52,10 @@ def certificate(
     one pass over all pairs of rows, plus k/n of another.
 
     Args:
-    embedding: the embedding from which the selection was made.
-    selection: the picks to judge: at the first and the last turn, and at others evenly between.
-    weights: a, as in `objective`.
-    num_turns: number of turns to check.
+        embedding: the embedding from which the selection was made.
+        selection: the picks to judge: at the first and the last turn, and at others evenly between.
+        weights: a, as in `objective`.
+        num_turns: number of turns to check.
     """
     n, k = len(embedding), len(selection)
     turns = np.unique(np.linspace(0, k - 1, min(num_turns, k)).astype(np.int64))

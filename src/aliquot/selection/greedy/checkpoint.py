@@ -26,9 +26,9 @@ class Workspace:
     """The directory and device of a ranking. Neither changes which set function is maximized.
 
     Args:
-    directory: where the ranking saves its state and resumes from; None saves nothing.
-    device: of torch: "cpu" or "cuda". Products round differently on another device, so near ties may be resolved
-        differently.
+        directory: where the ranking saves its state and resumes from; None saves nothing.
+        device: of torch: "cpu" or "cuda". Products round differently on another device, so near ties may be resolved
+            differently.
     """
 
     directory: Path | None = None
@@ -41,8 +41,8 @@ class Checkpoint:
     A second, small file outlives the ranking and makes a deeper one faster.
 
     Args:
-    directory: of the file; None keeps nothing.
-    task: everything that the saved state depends on, see `digest`.
+        directory: of the file; None keeps nothing.
+        task: everything that the saved state depends on, see `digest`.
     """
 
     def __init__(self, directory: Path | None, *task: object) -> None:

@@ -33,9 +33,9 @@ def two_rounds(
     Args:
         embedding: the features as a kernel sees them.
         parts: the rows of each part.
-    start: rows selected earlier, which stay and come first; the first round ignores them.
-    k: rows to select, including those of `start`.
-    workspace: where finished parts and the current ranking are saved.
+        start: rows selected earlier, which stay and come first; the first round ignores them.
+        k: rows to select, including those of `start`.
+        workspace: where finished parts and the current ranking are saved.
     """
     checkpoint = Checkpoint(workspace.directory, embedding, k, *parts)
     chosen = checkpoint.load() | _given(workspace).load()

@@ -62,12 +62,12 @@ def facility_location(
 
     Args:
         embedding: the features as a kernel sees them.
-    k: rows to select, including those of `start`.
-    start: rows selected earlier, which stay and come first with the gains they have.
-    weights: a, the weight of each row of the pool, 0 or more; None means 1.
-    candidates: the rows that may be selected, all if None. The whole pool is covered in any case.
-    workspace: the directory and device of the ranking.
-    cache_entries: budget of list entries (8 bytes each), 500 n if None. It changes the time, never the result.
+        k: rows to select, including those of `start`.
+        start: rows selected earlier, which stay and come first with the gains they have.
+        weights: a, the weight of each row of the pool, 0 or more; None means 1.
+        candidates: the rows that may be selected, all if None. The whole pool is covered in any case.
+        workspace: the directory and device of the ranking.
+        cache_entries: budget of list entries (8 bytes each), 500 n if None. It changes the time, never the result.
 
     Returns:
         The rows in the order picked; gains are marginal gains, exact to about 1e-5, and sum to f of the whole set.

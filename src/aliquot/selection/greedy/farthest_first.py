@@ -49,15 +49,15 @@ def farthest_first(
     """Select k rows, `start` first, each of the others the farthest from all before it (Gonzalez 1985).
 
     Args:
-    points: one row each; rescaled if their squares are too small or too large for float32.
-    start: rows already selected, at least one.
-    k: rows to select, including those of `start`.
-    workspace: the directory and device of a long traversal. It keeps the bounds, so that a deeper one can continue.
+        points: one row each; rescaled if their squares are too small or too large for float32.
+        start: rows already selected, at least one.
+        k: rows to select, including those of `start`.
+        workspace: the directory and device of a long traversal. It keeps the bounds, so that a deeper one can continue.
 
     Returns:
-    The rows in the order picked, and for each except those of `start` the squared distance to the nearest before it.
-    If `start` has one row, that row gets the squared distance to its farthest point; otherwise the values for
-    `start` have no meaning.
+        The rows in the order picked; for each except those of `start`, the squared distance to the nearest before it.
+        If `start` has one row, that row gets the squared distance to its farthest point; otherwise the values for
+        `start` have no meaning.
     """
     workspace = workspace or Workspace()
     checkpoint = Checkpoint(workspace.directory, points)

@@ -24,9 +24,9 @@ def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection
     """Select k rows by greedy maximization on the graph of neighbors.
 
     Args:
-    neighbors: of every row of the pool.
-    start: rows selected earlier, which stay and come first with the gains they have.
-    k: rows to select, including those of `start`.
+        neighbors: of every row of the pool.
+        start: rows selected earlier, which stay and come first with the gains they have.
+        k: rows to select, including those of `start`.
 
     Returns:
         The rows in the order picked; gains are marginal gains in f_G.

@@ -47,14 +47,14 @@ def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Worksp
 
     Args:
         blocks: the pool.
-    start: earlier picks, from any source.
-    k: blocks to select, 1..n.
-    workspace: where the ranking saves its state, and the device of its products.
-    what: label of the progress bar.
+        start: earlier picks, from any source.
+        k: blocks to select, 1..n.
+        workspace: where the ranking saves its state, and the device of its products.
+        what: label of the progress bar.
 
     Returns:
-    The rows in the order picked. The gains after `start` are marginal gains in nats; those after the first sum to
-    the rise of f.
+        The rows in the order picked. The gains after `start` are marginal gains in nats; those after the first sum to
+        the rise of f.
 
     Raises:
         ValueError: a vector is so long that float64 cannot hold its gain.
@@ -207,7 +207,7 @@ class _Greedy:
 
         def unit(part: np.ndarray) -> None:
             width = int(self.widths[part[0]])
-            # Always the same number of rows: products of another shape round differently, and equal blocks would not tie
+            # Always the same number of rows: products of other shapes round differently, and equal blocks would not tie
             rows = np.resize(part, max(1, _UNIT // dtype.itemsize // width))
             do(part, self.blocks.gather(rows, width, dtype, self.device))
 

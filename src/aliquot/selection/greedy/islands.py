@@ -59,11 +59,11 @@ def merged(
 
     Args:
         parts: the rows of each island.
-    rank: ranks an island, given its number, the rows already selected from it, and how many to select; input and
-        output are places in the island.
-    start: rows selected before.
-    k: rows to select.
-    candidates: the rows that may be selected, excluding `start`.
+        rank: ranks an island, given its number, the rows already selected from it, and how many to select; input and
+            output are places in the island.
+        start: rows selected before.
+        k: rows to select.
+        candidates: the rows that may be selected, excluding `start`.
     """
     rows, gains = [np.empty(0, dtype=np.int64)], [np.empty(0)]
     for number, part in enumerate(parts):

@@ -60,8 +60,8 @@ class Sparse(Mode):
     approximate.
 
     Args:
-    m: number of neighbors kept per prompt.
-    neighbors: "exact" compares all pairs; "approximate" those of nearby clusters, by faiss, for n near a million.
+        m: number of neighbors kept per prompt.
+        neighbors: "exact" compares all pairs; "approximate" those of nearby clusters, by faiss, for n near a million.
     """
 
     nested: ClassVar[bool] = True
@@ -106,7 +106,7 @@ class Stochastic(Mode):
     It runs on the CPU, regardless of the device.
 
     Args:
-    eps: allowed loss of the guarantee, above 0 and below 1; smaller values sample more.
+        eps: allowed loss of the guarantee, above 0 and below 1; smaller values sample more.
         seed: of the samples.
     """
 
@@ -137,8 +137,8 @@ class Distributed(Mode):
     round and the best part; the second round is returned.
 
     Args:
-    parts: number of parts, whose sizes differ by at most one.
-    seed: of the assignment to parts.
+        parts: number of parts, whose sizes differ by at most one.
+        seed: of the assignment to parts.
     """
 
     nested: ClassVar[bool] = False

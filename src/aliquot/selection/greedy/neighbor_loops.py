@@ -24,10 +24,10 @@ class Best(NamedTuple):
     """The best neighbors of some rows so far.
 
     Args:
-    keys: of neighbors, unordered, with room for more than m.
-    length: number of keys per row.
-    floor: the `s` that a pair must exceed to be examined; that of the least similarity until a row has m keys.
-    margin: how far floors stay below the m-th similarity, to allow for rounding in the comparison.
+        keys: of neighbors, unordered, with room for more than m.
+        length: number of keys per row.
+        floor: the `s` that a pair must exceed to be examined; that of the least similarity until a row has m keys.
+        margin: how far floors stay below the m-th similarity, to allow for rounding in the comparison.
     """
 
     keys: np.ndarray
@@ -87,7 +87,7 @@ def keep_best(
         rows: of the pool.
         first_column: the first pool row in this tile.
         bias, exponential, exact: of the embedding.
-    m: number of neighbors wanted.
+        m: number of neighbors wanted.
         best: changed in place.
     """
     column_bias = bias[first_column : first_column + product.shape[1]]

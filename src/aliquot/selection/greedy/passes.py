@@ -28,9 +28,9 @@ class Pieces(NamedTuple):
 
     Args:
         gains: int64 (batch,), in quanta.
-    starts, lengths: int64 (batch, tiles): the list of each candidate in each tile of the pool; length -1 if there
-        was no room for it. Candidate c has the entries starts[c, t] : starts[c, t] + lengths[c, t].
-    rows, quanta: int32, the entries of the lists: rows of the pool and their similarities.
+        starts, lengths: int64 (batch, tiles): the list of each candidate in each tile of the pool; length -1 if there
+            was no room for it. Candidate c has the entries starts[c, t] : starts[c, t] + lengths[c, t].
+        rows, quanta: int32, the entries of the lists: rows of the pool and their similarities.
     """
 
     gains: np.ndarray

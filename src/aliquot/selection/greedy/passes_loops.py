@@ -31,14 +31,14 @@ def scan_tile(
     """Find the gain of each candidate, a row of the product, on the pool rows of the tile, and the rows where it gains.
 
     Args:
-    product: inner products of the candidates with the pool rows from `first_row` onward.
+        product: inner products of the candidates with the pool rows from `first_row` onward.
         first_row: the first row of the pool in this tile.
         candidates: their rows of the pool.
         cover: of the whole pool.
-    weight: of the pool rows; None if all are 1.
-    gains: of the candidates so far; increased in place.
-    lengths: number of pairs of each candidate in this tile.
-    rows, quanta: these pairs, candidate by candidate; with room for the whole tile and one more.
+        weight: of the pool rows; None if all are 1.
+        gains: of the candidates so far; increased in place.
+        lengths: number of pairs of each candidate in this tile.
+        rows, quanta: these pairs, candidate by candidate; with room for the whole tile and one more.
 
     Returns:
         The number of pairs.

@@ -18,7 +18,7 @@ class Blocks:
     """The matrices X_i = scale[i] * vectors[starts[i] : starts[i] + lengths[i]].
 
     Args:
-    vectors: may be memory-mapped; read only where needed.
+        vectors: may be memory-mapped; read only where needed.
         starts: first row of each block.
         lengths: rows of each block; at least 1.
         scale: factor of each block.

@@ -22,8 +22,8 @@ class Sketch:
     """How vectors are sketched.
 
     Args:
-    centre: subtracted from all of them first.
-    directions: U, as columns; None for all directions, in which case a sketch is the vector itself.
+        centre: subtracted from all of them first.
+        directions: U, as columns; None for all directions, in which case a sketch is the vector itself.
     """
 
     centre: Float32[np.ndarray, " d"]
@@ -64,11 +64,11 @@ def cheapest(
 
     Args:
         centre: of the sketches.
-    directions: the candidates; the first of them are used.
-    points, centres: samples of the points and centers to be compared.
-    bound: squared distances from the points within which a center must be examined.
-    per_point: number of centers compared with a point per sketch of it.
-    pair: cost of examining a pair, in dimensions of a product.
+        directions: the candidates; the first of them are used.
+        points, centres: samples of the points and centers to be compared.
+        bound: squared distances from the points within which a center must be examined.
+        per_point: number of centers compared with a point per sketch of it.
+        pair: cost of examining a pair, in dimensions of a product.
     """
     x, c = (vectors.astype(np.float64) - centre for vectors in (points, centres))
     x_squared, c_squared = _squares(x), _squares(c)

@@ -31,11 +31,11 @@ def stochastic_greedy(
 
     Args:
         embedding: the features as a kernel sees them.
-    start: rows selected earlier, which stay and come first with the gains they have.
-    k: rows to select, including those of `start`.
-    size: of each sample; the last samples hold all remaining rows.
-    seed: of the samples.
-    workspace: where the ranking saves its state.
+        start: rows selected earlier, which stay and come first with the gains they have.
+        k: rows to select, including those of `start`.
+        size: of each sample; the last samples hold all remaining rows.
+        seed: of the samples.
+        workspace: where the ranking saves its state.
 
     Returns:
         The rows in the order picked; gains are marginal gains in f.

@@ -22,7 +22,7 @@ class Coverage(Greedy):
     with gain 0. Other budgets make other clusters, so a smaller selection is not a prefix of a larger one.
 
     Args:
-    passes: maximum number of k-means passes (see `aliquot.selection.clustering`).
+        passes: maximum number of k-means passes (see `aliquot.selection.clustering`).
         seed: of the start of k-means.
     """
 

@@ -25,7 +25,7 @@ class FacilityLocation(Greedy):
 
     Args:
         kernel: the similarity w of `aliquot.selection.kernels`.
-    mode: how f is maximized, from `aliquot.selection.greedy.modes`. All except Exact log how close to exact they are.
+        mode: how f is maximized, from `aliquot.selection.greedy.modes`. All but Exact log how near to exact they are.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})

@@ -24,12 +24,12 @@ class InformationGain(Greedy):
     marginal gain in nats, so the gains sum to f(S) - f of the empty set. Zero-vector tokens gain nothing.
 
     Args:
-    sigma: prior knowledge, as if from tokens of this length in each direction: the larger, the more tokens it takes
-        until a direction counts as known. In units of u.
-    unit: "rms" for u = the root mean square length of the pool's token vectors (ours: the same sigma then works
-        for every model), "absolute" for u = 1.
-    length: "raw", with which long prompts gain more, or "sqrt" for X_i / sqrt(T_i), where each counts as one token.
-    max_tokens: read only the last N tokens of each prompt; None reads all that the scorer keeps.
+        sigma: prior knowledge, as if from tokens of this length in each direction: the larger, the more tokens it takes
+            until a direction counts as known. In units of u.
+        unit: "rms" for u = the root mean square length of the pool's token vectors (ours: the same sigma then works
+            for every model), "absolute" for u = 1.
+        length: "raw", with which long prompts gain more, or "sqrt" for X_i / sqrt(T_i), where each counts as one token.
+        max_tokens: read only the last N tokens of each prompt; None reads all that the scorer keeps.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"token_features"})

@@ -24,7 +24,7 @@ class KCenter(Greedy):
     prompt, so gains never rise. Picks and gains are those of distances computed in float64.
 
     Args:
-    metric: "euclidean", or "cosine" for 1 - cos (a zero vector is at distance 1 from all others).
+        metric: "euclidean", or "cosine" for 1 - cos (a zero vector is at distance 1 from all others).
         first: "medoid" for the row nearest to the mean, "random", or a row of the pool.
         seed: of first="random".
     """

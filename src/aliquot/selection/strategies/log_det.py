@@ -23,12 +23,12 @@ class LogDet(Greedy):
     increase of f (Nemhauser, Wolsey, Fisher 1978). A pick's gain is its marginal gain in nats; zero vectors gain none.
 
     Args:
-    sigma: the smaller, the less a second prompt in the same direction is worth. In units of u.
-    unit: "rms" for u = the root mean square length of the vectors, "absolute" for u = 1.
-    normalize: True uses directions only: every vector is scaled to length 1.
-    projection: wider features are first projected to this many dimensions, because the cost of a gain grows with
-        their square; None leaves them as they are.
-    projection_seed: of that projection.
+        sigma: the smaller, the less a second prompt in the same direction is worth. In units of u.
+        unit: "rms" for u = the root mean square length of the vectors, "absolute" for u = 1.
+        normalize: True uses directions only: every vector is scaled to length 1.
+        projection: wider features are first projected to this many dimensions, because the cost of a gain grows with
+            their square; None leaves them as they are.
+        projection_seed: of that projection.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})

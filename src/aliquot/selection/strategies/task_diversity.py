@@ -30,11 +30,11 @@ class TaskDiversity:
     probabilities of the model's own response, and the confidence in a task is the mean over its prompts.
 
     Args:
-    groups: the stand-in for tasks: "tasks" for the labels of the pool, or "clusters" for k-means clusters of the
-        features, if the pool has no labels.
-    quotas: "uniform", or "inverse_confidence".
-    num_clusters: for groups="clusters".
-    seed: of the order within tasks and of the clusters.
+        groups: the stand-in for tasks: "tasks" for the labels of the pool, or "clusters" for k-means clusters of the
+            features, if the pool has no labels.
+        quotas: "uniform", or "inverse_confidence".
+        num_clusters: for groups="clusters".
+        seed: of the order within tasks and of the clusters.
     """
 
     nested: ClassVar[bool] = True

@@ -26,9 +26,9 @@ class UncertainFacilityLocation(Greedy):
 
     Args:
         kernel: the similarity w of `aliquot.selection.kernels`.
-    uncertainty: the score by which candidates are selected.
-    share: of the pool, in (0, 1].
-    cover: the rows that f(S) = sum_i max_{s in S} w_is sums over: the whole "pool", or the "candidates".
+        uncertainty: the score by which candidates are selected.
+        share: of the pool, in (0, 1].
+        cover: the rows that f(S) = sum_i max_{s in S} w_is sums over: the whole "pool", or the "candidates".
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "tokens"})

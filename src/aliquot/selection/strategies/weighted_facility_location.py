@@ -25,8 +25,8 @@ class WeightedFacilityLocation(Greedy):
 
     Args:
         kernel: the similarity w of `aliquot.selection.kernels`.
-    uncertainty: the score that sets the weights.
-    power: of the weights: 0 is plain facility location, larger values favor the most uncertain prompts only.
+        uncertainty: the score that sets the weights.
+        power: of the weights: 0 is plain facility location, larger values favor the most uncertain prompts only.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "tokens"})
