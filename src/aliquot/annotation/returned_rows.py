@@ -16,7 +16,7 @@ from aliquot.pools.files import READERS
 from aliquot.pools.record import Record
 
 #: The problem with a row that holds only a prediction or suggestion.
-SUGGESTED = "a prediction or suggestion is no response; have it submitted as one, and export once more"
+SUGGESTED = "a prediction or suggestion is not a response; have it submitted as one, and export once more"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _problem(row: Answer | Problem, asked: Mapping[str, str], kept: Mapping[str,
         of = next((row_id for row_id, prompt in asked.items() if prompt.split() == row.prompt.split()), None)
         what = "the prompt was edited, so the response may answer something else"
         if of is not None:
-            what = f"the prompt beside this id has id '{of}'; write that, or put the right prompt beside the id"
+            what = f"the prompt in this row has id '{of}'; write that, or put the prompt of this id in the row"
     elif _is_given(row):
         same = (earlier for earlier in kept.get(row.id, ()) if earlier.annotator == row.annotator)
         if (earlier := next(same, None)) and row.response != earlier.response:

@@ -123,7 +123,9 @@ class Benchmark:
             )
         if self.include is not None and not locate(self.include).is_dir():
             folder = locate(self.include)
-            raise ValueError(f"evaluate.include={self.include}: {folder} is no folder; give one with lm-eval yamls")
+            raise ValueError(
+                f"evaluate.include={self.include}: {folder} is not a directory; give one with lm-eval yamls"
+            )
         if folders := self.folders():
             check_tasks(self.tasks, sorted(set(_names(folders))), str(self.include or "lm-eval"))
         self._check_settings()

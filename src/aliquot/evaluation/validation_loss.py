@@ -136,8 +136,8 @@ class ValidationLoss:
         file = locate(self.path)
         if not file.is_file() or format_of(file) is None:
             raise ValueError(
-                f"evaluate.path={self.path}: {file} is no file of prompts; give a .jsonl, .csv or .parquet, which may "
-                "be compressed"
+                f"evaluate.path={self.path}: {file} is not a file of prompts; give a .jsonl, .csv or .parquet, which "
+                "may be compressed"
             )
         return file
 

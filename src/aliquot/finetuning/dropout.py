@@ -58,7 +58,7 @@ class SharedDropout(nn.Module):
         if per_row is None:
             raise ValueError(
                 f"finetune.dropout={self.p} on several devices: a layer of this model takes inputs of shape "
-                f"{tuple(shape)}, in which {num_ours} rows cannot be told apart, so what is dropped would depend on "
+                f"{tuple(shape)}, in which {num_ours} rows cannot be distinguished, so what is dropped would depend on "
                 "the number of devices; set finetune.dropout=0, or trainer.devices=1"
             )
         whole = torch.ones((part.num_rows, per_row, *shape[1:]), dtype=inputs.dtype, device=inputs.device)

@@ -113,7 +113,7 @@ class LoRAModule(LightningModule):
         return torch.optim.AdamW(self._adapter(), weight_decay=self.recipe.weight_decay, fused=True)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """Take one optimiser step on the mean loss over all response tokens of its micro-batches."""
+        """Take one optimizer step on the mean loss over all response tokens of its micro-batches."""
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, batch.step, len(self.plan))

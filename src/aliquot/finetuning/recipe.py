@@ -68,7 +68,7 @@ class LoRA:
         if (self.accumulate is None) == (self.rows_per_step is None):
             raise ValueError(
                 f"finetune.accumulate={self.accumulate} and finetune.rows_per_step={self.rows_per_step}: exactly one "
-                "must say how large an optimiser step is; set one and make the other null"
+                "must say how large an optimizer step is; set one and make the other null"
             )
         for name in ("rank", "epochs", "tokens_per_batch", "accumulate", "rows_per_step", "checkpoint_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

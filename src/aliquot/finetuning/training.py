@@ -1,4 +1,4 @@
-"""One training of an adapter: in this process, or in several that take the same optimiser steps together.
+"""One training of an adapter: in this process, or in several that take the same optimizer steps together.
 
 Every process holds the whole model and takes its share of each step. Their gradients are summed, so the adapter is the
 same on any number of devices. The first process writes the files.

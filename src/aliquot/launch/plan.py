@@ -44,7 +44,7 @@ class Task:
     @property
     def kind(self) -> str:
         """The kind of resources it needs: score, select, annotate, finetune or evaluate."""
-        assert self.stage.resources is not None, "a stage that whoever needs it builds is no task"
+        assert self.stage.resources is not None, "a stage that its dependents build themselves is not a task"
         return self.stage.resources
 
 

@@ -124,4 +124,4 @@ def cancel_sweep(store: Store, sweep: Sweep) -> None:
     states = job_states(jobs)
     unfinished: Sequence[str] = [job for job in jobs if states.get(job) in UNFINISHED]
     cancel(unfinished)
-    terminal.say(f"Cancelled {len(unfinished)} jobs of sweep {sweep.id}. To go on: {sweep.command}")
+    terminal.say(f"Canceled {len(unfinished)} jobs of sweep {sweep.id}. To resume: {sweep.command}")

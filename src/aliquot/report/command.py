@@ -75,7 +75,7 @@ def _check_writable(folder: Path) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
-            f"the report cannot be written to {folder}: {there} is no folder that you may write to; set --to"
+            f"the report cannot be written to {folder}: {there} is not a directory that you may write to; set --to"
         )
 
 

@@ -93,7 +93,7 @@ def k_means(features: Features, num_clusters: int, passes: int, seed: int, direc
     labels = labels.copy()
     labels[again] = nearest_centres(x[again], centres)
     squared = np.ldexp(_squared_distances(x, centres, labels).astype(np.float64), -2 * power)
-    log.info("k-means: %d passes, mean squared distance to a centre %.4g", done, squared.mean())
+    log.info("k-means: %d passes, mean squared distance to a center %.4g", done, squared.mean())
     _, labels = np.unique(labels, return_inverse=True)
     return Clusters(labels.astype(np.int64), squared)
 

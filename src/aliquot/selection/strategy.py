@@ -136,7 +136,7 @@ def _check_start(start: Selection, pool: Pool) -> None:
     outside, twice = rows[(rows < 0) | (rows >= len(pool))], rows[counts > 1]
     if len(outside) or len(twice):
         raise ValueError(
-            f"of the {len(start)} prompts chosen before, {len(outside)} are no rows of pool '{pool.name}' "
+            f"of the {len(start)} prompts chosen before, {len(outside)} are not rows of pool '{pool.name}' "
             f"(0..{len(pool) - 1}) and {len(twice)} come twice; start from distinct rows"
         )
 

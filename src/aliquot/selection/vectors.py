@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Float64
 Features = Float32[np.ndarray, "n d"]
 
 _TINY = 2.0**-100  # smaller features are rescaled, and those larger than its inverse
-_NUM_CENTRAL = 1024  # rows whose median is a robust centre
+_NUM_CENTRAL = 1024  # rows whose median is a robust center
 
 
 def unit_rows(features: Features) -> Features:

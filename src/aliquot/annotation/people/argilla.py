@@ -59,7 +59,7 @@ class Argilla(Tool):
                     yield from _read(record.fields, record.place)
         else:
             raise ValueError(
-                f"{file}: no export of Argilla that can be read; give back what dataset.records.to_datasets() writes "
+                f"{file}: not a readable export of Argilla; give back what dataset.records.to_datasets() writes "
                 "as jsonl or parquet"
             )
 
@@ -126,7 +126,7 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
             not all(isinstance(part, list) for part in parts)
             or len({len(cast(list[object], part)) for part in parts}) > 1
         ):
-            raise ValueError(f"{name}.responses, its .users and its .status are no lists of one length")
+            raise ValueError(f"{name}.responses, its .users and its .status are not lists of the same length")
         for value, user, status in zip(*cast(list[list[Any]], parts), strict=True):
             given.setdefault(user, {"status": status})[name] = _text(value, f"{name}.responses")
     if not given and row.get("response.suggestion"):

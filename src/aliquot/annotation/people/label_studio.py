@@ -56,7 +56,7 @@ class LabelStudio(Tool):
                     yield from _read(_from_columns, record.fields, record.place)
         else:
             raise ValueError(
-                f"{file}: no export of Label Studio that can be read; export the project as JSON, JSON_MIN or CSV"
+                f"{file}: not a readable export of Label Studio; export the project as JSON, JSON_MIN or CSV"
             )
 
 
@@ -138,7 +138,7 @@ def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object
     for name, value in values.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(
-                f"{name} is {type(value).__name__}, not one text; use the labelling interface in {INTERFACE}"
+                f"{name} is {type(value).__name__}, not one text; use the labeling interface in {INTERFACE}"
             )
     reasons = [reason for reason in (values.get("skip"), values.get("comment")) if reason]
     return Answer(

@@ -85,7 +85,7 @@ class LabelStudioServer:
             controls = ", ".join(found[0]["parsed_label_config"]) or "nothing"
             raise ValueError(
                 f"annotator.url={self.url}: the project '{self.project}' asks for {controls}, not for response and "
-                "skip; name another with annotator.project, or give it the labelling interface of the batch folder"
+                "skip; name another with annotator.project, or give it the labeling interface of the batch directory"
             )
         return found[0]["id"] if found else None
 
@@ -142,6 +142,6 @@ class LabelStudioServer:
         if not answer.is_success or "html" in answer.headers.get("content-type", ""):
             raise ValueError(
                 f"annotator.url={self.url}: {method} {path} brought {answer.status_code} {answer.text[:200]!r}, which "
-                "is no answer of Label Studio's; check the url, and the server's log"
+                "is not an answer from Label Studio; check the url, and the server's log"
             )
         return answer

@@ -86,7 +86,7 @@ class People:
         if self.price < 0:
             raise ValueError(f"annotator.price={self.price} is below 0; give what one response costs, or 0")
         if not 0 <= self.double <= 1:
-            raise ValueError(f"annotator.double={self.double} is no fraction; give one from 0 to 1")
+            raise ValueError(f"annotator.double={self.double} is not a fraction; give one from 0 to 1")
         if self.disagreement not in ("first", "wait"):
             raise ValueError(f"annotator.disagreement={self.disagreement} is not known; give first or wait")
 
@@ -133,7 +133,7 @@ class People:
         if self._waits(ids, returns):
             raise Pending(self._what_to_do(len(asked), len(missing), returns))
         if returns.disagreements:
-            log.info("%s; the first one counts until then", self._what_to_decide(returns))
+            log.info("%s; until then, the first one counts", self._what_to_decide(returns))
         return annotated
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
@@ -252,7 +252,7 @@ class People:
         if undecided:
             lines.append(self._what_to_decide(returns))
         elif returns.responses and not self.allow_partial and (num_missing or returns.problems):
-            lines.append("annotator.allow_partial=true goes on with what is there")
+            lines.append("annotator.allow_partial=true continues with the responses available")
         lines.append(f"{self.remedy(folder) if num_missing else 'Correct that'} and give the same command again:")
         return "\n".join(lines)
 
@@ -305,7 +305,7 @@ def _names(asked: Mapping[str, str], requests: Mapping[str, str], file: Path) ->
         if row_id in requests and requests[row_id].split() != prompt.split():
             raise ValueError(
                 f"{file}: id '{row_id}' was asked as {_begin(requests[row_id])}, and is now {_begin(prompt)}: "
-                "its response would be no answer; give a changed prompt an id of its own, another pool another "
+                "its response would not answer it; give a changed prompt an id of its own, another pool another "
                 "annotator.folder"
             )
     return {row_id: row_id if row_id in requests else there.get(prompt, row_id) for row_id, prompt in asked.items()}
@@ -340,7 +340,7 @@ def _came_empty(empty: Sequence[Problem]) -> str:
     num_suggested = sum(row.what == SUGGESTED for row in empty)
     counts = {
         "came back empty": len(empty) - num_suggested,
-        "with a prediction alone, which counts for none": num_suggested,
+        "with only a prediction, which does not count": num_suggested,
     }
     told = ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
     return f" ({told})" if told else ""

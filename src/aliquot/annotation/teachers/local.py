@@ -110,7 +110,7 @@ class LocalTeacher(Teacher):
             elif len(ids) > room and self.model.overlong == "refuse":
                 reasons[question.key] = (
                     f"longer than the {room} tokens that annotator.model.max_tokens={self.model.max_tokens} leaves "
-                    "beside the response; raise it, or set annotator.model.overlong=cut_start or cut_end"
+                    "next to the response; raise it, or set annotator.model.overlong=cut_start or cut_end"
                 )
             else:
                 encoded.append((question, encoding.shorten(ids, room)))

@@ -183,7 +183,7 @@ class Asking:
     def _out_of_money(self, left: Sequence[Question]) -> None:
         reason = (
             f"annotator.max_cost={self._purse.limit} does not suffice: {self._purse.spent:,.4f} is spent, and one "
-            "more could exceed it; raise it to go on"
+            "more could exceed it; raise it to continue"
         )
         self._reasons.update((question.key, reason) for question in left)
 

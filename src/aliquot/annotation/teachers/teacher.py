@@ -200,7 +200,7 @@ class Teacher:
         return (
             f"{len(missing):,} of {counted(num_asked, 'prompt')} got no response from {self.name}: {why}. All are "
             f"in {failed}. What was answered is kept: the same command asks for these again, "
-            "annotator.allow_partial=true goes on without them"
+            "annotator.allow_partial=true continues without them"
         )
 
 

@@ -105,7 +105,7 @@ def _on_equals(findings: Sequence[Finding]) -> list[str]:
     equal = [f"{f.arm.name} at {f.budget:,}" for f, c in compared if c.fewest_seeds >= MIN_SEEDS]
     if not equal:
         return []
-    return [f"Not tested, since no seed and no question makes a difference: {_few(list(dict.fromkeys(equal)))}."]
+    return [f"Not tested, because no seed and no question makes a difference: {_few(list(dict.fromkeys(equal)))}."]
 
 
 def _on_curves(cells: Sequence[Cell], curves: Sequence[Curve]) -> list[str]:

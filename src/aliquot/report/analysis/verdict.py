@@ -74,7 +74,9 @@ def _untested(benchmark: str, compared: Sequence[Finding]) -> Answer:
     if any(f.comparison and f.comparison.fewest_seeds < MIN_SEEDS for f in compared):
         headline = f"One seed cannot tell a gain on {benchmark} from chance: run at least one more."
         return Answer(headline, f"{detail} Another seed alone moves a score; the notes say where seeds are missing.")
-    headline = f"Nothing can be told from chance on {benchmark}: no seed and no question makes a difference there."
+    headline = (
+        f"Nothing can be distinguished from chance on {benchmark}: no seed and no question makes a difference there."
+    )
     return Answer(headline, detail)
 
 

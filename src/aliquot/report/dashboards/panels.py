@@ -63,7 +63,7 @@ def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> Secti
     panels: list[PanelTypes] = []
     for name in benchmarks:
         score = f"finetuned/{name}"
-        dots = _dots(f"{name}: {measured(name)} of each run, coloured by budget", Config(path), score, log_x)
+        dots = _dots(f"{name}: {measured(name)} of each run, colored by budget", Config(path), score, log_x)
         dots.z = SummaryMetric("budget")
         panels += [dots, _bars(f"{name}: {measured(name)}, mean over all budgets", score, path)]
     return Section(title, panels)
@@ -71,8 +71,8 @@ def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> Secti
 
 def losses() -> Section:
     """Return the curves of finetuning, one line per run."""
-    loss = _lines("loss", "finetune/step", "finetune/loss", log_y=True, title_x="optimiser steps")
-    rate = _lines("learning rate", "finetune/step", "finetune/learning_rate", title_x="optimiser steps")
+    loss = _lines("loss", "finetune/step", "finetune/loss", log_y=True, title_x="optimizer steps")
+    rate = _lines("learning rate", "finetune/step", "finetune/learning_rate", title_x="optimizer steps")
     return Section("Losses", [loss, rate])
 
 

@@ -106,7 +106,7 @@ def draw_overlap(picks: Picks) -> Drawing | None:
     return canvas.drawing(
         "picks-overlap",
         "Overlap of the picks, %",
-        f"Prompts in both choices as a share of those in either (Jaccard). Two choices at random share "
+        f"Prompts in both selections as a share of those in either (Jaccard). Two random selections share "
         f"{100 * share / (2 - share):.0f} %. Most alike: {most[1]} and {most[2]}, {100 * most[0]:.0f} %; "
         f"least: {least[1]} and {least[2]}, {100 * least[0]:.0f} %.",
     )

@@ -82,7 +82,7 @@ def _draw_lengths(picks: Picks) -> Drawing | None:
     return canvas.drawing(
         "picks-lengths",
         "Lengths of the picks",
-        f"How many tokens the picked prompts have; grey: the pool's; the last bin holds all longer ones. Mean of the "
+        f"How many tokens the picked prompts have; gray: the pool's; the last bin holds all longer ones. Mean of the "
         f"pool {lengths.pool_mean:.1f}, of {picks.arms[longest].name} {lengths.means[longest]:.1f}, the most, "
         f"of {picks.arms[shortest].name} {lengths.means[shortest]:.1f}, the least.",
     )
@@ -109,8 +109,8 @@ def _draw_map(picks: Picks) -> Drawing | None:
         "picks-map",
         "Map of the picks",
         f"The prompts on the first two principal axes of their features, which hold {first:.0f} % and {second:.0f} % "
-        f"of the variance. Grey: {len(plane.pool):,} prompts of the pool, drawn at random; coloured: up to "
-        f"{max(map(len, plane.picked)):,} of each arm's picks. Neighbours here may be far apart along other axes.",
+        f"of the variance. Gray: {len(plane.pool):,} prompts of the pool, drawn at random; colored: up to "
+        f"{max(map(len, plane.picked)):,} of each arm's picks. Neighbors here may be far apart along other axes.",
     )
 
 

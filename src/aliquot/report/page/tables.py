@@ -118,7 +118,7 @@ def cost_table(findings: Findings) -> Table:
     gains = [Column(f"{name} against random, points") for name in findings.base]
     bought = (Column("responses of a run"), Column("from", number=False), Column("their price"))
     columns = (_STRATEGY, _BUDGET, Column("choosing, device-seconds"), *bought, *gains)
-    return _without_empty("What choosing and annotating cost, beside the gain", columns, rows)
+    return _without_empty("Cost of selection and annotation, and the gain", columns, rows)
 
 
 def _bought(f: Finding) -> tuple[Cell, Cell, Cell]:

@@ -90,7 +90,7 @@ class Checkpoint:
                 np.savez(file, task=np.array(self._task), **arrays)  # pyright: ignore[reportArgumentType]
             temporary.replace(path)
         except OSError as error:
-            log.warning("the ranking goes on, but could not be saved: %s", error)
+            log.warning("the ranking continues, but could not be saved: %s", error)
             temporary.unlink(missing_ok=True)
 
 

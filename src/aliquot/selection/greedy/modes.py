@@ -71,7 +71,7 @@ class Sparse(Mode):
 
     def __post_init__(self) -> None:
         if self.m < 1:
-            raise ValueError(f"m={self.m} keeps no neighbour of a prompt, not even itself; use 32 or more")
+            raise ValueError(f"m={self.m} keeps no neighbor of a prompt, not even itself; use 32 or more")
         if self.neighbors not in ("exact", "approximate"):
             raise ValueError(f"neighbors '{self.neighbors}' is unknown; use exact or approximate")
         if self.neighbors == "approximate" and importlib.util.find_spec("faiss") is None:
@@ -92,7 +92,7 @@ class Sparse(Mode):
         if self.m >= enough:
             return None
         return (
-            f"m={self.m} neighbours are too few to choose {k} of {num_prompts} prompts well: most would have no chosen "
+            f"m={self.m} neighbors are too few to choose {k} of {num_prompts} prompts well: most would have no chosen "
             f"one among theirs; use strategy.mode.m={enough} or more, or strategy/mode=exact"
         )
 
@@ -148,7 +148,7 @@ class Distributed(Mode):
 
     def __post_init__(self) -> None:
         if self.parts < 1:
-            raise ValueError(f"parts={self.parts} is no number of parts; use 2 or more")
+            raise ValueError(f"parts={self.parts} is not a number of parts; use 2 or more")
         _check_seed(self.seed)
 
     def rows_of(self, part: int, num_prompts: int) -> Int64[np.ndarray, " m"]:

@@ -35,7 +35,7 @@ class Coverage(Greedy):
 
     def __post_init__(self) -> None:
         if self.passes < 1:
-            raise ValueError(f"{self.passes} passes of k-means move no centre; use 1 or more, such as 5")
+            raise ValueError(f"{self.passes} passes of k-means move no center; use 1 or more, such as 5")
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 

@@ -51,7 +51,9 @@ class TaskDiversity:
         if self.quotas not in ("uniform", "inverse_confidence"):
             raise ValueError(f"quotas '{self.quotas}' are unknown; use uniform or inverse_confidence")
         if self.num_clusters < 1:
-            raise ValueError(f"num_clusters {self.num_clusters} is no number of clusters; use 1 or more, such as 100")
+            raise ValueError(
+                f"num_clusters {self.num_clusters} is not a number of clusters; use 1 or more, such as 100"
+            )
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 

@@ -42,7 +42,7 @@ class UncertainFacilityLocation(Greedy):
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"share {self.share} is no share of the pool; use a fraction in (0, 1], such as 0.5")
+            raise ValueError(f"share {self.share} is not a share of the pool; use a fraction in (0, 1], such as 0.5")
         if self.cover not in ("pool", "candidates"):
             raise ValueError(f"cover '{self.cover}' is unknown; use pool or candidates")
 
