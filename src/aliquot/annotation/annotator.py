@@ -32,7 +32,7 @@ class Annotator(Protocol):
         ...
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
-        """Return an upper estimate of the cost of responses to `num_prompts` prompts, if they resemble a sample of the pool."""
+        """Return an upper estimate of the cost of responses to prompts like a sample of the pool."""
         ...
 
     def check(self, source: PoolSpec) -> None:
