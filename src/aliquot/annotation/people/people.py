@@ -133,7 +133,7 @@ class People:
         if self._waits(ids, returns):
             raise Pending(self._what_to_do(len(asked), len(missing), returns))
         if returns.disagreements:
-            log.info("%s; until then, the first one counts", self._what_to_decide(returns))
+            log.info("%s; the first one counts until then", self._what_to_decide(returns))
         return annotated
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
