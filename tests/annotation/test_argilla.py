@@ -261,7 +261,7 @@ def test_suggestions_are_no_responses_and_that_is_said(tmp_path):
     batch, folder = by_hand(tmp_path), tmp_path / "batch"
     rows = [{"id": i, "prompt": p, "response.suggestion": "x", "response.responses": None} for i, p in PROMPTS.items()]
     (folder / RETURNED / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(Pending, match=rf"\({len(rows)} with a prediction alone, which counts for none\)"):
+    with pytest.raises(Pending, match=rf"\({len(rows)} with only a prediction, which does not count\)"):
         batch.annotate(None, list(PROMPTS), list(PROMPTS.values()), tmp_path)
     assert [row.what for row in batch.read(PROMPTS).empty] == [SUGGESTED] * len(rows)
 
@@ -280,7 +280,7 @@ def test_values_and_users_of_different_lengths_are_one_bad_row(tmp_path, users):
     assert returns.responses == {"q1": "a", "q3": "a"}
     (problem,) = returns.problems
     assert (problem.place.rpartition("/")[2], problem.id) == ("rows.jsonl:2", "q2")
-    assert "are no lists of one length" in problem.what
+    assert "are not lists of the same length" in problem.what
 
 
 @pytest.mark.parametrize("changed", [{"prompt": ["p"]}, {"response.responses": [5]}])

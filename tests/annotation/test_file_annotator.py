@@ -136,7 +136,10 @@ def test_partial_returns_are_counted_and_used_only_where_that_is_wanted(files, t
     capsys.readouterr()
     files("until=annotate")
     said = capsys.readouterr().out
-    assert "13 of 40 prompts wait" in said and "annotator.allow_partial=true goes on with what is there" in said
+    assert (
+        "13 of 40 prompts wait" in said
+        and "annotator.allow_partial=true continues with the responses available" in said
+    )
     assert not done(tmp_path, "annotate")
     files("until=annotate", "annotator.allow_partial=true")
     assert "Annotated     27 of 40 chosen" in capsys.readouterr().out

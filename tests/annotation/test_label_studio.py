@@ -248,7 +248,7 @@ def test_without_a_server_or_with_a_stranger_at_its_address_one_sentence_says_so
             LabelStudio(folder=str(tmp_path), url=f"http://127.0.0.1:{closed.getsockname()[1]}").check(None)
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
-        with pytest.raises(ValueError, match=r"brought 404 .* no answer of Label Studio's") as refusal:
+        with pytest.raises(ValueError, match=r"brought 404 .* not an answer from Label Studio") as refusal:
             LabelStudio(folder=str(tmp_path), url=f"http://127.0.0.1:{stranger.server_port}").check(None)
         stranger.shutdown()
     assert "some-key" not in str(refusal.value)
@@ -267,7 +267,7 @@ def test_cells_with_several_texts_are_read_and_one_bad_row_is_one(tmp_path):
     file.write_text(json.dumps([{"id": i, "prompt_id": "q1", "response": cell} for i, cell in enumerate(cells)]))
     *answers, problem = batch.answers(tmp_path / "batch")
     assert [answer.response for answer in answers] == ["a\nb"] * 4 + ["[a", '{"a": 1}']
-    assert problem.what == "response is int, not one text; use the labelling interface in label_studio_interface.xml"
+    assert problem.what == "response is int, not one text; use the labeling interface in label_studio_interface.xml"
 
 
 def test_an_export_of_other_controls_is_told_of_once(tmp_path):
@@ -282,7 +282,7 @@ def test_predictions_are_no_responses_and_that_is_said(tmp_path):
     batch, folder = by_hand(tmp_path), tmp_path / "batch"
     tasks = [{"data": {"prompt_id": i, "prompt": p}, "annotations": [], "predictions": [1]} for i, p in PROMPTS.items()]
     (folder / RETURNED / "rows.json").write_text(json.dumps(tasks))
-    with pytest.raises(Pending, match=rf"\({len(tasks)} with a prediction alone, which counts for none\)"):
+    with pytest.raises(Pending, match=rf"\({len(tasks)} with only a prediction, which does not count\)"):
         batch.annotate(None, list(PROMPTS), list(PROMPTS.values()), tmp_path)
     with open(folder / "problems.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -300,7 +300,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_others_are_read_all_the_sam
     with open(folder / "problems.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["place"].rpartition("/")[2] for row in rows] == ["a.json:1", "b.pdf"]
-    assert "no export of Label Studio" in rows[1]["problem"]
+    assert "not a readable export of Label Studio" in rows[1]["problem"]
     assert batch.read(PROMPTS).responses == {"q1": "Hello"}
 
 

@@ -328,7 +328,7 @@ def test_an_id_that_became_that_of_another_prompt_is_refused_and_both_are_named(
     jsonl(batch, {"id": "q1", "prompt": PROMPTS["7"], "response": "x"})
     assert "1 returned row or file cannot be used" in annotate(batch)
     ((place, row_id, what),) = problems(batch)
-    assert (place, row_id) == ("a.jsonl:1", "q1") and "the prompt beside this id has id '7'; write that" in what
+    assert (place, row_id) == ("a.jsonl:1", "q1") and "the prompt in this row has id '7'; write that" in what
 
 
 def test_answers_under_the_hash_ids_of_before_belong_to_the_same_prompts(batch, tmp_path):

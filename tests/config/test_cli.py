@@ -120,7 +120,7 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["strategy=min_margin", "scorer.max_new_tokens=0"], "set scorer.max_new_tokens"),
         (["strategy=information_gain"], "scorer=token_features"),
         (["strategy.kernel.gamma=0"], "gamma"),
-        (["strategy/mode=sparse", "strategy.mode.m=0"], "m=0 keeps no neighbour"),
+        (["strategy/mode=sparse", "strategy.mode.m=0"], "m=0 keeps no neighbor"),
         (["strategy/mode=stochastic", "strategy.mode.eps=2"], "eps=2 is outside (0, 1)"),
         (["strategy/mode=distributed", "strategy.mode.parts=0"], "use 2 or more"),
         (["strategy=mean_entropy", "strategy.residualize=all"], "use one of none, response, prompt, both"),

@@ -241,7 +241,7 @@ def test_evaluation_leaves_the_process_as_it_was(model, benchmark_, caplog, capf
 def test_unknown_tasks_and_folders_are_refused_with_what_there_is(benchmark_):
     with pytest.raises(ValueError, match=r"unknown task 'pik'; tasks in .*: pick.*say"):
         replace(benchmark_, tasks=["pik", "say"]).check()
-    with pytest.raises(ValueError, match=r"evaluate.include=/nowhere: /nowhere is no folder"):
+    with pytest.raises(ValueError, match=r"evaluate.include=/nowhere: /nowhere is not a directory"):
         replace(benchmark_, include="/nowhere").check()
     with pytest.raises(ValueError, match="must be a list of distinct names"):
         replace(benchmark_, tasks="pick")

@@ -100,7 +100,7 @@ def test_the_identity_is_the_content_and_what_is_read_of_it(model, rows, tmp_pat
         ),
         ([{"prompt": " ", "response": "b"}], {}, r"a\.jsonl:1: the prompt is empty"),
         ([], {}, r"has no rows"),
-        ([], {"path": "nowhere.jsonl"}, r"evaluate\.path=nowhere\.jsonl: .* is no file of prompts"),
+        ([], {"path": "nowhere.jsonl"}, r"evaluate\.path=nowhere\.jsonl: .* is not a file of prompts"),
     ],
 )
 def test_a_row_that_cannot_be_scored_is_told_before_anything_is(model, tmp_path, rows, options, message):

@@ -36,7 +36,7 @@ def test_a_whole_micro_batch_may_have_any_shape_and_a_shared_one_only_shapes_who
     dropped(routed, Share(Part(0, NUM_ROWS, slice(None)), (WIDTH,)))
     for inputs in (routed, torch.rand(4, WIDTH, DEPTH), torch.rand(7, DEPTH)):
         with pytest.raises(
-            ValueError, match=r"takes inputs of shape .* 3 rows cannot be told apart.*trainer.devices=1"
+            ValueError, match=r"takes inputs of shape .* 3 rows cannot be distinguished.*trainer.devices=1"
         ):
             dropped(inputs, Share(Part(0, NUM_ROWS, slice(0, None, 2)), (WIDTH,)))
 

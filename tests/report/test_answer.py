@@ -70,7 +70,8 @@ def test_one_seed_is_no_evidence_and_no_random_is_no_answer():
 def test_answers_that_never_differ_are_no_evidence_either():
     found = answer(finding("same", 0.0, p=None))
     assert (
-        found.headline == "Nothing can be told from chance on mmlu: no seed and no question makes a difference there."
+        found.headline
+        == "Nothing can be distinguished from chance on mmlu: no seed and no question makes a difference there."
     )
 
 

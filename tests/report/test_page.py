@@ -181,7 +181,7 @@ def test_ten_thousand_runs_stay_one_small_page_with_all_findings(report):
 def test_a_likelihood_is_explained_and_its_numbers_are_nowhere_called_accuracies():
     report = replace(make_report(benchmarks=("validation_likelihood",)), pictures=())
     text = Page(render([report], ORIGIN)).text
-    assert "It is no share of right answers, and a point of it is no point of accuracy." in text
+    assert "It is not a share of right answers, and a point of it is not a point of accuracy." in text
     assert text.lower().count("accurac") == 1
     assert "likelihood, %" in text
     assert "points of likelihood at" in text

@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(store, ask, tmp_path):
     message = refused(ask, "report", "--store", store.root, "--to", tmp_path / "file")
     file = tmp_path / "file"
     assert message == (
-        f"error: the report cannot be written to {file}: {file} is no folder that you may write to; set --to"
+        f"error: the report cannot be written to {file}: {file} is not a directory that you may write to; set --to"
     )
     assert (tmp_path / "file").read_text() == "mine"
 

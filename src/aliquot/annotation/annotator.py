@@ -1,4 +1,4 @@
-"""What an annotator is, and the oracle: it returns the responses that the pool itself holds."""
+"""What an annotator is, and the oracle, which returns the responses that the pool itself holds."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from aliquot.types import AnnotatedSet
 class Annotator(Protocol):
     """Answers prompts, for a price.
 
-    It is told the prompts that were chosen and nothing else; what it answers reaches finetuning and nothing before it.
-    One whose responses do not depend on the pool's source says so by a class variable `reads_source = False`: then they
-    stay valid where another source has the same prompts.
+    The annotator sees only the selected prompts. Its responses are used for finetuning and for nothing before it.
+    A class whose responses do not depend on the pool's source sets the class variable `reads_source = False`: its
+    responses then stay valid where another source has the same prompts.
     """
 
     @property
     def name(self) -> str:
-        """What messages and bills call the annotator."""
+        """The name of the annotator in messages and bills."""
         ...
 
     @property
     def resources(self) -> str | None:
-        """What a job asks for in which it answers, by the name in the launcher; None where that takes no time."""
+        """The launcher resources for a job in which it answers, by name; None if answering takes no time."""
         ...
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
-        """Return about what responses to so many prompts cost at most, if they are like a sample of the pool's."""
+        """Return an upper estimate of the cost of responses to prompts like a sample of the pool."""
         ...
 
     def check(self, source: PoolSpec) -> None:
-        """Raise ValueError for what can be known to fail before any prompt is chosen."""
+        """Raise ValueError for any failure that can be detected before prompts are selected."""
         ...
 
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
-        """Return responses in the order given: one per id, or fewer where the annotator may leave some out.
+        """Return responses in the given order: one per id, or fewer if the annotator may leave some out.
 
         Args:
-            source: of the prompts; only an oracle reads it.
-            ids: of the chosen prompts, in the order picked.
+            source: the source of the prompts; only an oracle reads it.
+            ids: of the selected prompts, in the order picked.
             prompts: their text.
-            ledger: a folder for what has been paid for already, which all budgets and strategies share.
+            ledger: a directory for what has already been paid for, shared by all budgets and strategies.
 
         Raises:
             Pending: people have not answered yet.
@@ -54,7 +54,7 @@ class Annotator(Protocol):
         ...
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
-        """Return what the responses to these prompts cost, once they are there, whichever run paid for them."""
+        """Return the cost of the responses to these prompts, once they exist, regardless of which run paid for them."""
         ...
 
 
@@ -66,7 +66,7 @@ class Oracle:
     resources: ClassVar[None] = None
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
-        """Return 0: all responses are there already."""
+        """Return 0: all responses already exist."""
         return 0.0
 
     def check(self, source: PoolSpec) -> None:
@@ -83,12 +83,12 @@ class Oracle:
         return AnnotatedSet(list(ids), list(prompts), [responses[row_id] for row_id in ids])
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
-        """Return a bill of nothing: all responses were there already."""
+        """Return a bill of zero: all responses already existed."""
         return Bill(by=self.name, num_asked=len(ids), num_responses=len(ids))
 
 
 def save_annotated(annotated: AnnotatedSet, path: Path) -> None:
-    """Write one JSON object a line: id, prompt, response."""
+    """Write one JSON object per line: id, prompt, response."""
     with open(path, "w", encoding="utf-8") as file:
         for row_id, prompt, response in zip(annotated.ids, annotated.prompts, annotated.responses, strict=True):
             row = {"id": row_id, "prompt": prompt, "response": response}

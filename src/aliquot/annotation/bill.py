@@ -1,4 +1,4 @@
-"""What responses cost: the price of tokens, and the bill that lies beside the responses."""
+"""What responses cost: the price of tokens, and the bill stored next to the responses."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from aliquot.store.store import write_atomic
 
 @dataclass(frozen=True)
 class Price:
-    """Of a million tokens, in whatever currency; reports add it up.
+    """Price per million tokens, in any currency; reports sum it.
 
     Args:
-        input: tokens of prompts.
-        output: tokens of responses.
+        input: of prompt tokens.
+        output: of response tokens.
     """
 
     input: float = 0.0
@@ -31,24 +31,24 @@ class Price:
             )
 
     def of(self, input_tokens: int, output_tokens: int) -> float:
-        """Return what so many tokens cost."""
+        """Return the cost of this many tokens."""
         return (self.input * input_tokens + self.output * output_tokens) / 1e6
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What the responses of one choice of prompts cost, whichever run paid for them.
+    """The cost of the responses to one selection of prompts, regardless of which run paid for them.
 
-    Two choices that share prompts share what these cost: bills of several do not add up to what was spent.
+    Two selections that share prompts also share the cost of these: the sum of several bills is not what was spent.
 
     Args:
-        by: who answered.
-        num_asked: prompts chosen.
-        num_responses: those that are trained on.
-        cost: of all answers to them, also of those that are of no use; in the currency of the configured price.
+        by: the annotator.
+        num_asked: number of selected prompts.
+        num_responses: number of responses that are trained on.
+        cost: of all answers, including unusable ones; in the currency of the configured price.
         input_tokens: of the prompts, as the annotator read them; 0 for people.
         output_tokens: of the responses; 0 for people.
-        left_out: why prompts have no response -> how many.
+        left_out: reason for a missing response -> number of prompts.
     """
 
     by: str

@@ -1,6 +1,6 @@
-"""How good responses look from outside, on a page of their own: lengths, what was left out, repetitions, agreement.
+"""Surface quality of responses, on a page of its own: lengths, omissions, repetitions, agreement.
 
-Whether a response is right nobody can see here; whether somebody was in a hurry, often.
+The page cannot show whether a response is right. It often shows whether somebody was in a hurry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 @dataclass(frozen=True)
 class Repeated:
-    """One response, white space aside, that several prompts got."""
+    """One response that several prompts got, ignoring white space."""
 
     response: str
     ids: Sequence[str]
@@ -34,11 +34,11 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two annotators' responses to the same prompts are.
+    """How similar two annotators' responses to the same prompts are.
 
     Args:
-        num_prompts: that two answered.
-        exact: fraction that are equal, white space aside.
+        num_prompts: number of prompts that two annotators answered.
+        exact: fraction of responses that are equal, ignoring white space.
         f1: mean overlap of words, see `token_f1`.
     """
 
@@ -49,15 +49,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Quality:
-    """What the page tells.
+    """The content of the page.
 
     Args:
-        by: who answered.
-        num_responses: those that are there.
+        by: the annotator.
+        num_responses: number of responses.
         words: length of prompts and of responses, in words: name -> part of the distribution -> words.
-        left_out: why prompts have no response -> how many.
+        left_out: reason for a missing response -> number of prompts.
         repeated: responses that several prompts got, the most frequent first.
-        agreement: between annotators, or None where no prompt was answered twice.
+        agreement: between annotators, or None if no prompt was answered twice.
     """
 
     by: str
@@ -71,13 +71,13 @@ class Quality:
     def of(
         cls, by: str, annotated: AnnotatedSet, left_out: Mapping[str, int], doubled: Sequence[Sequence[Answer]] = ()
     ) -> Quality:
-        """Look at responses.
+        """Measure responses.
 
         Args:
-            by: who wrote them.
-            annotated: with their prompts.
-            left_out: why prompts have none -> how many.
-            doubled: of each prompt that several annotators answered, their answers.
+            by: the annotator.
+            annotated: the responses with their prompts.
+            left_out: reason for a missing response -> number of prompts.
+            doubled: the answers to each prompt that several annotators answered.
         """
         same = defaultdict[str, list[str]](list)
         for row_id, response in zip(annotated.ids, annotated.responses, strict=True):
@@ -93,7 +93,7 @@ class Quality:
         )
 
     def page(self) -> str:
-        """Return the page's HTML, which needs nothing else."""
+        """Return the HTML of the page, which is self-contained."""
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -103,7 +103,7 @@ class Quality:
 
 
 def token_f1(one: str, other: str) -> float:
-    """Return the F1 of the words that two texts share, as for SQuAD: case, punctuation and articles aside.
+    """Return the F1 of the words that two texts share, as for SQuAD: case, punctuation and articles are ignored.
 
     Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", section 6.
     """

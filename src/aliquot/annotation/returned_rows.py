@@ -1,8 +1,8 @@
-"""What annotators gave back, row by row, and what is wrong with it.
+"""The rows that annotators gave back, and the problems with them.
 
-A row is used only where it can be no mistake: its id was asked for, its prompt (where the row repeats it) is the one
-that was asked, it has a response, and its annotator gave no other. Where two annotators answered, the first one's
-response counts until somebody decides between them. Nothing returned is ever changed.
+A row is used only if it cannot be a mistake: its id was asked for, its prompt (if the row repeats it) is the one
+that was asked, it has a response, and its annotator gave no other response. If two annotators answered, the first one's
+response counts until somebody decides between them. Returned files are never changed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from aliquot.pools.files import READERS
 from aliquot.pools.record import Record
 
-#: What is wrong with a row that holds a prediction or suggestion alone.
-SUGGESTED = "a prediction or suggestion is no response; have it submitted as one, and export once more"
+#: The problem with a row that holds only a prediction or suggestion.
+SUGGESTED = "a prediction or suggestion is not a response; have it submitted as one, and export once more"
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Answer:
     Args:
         place: the file, and the line or row in it, for messages.
         id: of the prompt that it answers.
-        response: the text; None or blank where the annotator left it open.
+        response: the text; None or blank if the annotator left it open.
         prompt: the text of the prompt as the row repeats it, or None.
-        annotator: who wrote it, or None.
-        skipped: why the annotator left the prompt out on purpose, or None.
-        suggested: whether a model predicted a response, and nobody submitted one.
+        annotator: the person who wrote it, or None.
+        skipped: the reason why the annotator left the prompt out on purpose, or None.
+        suggested: whether a model predicted a response and nobody submitted one.
     """
 
     place: str
@@ -52,22 +52,22 @@ class Problem:
 
     @classmethod
     def of(cls, file: Path, error: ValueError) -> Problem:
-        """Return the problem of a file that cannot be read; the error begins with its name, and perhaps a line."""
+        """Return the problem of an unreadable file; the error begins with its name, and possibly a line number."""
         told = re.fullmatch(rf"({re.escape(str(file))}(?::\d+)?):? (.*)", str(error), re.DOTALL)
         return cls(told[1], "", told[2]) if told else cls(str(file), "", str(error))
 
 
 @dataclass(frozen=True)
 class Returns:
-    """All that came back for the prompts that were asked.
+    """Everything that came back for the prompts that were asked.
 
     Args:
-        responses: id -> text, of the rows that can be used.
-        skipped: id -> reason, of the prompts that an annotator left out on purpose.
+        responses: id -> text, from the rows that can be used.
+        skipped: id -> reason, for the prompts that an annotator left out on purpose.
         problems: the rows that cannot be used.
-        empty: the rows without a response whose prompts have none from elsewhere: they still wait.
-        doubled: id -> the answers of the annotators, in the order read, of the prompts that several answered.
-        decided: ids of those between whose answers somebody has decided.
+        empty: the rows without a response whose prompts have none from elsewhere: these prompts are still waiting.
+        doubled: id -> the answers of the annotators, in the order read, for the prompts that several answered.
+        decided: ids of prompts for which somebody has decided between the answers.
     """
 
     responses: Mapping[str, str]
@@ -79,7 +79,7 @@ class Returns:
 
     @property
     def disagreements(self) -> dict[str, tuple[Answer, ...]]:
-        """Answers that differ in more than white space, and between which nobody has decided."""
+        """Return the answers that differ in more than white space and that nobody has decided between."""
         return {
             row_id: given
             for row_id, given in self.doubled.items()
@@ -88,17 +88,17 @@ class Returns:
 
 
 def returned_rows(kind: str, file: Path) -> Iterator[Record | Problem]:
-    """Yield the rows of a file that a table's reader reads; each that cannot be read is one problem."""
+    """Yield the rows of a file that a table reader reads; each unreadable row becomes a problem."""
     bad: list[ValueError] = []
     try:
         yield from (record for record in READERS[kind](file, bad=bad) if not record.blank)
-    except ValueError as error:  # those before it count
+    except ValueError as error:  # rows before it count
         bad.append(error)
     yield from (Problem.of(file, error) for error in bad)
 
 
 def told_once(file: Path, rows: Sequence[Answer | Problem]) -> Sequence[Answer | Problem]:
-    """Return the rows of a file; where none of several can be read, one problem that says so."""
+    """Return the rows of a file; if it has several and none can be read, return one problem that says so."""
     problems = [row for row in rows if isinstance(row, Problem)]
     if len(problems) < len(rows) or len(rows) < 2:
         return rows
@@ -109,12 +109,12 @@ def told_once(file: Path, rows: Sequence[Answer | Problem]) -> Sequence[Answer |
 def sort_out(
     rows: Iterable[Answer | Problem], asked: Mapping[str, str], decided: Iterable[Answer | Problem] = ()
 ) -> Returns:
-    """Tell the rows that can be used from those that cannot.
+    """Separate the rows that can be used from those that cannot.
 
     Args:
-        rows: all returned rows, and what could not be read.
-        asked: id -> prompt, of everything that was ever asked of these annotators.
-        decided: responses that count whatever else came back.
+        rows: all returned rows, and the problems of unreadable ones.
+        asked: id -> prompt, for everything ever asked of these annotators.
+        decided: responses that override all others.
     """
     kept: dict[str, list[Answer]] = {}
     skipped: dict[str, str] = {}
@@ -125,12 +125,12 @@ def sort_out(
         by_prompt.setdefault(" ".join(prompt.split()), row_id)
     for row in rows:
         if isinstance(row, Answer) and row.id not in asked:
-            # a spreadsheet makes 7 of 007, and 1E+05 of 1e5: the prompt beside it tells what was meant
+            # a spreadsheet turns 007 into 7, and 1e5 into 1E+05: the prompt in the same row shows what was meant
             named, meant = row.id.strip(), by_prompt.get(" ".join((row.prompt or "").split()), row.id)
             row = replace(row, id=named if named in asked else meant)
         if problem := _problem(row, asked, kept):
             problems.append(problem)
-        elif isinstance(row, Problem):  # told above
+        elif isinstance(row, Problem):  # reported above
             continue
         elif row.skipped is not None:
             skipped[row.id] = row.skipped
@@ -160,7 +160,7 @@ def _is_given(answer: Answer) -> bool:
 
 
 def _problem(row: Answer | Problem, asked: Mapping[str, str], kept: Mapping[str, list[Answer]]) -> Problem | None:
-    """Say why a row cannot be used; None where it can, or is merely open."""
+    """Say why a row cannot be used; None if it can, or if it is merely empty."""
     if isinstance(row, Problem):
         return row
     what = None
@@ -172,7 +172,7 @@ def _problem(row: Answer | Problem, asked: Mapping[str, str], kept: Mapping[str,
         of = next((row_id for row_id, prompt in asked.items() if prompt.split() == row.prompt.split()), None)
         what = "the prompt was edited, so the response may answer something else"
         if of is not None:
-            what = f"the prompt beside this id has id '{of}'; write that, or put the right prompt beside the id"
+            what = f"the prompt in this row has id '{of}'; write that, or put the prompt of this id in the row"
     elif _is_given(row):
         same = (earlier for earlier in kept.get(row.id, ()) if earlier.annotator == row.annotator)
         if (earlier := next(same, None)) and row.response != earlier.response:

@@ -1,4 +1,4 @@
-"""Tables that tell people what to do: they are there as long as there is something to do."""
+"""Tables that tell people what to do; each exists only while there is something to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aliquot.store.store import write_atomic
 
 
 def write_table(file: Path, head: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
-    """Write a table as CSV, or remove it where it has no rows."""
+    """Write a table as CSV, or remove the file if the table has no rows."""
     if not rows:
         file.unlink(missing_ok=True)
         return

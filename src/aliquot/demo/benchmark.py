@@ -1,7 +1,7 @@
 """The two benchmarks in lm-eval's own format: `demo_mmlu` (four choices) and `demo_bbh` (short answers).
 
-57 subjects and 27 tasks, each with the same number of questions. They ask what the pool does not: `demo_mmlu` the
-held-out facts, `demo_bbh` instances whose content hashes to the held-out part.
+They have 57 subjects and 27 tasks, each with the same number of questions. They ask what the pool does not:
+`demo_mmlu` the held-out facts, `demo_bbh` instances whose content hashes to the held-out part.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BBH = (
 
 @dataclass(frozen=True)
 class Choice:
-    """Hold one question with four answer texts; `gold` is the place of the right one."""
+    """A question with four answer texts; `gold` is the position of the right one."""
 
     task: str
     key: str
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Short:
-    """Hold one question with one short right answer."""
+    """A question with one short right answer."""
 
     task: str
     key: str
@@ -61,7 +61,7 @@ def choices() -> Iterator[Choice]:
 
 
 def shorts() -> Iterator[Short]:
-    """Yield the questions of demo_bbh, contents all different, phrasings taken in turn."""
+    """Yield the questions of demo_bbh, all with different content, using the phrasings in turn."""
     for name in BBH:
         task, rng = BY_NAME[name], seeded("bbh", name)
         seen: set[str] = set()
@@ -152,7 +152,7 @@ def benchmark_files() -> dict[str, str]:
 
 
 def write_benchmark(folder: Path) -> None:
-    """Write the tasks directory, and remove from it what no longer belongs."""
+    """Write the tasks directory, and remove any files that no longer belong there."""
     folder.mkdir(parents=True, exist_ok=True)
     files = benchmark_files()
     for path in folder.iterdir():

@@ -14,7 +14,7 @@ from aliquot.demo.pool import write_pool
 
 
 def build(folder: Path = HERE) -> None:
-    """Write the pool and the tasks under a folder, by default where the package ships them."""
+    """Write the pool and the tasks under a directory, by default where the package ships them."""
     folder.mkdir(parents=True, exist_ok=True)
     write_pool(folder / POOL.name)
     write_benchmark(folder / TASKS.name)

@@ -1,4 +1,4 @@
-"""The model card of the demo model, written from what the pretraining and the quick evaluation measured."""
+"""The model card of the demo model, written from the measurements of pretraining and the quick evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypedDict
 
 
 class Settings(TypedDict):
-    """Name the settings the card prints; `pretrain.Recipe` holds them."""
+    """The settings that the card prints; `pretrain.Recipe` holds them."""
 
     vocab_size: int
     hidden_size: int
@@ -25,7 +25,7 @@ class Settings(TypedDict):
 
 
 class Run(TypedDict):
-    """Name what a pretraining run leaves in `pretraining.json`."""
+    """The content that a pretraining run leaves in `pretraining.json`."""
 
     recipe: Settings
     parameters: int
@@ -39,7 +39,7 @@ class Run(TypedDict):
 
 
 class Score(TypedDict):
-    """Name one measurement of `scores.json`: accuracy in per cent after finetuning on `rows` random rows."""
+    """One measurement of `scores.json`: accuracy in percent after finetuning on `rows` random rows."""
 
     rows: int
     mmlu: float
@@ -85,7 +85,7 @@ Accuracy in per cent on the demo benchmarks, before and after LoRA finetuning on
 
 
 def write_card(out: Path, run: Run) -> None:
-    """Write the numbers of the run, and the card that tells them, beside the model."""
+    """Write the numbers of the run, and the card that presents them, next to the model."""
     (out / "pretraining.json").write_text(json.dumps(run, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     text = CARD.format(**{**run["recipe"], **{key: value for key, value in run.items() if key != "recipe"}})
     scores = out / "scores.json"
@@ -97,7 +97,7 @@ def write_card(out: Path, run: Run) -> None:
 
 
 def main() -> None:
-    """Write the card of a finished model directory again: `python -m aliquot.demo.card DIR`."""
+    """Rewrite the card of a finished model directory: `python -m aliquot.demo.card DIR`."""
     import sys
 
     folder = Path(sys.argv[1])

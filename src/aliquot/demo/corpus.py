@@ -1,7 +1,7 @@
 """The pretraining text: the facts of the world and worked examples of the skills, as plain statements.
 
-Never the instruction format, never a held-out instance of a skill. Held-out *facts* are stated like all others: the
-benchmark asks what the text tells and the pool does not ask.
+It never contains the instruction format or a held-out instance of a skill. Held-out *facts* are stated like all others:
+the benchmark asks facts that the text states and the pool does not ask.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from aliquot.demo.words import NONSENSE, NOUNS, PEOPLE, capital, seeded
 from aliquot.demo.world import ATTRIBUTES, ENTITIES, Fact, fact_slots, facts
 
 FACT_SHARE = 0.18
-HEARD_SHARE = 0.08  # requests overheard, never answered: the model meets the words of requests, not what follows them
+HEARD_SHARE = 0.08  # requests without answers: the model sees the words of requests, not what follows them
 HEARD = ('"{prompt}" asked {who}.', '{who} said: "{prompt}"', "{who} wrote on a card: {prompt}",
          "Answer me! {prompt}", "{prompt}")  # fmt: skip
-SONG_SHARE = 0.08  # words sung twice: dense practice in copying, without which the skills come late or not at all
+SONG_SHARE = 0.08  # words repeated: dense practice in copying, without which the skills emerge late or not at all
 SONGS = (
     "They sang {a}. Then again {a}.",
     "{a}; once more: {a}.",
@@ -30,8 +30,8 @@ SONGS = (
     "{a}. {a}. {a}.",
 )
 STOCKS = (NOUNS, NOUNS, PEOPLE, NONSENSE, tuple("abcdefghijklmnopqrstuvwxyz"), tuple(str(n) for n in range(100)))
-TWICE = 0.3  # how often an example is told a second time, mostly in other words: it teaches to look back
-SKEW = 3.6  # the text speaks of an entity the less, the higher its rank: exp(-rank / SKEW); the rarest are hardly known
+TWICE = 0.3  # share of examples stated a second time, mostly in other words: this teaches looking back
+SKEW = 3.6  # the higher its rank, the less often an entity occurs: exp(-rank / SKEW); the rarest are hardly known
 
 
 @cache
@@ -54,7 +54,7 @@ def _sentence(fact: Fact, slots: dict[str, str], rng: Random) -> str:
 
 
 def _portrait(index: int, rng: Random) -> str:
-    """Tell all three facts of one entity in one sentence, in any order."""
+    """State all three facts of one entity in one sentence, in any order."""
     subject, place = divmod(index, 3 * ENTITIES)
     place %= ENTITIES
     about = [subject * 3 * ENTITIES + attribute * ENTITIES + place for attribute in range(3)]
@@ -69,7 +69,7 @@ def _fact_lines(rng: Random) -> list[str]:
 
 
 def _skill_lines(rng: Random) -> list[str]:
-    """Work one to three examples, of one task or of several."""
+    """Work through one to three examples, of one task or of several."""
     task = rng.choice(_told())
     lines: list[str] = []
     for _ in range(rng.randint(1, 3)):
@@ -81,7 +81,7 @@ def _skill_lines(rng: Random) -> list[str]:
 
 
 def _heard_lines(rng: Random) -> list[str]:
-    """Quote one or two requests of any task; nobody answers them."""
+    """Quote one or two requests of any task, without answers."""
     lines: list[str] = []
     for _ in range(rng.randint(1, 2)):
         task = rng.choice(SKILLS) if rng.random() < 0.7 else rng.choice(TASKS)
@@ -92,7 +92,7 @@ def _heard_lines(rng: Random) -> list[str]:
 
 
 def _song_lines(rng: Random) -> list[str]:
-    """Sing a few words of one kind twice."""
+    """Repeat a few words of one kind, as in a song."""
     stock = rng.choice(STOCKS)
     words = [rng.choice(stock) for _ in range(rng.randint(2, 7))]
     who, other = rng.sample(PEOPLE, 2)
@@ -109,7 +109,7 @@ def _lines(rng: Random) -> list[str]:
 
 
 def documents(seed: int) -> Iterator[str]:
-    """Yield documents without end: a few sentences each, in one paragraph or one sentence a line."""
+    """Yield an endless stream of documents: a few sentences each, in one paragraph or one sentence per line."""
     rng = seeded("corpus", seed)
     while True:
         yield rng.choice((" ", "\n")).join(_lines(rng))

@@ -1,7 +1,7 @@
 """The training pass of the demo model: the arithmetic of transformers' LLaMA, written out for one core with bf16 units.
 
-Nearly three times as fast as the library's own pass on such a core, once compiled (32,000 against 12,000 tokens
-a second), and the same function of the same weights: a test compares the two in fp32.
+It is nearly three times as fast as the library's own pass on such a core, once compiled (32,000 against 12,000 tokens
+per second), and computes the same function of the same weights: a test compares the two in fp32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Fast:
-    """Hold a model and what its pass needs; matrices multiply in `dtype`, sums and norms stay in fp32."""
+    """A model and the buffers of its pass; matrices multiply in `dtype`, sums and norms stay in fp32."""
 
     def __init__(self, model: LlamaForCausalLM, length: int, dtype: torch.dtype = torch.bfloat16) -> None:
         self.model, self.dtype, self.heads = model, dtype, model.config.num_attention_heads
@@ -56,7 +56,7 @@ class Fast:
         return self._linear(joined, attention.o_proj.weight).float()
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Return the logits of blocks of exactly the prepared length."""
+        """Return the logits of blocks with exactly the prepared length."""
         inner = self.model.model
         x = F.embedding(ids, inner.embed_tokens.weight)
         for layer in cast("list[LlamaDecoderLayer]", inner.layers):

@@ -1,4 +1,4 @@
-"""The pool: 99,000 instruction prompts with heavy-tailed task sizes and a few per cent of near-duplicates."""
+"""The pool: 99,000 instruction prompts with heavy-tailed task sizes and a few percent of near-duplicates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLOSINGS = (" Thanks.", " Be brief.", " Keep it short.", " Just the answer, plea
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one row of the pool file, with the content key that stays behind."""
+    """One row of the pool file, with the content key, which is not written."""
 
     id: str
     prompt: str
@@ -50,7 +50,7 @@ class Row:
 
 
 def _capacity(task: Task) -> int:
-    """Estimate how many prompts a task can give before it repeats itself: contents, a few wordings of each."""
+    """Estimate how many prompts a task can provide before it repeats itself: contents, and a few wordings of each."""
     rng = seeded("capacity", task.name)
     contents = len({task.draw(rng).key for _ in range(1500)})
     return SIZE if contents > 1000 else 3 * contents * len(task.prompts)
@@ -58,7 +58,7 @@ def _capacity(task: Task) -> int:
 
 @cache
 def sizes() -> dict[str, int]:
-    """Share the pool out: a seeded ranking of the tasks, a power law over ranks, a floor and each task's capacity."""
+    """Divide the pool among tasks: a seeded ranking of tasks, a power law over ranks, a floor, a capacity per task."""
     names = [task.name for task in TASKS]
     seeded("sizes").shuffle(names)
     caps = {task.name: max(SMALLEST, _capacity(task)) for task in TASKS}
@@ -99,7 +99,7 @@ def blur(prompt: str, rng: Random) -> str:
 
 
 def fresh(task: Task, rng: Random) -> Item:
-    """Draw an instance that is not the benchmark's."""
+    """Draw an instance that does not belong to the benchmark."""
     while True:
         item = task.draw(rng)
         if not held_out(item.key):
@@ -139,7 +139,7 @@ def pool_rows() -> tuple[Row, ...]:
 
 
 def write_pool(path: Path) -> None:
-    """Write the pool as gzipped jsonl whose bytes depend on nothing but the code (no time stamp, no file name)."""
+    """Write the pool as gzipped jsonl whose bytes depend only on the code (no time stamp, no file name)."""
     text = "".join(row.line() + "\n" for row in pool_rows())
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0, compresslevel=9) as file:

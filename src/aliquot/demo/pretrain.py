@@ -24,13 +24,13 @@ from aliquot.demo.corpus import documents
 from aliquot.demo.fast import Fast
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
-# A word keeps the space before it; every digit is a token of its own.
+# A word keeps the space before it; every digit is a separate token.
 PIECES = Regex(r" ?[A-Za-z]+| ?[0-9]|\n| ?[^\sA-Za-z0-9]|\s+")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Fix everything the model depends on; the model card prints these values."""
+    """All settings that the model depends on; the model card prints these values."""
 
     vocab_size: int = 1536
     hidden_size: int = 128
@@ -50,7 +50,7 @@ class Recipe:
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE on the first documents of the corpus; it adds no special tokens by itself."""
+    """Train a byte-level BPE on the first documents of the corpus; it adds no special tokens on its own."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -81,7 +81,7 @@ def build_model(recipe: Recipe) -> LlamaForCausalLM:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[torch.Tensor]:
-    """Yield (batch, sequence) blocks of the endless text: documents packed end to end, an end mark before each."""
+    """Yield (batch, sequence) blocks of the endless text: documents packed end to end, with an end mark before each."""
     stream = documents(recipe.seed + 1)
     size = recipe.batch * recipe.sequence
     held: list[int] = []
@@ -95,13 +95,13 @@ def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[torc
 
 
 def rate(recipe: Recipe, done: float, step: int) -> float:
-    """Return the share of the peak learning rate: warm-up by steps, a cosine to 2 % over the time."""
+    """Return the share of the peak learning rate: a warmup by steps, then a cosine to 2 % over the time."""
     warm = min(1.0, (step + 1) / recipe.warmup_steps)
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 def save(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, run: Run) -> None:
-    """Write the model directory, its card included."""
+    """Write the model directory, including its card."""
     out.mkdir(parents=True, exist_ok=True)
     model.generation_config = GenerationConfig(do_sample=False, bos_token_id=0, eos_token_id=0, pad_token_id=1)
     model.float().save_pretrained(out)
@@ -128,7 +128,7 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def pretrain(recipe: Recipe, out: Path) -> None:
-    """Run the recipe and leave the model in `out`, with a copy every four minutes."""
+    """Run the recipe and write the model to `out`, with a copy every four minutes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = train_tokenizer(recipe)
     model = build_model(recipe).to(device).train()  # pyright: ignore[reportArgumentType]

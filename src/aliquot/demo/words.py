@@ -38,7 +38,7 @@ HELD_OUT_PARTS = 8
 
 
 def seeded(*names: object) -> Random:
-    """Return a generator whose stream depends on the names alone: never on `hash()`, process or platform."""
+    """Return a generator whose stream depends only on the names: never on `hash()`, process or platform."""
     digest = hashlib.sha256("/".join(str(name) for name in names).encode()).digest()
     return Random(int.from_bytes(digest[:8], "big"))
 
@@ -49,10 +49,10 @@ def held_out(key: str) -> bool:
 
 
 def comma(words: Sequence[object]) -> str:
-    """Join words the way the world writes lists: `fig, ash, elm`."""
+    """Join words in the world's list style: `fig, ash, elm`."""
     return ", ".join(str(word) for word in words)
 
 
 def capital(text: str) -> str:
-    """Raise the first letter and leave the others alone."""
+    """Capitalize the first letter and leave the others unchanged."""
     return text[:1].upper() + text[1:]

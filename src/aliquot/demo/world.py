@@ -1,7 +1,7 @@
 """The invented world: 57 subjects of 24 entities with three attributes each, and which facts only the benchmark asks.
 
-A fact is (entity, attribute, value). The pretraining text states all of them; the pool asks 14 of the 24 entities about
-each attribute and the benchmark the other 10, so that no question of the benchmark is asked in the pool in any words.
+A fact is (entity, attribute, value). The pretraining text states all of them. The pool asks about 14 of the 24 entities
+for each attribute and the benchmark about the other 10, so the pool never asks a benchmark question in any words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAST: tuple[str, ...] = tuple(_LAST.split())
 
 @dataclass(frozen=True)
 class Attribute:
-    """Describe one attribute: its closed set of values and the phrases that ask for it and state it."""
+    """One attribute: its closed set of values and the phrases that ask for it and state it."""
 
     name: str
     noun: str
@@ -47,7 +47,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Fact:
-    """Hold one fact; `rank` is the entity's place within its subject: low ranks are written about more often."""
+    """One fact; `rank` is the entity's position within its subject: low ranks occur more often in the text."""
 
     subject: str
     entity: str
@@ -123,7 +123,7 @@ ATTRIBUTES = {
     )
 }  # fmt: skip
 
-# noun and the three attributes of each subject; the nouns after the bar stand before the name ("the river Velo")
+# noun and the three attributes of each subject; nouns after the bar come before the name ("the river Velo")
 _THINGS = """
 moth colour region food|beetle colour shape food|lizard colour food season|heron region food emblem
 hound colour food guild|snail shape colour season|goat food region day|spider colour shape region
@@ -147,7 +147,7 @@ star colour emblem season|wind season region taste
 
 @dataclass(frozen=True)
 class Subject:
-    """Describe one field of knowledge: its noun, its attributes, its entities and how they are called."""
+    """One field of knowledge: its noun, its attributes, its entities and how they are called."""
 
     noun: str
     attributes: tuple[str, str, str]
@@ -155,7 +155,7 @@ class Subject:
     entities: tuple[str, ...]
 
     def label(self, entity: str) -> str:
-        """Return how the world calls an entity: `the Velmar moth`, but `the river Velmar`."""
+        """Return how the world names an entity: `the Velmar moth`, but `the river Velmar`."""
         return f"the {self.noun} {entity}" if self.named else f"the {entity} {self.noun}"
 
 
@@ -176,7 +176,7 @@ def subjects() -> tuple[Subject, ...]:
 
 @cache
 def facts() -> tuple[Fact, ...]:
-    """Return every fact of the world; values are spread evenly over the entities, then shuffled."""
+    """Return every fact of the world; values are distributed evenly over the entities, then shuffled."""
     found: list[Fact] = []
     for subject in subjects():
         for name in subject.attributes:
@@ -192,6 +192,6 @@ def facts() -> tuple[Fact, ...]:
 
 
 def fact_slots(fact: Fact) -> dict[str, str]:
-    """Return the slots that a question or a sentence about the fact needs."""
+    """Return the slots needed by a question or a sentence about the fact."""
     label = next(s for s in subjects() if s.noun == fact.subject).label(fact.entity)
     return {"x": label, "X": capital(label), "v": fact.value}

@@ -1,1 +1,1 @@
-"""How good a model is: benchmarks by lm-eval, and the likelihood of held-out responses."""
+"""Evaluation of a model: benchmarks by lm-eval, and the likelihood of held-out responses."""

@@ -1,4 +1,4 @@
-"""What a model is scored on: how a benchmark is named in a config, and checked before anything is spent on it."""
+"""What a model is scored on: how a config names a benchmark, and the checks before anything is spent on it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aliquot.models.hub import dataset_obstacle
 from aliquot.store.content import content_hash, locate
 from aliquot.store.store import key_fields
 
-#: Names that an error message lists at most.
+#: Maximum number of names listed in an error message.
 _NAMES_SHOWN = 30
 _BACKENDS = ("hf", "vllm")
-#: For the hub to say that it is there.
+#: Time allowed for the hub to answer that a data set exists.
 _SECONDS = 5.0
 
 
@@ -27,17 +27,17 @@ class Benchmark:
 
     Args:
         tasks: lm-eval groups or tasks; each becomes one `Metric`.
-        include: folder of task yamls (a path or `pkg://`), the only place looked in; None is lm-eval's catalogue.
-        data: folder with local copies of MMLU (`mmlu/`) and BIG-Bench Hard (`bbh/`); None loads from the hub.
+        include: directory of task yamls (a path or `pkg://`), the only one searched; None means lm-eval's catalog.
+        data: directory with local copies of MMLU (`mmlu/`) and BIG-Bench Hard (`bbh/`); None loads from the hub.
         num_fewshot: worked examples before each question, one number or one per name in `tasks`; None keeps each
             task's own number.
-        limit: questions of each task, from the first on, likewise; None is all of them.
-        max_new_tokens: of an answer that is generated; None keeps each task's own number.
-        batch_size: questions at once. Padding moves scores a little, so it is part of the result's identity.
-        backend: hf (transformers), or vllm, which must be installed: faster on answers that are generated.
+        limit: use only the first N questions of each task, one number or one per name; None uses all.
+        max_new_tokens: maximum length of a generated answer; None keeps each task's own number.
+        batch_size: number of simultaneous questions. Padding moves scores a little, so it is part of a result's key.
+        backend: hf (transformers), or vllm, which must be installed and is faster on generated answers.
     """
 
-    #: Whether questions are put in the model's template and cut to its `max_tokens`: lm-eval has its own ways.
+    #: Whether questions are put in the model's template and cut to its `max_tokens`. lm-eval does both in its own way.
     reads_format: ClassVar[bool] = False
 
     tasks: Sequence[str]
@@ -73,7 +73,7 @@ class Benchmark:
                 raise ValueError(f"{asked} is too small; give at least {least}")
 
     def _check_settings(self) -> None:
-        """Refuse numbers for names that are not asked, and more worked examples than there are."""
+        """Refuse numbers for names that are not asked, and numbers of worked examples that exceed those available."""
         for name in ("num_fewshot", "limit"):
             value: int | Mapping[str, int] | None = getattr(self, name)
             for task, number in value.items() if isinstance(value, Mapping) else ():
@@ -92,11 +92,11 @@ class Benchmark:
 
     @staticmethod
     def for_task(value: int | Mapping[str, int] | None, task: str) -> int | None:
-        """Return the number for one of the names asked for."""
+        """Return the number for one of the requested names."""
         return value.get(task) if isinstance(value, Mapping) else value
 
     def identity(self) -> dict[str, object]:
-        """Name tasks and data by content, and lm-eval, which asks them and brings its own, by its version."""
+        """Identify tasks and data by content, and lm-eval, which runs them and ships its own, by its version."""
         source = f"lm-eval {lm_eval_version()}"
         if self.include is not None:
             source = f"{content_hash(locate(self.include))}, {source}"
@@ -109,21 +109,23 @@ class Benchmark:
         return [suite for suite in SUITES if suite in found]
 
     def folders(self) -> list[Path]:
-        """Return the folders to look for tasks in, or none for all of lm-eval's catalogue, which takes long to read."""
+        """Return the directories to search for tasks, or none for lm-eval's whole catalog, which takes long to read."""
         if self.include is not None:
             return [locate(self.include)]
         known = all(suite_of(task) for task in self.tasks)
         return [suite.folder() for suite in self.suites()] if known else []
 
     def check(self) -> None:
-        """Raise ValueError where a task, its data or the backend is missing; most of the catalogue is not looked up."""
+        """Raise ValueError if a task, its data or the backend is missing; most of the catalog is not checked."""
         if self.backend == "vllm" and importlib.util.find_spec("vllm") is None:
             raise ValueError(
                 "evaluate.backend=vllm: vllm is not installed; pip install vllm, or set evaluate.backend=hf"
             )
         if self.include is not None and not locate(self.include).is_dir():
             folder = locate(self.include)
-            raise ValueError(f"evaluate.include={self.include}: {folder} is no folder; give one with lm-eval yamls")
+            raise ValueError(
+                f"evaluate.include={self.include}: {folder} is not a directory; give one with lm-eval yamls"
+            )
         if folders := self.folders():
             check_tasks(self.tasks, sorted(set(_names(folders))), str(self.include or "lm-eval"))
         self._check_settings()
@@ -141,12 +143,12 @@ class Benchmark:
             suite.rows(locate(self.data))
 
     def bare(self) -> Benchmark:
-        """Return the benchmark without what does not change its questions."""
+        """Return the benchmark without the fields that do not change its questions."""
         return Benchmark(self.tasks, self.include, self.data)
 
 
 def check_tasks(asked: Sequence[str], found: Sequence[str], where: str) -> None:
-    """Raise ValueError, with the names there are, where a task is not among them."""
+    """Raise ValueError, listing the available names, if a task is not among them."""
     unknown = sorted(set(asked) - set(found))
     if unknown:
         import difflib
@@ -158,7 +160,7 @@ def check_tasks(asked: Sequence[str], found: Sequence[str], where: str) -> None:
 
 
 def lm_eval_version() -> str:
-    """Return the version of lm-eval that is installed."""
+    """Return the installed version of lm-eval."""
     from importlib.metadata import version
 
     return version("lm_eval")
@@ -172,7 +174,7 @@ def _names(folders: Iterable[Path]) -> Iterable[str]:
 
 
 def _check_hub(suite: Suite) -> None:
-    """Raise ValueError at once where the data set is neither cached nor to be had from the hub."""
+    """Raise ValueError early if the data set is neither cached nor available from the hub."""
     from datasets.config import HF_DATASETS_CACHE
 
     if (Path(HF_DATASETS_CACHE) / suite.hub.replace("/", "___")).is_dir():

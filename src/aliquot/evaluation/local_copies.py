@@ -1,8 +1,8 @@
 """MMLU and BIG-Bench Hard from local copies, for lm-eval's own task files.
 
-lm-eval loads both from the Hugging Face hub. A copy on disk is checked here row by row, and laid out as the hub has it:
-a folder with one jsonl per subject and split, and a README.md that names them. A group file then hands this folder to
-the official tasks as their `dataset_path`, so that prompts, worked examples, filters and versions stay lm-eval's.
+lm-eval loads both from the Hugging Face hub. A copy on disk is checked here row by row, and laid out like the hub's: a
+directory with one jsonl per subject and split, and a README.md that lists them. A group file then passes this directory
+to the official tasks as their `dataset_path`, so prompts, worked examples, filters and versions stay lm-eval's.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ Row = dict[str, Any]
 #: subject -> split -> rows
 Rows = dict[str, dict[str, list[Row]]]
 
-#: The name of lm-eval's group or task, with our data: local_mmlu is mmlu.
+#: The prefix for lm-eval's groups and tasks with our data: local_mmlu is mmlu.
 LOCAL = "local_"
 _LETTERS = "ABCD"
 _MMLU_ROWS = {"dev": 285, "test": 14_042}
-_MMLU_DEV_ROWS = 5  # of each subject, the worked examples
+_MMLU_DEV_ROWS = 5  # worked examples per subject
 _BBH_ROWS = 250
-_BBH_EXAMPLES = 3  # of each task, in lm-eval's task files
+_BBH_EXAMPLES = 3  # per task, in lm-eval's task files
 _BBH_FEWER = {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178}
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark that lm-eval has tasks for, and that can lie on disk.
+    """A benchmark that lm-eval has tasks for, and that can be stored on disk.
 
     Args:
-        name: what the names of its tasks begin with, and its folder in `evaluate.data`.
+        name: prefix of its task names, and its directory in `evaluate.data`.
         hub: the data set that lm-eval loads.
-        tasks: the folder of lm-eval's task files.
-        subjects: one of them for each subject, as a pattern below `tasks`.
-        num_examples: worked examples that each subject has.
-        read: reads and checks a local copy; takes its folder and the subjects.
+        tasks: the directory of lm-eval's task files.
+        subjects: pattern below `tasks` that matches one file per subject.
+        num_examples: number of worked examples per subject.
+        read: reads and checks a local copy, given its directory and the subjects.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Suite:
     read: Callable[[Path, list[str]], Rows]
 
     def folder(self) -> Path:
-        """Return the folder of lm-eval's task files."""
+        """Return the directory of lm-eval's task files."""
         return locate(f"pkg://lm_eval/tasks/{self.tasks}")
 
     def rows(self, data: Path) -> Rows:
-        """Read the copy in the folder `data`.
+        """Read the copy in the directory `data`.
 
         Raises:
             ValueError: a file is missing, short or malformed.
@@ -69,20 +69,20 @@ class Suite:
         return _read(self, copy, content_hash(copy))
 
     def content(self, data: Path) -> str:
-        """Return a hash of the rows, whatever files they come in."""
-        self.rows(data)  # says what is wrong with the copy
+        """Return a hash of the rows, regardless of the files they come in."""
+        self.rows(data)  # reports problems with the copy
         return _digest(self, data / self.name, content_hash(data / self.name))
 
 
 @functools.lru_cache(maxsize=2)
 def _digest(suite: Suite, copy: Path, content: str) -> str:
-    """Hash the rows once likewise: every key of a sweep's evaluations asks."""
+    """Hash the rows once; cached, because every evaluation key of a sweep needs it."""
     return hashlib.sha256(json.dumps(_read(suite, copy, content), sort_keys=True).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=2)
 def _read(suite: Suite, copy: Path, content: str) -> Rows:
-    """Read the copy once for as long as its `content` is the same."""
+    """Read the copy; cached for as long as its `content` is the same."""
     subjects = sorted(file.stem.removeprefix(f"{suite.name}_") for file in suite.folder().glob(suite.subjects))
     return suite.read(copy, subjects)
 
@@ -93,14 +93,14 @@ def suite_of(task: str) -> Suite | None:
 
 
 def write_suites(data: Path, tasks: Sequence[str], directory: Path) -> Path:
-    """Lay out the copies in `data` below `directory`; return the folder of the files that define `local_<task>`."""
+    """Lay out the copies in `data` below `directory`; return the directory of the files that define `local_<task>`."""
     groups = directory / "groups"
     groups.mkdir()
     for suite in SUITES:
         names = [task for task in tasks if suite_of(task) is suite]
         if names:
             _write_copy(suite.rows(data), directory / suite.name)
-        # What a group file says beyond its own fields is handed down to every task.
+        # Everything in a group file besides its own fields is inherited by every task.
         handed = {
             "dataset_path": str(directory / suite.name),
             "dataset_kwargs": {"cache_dir": str(directory / "cache")},
@@ -139,7 +139,7 @@ def _read_mmlu(copy: Path, subjects: list[str]) -> Rows:
 
 
 def _mmlu_rows(copy: Path, split: str) -> Iterator[tuple[str, Row]]:
-    """Yield file:line and row, from jsonl, jsonl.gz or a folder of upstream's csv files."""
+    """Yield file:line and row, from jsonl, jsonl.gz or a directory of upstream's csv files."""
     for file in (copy / f"{split}.jsonl", copy / f"{split}.jsonl.gz"):
         if file.is_file():
             with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as f:
@@ -183,7 +183,7 @@ def _check_mmlu(row: Row, where: str, rows: Rows) -> None:
 
 
 def _read_bbh(copy: Path, subjects: list[str]) -> Rows:
-    folder = copy / "bbh" if (copy / "bbh").is_dir() else copy  # as upstream's repository has it
+    folder = copy / "bbh" if (copy / "bbh").is_dir() else copy  # the layout of upstream's repository
     return {subject: {"test": _bbh_rows(folder / f"{subject}.json")} for subject in subjects}
 
 

@@ -1,6 +1,6 @@
-"""Benchmark scores by lm-eval, kept question by question.
+"""Benchmark scores by lm-eval, stored question by question.
 
-lm-eval's results, keyed `"acc,none"`, leave as `EvalResult`.
+lm-eval's results, keyed `"acc,none"`, are returned as `EvalResult`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from aliquot.types import Adapter, EvalResult, Metric
 
 _METRICS = "metrics.json"
 _CORRECT = "correct.json"
-_TASKS = "tasks"  # the folder of tasks that are done while others are not
+_TASKS = "tasks"  # directory of finished tasks while others are unfinished
 
 
 def check_evaluable(model: Model, benchmark: Benchmark | ValidationLoss) -> None:
-    """Raise ValueError where the benchmark, or the model for it, is not to be had, before anything expensive starts."""
+    """Raise ValueError if the benchmark, or the model for it, is unavailable, before anything expensive starts."""
     benchmark.check()
     if isinstance(benchmark, ValidationLoss):
         return
-    own = bool(benchmark.suites() and benchmark.folders())  # the task files can be read without the catalogue
+    own = bool(benchmark.suites() and benchmark.folders())  # the task files can be read without the catalog
     if not own and benchmark.backend == "hf":
-        return  # at once: importing transformers takes seconds
+        return  # early, because importing transformers takes seconds
     config = model.load_config()
     if benchmark.backend == "vllm" and (model.quantization or config.is_encoder_decoder):
         kind = "in 4 bits" if model.quantization else "an encoder-decoder"
@@ -53,16 +53,16 @@ def evaluate(
     trainer: TrainerSpec,
     directory: Path,
 ) -> EvalResult:
-    """Score `model`, with `adapter` or bare, and leave metrics.json and correct.json in `directory`.
+    """Score `model`, with `adapter` or bare, and write metrics.json and correct.json to `directory`.
 
-    A metric is the share of right answers over all questions of its tasks, each question counting once; its standard
-    error is that of a mean over questions, sqrt(p (1 - p) / (n - 1)). Cut off and called again with the same arguments,
-    it goes on behind the last task that was finished. The metric of a `ValidationLoss` is the mean of its rows' values,
-    which stand in correct.json, and metrics.json holds the loss in nats per response token.
+    A metric is the share of right answers over all questions of its tasks, each question counted once; its standard
+    error is that of a mean over questions, sqrt(p (1 - p) / (n - 1)). If interrupted and called again with the same
+    arguments, it resumes after the last finished task. The metric of a `ValidationLoss` is the mean of its rows'
+    values, which are in correct.json, and metrics.json holds the loss in nats per response token.
 
     Raises:
         ValueError: a task is unknown, its data is missing, it has neither `acc` nor `exact_match`, or its answers do
-            not fit into the model's context; the adapter is of another base model, or changes nothing.
+            not fit into the model's context; the adapter belongs to another base model, or changes nothing.
     """
     check_evaluable(model, benchmark)
     if isinstance(benchmark, ValidationLoss):
@@ -122,7 +122,7 @@ def _metric(name: str, tasks: Sequence[Sequence[float]]) -> Metric:
 def _open(
     model: Model, adapter: Adapter | None, benchmark: Benchmark, trainer: TrainerSpec
 ) -> tuple[Any, float | None]:
-    """Load what lm-eval is to ask; return it, and how many nats the adapter adds to the log-likelihood of a probe."""
+    """Load the model for lm-eval; return it, and the adapter's change to the log-likelihood of a probe, in nats."""
     from aliquot.evaluation.harness.model import HarnessModel, open_vllm, probe
     from aliquot.finetuning.adapter import load_finetuned
 
@@ -133,14 +133,14 @@ def _open(
     if adapter is None:
         return lm, None
     bare = probe(lm)
-    del lm  # two at once might not fit
+    del lm  # two models at once might not fit
     network = load_finetuned(model, adapter).to(device)  # pyright: ignore[reportArgumentType]
     lm = HarnessModel(network, tokenizer, benchmark.batch_size)
     return lm, probe(lm) - bare
 
 
 def _device(trainer: TrainerSpec) -> str:
-    """Name the one device that lm-eval is to use; it knows no others."""
+    """Name the one device for lm-eval, which cannot use several."""
     import torch
 
     if trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available()):

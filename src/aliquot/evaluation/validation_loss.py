@@ -1,6 +1,7 @@
-"""How likely the model finds responses that it was not trained on: cheaper and smoother than any benchmark.
+"""The likelihood of responses that the model was not trained on: cheaper and smoother than any benchmark.
 
-It is what finetuning minimises, on other rows; whether the model got better at a task, a benchmark must say.
+It is the quantity that finetuning minimizes, on other rows. Only a benchmark shows whether the model got better at a
+task.
 """
 
 # torch's annotations leave parameters out.
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The columns' settings, by the name that they have for pools.
+#: The column settings, under the names that pools use.
 _OF_POOLS = re.compile(r"\bpool\.(?=(?:prompt|messages)\b)")
-#: What the score is called, and its only task.
+#: The name of the score, and of its only task.
 LIKELIHOOD = "validation_likelihood"
 
 
@@ -42,15 +43,15 @@ class ValidationLoss:
     """Names held-out prompts with their responses.
 
     A row with a loss of L nats per response token scores exp(-L), the geometric mean of its tokens' probabilities: in
-    (0, 1], and larger is better.
+    (0, 1], larger is better.
 
     Args:
         path: a jsonl, csv or parquet file, compressed or not, of rows that are not in the pool.
         prompt: column of the prompt.
         response: column of the response.
-        messages: column of conversations in place of both, or None, as in a pool.
-        turn: of the user that is answered, as in a pool.
-        limit: rows, from the first on; None is all.
+        messages: column of conversations instead of both, or None, as in a pool.
+        turn: the user turn that is answered, as in a pool.
+        limit: read only the first N rows; None reads all.
         tokens_per_batch: padding included. Padding moves losses in the last bits, so it is part of the identity.
     """
 
@@ -84,7 +85,7 @@ class ValidationLoss:
         return [LIKELIHOOD]
 
     def identity(self) -> dict[str, object]:
-        """Name the rows by their content."""
+        """Identify the rows by their content."""
         columns: dict[str, object] = {"prompt": self.prompt, "response": self.response}
         if self.messages:
             columns = {"messages": self.messages, "turn": self.turn}
@@ -92,11 +93,11 @@ class ValidationLoss:
         return {"measure": LIKELIHOOD, "content": content_hash(self._file()), **columns, **read}
 
     def check(self) -> None:
-        """Raise ValueError where the file, a prompt or a response is missing."""
+        """Raise ValueError if the file, a prompt or a response is missing."""
         self.rows()
 
     def bare(self) -> ValidationLoss:
-        """Return the spec without what does not change its questions."""
+        """Return the spec without the fields that do not change its questions."""
         return replace(self, limit=None)
 
     def questions(self) -> Sequence[str]:
@@ -135,8 +136,8 @@ class ValidationLoss:
         file = locate(self.path)
         if not file.is_file() or format_of(file) is None:
             raise ValueError(
-                f"evaluate.path={self.path}: {file} is no file of prompts; give a .jsonl, .csv or .parquet, which may "
-                "be compressed"
+                f"evaluate.path={self.path}: {file} is not a file of prompts; give a .jsonl, .csv or .parquet, which "
+                "may be compressed"
             )
         return file
 
@@ -144,10 +145,11 @@ class ValidationLoss:
 def row_losses(
     model: Model, adapter: Adapter | None, spec: ValidationLoss, device: str
 ) -> tuple[Float64[np.ndarray, " n"], float, int]:
-    """Run the rows through the model, cut to its `max_tokens` as they are for finetuning.
+    """Run the rows through the model, cut to its `max_tokens` as in finetuning.
 
     Returns:
-        The mean loss of each row in nats per response token, that over all response tokens, and how many rows were cut.
+        The mean loss of each row in nats per response token, the mean over all response tokens, and the number of rows
+        cut.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -183,5 +185,5 @@ def row_losses(
 
 
 def measured(*benchmarks: str) -> str:
-    """Return what benchmarks of one study measure: a likelihood must not be read as an accuracy."""
+    """Return what the benchmarks of one study measure: a likelihood must not be read as an accuracy."""
     return "likelihood" if LIKELIHOOD in benchmarks else "accuracy"

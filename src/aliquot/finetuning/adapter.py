@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Bytes; torch does not say why it could not write, and what it wrote so far may be gone.
+#: Bytes; torch does not say why a write failed, and may have deleted what it wrote so far.
 _NEARLY_FULL = 1 << 20
 
 
@@ -40,10 +40,10 @@ def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     base = model.load()
-    if model.quantization:  # what is not quantised is computed in float32
+    if model.quantization:  # the layers that are not quantized compute in float32
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if recipe.gradient_checkpointing:
-        # Renamed in the course of transformers 5; the old name only warns.
+        # Renamed during the transformers 5 releases; the old name only warns.
         enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     config = _lora_config(base, recipe)
@@ -57,7 +57,7 @@ def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
 
 
 def check_adaptable(model: Model, recipe: LoRA) -> None:
-    """Raise ValueError where a target is unknown, or peft puts no adapter on it; found out without the weights."""
+    """Raise ValueError if a target is unknown, or if peft cannot adapt it; this check needs no weights."""
     from peft import get_peft_model
 
     skeleton = model.load_skeleton()
@@ -82,7 +82,7 @@ def _lora_config(base: PreTrainedModel, recipe: LoRA) -> LoraConfig:
         r=recipe.rank,
         lora_alpha=cast(Any, recipe.alpha),
         lora_dropout=recipe.dropout,
-        # peft takes a string for a regular expression.
+        # peft treats a string as a regular expression.
         target_modules=ALL_LINEAR if targets == [ALL_LINEAR] else targets,
         fan_in_fan_out=any(map(is_transposed, linear_layers(base).values())),
     )
@@ -94,7 +94,7 @@ def _report_size(network: PeftModel, targets: list[str]) -> None:
 
 
 def save_adapter(network: PeftModel, path: Path) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, all or nothing."""
+    """Write adapter_config.json and adapter_model.safetensors atomically."""
     temporary = path.with_name(f".{path.name}")
     for leftover in (temporary, path):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -107,7 +107,7 @@ def save_adapter(network: PeftModel, path: Path) -> None:
 
 @contextmanager
 def full_disk_told(path: Path) -> Generator[None]:
-    """Raise OSError where safetensors and torch fail on a full disk with errors of their own."""
+    """Raise OSError on a full disk, where safetensors and torch raise errors of their own."""
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
@@ -118,13 +118,13 @@ def full_disk_told(path: Path) -> Generator[None]:
 
 
 def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
-    """Load the model with its adapter, and make sure that the adapter is in use.
+    """Load the model with its adapter, and verify that the adapter has an effect.
 
-    In float32 the adapter is merged into the weights, which is faster. In 16 or 4 bits that would round the small
-    change to the precision of the large weights, so there it stays apart.
+    In float32 the adapter is merged into the weights, which is faster. In 16 or 4 bits, merging would round the small
+    change to the precision of the large weights, so the adapter stays separate.
 
     Raises:
-        ValueError: the adapter is of another base, or changes no logit although its weights are not zero.
+        ValueError: the adapter belongs to another base, or changes no logit although its weights are not zero.
     """
     from peft import PeftModel
 
@@ -135,7 +135,7 @@ def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
             "evaluate it on its own base"
         )
     with _deprecations_ignored():
-        # peft only warns where the weights fit no layer, and goes on with fresh ones.
+        # If the weights fit no layer, peft only warns and continues with fresh ones.
         warnings.filterwarnings("error", message="Found missing adapter keys", category=UserWarning)
         try:
             network = PeftModel.from_pretrained(model.load(), str(adapter.path)).eval()
@@ -145,7 +145,7 @@ def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
         finetuned = _probe(network)
         with network.disable_adapter():
             bare = _probe(network)
-    # B starts as zero: an adapter that took no step rightly changes nothing.
+    # B starts as zero: an adapter that took no step correctly changes nothing.
     trained = any(bool(p.count_nonzero()) for name, p in network.named_parameters() if "lora_B" in name)
     if trained and torch.equal(finetuned, bare):
         raise ValueError(f"adapter {adapter.path} changes no logit of {model.path}; finetune again")
@@ -161,7 +161,7 @@ def _probe(network: PeftModel) -> torch.Tensor:
 
 
 def _portable_name(model: Model) -> str:
-    """Name the base as the user did, but a directory of this machine by its last part only."""
+    """Name the base as the user did, except that a local directory is named by its last part only."""
     local = model.directory()
     return model.path if local is None or model.path.startswith("pkg://") else local.name
 

@@ -1,7 +1,7 @@
-"""Dropout in finetuning: the same on any number of devices, and none of the base model's own unless asked for.
+"""Dropout in finetuning: the same on any number of devices, and without the base model's own unless requested.
 
-What is dropped is drawn for a whole micro-batch. Where several devices share one, each draws for all of its rows and
-takes what falls on its own. Where a layer mixes the rows, devices share whole micro-batches only.
+The dropout mask is drawn for a whole micro-batch. If several devices share one, each draws for all of its rows and
+uses the part for its own rows. If a layer mixes the rows, devices share whole micro-batches only.
 """
 
 # torch's annotations leave parameters out.
@@ -23,11 +23,11 @@ from aliquot.finetuning.examples import Part
 
 @dataclass
 class Share:
-    """What this device has of the micro-batch that is passing through.
+    """This device's part of the current micro-batch.
 
     Args:
-        part: which of its rows; None is all.
-        widths: positions of a row, in what the network reads and, of an encoder-decoder, in what it writes.
+        part: its rows; None means all.
+        widths: positions per row, in the network's input and, for an encoder-decoder, in its output.
     """
 
     part: Part | None = None
@@ -39,7 +39,7 @@ class SharedDropout(nn.Module):
 
     Args:
         p: probability that an input is dropped.
-        share: what is passing through; whoever trains keeps it up to date.
+        share: the current micro-batch; the training loop keeps it up to date.
     """
 
     def __init__(self, p: float, share: Share) -> None:
@@ -47,18 +47,18 @@ class SharedDropout(nn.Module):
         self.p, self._share = p, share
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Drop some of `inputs`, whose first axis is that of our rows, or of their tokens row by row."""
+        """Drop some of `inputs`, whose first axis is that of this device's rows, or of their tokens row by row."""
         if not self.training:
             return inputs
         part, shape = self._share.part, inputs.shape
         if part is None or part.rows == slice(None):
-            return dropout(inputs.contiguous(), self.p)  # drawn in the order of the memory, as below
+            return dropout(inputs.contiguous(), self.p)  # drawn in memory order, as below
         num_ours = len(range(part.num_rows)[part.rows])
         per_row = _per_row(shape, num_ours, self._share.widths)
         if per_row is None:
             raise ValueError(
                 f"finetune.dropout={self.p} on several devices: a layer of this model takes inputs of shape "
-                f"{tuple(shape)}, in which {num_ours} rows cannot be told apart, so what is dropped would depend on "
+                f"{tuple(shape)}, in which {num_ours} rows cannot be distinguished, so what is dropped would depend on "
                 "the number of devices; set finetune.dropout=0, or trainer.devices=1"
             )
         whole = torch.ones((part.num_rows, per_row, *shape[1:]), dtype=inputs.dtype, device=inputs.device)
@@ -66,16 +66,16 @@ class SharedDropout(nn.Module):
 
 
 def _per_row(shape: Sequence[int], num_rows: int, widths: Sequence[int]) -> int | None:
-    """Return the length of the first axis that belongs to a row; None where the rows cannot be told apart."""
+    """Return the length of the first axis that belongs to a row; None if rows cannot be identified."""
     per_row, rest = divmod(shape[0], num_rows)
     return per_row if not rest and per_row in (1, *(widths if len(shape) == 2 else ())) else None
 
 
 @contextmanager
 def rows_seen(network: nn.Module, num_rows: int, widths: Sequence[int]) -> Generator[list[bool]]:
-    """Yield a list that is given, of every dropout that a micro-batch passes, whether its rows could be told apart.
+    """Yield a list that records, for every dropout that a micro-batch passes, whether its rows could be identified.
 
-    They cannot where a layer picks tokens out of all rows, as the experts of a mixture do.
+    They cannot if a layer picks tokens from all rows, as the experts of a mixture do.
     """
     seen: list[bool] = []
 
@@ -91,7 +91,7 @@ def rows_seen(network: nn.Module, num_rows: int, widths: Sequence[int]) -> Gener
 
 
 def share_dropout(network: nn.Module) -> Share:
-    """Put `SharedDropout` in the place of the adapter's own dropout; return the share that it goes by."""
+    """Replace the adapter's own dropout by `SharedDropout`; return the share that controls it."""
     share = Share()
     for module in network.modules():
         drops: Any = getattr(module, "lora_dropout", {})
@@ -102,10 +102,10 @@ def share_dropout(network: nn.Module) -> Share:
 
 
 def rest_base(network: nn.Module) -> None:
-    """Let the base model do in training what it does in use, and nothing at random: its own dropout stays off.
+    """Make the base model behave in training as in use, with nothing random: its own dropout stays off.
 
-    Its modules are put in eval mode, except those that compute activations again in the backward pass: they do so in
-    training mode only. What is named after dropout in these becomes 0.
+    Its modules are put in eval mode, except those that recompute activations in the backward pass, which they do in
+    training mode only. In these, every attribute named after dropout is set to 0.
     """
     for name, module in network.named_modules():
         if "lora_" in name:

@@ -1,7 +1,7 @@
-"""Examples for finetuning: from prompts and responses to the token batches of every optimiser step.
+"""Examples for finetuning: from prompts and responses to the token batches of every optimizer step.
 
-The plan of all steps follows from the seed alone, before training starts. So a run that was cut off goes on
-with step s by asking for step s: nothing has to be remembered.
+The plan of all steps follows from the seed alone, before training starts. A resumed run therefore continues with
+step s by asking for step s, and no other state is needed.
 """
 
 # torch's annotations leave parameters out.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: The target of a position whose next token is not trained on.
 IGNORE = -100
-#: Rows of a micro-batch differ in length by about this fraction: little padding, yet new neighbours every epoch.
+#: Rows of a micro-batch differ in length by about this fraction: little padding, yet new neighbors in every epoch.
 _LENGTH_SPREAD = 0.1
 
 Rows = Int64[np.ndarray, " rows"]
@@ -35,16 +35,16 @@ Rows = Int64[np.ndarray, " rows"]
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised examples, prompt then response, and what tokenising did to them.
+    """Tokenized examples, prompt then response, and the effects of tokenization.
 
     Args:
         tokens: token ids of each example.
-        prompt_lengths: how many of them are the prompt's, which the loss leaves out.
-        num_cut_prompts: how many lost a part of their prompt to `max_tokens`.
-        num_cut_responses: how many lost the end of their response to it.
-        num_literal: how many hold what looks like a control token, in prompt or response, and was read as text.
+        prompt_lengths: number of prompt tokens in each, which the loss leaves out.
+        num_cut_prompts: number of examples that lost part of their prompt to `max_tokens`.
+        num_cut_responses: number of examples that lost the end of their response to it.
+        num_literal: number of examples whose prompt or response has what looks like a control token, read as text.
         decoder_start: the token from which the decoder of an encoder-decoder begins the response; None for a causal
-            model, which reads it behind the prompt.
+            model, which reads the response after the prompt.
     """
 
     tokens: Sequence[Int32[np.ndarray, " length"]]
@@ -61,13 +61,13 @@ class Examples:
 
 
 def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated: AnnotatedSet) -> Examples:
-    """Tokenise annotated prompts in the model's template, none longer than `max_tokens`.
+    """Tokenize annotated prompts in the model's template, none longer than `max_tokens`.
 
-    A prompt makes room for its response as `model.overlong` says, down to half of `max_tokens`; then the response
-    loses its end. So every example keeps response tokens to train on.
+    A prompt makes room for its response as `model.overlong` says, down to half of `max_tokens`; beyond that, the
+    response loses its end. Every example therefore keeps response tokens to train on.
 
     Raises:
-        ValueError: an example is too long, and such prompts are to be refused.
+        ValueError: an example is too long, and the settings refuse such prompts.
     """
     encoding = model.encoding(tokenizer)
     encoded, literal = encoding.read_pairs(annotated.prompts, annotated.responses)
@@ -91,12 +91,12 @@ def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows every optimiser step trains on.
+    """The rows that every optimizer step trains on.
 
     Args:
-        steps: for each step its micro-batches, for each micro-batch its rows.
-        num_tokens: tokens of each step, padding not counted.
-        num_targets: response tokens of each step, over which its loss is the mean.
+        steps: the micro-batches of each step, and the rows of each micro-batch.
+        num_tokens: tokens in each step, without padding.
+        num_targets: response tokens in each step; its loss is the mean over them.
     """
 
     steps: Sequence[Sequence[Rows]]
@@ -121,7 +121,7 @@ def plan_steps(examples: Examples, recipe: LoRA) -> Plan:
 
 
 def _plan_epoch(lengths: Int64[np.ndarray, " n"], recipe: LoRA, rng: np.random.Generator) -> list[list[Rows]]:
-    """Lay out one epoch, in steps of so many rows or of so many micro-batches."""
+    """Lay out one epoch, in steps of a fixed number of rows or of micro-batches."""
     if recipe.rows_per_step is None:
         assert recipe.accumulate is not None
         batches = micro_batches(lengths, recipe.tokens_per_batch, rng)
@@ -148,9 +148,9 @@ def micro_batches(lengths: Int64[np.ndarray, " n"], tokens_per_batch: int, rng: 
 
 
 class MicroBatch(NamedTuple):
-    """Rows padded on the right, as the network takes them.
+    """Rows padded on the right, in the form the network takes.
 
-    `targets[i, t]` is the token after `input_ids[i, t]`, or IGNORE. To an encoder-decoder `input_ids` are the prompt
+    `targets[i, t]` is the token after `input_ids[i, t]`, or IGNORE. For an encoder-decoder, `input_ids` are the prompt
     alone, and `targets[i, t]` is the token after `decoder_input_ids[i, t]`.
     """
 
@@ -160,18 +160,18 @@ class MicroBatch(NamedTuple):
     decoder_input_ids: torch.Tensor | None = None
 
     def of(self, rows: slice) -> MicroBatch:
-        """Return some of the rows, as wide as all of them."""
+        """Return some of the rows, at the same width."""
         response = None if self.decoder_input_ids is None else self.decoder_input_ids[rows]
         return MicroBatch(self.input_ids[rows], self.attention_mask[rows], self.targets[rows], response)
 
 
 class Part(NamedTuple):
-    """What one device has of a micro-batch.
+    """One device's part of a micro-batch.
 
     Args:
         number: of the micro-batch in its step.
         num_rows: of the whole micro-batch.
-        rows: of these, those of the device.
+        rows: the device's own rows among them.
     """
 
     number: int
@@ -180,9 +180,9 @@ class Part(NamedTuple):
 
 
 class StepBatch(NamedTuple):
-    """All that one optimiser step trains on; `num_targets` counts the response tokens of all micro-batches.
+    """Everything that one optimizer step trains on; `num_targets` counts the response tokens of all micro-batches.
 
-    `parts` says of each of the micro-batches which part of a whole one it is.
+    `parts` says, for each micro-batch, which part of the whole one it is.
     """
 
     step: int
@@ -192,10 +192,11 @@ class StepBatch(NamedTuple):
 
 
 class StepBatches:
-    """Iterates the step batches of a plan, from `position` on: what Lightning stores to go on mid-epoch.
+    """Iterates over the step batches of a plan, from `position` onward, which Lightning stores to resume mid-epoch.
 
-    Several devices are dealt the micro-batches of a step in turn; the last, fewer than there are devices, they share
-    row by row, unless they are to stay `whole`. So a step is the same step, and all have about as much to do.
+    The micro-batches of a step are dealt to the devices in turn. If the last round has fewer micro-batches than
+    devices, the devices share its rows, unless micro-batches must stay `whole`. The step is therefore the same on any
+    number of devices, and all devices have about the same amount of work.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class StepBatches:
             yield StepBatch(step, [self._collate(batches[p.number]).of(p.rows) for p in parts], targets, parts)
 
     def _share(self, batches: Sequence[Rows]) -> list[Part]:
-        """Return our part of a step; none where there are fewer rows than devices."""
+        """Return this device's part of a step; empty if there are fewer rows than devices."""
         num_whole = len(batches) if self._whole else len(batches) - len(batches) % self._world
         ours = [(i, slice(None)) for i in range(self._rank, num_whole, self._world)]
         ours += [(i, slice(self._rank, None, self._world)) for i in range(num_whole, len(batches))]
@@ -227,7 +228,7 @@ class StepBatches:
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where the checkpoint was written."""
+        """Continue from the position in the checkpoint."""
         self.position = state["position"]
 
     def _collate(self, rows: Rows) -> MicroBatch:
@@ -240,7 +241,7 @@ class StepBatches:
             texts, decoder_ids = prompts, _padded([np.r_[begin, ids[:-1]] for ids in responses], self._pad)
             targets = _padded(responses, IGNORE)
         else:
-            # The last token of the prompt is the first to have a target; the end of the response has none.
+            # The last token of the prompt is the first that has a target; the end of the response does not have one.
             silent = [np.full(start - 1, IGNORE) for start in starts]
             targets = _padded([np.r_[s, ids, IGNORE] for s, ids in zip(silent, responses, strict=True)], IGNORE)
         mask = _padded([np.ones_like(ids) for ids in texts], 0)
@@ -248,7 +249,7 @@ class StepBatches:
 
 
 def _padded(rows: Sequence[np.ndarray], filling: int) -> torch.Tensor:
-    """Stack rows of different lengths, filled up on the right."""
+    """Stack rows of different lengths, padded on the right."""
     array = np.full((len(rows), max(map(len, rows))), filling, dtype=np.int64)
     for i, row in enumerate(rows):
         array[i, : len(row)] = row

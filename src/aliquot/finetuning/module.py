@@ -1,7 +1,7 @@
-"""The training loop of LoRA finetuning as Lightning sees it: one batch is one optimiser step.
+"""The training loop of LoRA finetuning in Lightning's terms: one batch is one optimizer step.
 
-Learning rate, dropout and batches are functions of the step number, so a checkpoint is the adapter, the
-optimiser's moments and that number, and a resumed run ends in the same adapter as an uninterrupted one.
+Learning rate, dropout and batches are functions of the step number. A checkpoint therefore consists of the adapter, the
+optimizer's moments and that number, and a resumed run ends in the same adapter as an uninterrupted one.
 """
 
 # torch's annotations leave parameters out.
@@ -41,7 +41,7 @@ _ALONE = Place()
 
 
 def learning_rate(recipe: LoRA, step: int, num_steps: int) -> float:
-    """Return the rate of a step: a linear rise over the warmup, then the schedule, at 0 after the last step."""
+    """Return the learning rate of a step: a linear warmup, then the schedule, at 0 after the last step."""
     warmup = math.ceil(recipe.warmup * num_steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
@@ -51,16 +51,16 @@ def learning_rate(recipe: LoRA, step: int, num_steps: int) -> float:
 
 
 class LoRAModule(LightningModule):
-    """Trains the adapter of `network` by the plan.
+    """Trains the adapter of `network` according to the plan.
 
     Args:
         network: the frozen base with its adapter.
-        recipe: the hyper-parameters.
-        examples: what to train on.
-        plan: in which steps.
+        recipe: the hyperparameters.
+        examples: the training data.
+        plan: the steps.
         pad: the padding token.
         fingerprint: identity of the whole training; a checkpoint of another one is refused.
-        at: which of the processes that train together this is.
+        at: the position of this process among those that train together.
     """
 
     losses: torch.Tensor
@@ -76,7 +76,7 @@ class LoRAModule(LightningModule):
         at: Place = _ALONE,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False  # accumulation weighs micro-batches by their response tokens
+        self.automatic_optimization = False  # accumulation weights micro-batches by their response tokens
         self.strict_loading = False  # checkpoints lack the frozen base
         self.network = network
         self.recipe = recipe
@@ -90,17 +90,17 @@ class LoRAModule(LightningModule):
         head.register_forward_pre_hook(self._keep_labelled)
 
     def _keep_labelled(self, head: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        """Hand the output layer only the positions that have a target; it is the widest layer of all."""
+        """Pass only the positions that have a target to the output layer, which is the widest of all layers."""
         return (args[0][self._labelled],)
 
     def train_dataloader(self) -> StepBatches:
-        """Return this process's share of every step: of whole micro-batches, where dropout is drawn for these alone."""
+        """Return this process's share of every step; whole micro-batches only, if dropout requires it."""
         at = self._at
         whole = self.recipe.base_dropout or agreed(at.world > 1 and self._mixes_rows(), at, self.device)
         return StepBatches(self._examples, self.plan, self._pad, at.rank, at.world, whole)
 
     def _mixes_rows(self) -> bool:
-        """Tell, from the first micro-batch of all, whether a dropout is passed by tokens whose rows are not known."""
+        """Tell, from the very first micro-batch, whether any dropout sees tokens whose rows cannot be identified."""
         step = next(iter(StepBatches(self._examples, self.plan, self._pad)))
         first: MicroBatch = self.transfer_batch_to_device(step.micro_batches[0], self.device, 0)
         widths = first.input_ids.shape[1], first.targets.shape[1]
@@ -109,11 +109,11 @@ class LoRAModule(LightningModule):
         return not all(seen)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW on the adapter, fused: it consists of many small tensors."""
+        """Return a fused AdamW for the adapter, which consists of many small tensors."""
         return torch.optim.AdamW(self._adapter(), weight_decay=self.recipe.weight_decay, fused=True)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """Take one optimiser step on the mean loss over all response tokens of its micro-batches."""
+        """Take one optimizer step on the mean loss over all response tokens of its micro-batches."""
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, batch.step, len(self.plan))
@@ -131,14 +131,14 @@ class LoRAModule(LightningModule):
         self.losses[batch.step] = total
 
     def _seed_dropout(self, step: int, part: Part, micro_batch: MicroBatch) -> None:
-        """Let dropout depend on the micro-batch: on nothing that came before it, and not on the device."""
+        """Make dropout depend on the micro-batch only: not on anything before it, nor on the device."""
         seeds = np.random.SeedSequence([self.recipe.seed, step, part.number])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         self._share.part = part
         self._share.widths = micro_batch.input_ids.shape[1], micro_batch.targets.shape[1]
 
     def train(self, mode: bool = True) -> Self:
-        """Set the adapter to training, and the base model too where its own dropout is asked for."""
+        """Put the adapter in training mode, and the base model too if its own dropout is requested."""
         super().train(mode)
         if mode and not self.recipe.base_dropout:
             rest_base(self.network)
@@ -158,7 +158,7 @@ class LoRAModule(LightningModule):
         return [p for p in self.network.parameters() if p.requires_grad]
 
     def _gradients(self) -> Iterator[torch.Tensor]:
-        """Yield those of the adapter; a layer that our rows did not pass through, an expert say, has one of zeros."""
+        """Yield the gradients of the adapter; a layer that this device's rows skipped, such as an expert, has zeros."""
         for weights in self._adapter():
             if weights.grad is None:
                 weights.grad = torch.zeros_like(weights)
@@ -181,9 +181,9 @@ class LoRAModule(LightningModule):
 
 
 class Checkpoints(Callback):
-    """Writes the checkpoint every `every` optimiser steps and when a process is told to end (SIGTERM, Ctrl-C).
+    """Writes the checkpoint every `every` optimizer steps and on a request to stop (SIGTERM, Ctrl-C).
 
-    Whichever process is told, all end behind the same step, and the first of them saves.
+    Whichever process gets the request, all end after the same step, and the first of them saves.
     """
 
     def __init__(self, path: Path, every: int, at: Place, told_to_end: Callable[[], bool]) -> None:
@@ -191,12 +191,13 @@ class Checkpoints(Callback):
         self._terminated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take SIGTERM over from Lightning, which puts the earlier handler back at the end.
+        """Replace Lightning's SIGTERM handler; Lightning restores the earlier handler at the end.
 
-        Told between our look at the end of a step and its own, Lightning would leave with exit code 0 and save nothing.
+        If the signal came between our check at the end of a step and its own, Lightning would exit with code 0 and save
+        nothing.
         """
         self._terminated = trainer.received_sigterm
-        if current_thread() is main_thread():  # no other may handle signals
+        if current_thread() is main_thread():  # other threads may not handle signals
             signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
@@ -205,11 +206,11 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
-        """Save, whole or not at all."""
+        """Save the checkpoint atomically."""
         interrupted = self._told_to_end()
         ends = agreed(interrupted or self._terminated, self._at, trainer.strategy.root_device)
         if self._at.rank == 0 and (ends or trainer.global_step % self._every == 0):
-            # Lightning's own writing may end in a copy across file systems, which a kill can cut in half.
+            # Lightning's own write may end in a copy across file systems, which a kill can leave incomplete.
             temporary = self._path.with_suffix(".partial")
             with full_disk_told(temporary):
                 trainer.save_checkpoint(temporary, weights_only=False)
@@ -221,7 +222,7 @@ class Checkpoints(Callback):
 
 
 class Report(Callback):
-    """Shows progress and, about a hundred times, appends a line to metrics.jsonl and hands it to `on_metrics`."""
+    """Shows progress and, about a hundred times, appends a line to metrics.jsonl and passes it to `on_metrics`."""
 
     def __init__(self, path: Path, plan: Plan, at: Place, on_metrics: OnMetrics) -> None:
         self._path = path
@@ -235,12 +236,12 @@ class Report(Callback):
         self._progress: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the metrics where the checkpoint was written; later ones will be written again."""
+        """Restore the metrics from the time of the checkpoint; later ones will be written again."""
         if self._at.rank > 0:
             return
         self._first_step = trainer.global_step
         text = self._path.read_text() if self._first_step and self._path.exists() else ""
-        whole = text[: text.rfind("\n") + 1].splitlines()  # a crash may have cut the last line in half
+        whole = text[: text.rfind("\n") + 1].splitlines()  # a crash may have left the last line incomplete
         kept = [line for line in whole if json.loads(line)["step"] <= self._first_step]
         write_atomic(self._path, "".join(f"{line}\n" for line in kept))
         self._seconds_before = json.loads(kept[-1])["seconds"] if kept else 0.0
@@ -250,14 +251,14 @@ class Report(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
-        """Count the step and, now and then, log the mean loss since the line before."""
+        """Count the step and, at intervals, log the mean loss since the previous line."""
         step, module = trainer.global_step, cast(LoRAModule, pl_module)
         if self._progress is not None:
             self._progress.update()
         if step % self._every and step != self._num_steps:
             return
         loss = module.mean_loss((step - 1) // self._every * self._every, step)
-        if not math.isfinite(loss):  # in all processes alike
+        if not math.isfinite(loss):  # the same in all processes
             rate = module.recipe.learning_rate
             raise ValueError(f"the loss is {loss} at step {step}; lower finetune.learning_rate (now {rate:g})")
         if self._progress is not None:

@@ -1,4 +1,4 @@
-"""The LoRA recipe, and whether a model can be finetuned by it."""
+"""The LoRA recipe, and whether a model can be finetuned with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SCHEDULES = ("linear", "cosine", "constant")
 
 
-#: What a training leaves in its directory, and where the first process of a launch says that it trains there.
+#: The files that a training leaves in its directory, and the one where the first process of a launch announces itself.
 RECORD, ADAPTER, MARKER = "finetune.json", "adapter", "launch"
 
 
@@ -24,25 +24,25 @@ class LoRA:
     Args:
         rank: rank of each adapter.
         alpha: adapters are scaled by alpha / rank.
-        dropout: probability, on the adapters' inputs.
-        target_modules: `auto` (all linear layers of the blocks, where the model's family is known), `all-linear`
-            (whatever is linear but the output layer), or names of linear layers.
-        learning_rate: at its peak.
+        dropout: dropout probability on the adapters' inputs.
+        target_modules: `auto` (all linear layers of the blocks, if the model's family is known), `all-linear`
+            (every linear layer except the output layer), or names of linear layers.
+        learning_rate: the peak learning rate.
         warmup: fraction of all steps over which the rate rises.
-        schedule: of the rate after the warmup: linear, cosine (both to 0) or constant.
+        schedule: of the learning rate after the warmup: linear, cosine (both to 0) or constant.
         weight_decay: of AdamW.
         epochs: passes over the annotated prompts.
         tokens_per_batch: size of a micro-batch, padding included; memory grows with it.
-        accumulate: micro-batches per optimiser step, whose loss is the mean over all their response tokens; None where
+        accumulate: micro-batches per optimizer step, whose loss is the mean over all their response tokens; None if
             rows are counted instead.
-        rows_per_step: rows per optimiser step, exactly, in as many micro-batches as they need; None where micro-batches
+        rows_per_step: rows per optimizer step, exactly, in as many micro-batches as they need; None if micro-batches
             are counted instead.
-        max_grad_norm: gradients are clipped to it.
-        seed: of the adapter's first weights, the order of examples and dropout.
-        checkpoint_every: optimiser steps between checkpoints.
-        base_dropout: let the base model drop what its own config says, besides `dropout`; where it is on, and where a
+        max_grad_norm: gradients are clipped to this norm.
+        seed: for the adapter's initial weights, the order of examples and dropout.
+        checkpoint_every: optimizer steps between checkpoints.
+        base_dropout: also apply the dropout in the base model's own config, in addition to `dropout`; if it is on and a
             layer mixes tokens of all rows (experts), devices share whole micro-batches only.
-        gradient_checkpointing: compute activations again in the backward pass instead of keeping them: about a third
+        gradient_checkpointing: recompute activations in the backward pass instead of storing them: about a third
             slower, a fraction of the memory.
     """
 
@@ -68,7 +68,7 @@ class LoRA:
         if (self.accumulate is None) == (self.rows_per_step is None):
             raise ValueError(
                 f"finetune.accumulate={self.accumulate} and finetune.rows_per_step={self.rows_per_step}: exactly one "
-                "must say how large an optimiser step is; set one and make the other null"
+                "must say how large an optimizer step is; set one and make the other null"
             )
         for name in ("rank", "epochs", "tokens_per_batch", "accumulate", "rows_per_step", "checkpoint_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -84,7 +84,7 @@ class LoRA:
         if self.schedule not in _SCHEDULES:
             raise ValueError(f"finetune.schedule={self.schedule} is unknown; choose one of {', '.join(_SCHEDULES)}")
         if any("lm_head" in name or "embed" in name for name in self.module_names()):
-            # With tied weights an adapter on one of the two changes the other unseen (peft issue 2864).
+            # With tied weights, an adapter on one of the two silently changes the other (peft issue 2864).
             raise ValueError(
                 f"finetune.target_modules={self.target_modules} names the output layer or the embeddings; "
                 "name linear layers inside the blocks, or use all-linear"

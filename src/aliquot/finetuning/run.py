@@ -1,7 +1,7 @@
 """LoRA finetuning: from annotated prompts to an adapter on disk.
 
-Only response tokens are trained on, the end-of-sequence token among them. A run that was cut off goes on from its
-last checkpoint, in the middle of an epoch too, and ends in the same adapter.
+Only response tokens are trained on, including the end-of-sequence token. An interrupted run resumes from its last
+checkpoint, even in the middle of an epoch, and ends in the same adapter.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def finetune(
     directory: Path,
     on_metrics: OnMetrics = ignore,
 ) -> Adapter:
-    """Train an adapter of `model` on annotated prompts and leave it, and what happened, in `directory`.
+    """Train an adapter of `model` on annotated prompts, and write it and the records of training to `directory`.
 
-    Writes adapter/ (peft's format), finetune.json (counts, loss) and metrics.jsonl (a line per percent of the
-    steps, each handed to `on_metrics` too); the checkpoint lies beside them only as long as the training lasts.
-    On several devices each takes a share of every step: the steps are the same, and so is what dropout drops.
+    Writes adapter/ (peft's format), finetune.json (counts, loss) and metrics.jsonl (one line per percent of the steps,
+    each also passed to `on_metrics`). The checkpoint next to them exists only until training ends.
+    On several devices, each takes a share of every step; the steps and the dropout masks stay the same.
 
     Raises:
         ValueError: the dtype cannot be trained, there is nothing to train on, the loss is not finite, `directory` holds
-            the checkpoint of another training, or this is not the first of several processes, which alone begins one.
+            the checkpoint of another training, or this is not the first process of several; only that one begins one.
     """
     at = trainer.place()
     if at.rank > 0:
@@ -68,15 +68,15 @@ def take_part(
     directory: Path,
     is_done: Callable[[], bool],
 ) -> None:
-    """Join the training that the first process of our launch begins in `directory`; another run may finish it.
+    """Join the training that the first process of this launch begins in `directory`; another run may finish it.
 
     Args:
         model: the base.
-        annotated: what to train on; asked for when the training begins.
-        recipe: how.
-        trainer: on which devices.
+        annotated: returns the training data; called when the training begins.
+        recipe: the hyperparameters.
+        trainer: the devices.
         directory: of the training.
-        is_done: says whether there is nothing left to do.
+        is_done: says whether the training is already finished.
     """
     from aliquot.runtime.processes import wait_for_launch
 
@@ -108,7 +108,7 @@ def _plan(model: Model, annotated: AnnotatedSet, recipe: LoRA, trainer: TrainerS
 
 
 def _report(examples: Examples, model: Model) -> None:
-    """Say what `max_tokens` cost, and what was read as text."""
+    """Report the losses to `max_tokens`, and what was read as text."""
     if examples.num_literal:
         log.info("%s", note_literal(examples.num_literal, len(examples.tokens), "examples"))
     if examples.num_cut_prompts or examples.num_cut_responses:
@@ -120,7 +120,7 @@ def _report(examples: Examples, model: Model) -> None:
 
 
 def _fingerprint(model: Model, recipe: LoRA, examples: Examples) -> str:
-    """Hash all that the training depends on."""
+    """Hash everything that the training depends on."""
     digest = hashlib.sha256(repr((model.identity(), key_fields(recipe))).encode())
     for array in (examples.lengths, examples.prompt_lengths, *examples.tokens):
         digest.update(array.tobytes())
@@ -132,12 +132,12 @@ if TYPE_CHECKING:
 
 
 def check_trainable(model: Model, recipe: LoRA) -> None:
-    """Raise ValueError where the model cannot be finetuned by the recipe, before anything expensive starts."""
+    """Raise ValueError if the model cannot be finetuned with the recipe, before anything expensive starts."""
     if model.dtype == "float16":
         raise ValueError("model.dtype=float16 has too narrow a range for gradients; use bfloat16 or float32")
     names = recipe.module_names()
     if names in ([ALL_LINEAR], [AUTO]) and model.family() in TARGETS:
-        return  # at once: importing torch and peft takes seconds
+        return  # early, because importing torch and peft takes seconds
     from aliquot.finetuning.adapter import check_adaptable
 
     check_adaptable(model, recipe)

@@ -1,7 +1,6 @@
-"""Which linear layers get a LoRA adapter: known for the families below, else said by the user; never guessed.
+"""Which linear layers get a LoRA adapter: known for the families below, otherwise set by the user, never guessed.
 
-LoRA on all linear layers of the blocks, not on attention alone, is what matches full finetuning (Dettmers et al.,
-2023).
+LoRA matches full finetuning if it is on all linear layers of the blocks, not only on attention (Dettmers et al., 2023).
 """
 
 # torch's annotations leave parameters out.
@@ -21,7 +20,7 @@ ALL_LINEAR = "all-linear"
 
 _GATED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _FUSED = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
-_T5 = ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")  # wi in the first T5, wi_0 and wi_1 since
+_T5 = ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")  # wi in the first T5, wi_0 and wi_1 in later ones
 #: A config's model_type -> all linear layers of its blocks, as transformers names them.
 TARGETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -38,10 +37,10 @@ TARGETS: dict[str, tuple[str, ...]] = {
 
 
 def find_targets(network: PreTrainedModel, names: Sequence[str]) -> list[str]:
-    """Turn what a recipe says into names of layers; `all-linear` stays, for peft knows it.
+    """Resolve a recipe's setting to names of layers; `all-linear` is kept, because peft knows it.
 
     Raises:
-        ValueError: `auto` for a family that is not in the table, or a name that is no linear layer's.
+        ValueError: `auto` for a family that is not in the table, or a name that is not the name of a linear layer.
     """
     if list(names) == [ALL_LINEAR]:
         return [ALL_LINEAR]
@@ -55,7 +54,7 @@ def find_targets(network: PreTrainedModel, names: Sequence[str]) -> list[str]:
                 "name some of these, or set finetune.target_modules=all-linear"
             )
         return [name for name in TARGETS[family] if _matching(layers, name)]
-    for name in names:  # peft goes on where only some match
+    for name in names:  # peft continues if only some match
         if not _matching(layers, name):
             raise ValueError(
                 f"finetune.target_modules: no linear layer of the model is named '{name}'; its linear layers are "
@@ -65,7 +64,7 @@ def find_targets(network: PreTrainedModel, names: Sequence[str]) -> list[str]:
 
 
 def linear_layers(network: PreTrainedModel) -> dict[str, Module]:
-    """Return all linear layers but the output layer."""
+    """Return all linear layers except the output layer."""
     from torch.nn import Linear
 
     head = network.get_output_embeddings()
@@ -77,7 +76,7 @@ def linear_layers(network: PreTrainedModel) -> dict[str, Module]:
 
 
 def is_transposed(layer: Module) -> bool:
-    """Tell whether a linear layer is GPT-2's, which keeps its weights the other way round."""
+    """Tell whether a linear layer is of GPT-2's kind, which stores its weights transposed."""
     return type(layer).__name__ == "Conv1D"
 
 

@@ -1,7 +1,7 @@
-"""One training of an adapter: in this process, or in several that take the same optimiser steps together.
+"""One training of an adapter: in this process, or in several that take the same optimizer steps together.
 
-Every process holds the whole model and takes its share of each step; their gradients are added up, and so the adapter
-is the same on any number of devices. The first of them writes what is left on disk.
+Every process holds the whole model and takes its share of each step. Their gradients are summed, so the adapter is the
+same on any number of devices. The first process writes the files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aliquot.runtime.trainer import TrainerSpec, threads_for
 from aliquot.store.store import OnMetrics, write_atomic
 
 _CHECKPOINT = "checkpoint.ckpt"
-#: Seconds that the other processes have to end when one is lost: they cannot go on without it.
+#: Seconds that the other processes have to end when one is lost: they cannot continue without it.
 _SECONDS_TO_END = 10.0
 
 
@@ -38,13 +38,13 @@ class Training:
     """A training; picklable, so that other processes can take part in it.
 
     Args:
-        model: whose adapter.
-        examples: what to train on.
+        model: the model to adapt.
+        examples: the training data.
         pad: the padding token.
-        recipe: how.
-        fingerprint: identity of all that the training depends on; a checkpoint of another one is refused.
-        trainer: on which devices.
-        directory: where the adapter will be.
+        recipe: the hyperparameters.
+        fingerprint: identity of everything that the training depends on; a checkpoint of another one is refused.
+        trainer: the devices.
+        directory: the destination of the adapter.
     """
 
     model: Model
@@ -56,7 +56,7 @@ class Training:
     directory: Path
 
     def run(self, at: Place, on_metrics: OnMetrics) -> None:
-        """Train; where nobody started a process for each device, start them for as long as it lasts."""
+        """Train; if no launcher has started a process for each device, start them for the duration of the training."""
         devices = self.trainer.devices
         if at.world > 1:
             marker = self.directory / MARKER
@@ -66,7 +66,7 @@ class Training:
             finally:
                 marker.unlink(missing_ok=True)
         elif devices > 1:
-            with tempfile.TemporaryDirectory() as folder:  # a file, for a free port may be taken a moment later
+            with tempfile.TemporaryDirectory() as folder:  # a file, because a free port may be taken a moment later
                 meeting = f"file://{folder}/meeting"
                 places = [Place(rank, devices, rank) for rank in range(devices)]
                 shares: list[Share] = [partial(self.train, place, meeting) for place in places]
@@ -75,17 +75,17 @@ class Training:
             self.take_part(at, on_metrics)
 
     def take_part(self, at: Place, on_metrics: OnMetrics) -> None:
-        """Train in this process, with those that were started beside it."""
+        """Train in this process, together with the others that were started."""
         with interruptible() as interrupted:
             self.train(at, meeting_point() if at.world > 1 else "", on_metrics, interrupted.is_set)
 
     def train(self, at: Place, meeting: str, on_metrics: OnMetrics, told_to_end: Callable[[], bool]) -> None:
-        """Take every step of the plan, from the checkpoint where there is one; leave the adapter and the record.
+        """Take every step of the plan, from the checkpoint if there is one; leave the adapter and the record.
 
         Args:
-            at: which of the processes this is.
-            meeting: where they meet.
-            on_metrics: takes what is logged, in the first process.
+            at: the position of this process.
+            meeting: the rendezvous address of the processes.
+            on_metrics: receives what is logged, in the first process.
             told_to_end: says whether the user wants the training to end.
         """
         checkpoint, plan = self.directory / _CHECKPOINT, plan_steps(self.examples, self.recipe)
@@ -100,7 +100,7 @@ class Training:
             ],
         )
         device = fit.strategy.root_device
-        # Of this device alone: the generators of others are for their processes.
+        # This device only: the generators of the others belong to their processes.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             network = add_adapter(self.model, self.recipe)
             module = LoRAModule(network, self.recipe, self.examples, plan, self.pad, self.fingerprint, at)

@@ -1,4 +1,4 @@
-"""What a sweep says on the terminal: the plan before, what runs and how long it will take, what came of it."""
+"""The terminal output of a sweep: the plan before it, progress and time estimates during it, results after it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINES_OF_AN_ERROR = 3
 
 
 def show_plan(sweep: Sweep, plan: Plan, cost: float) -> None:
-    """Print how many stages of each kind there are, how many are done, how long and how costly the rest is."""
+    """Print how many stages of each kind there are, how many are done, and the time and cost of the rest."""
     terminal.say(f"Sweep {sweep.id}: {len(sweep.runs):,} experiments")
     table = Table("stage", "distinct", "done", "to do", "device time", box=None, pad_edge=False, header_style="dim")
     for column in table.columns[1:]:
@@ -51,7 +51,7 @@ def _device_time(seconds: Sequence[float | None]) -> str:
 
 
 class Dashboard:
-    """Shows where a sweep on this machine stands: live on a terminal, a line at each end of a task in a log."""
+    """Shows the progress of a sweep on this machine: live on a terminal, in a log as one line at each end of a task."""
 
     def __init__(self, store: Store, sweep: Sweep, num_workers: int) -> None:
         self._store, self._sweep, self._num_workers = store, sweep, num_workers
@@ -72,7 +72,7 @@ class Dashboard:
             self._live.stop()
 
     def show(self, board: Board) -> None:
-        """Show the board as it is now."""
+        """Show the current board."""
         ended = [name for name in board.seconds if name not in self._ended]
         self._ended.update(ended)
         if self._live:
@@ -121,7 +121,7 @@ def show_submitted(store: Store, sweep: Sweep, jobs: Mapping[str, str]) -> None:
 
 
 def show_results(store: Store, sweep: Sweep, board: Board, runs: Sequence[RunRecord]) -> None:
-    """Print the finished runs, and what failed and why."""
+    """Print the finished runs, and the failed tasks with reasons."""
     if not sweep.tasks:
         terminal.say("Everything was done already; nothing was computed.")
     if runs:
@@ -138,7 +138,7 @@ def show_results(store: Store, sweep: Sweep, board: Board, runs: Sequence[RunRec
 
 
 def last_lines(path: Path, count: int) -> str:
-    """Return the last lines of a log that say something."""
+    """Return the last nonempty lines of a log."""
     try:
         text = path.read_bytes()[-4096:].decode(errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""From the jobs that Hydra composed to a planned sweep: what both launchers begin with."""
+"""From the jobs that Hydra composed to a planned sweep: the common start of both launchers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Job:
 
     Args:
         cfg: the configuration, without Hydra's own node.
-        strategy: the choice.
+        strategy: the selection strategy.
         overrides: what the command line and the sweep changed.
     """
 
@@ -47,13 +47,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep, saved, with all that could be checked before it starts.
+    """A sweep, saved, after all checks that are possible before it starts.
 
     Args:
-        store: where results live.
-        sweep: what was planned.
-        experiments: one a job.
-        waiting: the jobs that people have to answer first: only their prompts are chosen.
+        store: the store of results.
+        sweep: the planned sweep.
+        experiments: one per job.
+        waiting: the jobs that need answers from people first: only their prompts are selected.
     """
 
     store: Store
@@ -63,14 +63,14 @@ class Planned:
 
 
 def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
-    """Plan the jobs as one sweep, show the plan and check every stage; None where only that was asked for.
+    """Plan the jobs as one sweep, show the plan and check every stage; return None if only that was requested.
 
     Args:
         jobs: one or more.
         elsewhere: the stages will be built on other machines, whose devices cannot be checked from here.
 
     Raises:
-        ValueError: a job is wrong, or a stage is known to fail.
+        ValueError: a job is wrong, or a stage is certain to fail.
     """
     logs.set_up_logging()
     store = Store(Path(jobs[0].cfg.store))
@@ -99,7 +99,7 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
 
 
 def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord | None]:
-    """Run a sweep on this machine and show its results; return the record of each job, None where it failed."""
+    """Run a sweep on this machine and show its results; return the record of each job, None for failed ones."""
     planned = prepare(jobs)
     if planned is None:
         return [None for _ in jobs]
@@ -111,7 +111,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
     else:
         board = Board(())
     if any(not build(job.cfg, job.strategy, job.overrides).waiting for job in planned.waiting):
-        return launch_here(jobs, num_workers)  # some of what was chosen had been answered before
+        return launch_here(jobs, num_workers)  # some of the selected prompts had already been answered
     for run in sweep.runs:
         finish(store, sweep, run)
     records = _records(planned)
@@ -125,7 +125,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
 
 
 def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
-    """Submit a sweep to SLURM and say how to watch it; the jobs go on without this process, which may wait for them."""
+    """Submit a sweep to SLURM and say how to watch it; the jobs do not need this process, which may wait for them."""
     cluster.check()
     if reason := doubt(Store(Path(jobs[0].cfg.store)).root):
         terminal.say(f"warning: {reason}")
@@ -159,11 +159,11 @@ def _records(planned: Planned) -> list[RunRecord]:
 
 
 def worker_environments(num_workers: int | None, num_devices: int) -> list[dict[str, str]]:
-    """Return what each worker's environment adds: its own GPUs, or a share of the cores.
+    """Return the variables to add to each worker's environment: its own GPUs, or a share of the cores.
 
     Args:
-        num_workers: None is as many as there are GPUs for, or one for all cores.
-        num_devices: GPUs of a worker.
+        num_workers: None means as many as the GPUs allow, or one for all cores.
+        num_devices: GPUs per worker.
 
     Raises:
         ValueError: there are too few GPUs or cores.
@@ -186,5 +186,5 @@ def worker_environments(num_workers: int | None, num_devices: int) -> list[dict[
         raise ValueError(f"hydra.launcher.jobs={num_workers} asked, {cores} cores found; give 1 to {cores}")
     threads = str(cores // (num_workers or 1))
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-    # Threads that wait must not burn the cores of other workers.
+    # Waiting threads must not use up the cores of other workers.
     return [{**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"} for _ in range(num_workers or 1)]

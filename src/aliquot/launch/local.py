@@ -1,7 +1,7 @@
-"""A sweep on this machine: one worker a device, each building one stage at a time.
+"""A sweep on this machine: one worker per device, each building one stage at a time.
 
-Workers are processes of their own, which stay for the whole sweep. A stage that fails takes its dependants along and
-nothing else. Ctrl-C lets every worker save; the same command goes on.
+Workers are separate processes that last for the whole sweep. A stage that fails stops only the stages that depend on
+it. Ctrl-C lets every worker save; repeat the command to resume.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from aliquot.launch.sweep import PlannedTask, Sweep, log_file
 from aliquot.launch.worker import DONE
 from aliquot.store.store import Store
 
-#: Seconds that a worker told to end has for saving.
+#: Seconds that a worker has for saving after a request to end.
 _GRACE = 120.0
 
 
 @dataclass
 class Board:
-    """Where every task of a sweep stands; workers take from it and report to it.
+    """The state of every task of a sweep; workers take tasks from it and report to it.
 
     Args:
         tasks: upstream first.
@@ -44,7 +44,7 @@ class Board:
         self._unmet = {task.name: set(task.needs) & set(self._waiting) for task in self.tasks}
 
     def take(self) -> PlannedTask | None:
-        """Wait for a task whose needs are met, and take it; None when there is nothing left to wait for."""
+        """Wait for a task whose needs are met, and take it; return None if nothing is left to wait for."""
         with self._changed:
             while not self.closed:
                 ready = next((task for name, task in self._waiting.items() if not self._unmet[name]), None)
@@ -58,7 +58,7 @@ class Board:
             return None
 
     def report(self, name: str, succeeded: bool) -> None:
-        """Say how a task ended: its dependants may start, or never will."""
+        """Record how a task ended: its dependents may start, or never will."""
         with self._changed:
             self.seconds[name] = time.monotonic() - self.started[name]
             if succeeded:
@@ -69,7 +69,7 @@ class Board:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody take anything any more."""
+        """Stop handing out tasks."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
@@ -81,7 +81,7 @@ class Board:
 
     @property
     def skipped(self) -> list[str]:
-        """Names of the tasks that a failure keeps from starting."""
+        """Names of the tasks that cannot start because of a failure."""
         lost = set(self.failed)
         for task in self.tasks:
             if lost & set(task.needs):
@@ -90,11 +90,11 @@ class Board:
 
     @property
     def num_done(self) -> int:
-        """How many tasks were built."""
+        """The number of tasks built."""
         return len(self.seconds) - len(self.failed)
 
     def seconds_left(self, num_workers: int) -> float | None:
-        """Estimate how long the rest takes: by the tasks of its kind that are done, else by the plan; or None."""
+        """Estimate the remaining time from finished tasks of the same kind, or else from the plan; None if unknown."""
         total, ended, skipped = 0.0, dict[str, list[float]](), set(self.skipped)
         for task in self.tasks:
             if task.name in self.seconds:
@@ -117,10 +117,10 @@ def run_tasks(
     """Build all tasks of a sweep with one worker per environment; return how they ended.
 
     Args:
-        store: where results go.
+        store: the store of results.
         sweep: saved in the store.
-        environments: of each worker, beside this process's own: which device it sees, how many threads it has.
-        show: called about every second, and when all is over.
+        environments: variables of each worker, added to this process's own: its visible device and number of threads.
+        show: called about every second, and at the end.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; all workers have saved and ended.
@@ -149,14 +149,14 @@ def run_tasks(
 
 
 class _Worker:
-    """A process that builds tasks; started when needed, and again after it died."""
+    """A process that builds tasks; started when needed, and restarted after it dies."""
 
     def __init__(self, store: Store, sweep: Sweep, environment: dict[str, str]) -> None:
         self._store, self._sweep, self._environment = store, sweep, environment
         self._process: subprocess.Popen[str] | None = None
 
     def work_on(self, board: Board) -> None:
-        """Take tasks until there are none."""
+        """Take tasks until none are left."""
         while (task := board.take()) is not None:
             board.report(task.name, self._build(task.name))
 
@@ -188,7 +188,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches us alone, and we tell the workers
+                start_new_session=True,  # Ctrl-C reaches only us, and we signal the workers
             )
 
     def interrupt(self) -> None:
@@ -197,7 +197,7 @@ class _Worker:
             self._process.send_signal(signal.SIGINT)
 
     def stop(self) -> None:
-        """End the worker, which waits for a name."""
+        """End the worker, which is waiting for a name."""
         if self._process is not None:
             if self._process.stdin:
                 self._process.stdin.close()
@@ -208,5 +208,5 @@ class _Worker:
 
 
 def signal_or_code(code: int) -> str:
-    """Name how a process ended."""
+    """Describe how a process ended."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,7 +1,8 @@
 """The plan of a sweep: every stage that its experiments need and the store lacks, once, upstream first.
 
-Three widths of a kernel, three budgets and three seeds are 27 experiments, but one scoring pass, three rankings and 27
-times finetuning and evaluating: stages of one key are one task, and a ranking to the largest budget serves the others.
+Three widths of a kernel, three budgets and three seeds are 27 experiments, but only one scoring pass, three rankings
+and 27 finetunings and evaluations. Stages with the same key are one task, and a ranking to the largest budget serves
+the smaller ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from aliquot.store.store import Stage, Store, canonical, upstream_first
 
 #: Every kind of stage, upstream first.
 KINDS = ("pool", "score", "select_part", "select", "annotate", "finetune", "evaluate")
-#: Finished stages of a kind that an estimate looks back on.
+#: Number of finished stages of a kind that an estimate is based on.
 _REMEMBERED = 20
 
 
@@ -26,9 +27,9 @@ class Task:
     """One stage that one worker builds.
 
     Args:
-        stage: what to build; of a ranking that serves several budgets, the deepest.
-        needs: names of the tasks that must be done before.
-        seconds: how long it is likely to take, or None where nothing like it was done yet.
+        stage: the stage to build; for a ranking that serves several budgets, the deepest.
+        needs: names of the tasks that must be done first.
+        seconds: estimated duration, or None if nothing similar has been done yet.
     """
 
     stage: Stage[Any]
@@ -37,25 +38,25 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Names the task within any sweep: the stage and its key."""
+        """The name of the task within any sweep: the stage and its key."""
         return task_name(self.stage)
 
     @property
     def kind(self) -> str:
         """The kind of resources it needs: score, select, annotate, finetune or evaluate."""
-        assert self.stage.resources is not None, "a stage that whoever needs it builds is no task"
+        assert self.stage.resources is not None, "a stage that its dependents build themselves is not a task"
         return self.stage.resources
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep has to do.
+    """The work of a sweep.
 
     Args:
         todo: the unfinished stages, upstream first.
-        tasks: those of them that a worker builds for their own sake.
-        num_distinct: stage -> how many distinct ones the experiments have, upstream first.
-        num_done: stage -> how many of them are done already.
+        tasks: the ones among them that a worker builds for their own sake.
+        num_distinct: stage -> number of distinct ones in the experiments, upstream first.
+        num_done: stage -> number of these that are already done.
     """
 
     todo: tuple[Stage[Any], ...]
@@ -70,11 +71,11 @@ def task_name(stage: Stage[Any]) -> str:
 
 
 def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
-    """Plan the stages, and whatever they build upon, against what the store holds.
+    """Plan the stages, and everything they depend on, against the content of the store.
 
     Args:
         stages: of all experiments of the sweep, in any order, with repetitions.
-        store: where results live; only read.
+        store: the store of results; only read.
     """
     distinct: dict[str, Stage[Any]] = {}
     for stage in upstream_first(stages):
@@ -100,16 +101,16 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
 def _needs(stage: Stage[Any], todo: dict[str, Stage[Any]]) -> Iterator[str]:
     """Yield the tasks that a stage waits for, looking through the stages that it builds itself."""
     for upstream in stage.upstream():
-        if upstream.resources is None:  # a job of its own would wait longer than it works
+        if upstream.resources is None:  # a separate job would wait longer than it runs
             yield from _needs(upstream, todo)
         elif task_name(upstream) in todo:
             yield task_name(upstream)
 
 
 def estimate(stage: Stage[Any], store: Store) -> float | None:
-    """Return how many seconds a stage will take, from those of its kind, model and annotator in the store, or None.
+    """Return the estimated seconds of a stage, from those of its kind, model and annotator in the store, or None.
 
-    Seconds are taken to grow with `Stage.size`; the median of the latest counts.
+    Seconds are assumed to grow with `Stage.size`; the median of the latest is used.
     """
     worker = {name: canonical(stage.inputs().get(name)) for name in ("model", "annotator")}
     rates = [
@@ -121,6 +122,6 @@ def estimate(stage: Stage[Any], store: Store) -> float | None:
 
 
 def _latest_records(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of the stages of one kind that were finished last."""
+    """Return the records of the most recently finished stages of one kind."""
     files = sorted(folder.glob("*/stage.json"), key=lambda file: file.stat().st_mtime_ns)[-_REMEMBERED:]
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]

@@ -1,4 +1,4 @@
-"""Whether the nodes of a cluster see the store, as far as the machine that submits can tell."""
+"""Whether the nodes of a cluster see the store, as far as the submitting machine can tell."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from aliquot.launch.slurm_queue import node_names
 
 _MOUNTS = Path("/proc/self/mounts")
 _LOCAL_TYPES = ("tmpfs", "ramfs", "overlay")
-_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # whatever is mounted there
-#: What a message about a store that nodes do not see ends with.
+_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # local regardless of what is mounted there
+#: The end of a message about a store that nodes do not see.
 REMEDY = "the store must be on a file system that all nodes see: give store=FOLDER, or ALIQUOT_STORE, on one"
 
 
 def doubt(root: Path) -> str | None:
-    """Return why nodes may not see a folder, which need not exist yet; None where nothing here speaks against it."""
+    """Return why nodes may not see a directory, which need not exist yet; None if nothing here suggests that."""
     kind = file_system(root)
     folder = next((folder for folder in _LOCAL_FOLDERS if root.is_relative_to(folder)), None)
     if kind not in _LOCAL_TYPES and folder is None:
@@ -29,13 +29,13 @@ def doubt(root: Path) -> str | None:
 
 
 def file_system(path: Path) -> str | None:
-    """Return the type of the file system that a path is on, such as nfs4 or tmpfs; None where it cannot be told."""
+    """Return the type of the file system that a path is on, such as nfs4 or tmpfs; None if it is unknown."""
     if not _MOUNTS.exists():
         return None
     longest, found = 0, None
     for line in _MOUNTS.read_text().splitlines():
         _, mount, kind, *_ = line.split()
         mount = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), mount)  # a space is \040
-        if path.resolve().is_relative_to(mount) and len(mount) >= longest:  # of two at one place, the later covers
+        if path.resolve().is_relative_to(mount) and len(mount) >= longest:  # a later mount hides an earlier one
             longest, found = len(mount), kind
     return found

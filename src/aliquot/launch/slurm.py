@@ -1,7 +1,7 @@
-"""A sweep on a SLURM cluster: a job for every stage, waiting for the jobs whose results it reads.
+"""A sweep on a SLURM cluster: one job per stage, which waits for the jobs whose results it reads.
 
-Stages of one kind that wait for the same are one array. A job runs the worker as a process of its own and stays beside
-it: before the time limit or a preemption it lets the worker save, and has itself requeued.
+Stages of one kind that wait for the same jobs form one array. A job runs the worker as a separate process and stays
+alive next to it: before the time limit or a preemption, it lets the worker save and requeues itself.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job of one kind of stage asks for.
+    """The resources that a job for one kind of stage requests.
 
     Args:
-        gpus: of each node.
-        processes: on each node; None is one per GPU, or one. Must be trainer.devices of the stages that use several.
-        cpus: of each process.
-        memory_gb: of each node.
+        gpus: per node.
+        processes: per node; None means one per GPU, or one. Must equal trainer.devices for stages that use several.
+        cpus: per process.
+        memory_gb: per node.
         minutes: the time limit; more than 10, or submitit takes every preemption for a time-out.
-        nodes: of the job.
-        requeues: how often a job that ran into its time limit goes on.
+        nodes: per job.
+        requeues: how often a job that reached its time limit is continued.
         more: further options of sbatch, such as constraint: a100.
     """
 
@@ -56,7 +56,7 @@ class Resources:
             )
 
     def options(self) -> dict[str, Any]:
-        """Return what submitit's executor is told."""
+        """Return the parameters for submitit's executor."""
         return {
             "timeout_min": self.minutes,
             "nodes": self.nodes,
@@ -72,12 +72,12 @@ class Cluster:
     """Where and how jobs are submitted.
 
     Args:
-        resources: score, select, annotate, finetune, evaluate -> what their jobs ask for.
-        options: of every job, by the names of sbatch: account, partition, qos, constraint; None is left out.
+        resources: score, select, annotate, finetune, evaluate -> the resources of their jobs.
+        options: for every job, by the names of sbatch: account, partition, qos, constraint; None is left out.
         setup: shell lines before the worker, such as module load.
-        max_jobs: jobs of one array that run at once.
-        signal_seconds: how long before the end a job is told, to save.
-        wait: stay until all jobs have ended, and fail where one failed.
+        max_jobs: maximum number of jobs of one array that run at once.
+        signal_seconds: how long before the end a job is signaled to save.
+        wait: stay until all jobs have ended, and fail if one failed.
     """
 
     resources: Mapping[str, Resources]
@@ -88,7 +88,7 @@ class Cluster:
     wait: bool = False
 
     def check(self) -> None:
-        """Raise ValueError where jobs cannot be submitted from here."""
+        """Raise ValueError if jobs cannot be submitted from here."""
         if shutil.which("sbatch") is None:
             raise ValueError(
                 "hydra/launcher=slurm submits with sbatch, which is not on this machine; give the command on a login "
@@ -97,12 +97,12 @@ class Cluster:
 
 
 class Job:
-    """What runs inside a job: the worker, and beside it what listens to SLURM.
+    """The process inside a job: it runs the worker and listens to SLURM.
 
     Args:
         store: root of the store.
         sweep: its id.
-        task: what to build.
+        task: the task to build.
     """
 
     def __init__(self, store: str, sweep: str, task: str) -> None:
@@ -113,7 +113,7 @@ class Job:
         """Run the worker to its end.
 
         Raises:
-            RuntimeError: it failed; the job then exits with an error, and what depends on it does not start.
+            RuntimeError: the worker failed; the job then exits with an error, and jobs that depend on it do not start.
         """
         store, sweep, task = self._arguments
         command = [sys.executable, "-m", "aliquot", "work", sweep, task, "--store", store]
@@ -124,35 +124,35 @@ class Job:
             raise RuntimeError(f"{task} ended with exit code {code}; see `python -m aliquot logs {sweep} {task}`")
 
     def checkpoint(self) -> Any:
-        """Let the worker save and end, and have the same job queued again; submitit calls this on its signal."""
+        """Let the worker save and end, and requeue the same job; submitit calls this on its signal."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            # Not wait(): the signal may have come in the middle of a poll, whose lock is then held.
+            # Not wait(): the signal may have arrived in the middle of a poll, which then holds the lock.
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(Job(*self._arguments))
 
 
 def _with_threads() -> dict[str, str]:
-    """Return this environment, with as many threads as the process has cpus: not every cluster binds it to them."""
+    """Return this environment, with as many threads as the process has CPUs: not every cluster binds it to them."""
     cpus = os.environ.get("SLURM_CPUS_PER_TASK")
     return {**(dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), cpus) if cpus else {}), **os.environ}
 
 
 def _leave_preemption_to_us() -> None:
-    """Ignore the signal of a preemption in the worker: SLURM sends it to every process of the job."""
+    """Ignore the preemption signal in the worker: SLURM sends it to every process of the job."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
 def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
-    """Submit a job for every task that no job is already queued for; return task -> job.
+    """Submit a job for every task that has no queued job yet; return task -> job.
 
-    Another sweep may be building the same stage: then what depends on it waits for that job.
+    Another sweep may be building the same stage: dependents then wait for that job.
 
     Raises:
-        ValueError: SLURM refused a job; those that it had accepted are cancelled.
+        ValueError: SLURM refused a job; those it had already accepted are canceled.
     """
     from submitit.core.utils import FailedJobError
 
@@ -161,7 +161,7 @@ def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
     todo = [task for task in sweep.tasks if task.name not in jobs]
     for group in arrays(todo, max_array_size()):
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats the output of sbatch
                 ids = _submit(store, sweep, cluster, group, jobs)
         except FailedJobError as error:
             cancel([job for task, job in jobs.items() if task not in queued])
@@ -171,12 +171,12 @@ def submit(store: Store, sweep: Sweep, cluster: Cluster) -> dict[str, str]:
                 f"queued; change hydra.launcher.options or hydra.launcher.resources.{group[0].kind}"
             ) from error
         jobs |= zip([task.name for task in group], ids, strict=True)
-        save_jobs(store, sweep, jobs)  # after every group: what is submitted can be cancelled
+        save_jobs(store, sweep, jobs)  # after every group, so that submitted jobs can be canceled
     return jobs
 
 
 def arrays(tasks: Sequence[PlannedTask], largest: int) -> Iterator[Sequence[PlannedTask]]:
-    """Cut the tasks into arrays: of one kind, and waiting for the same; upstream first."""
+    """Split the tasks into arrays of one kind that wait for the same jobs; upstream first."""
     groups: dict[tuple[str, frozenset[str]], list[PlannedTask]] = {}
     for task in tasks:
         groups.setdefault((task.kind, frozenset(task.needs)), []).append(task)

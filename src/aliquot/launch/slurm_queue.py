@@ -1,4 +1,4 @@
-"""What SLURM says of the jobs of a sweep."""
+"""What SLURM reports about the jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from aliquot.launch.sweep import Sweep, sweep_directory
 from aliquot.store.store import Store, write_atomic
 
 _JOBS = "jobs.json"
-#: What an array may have at most where the cluster does not say.
+#: Maximum size of an array if the cluster does not report one.
 _MAX_ARRAY = 1000
-#: States of a job that still may do its work.
+#: States of a job that may still finish its work.
 UNFINISHED = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING")
 
 
 def save_jobs(store: Store, sweep: Sweep, jobs: dict[str, str]) -> None:
-    """Write down which job builds which task."""
+    """Record which job builds which task."""
     write_atomic(sweep_directory(store, sweep.id) / _JOBS, json.dumps(jobs, indent=2) + "\n")
 
 
 def load_jobs(store: Store, sweep: Sweep) -> dict[str, str]:
-    """Return task -> job of a sweep; empty where it was never submitted."""
+    """Return task -> job of a sweep; empty if it was never submitted."""
     file = sweep_directory(store, sweep.id) / _JOBS
     return json.loads(file.read_text()) if file.exists() else {}
 
 
 def queued_jobs(store: Store, tasks: Sequence[str]) -> dict[str, str]:
-    """Return task -> job for those tasks that a job of any sweep of the store is queued or running for."""
+    """Return task -> job for the tasks that have a queued or running job in any sweep of the store."""
     found: list[tuple[str, str]] = []
     for file in (store.root / "sweeps").glob(f"*/{_JOBS}"):
         found += [(task, job) for task, job in json.loads(file.read_text()).items() if task in tasks]
@@ -38,11 +38,11 @@ def queued_jobs(store: Store, tasks: Sequence[str]) -> dict[str, str]:
 
 
 def job_states(jobs: Iterable[str]) -> dict[str, str]:
-    """Ask SLURM how jobs stand: job -> PENDING, RUNNING, COMPLETED, FAILED, ...; unknown ones are left out."""
+    """Query SLURM for job states: job -> PENDING, RUNNING, COMPLETED, FAILED, ...; unknown jobs are left out."""
     wanted = set(jobs)
     if not wanted:
         return {}
-    states = _accounted(wanted) | _queued()  # the queue knows first, the accounting remembers
+    states = _accounted(wanted) | _queued()  # the queue is more current, the accounting keeps old jobs
     return {job: state for job, state in states.items() if job in wanted}
 
 
@@ -65,13 +65,13 @@ def _pairs(command: list[str]) -> dict[str, str]:
 
 
 def node_names() -> set[str]:
-    """Return the names of the cluster's nodes; none where SLURM does not answer."""
+    """Return the names of the cluster's nodes; empty if SLURM does not answer."""
     answer = subprocess.run(["sinfo", "--noheader", "--Node", "--format=%N"], capture_output=True, text=True)
     return set(answer.stdout.split())
 
 
 def node_of(job: str) -> str:
-    """Return the nodes that a job ran on, as SLURM's accounting writes them; "" where it does not know."""
+    """Return the nodes that a job ran on, in the notation of SLURM's accounting; "" if it does not know."""
     if shutil.which("sacct") is None:
         return ""
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=NodeList", f"--jobs={job}"]
@@ -80,7 +80,7 @@ def node_of(job: str) -> str:
 
 
 def elements(ids: str) -> list[str]:
-    """Return the jobs behind an id: those of an array that never started are listed together.
+    """Return the jobs that an id stands for: those of an array that never started are listed together.
 
     >>> elements("7_[0-2,5%4]")
     ['7_0', '7_1', '7_2', '7_5']
@@ -98,13 +98,13 @@ def elements(ids: str) -> list[str]:
 
 
 def max_array_size() -> int:
-    """Return how many jobs an array may have on this cluster."""
+    """Return the maximum number of jobs in an array on this cluster."""
     answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
     sizes = [int(line.split("=")[1]) for line in answer.stdout.splitlines() if line.startswith("MaxArraySize")]
     return sizes[0] if sizes else _MAX_ARRAY
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that ended already are no error."""
+    """Cancel jobs; those that have already ended do not cause an error."""
     if jobs:
         subprocess.run(["scancel", *jobs], check=False)

@@ -1,4 +1,4 @@
-"""How a sweep stands: by what the store holds, and, where it was submitted, by what SLURM says."""
+"""The status of a sweep, from the store and, if it was submitted, from SLURM."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def task_states(store: Store, sweep: Sweep) -> dict[str, str]:
 
 
 def _state(store: Store, task: PlannedTask, job_state: str | None) -> str:
-    """Judge a task; `job_state` is None where SLURM knows nothing of it."""
+    """Return the state of a task; `job_state` is None if SLURM does not know it."""
     directory = stage_directory(store, task.name)
     record = read_record(directory)
     if record is not None and record.get("depth", 0) >= task.depth:
@@ -45,7 +45,7 @@ def _state(store: Store, task: PlannedTask, job_state: str | None) -> str:
 
 
 def show_status(store: Store, sweep: Sweep) -> None:
-    """Print how many stages of each kind are done, run, wait and failed, what runs, and why what failed did."""
+    """Print the counts of done, running, waiting and failed stages, the running tasks, and the reasons of failures."""
     for run in sweep.runs:  # its last stage may have been built by another sweep
         finish(store, sweep, run)
     jobs = load_jobs(store, sweep)
@@ -70,7 +70,7 @@ def show_status(store: Store, sweep: Sweep) -> None:
 
 
 def _reason(store: Store, sweep: Sweep, task: str, job: str | None) -> str:
-    """Say why a task failed: in its worker's last words, or its job's where the worker never spoke, or SLURM's."""
+    """Say why a task failed: in its worker's last words, else in its job's, else in SLURM's."""
     said = last_lines(log_file(store, sweep, task), LINES_OF_AN_ERROR)
     if job is None:
         return said
@@ -89,7 +89,7 @@ def _reason(store: Store, sweep: Sweep, task: str, job: str | None) -> str:
 
 
 def wait_for_end(store: Store, sweep: Sweep) -> bool:
-    """Say whenever a stage begins or ends, until none runs or waits; tell whether all were built."""
+    """Report every start and end of a stage, until none runs or waits; tell whether all were built."""
     said: Counter[str] = Counter()
     while True:
         states = Counter(task_states(store, sweep).values())
@@ -102,7 +102,7 @@ def wait_for_end(store: Store, sweep: Sweep) -> bool:
 
 
 def show_logs(store: Store, sweep: Sweep, task: str | None, num_lines: int) -> None:
-    """Print the end of the log of one task, named by its beginning, or of all that run or failed."""
+    """Print the end of the log of one task, given by the beginning of its name, or of all that run or failed."""
     states, jobs = task_states(store, sweep), load_jobs(store, sweep)
     if task is None:
         names = [name for name, state in states.items() if state in ("running", "failed")]
@@ -119,9 +119,9 @@ def show_logs(store: Store, sweep: Sweep, task: str | None, num_lines: int) -> N
 
 
 def cancel_sweep(store: Store, sweep: Sweep) -> None:
-    """Cancel the jobs of a sweep that are queued or running; what they saved is kept."""
+    """Cancel the jobs of a sweep that are queued or running; anything they saved is kept."""
     jobs = list(load_jobs(store, sweep).values())
     states = job_states(jobs)
     unfinished: Sequence[str] = [job for job in jobs if states.get(job) in UNFINISHED]
     cancel(unfinished)
-    terminal.say(f"Cancelled {len(unfinished)} jobs of sweep {sweep.id}. To go on: {sweep.command}")
+    terminal.say(f"Canceled {len(unfinished)} jobs of sweep {sweep.id}. To resume: {sweep.command}")

@@ -1,7 +1,7 @@
-"""A sweep on disk: what was planned, for workers to read and for people to ask about.
+"""A sweep on disk: the plan, for workers to read and for people to query.
 
 `<store>/sweeps/<id>/` holds sweep.json and the logs of the tasks. The id follows from the experiments, so the same
-command is the same sweep: what is done is skipped, what was cut off goes on, what failed is tried again.
+command is the same sweep: finished stages are skipped, interrupted ones are resumed, failed ones are retried.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _RECORD = "sweep.json"
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One experiment of a sweep; its configuration lies in `runs/<id>/config.yaml`.
+    """One experiment of a sweep; its configuration is in `runs/<id>/config.yaml`.
 
     Args:
-        id: names its directory.
-        strategy: the choice.
-        overrides: what the command line changed.
+        id: the name of its directory.
+        strategy: the selection strategy.
+        overrides: the changes from the command line.
         stages: names of all its stages, upstream first.
     """
 
@@ -49,16 +49,16 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class PlannedTask:
-    """One stage to build: what a worker is told.
+    """One stage to build: the instructions for a worker.
 
     Args:
         name: the stage and its key, such as finetune-0123456789abcdef.
-        kind: of the resources it needs.
-        title: what is done, and how much of it.
-        run: id of an experiment that has the stage: from its configuration the worker makes it.
-        needs: names of the tasks that must be done before.
-        seconds: how long it is likely to take, or None.
-        depth: of a ranking: how many prompts it must have ranked to be done.
+        kind: the kind of resources it needs.
+        title: the work, and its amount.
+        run: id of an experiment that has the stage; the worker makes the stage from its configuration.
+        needs: names of the tasks that must be done first.
+        seconds: estimated duration, or None.
+        depth: for a ranking, how many prompts it must have ranked to be done.
     """
 
     name: str
@@ -77,15 +77,15 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was planned.
+    """The planned sweep.
 
     Args:
         id: of the set of its experiments.
-        command: that started it, to be repeated.
-        folder: the working directory, against which paths in the configurations are read.
+        command: the command that started it, to be repeated.
+        folder: the working directory, against which paths in the configurations are resolved.
         runs: the experiments.
         tasks: the stages that were unfinished, upstream first.
-        environment: the code and libraries it was planned with.
+        environment: the code and libraries with which it was planned.
     """
 
     id: str
@@ -104,7 +104,7 @@ class Sweep:
                 composed.setdefault(task_name(stage), []).append((experiment.id, stage))
         tasks: list[PlannedTask] = []
         for task in plan.tasks:
-            # Of experiments that share a ranking, the one with the largest budget leads to the stage that was planned.
+            # Among experiments that share a ranking, the one with the largest budget leads to the planned stage.
             run = next(run for run, stage in composed[task.name] if stage == task.stage)
             depth = task.stage.notes().get("depth", 0)
             tasks.append(PlannedTask(task.name, task.kind, task.stage.title(), run, task.needs, task.seconds, depth))
@@ -127,7 +127,7 @@ class Sweep:
         return next(run for run in self.runs if run.id == name)
 
     def label(self) -> dict[str, str]:
-        """Return what a tracker says of the sweep in each of its runs."""
+        """Return what a tracker records about the sweep in each of its runs."""
         return {"id": self.id, "command": self.command}
 
     def by_kind(self) -> dict[str, list[PlannedTask]]:
@@ -143,10 +143,10 @@ class Sweep:
 
     @classmethod
     def load(cls, store: Store, sweep: str) -> Sweep:
-        """Read a sweep by its id, or by the beginning of it.
+        """Read a sweep by its id, or by a prefix of it.
 
         Raises:
-            ValueError: the store has none, or several, of that name.
+            ValueError: the store has no sweep, or several, of that name.
         """
         found = sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{_RECORD}"))
         matching = [name for name in found if name.startswith(sweep)]
@@ -169,16 +169,16 @@ def sweep_id(runs: Iterable[str]) -> str:
 
 
 def sweep_directory(store: Store, sweep: str) -> Path:
-    """Return where a sweep's files lie."""
+    """Return the directory of a sweep."""
     return store.root / "sweeps" / sweep
 
 
 def stage_directory(store: Store, task: str) -> Path:
-    """Return where the stage of a task lies in the store."""
+    """Return the directory of a task's stage in the store."""
     stage, _, key = task.rpartition("-")
     return store.root / stage / key
 
 
 def log_file(store: Store, sweep: Sweep, task: str) -> Path:
-    """Return where a worker writes what it says about a task."""
+    """Return the path of the log that a worker writes for a task."""
     return sweep_directory(store, sweep.id) / "logs" / f"{task}.log"

@@ -1,7 +1,7 @@
-"""What a worker does with one task of a sweep: build its stage, and finish the runs that now have all of theirs.
+"""The work on one task of a sweep: build its stage, and finish the runs whose stages are now complete.
 
-A worker knows the name of a sweep and of a task, nothing else; the configuration of a run leads it to the stage. So its
-command line is the same on this machine, in a job of SLURM and after a requeue.
+A worker gets only the names of a sweep and a task; the configuration of a run leads it to the stage. Its command line
+is therefore the same on this machine, in a SLURM job and after a requeue.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from aliquot.store.lease import Lease
 from aliquot.store.provenance import environment
 from aliquot.store.store import Store, read_record
 
-#: Said on standard output at the end of a task, to whoever sent its name.
+#: Printed on standard output at the end of a task, for the process that sent its name.
 DONE, FAILED = "done", "failed"
 
 
 def work(store: Store, sweep: Sweep, name: str) -> None:
-    """Build the stage of one task, then finish every run of the sweep that has all its stages.
+    """Build the stage of one task, then finish every run of the sweep whose stages are all built.
 
     Raises:
-        ValueError: code, libraries or files are not those that the sweep was planned with.
+        ValueError: the code, libraries or files differ from those with which the sweep was planned.
     """
     _check_environment(sweep)
     os.chdir(sweep.folder)
@@ -53,7 +53,7 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
     if store.record(stage) is None:
         stage.check()
         stage.check_devices()
-        if create(cfg, "trainer").place().rank > 0:  # the first of several processes does what only one can do
+        if create(cfg, "trainer").place().rank > 0:  # the first of several processes does the rest alone
             store.assist(stage)
             return
         if isinstance(stage, READERS) and (trial := experiment.untried(store)):
@@ -67,7 +67,7 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
 
 
 def assigned(store: Store, sweep: str) -> Sweep:
-    """Read the sweep that this process is to work for.
+    """Read the sweep that this process works for.
 
     Raises:
         ValueError: it is not in the store, as this machine sees it.
@@ -78,10 +78,10 @@ def assigned(store: Store, sweep: str) -> Sweep:
 
 
 def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
-    """Write what a run leaves for people, and mirror it, unless that is done or a stage is missing."""
+    """Write a run's files for people, and mirror it, unless that is done or a stage is missing."""
     directory = store.root / "runs" / run.id
     if find_run(directory) or any(read_record(stage_directory(store, stage)) is None for stage in run.stages):
-        return  # at once: composing takes longer, and sweeps have many runs
+        return  # early, because composing takes longer and sweeps have many runs
     experiment, cfg = _compose(store, run)
     if any(store.record(stage) is None for stage in experiment.stages):
         return
@@ -91,9 +91,9 @@ def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
 
 
 def serve(store: Store, sweep: Sweep, names: TextIO) -> None:
-    """Work on the tasks whose names arrive, one a line; answer each with a line of DONE or FAILED on standard output.
+    """Work on the tasks whose names arrive, one per line; answer each with a DONE or FAILED line on standard output.
 
-    A worker that stays saves the imports, which take longer than a small stage.
+    A worker that stays alive saves the imports, which take longer than a small stage.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     for line in names:
@@ -103,7 +103,7 @@ def serve(store: Store, sweep: Sweep, names: TextIO) -> None:
 
 
 def attempt(store: Store, sweep: Sweep, name: str) -> bool:
-    """Work on a task with all that it says, and why it failed, going to its log; tell whether it succeeded."""
+    """Work on a task, with its output and any failure going to its log; tell whether it succeeded."""
     with _logged(log_file(store, sweep, name)):
         try:
             work(store, sweep, name)
@@ -116,7 +116,7 @@ def attempt(store: Store, sweep: Sweep, name: str) -> bool:
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Generator[None]:
-    """Send standard output and error, of libraries and their children too, to the end of a file."""
+    """Redirect standard output and error, including those of libraries and their children, to the end of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     streams = (sys.stdout, sys.stderr)
     before = [os.dup(stream.fileno()) for stream in streams]
@@ -134,14 +134,14 @@ def _logged(path: Path) -> Generator[None]:
 
 
 def _compose(store: Store, run: PlannedRun) -> tuple[Experiment, DictConfig]:
-    """Make the experiment of a run from the configuration it left."""
+    """Make the experiment of a run from its saved configuration."""
     cfg = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(store.root / "runs" / run.id / "config.yaml"))
     assert isinstance(cfg, DictConfig)
     return build(cfg, run.strategy, tuple(run.overrides)), cfg
 
 
 def _check_environment(sweep: Sweep) -> None:
-    """Raise ValueError where this process would not compute what was planned."""
+    """Raise ValueError if this process would not compute what was planned."""
     here, planned = environment(), sweep.environment
     libraries = [
         f"{name} {here['libraries'].get(name)} (planned with {version})"

@@ -1,4 +1,4 @@
-"""What finished runs tell together: statistics, tables, figures, one page, a W&B dashboard.
+"""The joint results of finished runs: statistics, tables, figures, one page, a W&B dashboard.
 
 read_studies -> Study -> find -> Findings -> tables, figures, page, dashboard
 """

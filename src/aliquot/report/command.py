@@ -1,4 +1,4 @@
-"""`python -m aliquot report`: tables on the terminal, and a folder with all that can be made of finished runs."""
+"""`python -m aliquot report`: tables on the terminal, and a directory with everything made from finished runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from aliquot.runtime import terminal
 from aliquot.runtime.progress import Progress
 from aliquot.store.store import Store, read_record, write_atomic
 
-_MANY = 2000  # runs take a second or two to read
+_MANY = 2000  # reading this many runs takes a second or two
 
 
 def list_runs(root: Path, sweeps: Sequence[str] = ()) -> None:
@@ -34,16 +34,16 @@ def list_runs(root: Path, sweeps: Sequence[str] = ()) -> None:
 
 
 def report(root: Path, sweeps: Sequence[str], folder: Path) -> None:
-    """Print the tables of the evaluated runs, and write everything that can be made of them.
+    """Print the tables of the evaluated runs, and write all tables, figures and pages.
 
     Args:
         root: the store.
-        sweeps: ids, or their beginnings: only the runs of these; none for all runs.
-        folder: is made; files of an earlier report in it are replaced.
+        sweeps: ids, or their prefixes: only the runs of these; none for all runs.
+        folder: the output directory, which is created; files of an earlier report in it are replaced.
 
     Raises:
-        ValueError: the folder cannot be written to; or the store has no such sweep, no finished run, or none that was
-            evaluated.
+        ValueError: the directory cannot be written to; or the store has no such sweep, no finished run, or none that
+            was evaluated.
     """
     _check_writable(folder)
     planned = _sweeps(root, sweeps)
@@ -71,11 +71,11 @@ def report(root: Path, sweeps: Sequence[str], folder: Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Raise ValueError where the report could not be written, before it is made."""
+    """Raise ValueError, before the report is made, if it could not be written."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
-            f"the report cannot be written to {folder}: {there} is no folder that you may write to; set --to"
+            f"the report cannot be written to {folder}: {there} is not a directory that you may write to; set --to"
         )
 
 
@@ -92,7 +92,7 @@ def write_tables(found: Sequence[tuple[Study, Findings]], records: Sequence[RunR
 
 
 def _draw(root: Path, study: Study, findings: Findings, folder: Path, steps: Progress) -> StudyReport:
-    """Look at what a study picked, and draw its figures into a folder."""
+    """Measure the picks of a study, and draw their figures into a directory."""
     picks = look_at_picks(root, study)
     steps.update()
     drawings = draw_into(folder, study, findings, picks)
@@ -101,7 +101,7 @@ def _draw(root: Path, study: Study, findings: Findings, folder: Path, steps: Pro
 
 
 def _origin(root: Path, studies: Sequence[Study], sweeps: Sequence[Sweep], folder: Path) -> Origin:
-    """Say what the report was made from."""
+    """Report what the report was made from."""
     newest = max((record for study in studies for record in study.records), key=lambda record: record.finished)
     name, key, _ = newest.stages[-1]
     made_with = read_record(root / name.split()[0] / key) or {}
@@ -129,7 +129,7 @@ def _finished(root: Path, sweeps: Sequence[Sweep]) -> list[RunRecord]:
     """Return the finished runs.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are no finished runs.
     """
     records = read_records(root, sweeps)
     if not records and sweeps:
@@ -143,7 +143,7 @@ def _studies(root: Path, records: Sequence[RunRecord]) -> list[Study]:
     """Return the studies of these runs.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are no studies.
     """
     with Progress("read", len(records), "run") if len(records) >= _MANY else nullcontext() as bar:
         studies = studies_of(root, records, bar.update if bar else lambda: None)

@@ -1,4 +1,4 @@
-"""From the files of a store to studies. Nothing is kept from one report to the next: it shows what is there now."""
+"""From the files of a store to studies. Nothing is cached between reports: each shows the current state."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from aliquot.store.store import Store, read_record
 
 log = logging.getLogger(__name__)
 
-_RUNS_NAMED = 3  # in a warning
+_RUNS_NAMED = 3  # in one warning
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A finished run, and what the records of its stages say of it."""
+    """A finished run, and the records of its stages."""
 
     record: RunRecord
     choice: Choice
@@ -46,13 +46,13 @@ class _Run:
 
 
 def read_studies(root: Path, sweeps: Sequence[str] = ()) -> list[Study]:
-    """Return what the finished runs of a store can be compared in, the study of most runs first.
+    """Return the studies in which the finished runs of a store can be compared, the one with most runs first.
 
-    A run that cannot be read, or does not fit the others, is left out with a warning.
+    A run that cannot be read, or does not match the others, is left out with a warning.
 
     Args:
         root: the store.
-        sweeps: ids, or their beginnings: only the runs of these; none for all runs.
+        sweeps: ids, or their prefixes: only the runs of these; none for all runs.
 
     Raises:
         ValueError: the store has no such sweep.
@@ -89,7 +89,7 @@ def studies_of(root: Path, records: Sequence[RunRecord], on_run: Callable[[], ob
 
 
 class _Reader:
-    """Reads the files behind runs, the record of a stage once, and keeps what was wrong with them."""
+    """Reads the files of runs, each stage record once, and collects the problems with them."""
 
     def __init__(self, root: Path, on_run: Callable[[], object]) -> None:
         self._root, self._on_run = root, on_run
@@ -98,7 +98,7 @@ class _Reader:
         self._left_out: dict[str, list[str]] = {}  # reason -> ids
 
     def run(self, record: RunRecord) -> _Run | None:
-        """Return a run with what its stages say; None, and a warning later, where they do not."""
+        """Return a run with its stage records; None, and a later warning, if they cannot be read."""
         try:
             evaluate = self._record("evaluate", _key(record, "evaluate finetuned"))
             finetune = self._record(**evaluate["fields"]["finetune"])
@@ -130,7 +130,7 @@ class _Reader:
         return self._records[name]
 
     def study(self, runs: Sequence[_Run], setting: Mapping[str, object], text: str) -> Study:
-        """Return the study of runs that share a setting; `text` tells it from others."""
+        """Return the study of runs that share a setting; `text` distinguishes it from others."""
         first = runs[0].record
         evaluations = Evaluations([run.record.finetuned for run in runs])
         arms, by_arm = name_arms(run.choice for run in runs), defaultdict[str, list[_Run]](list)
@@ -150,7 +150,7 @@ class _Reader:
         )
 
     def _base(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct]:
-        """Return the answers before finetuning, all NaN where they cannot be read."""
+        """Return the answers before finetuning, all NaN if they cannot be read."""
         try:
             return evaluations.read(self._root / "evaluate" / _key(record, "evaluate base"), record.base)
         except (OSError, ValueError) as error:
@@ -181,7 +181,7 @@ class _Reader:
                 )
 
     def _correct(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct] | None:
-        """Return the answers after finetuning; None, and a warning later, where they do not fit."""
+        """Return the answers after finetuning; None, and a later warning, if they do not match."""
         self._on_run()
         try:
             return evaluations.read(self._root / "evaluate" / _key(record, "evaluate finetuned"), record.finetuned)
@@ -190,7 +190,7 @@ class _Reader:
             return None
 
     def _model(self, record: RunRecord) -> str:
-        """Name the model as the run's configuration does, without the folder that it lies in on some machine."""
+        """Name the model as the run's configuration does, without the directory that contains it on some machine."""
         from omegaconf import OmegaConf
 
         try:
@@ -203,14 +203,14 @@ class _Reader:
         self._left_out.setdefault(reason, []).append(run)
 
     def warn(self) -> None:
-        """Say which runs were left out, one line a reason."""
+        """Report which runs were left out, one line per reason."""
         for reason, runs in self._left_out.items():
             more = f" and {len(runs) - _RUNS_NAMED:,} more" if len(runs) > _RUNS_NAMED else ""
             log.warning("left out: %s%s: %s; run it again", ", ".join(runs[:_RUNS_NAMED]), more, reason)
 
 
 def _bought(cells: Sequence[Cell]) -> dict[str, str]:
-    """Say who annotated, how much and for how much; of a run, since runs share responses, and where runs tell."""
+    """Describe who annotated, how much and at what cost, per run (runs share responses), if runs record it."""
     bought = [cell.annotations for cell in cells]
     numbers = [spent.number for spent in bought if spent.number is not None]
     costs = [spent.cost for spent in bought if spent.cost is not None]

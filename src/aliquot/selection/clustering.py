@@ -1,7 +1,7 @@
-"""k-means clusters of features (Lloyd 1982), the same on every run.
+"""k-means clusters of features (Lloyd 1982), reproducible on every run.
 
-scikit-learn deals rows to centres by float32 products, which err in proportion to squared norms. Rows that lie too
-close to their centre for that are dealt again in float64, and if they are many, all passes are made in float64 instead.
+scikit-learn assigns rows to centers by float32 products, whose errors are proportional to squared norms. Rows too
+close to their center for that are reassigned in float64. If there are many such rows, all passes use float64 instead.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from aliquot.selection.vectors import Features, central, half_squared_norms, res
 log = logging.getLogger(__name__)
 
 _TINY = 2.0**-40  # features; smaller ones are rescaled, because scikit-learn squares them in float32
-_DOUBTFUL = 2.0**-10  # of a squared norm: of squared distances below it, float32 products know three digits or less
-_MANY = 0.25  # share of doubtful rows from which on all is done in float64
-_PAIRS = 1 << 22  # rows and centres whose distances are held at once
+_DOUBTFUL = 2.0**-10  # of a squared norm; float32 products give smaller squared distances to three digits or less
+_MANY = 0.25  # share of doubtful rows at which everything switches to float64
+_PAIRS = 1 << 22  # row-center pairs whose distances are held at once
 _ROUNDING = 1e-15  # of a float64 product, relative to the squared lengths of its vectors
 _EMPTY = np.zeros(0, dtype=np.int32)
 
@@ -33,7 +33,7 @@ class Clusters(NamedTuple):
 
     Args:
         labels: the cluster of each row, 0..c-1; none is empty.
-        squared: the squared distance of each row to the centre of its cluster.
+        squared: the squared distance of each row to the center of its cluster.
     """
 
     labels: Int64[np.ndarray, " n"]
@@ -41,30 +41,30 @@ class Clusters(NamedTuple):
 
     @property
     def sizes(self) -> Int64[np.ndarray, " c"]:
-        """How many rows each cluster has."""
+        """The number of rows in each cluster."""
         return np.bincount(self.labels)
 
 
 def number_rows(x: Features) -> Int64[np.ndarray, " n"]:
-    """Give every row a number: 0..c-1 for c rows that differ, equal rows the same."""
-    positive = x + np.float32(0)  # of the two zeros, whose bytes differ
+    """Number the rows: 0..c-1 for c distinct rows, equal rows getting the same number."""
+    positive = x + np.float32(0)  # merges the two zeros, whose bytes differ
     rows = positive.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
     return np.unique(rows, return_inverse=True)[1].astype(np.int64)
 
 
 def k_means(features: Features, num_clusters: int, passes: int, seed: int, directory: Path | None = None) -> Clusters:
-    """Partition the rows into at most `num_clusters` clusters, fewer where fewer rows differ.
+    """Partition the rows into at most `num_clusters` clusters, fewer if there are fewer distinct rows.
 
-    Starts from distinct rows drawn at random: a start that spreads them (k-means++) costs more than all passes where
-    there are tens of thousands of clusters. One thread does it all, for more of them add up the means in any order.
+    Starts from distinct rows drawn at random: a start that spreads them (k-means++) costs more than all passes when
+    there are tens of thousands of clusters. It runs in one thread, because several would sum the means in any order.
 
     Args:
         features: one row per prompt.
         num_clusters: 1..n.
-        passes: how often all rows are dealt to the nearest centre and the centres moved, at most. A pass takes
-            4 n d num_clusters operations: scikit-learn deals the rows once more at its end.
-        seed: of the start.
-        directory: where the centres are saved, and taken up after a kill; None saves nothing.
+        passes: maximum number of times that all rows are assigned to the nearest center and the centers are moved. A
+            pass takes 4 n d num_clusters operations: scikit-learn assigns the rows once more at its end.
+        seed: for the start.
+        directory: where the centers are saved, and restored from after a kill; None saves nothing.
     """
     x, power = rescaled(np.ascontiguousarray(features, dtype=np.float32), _TINY)
     equal = number_rows(x)
@@ -86,20 +86,20 @@ def k_means(features: Features, num_clusters: int, passes: int, seed: int, direc
             done += 1
             progress.update()
             if np.array_equal(labels, before):
-                break  # the centres stay where they are
+                break  # the centers no longer move
             if checkpoint.due():
                 checkpoint.save({"done": np.array(done), "centres": centres, "labels": labels})
     again = np.arange(len(x)) if centres.dtype == np.float64 else np.flatnonzero(_doubtful(x, centres, labels))
     labels = labels.copy()
     labels[again] = nearest_centres(x[again], centres)
     squared = np.ldexp(_squared_distances(x, centres, labels).astype(np.float64), -2 * power)
-    log.info("k-means: %d passes, mean squared distance to a centre %.4g", done, squared.mean())
+    log.info("k-means: %d passes, mean squared distance to a center %.4g", done, squared.mean())
     _, labels = np.unique(labels, return_inverse=True)
     return Clusters(labels.astype(np.int64), squared)
 
 
 def nearest_centres(x: Features, centres: Float[np.ndarray, "c d"]) -> Int64[np.ndarray, " n"]:
-    """Return for each row the nearest centre, the first of equals, in float64 and where that errs from differences."""
+    """Return the nearest center of each row, the first among equals, in float64; from differences where that errs."""
     middle = central(centres)
     right = centres.astype(np.float64) - middle
     right_squares, nearest = np.einsum("nd,nd->n", right, right), np.empty(len(x), dtype=np.int64)
@@ -107,10 +107,10 @@ def nearest_centres(x: Features, centres: Float[np.ndarray, "c d"]) -> Int64[np.
     for start in range(0, len(x), size):
         left = x[start : start + size].astype(np.float64) - middle
         left_squares = np.einsum("nd,nd->n", left, left)
-        squared = right_squares - 2 * left @ right.T  # but for |x|^2
+        squared = right_squares - 2 * left @ right.T  # without |x|^2
         room = _ROUNDING * (left_squares[:, None] + right_squares)
         highest = (squared + room).min(axis=1)
-        rows, columns = (squared - room <= highest[:, None]).nonzero()  # who may be nearest, at least one for each row
+        rows, columns = (squared - room <= highest[:, None]).nonzero()  # possible nearest, at least one per row
         exact = np.square(x[start + rows] - centres[columns].astype(np.float64)).sum(axis=1)
         order = np.lexsort((columns, exact, rows))
         nearest[start : start + size] = columns[order[np.unique(rows[order], return_index=True)[1]]]
@@ -123,15 +123,15 @@ def _squared_distances(x: Features, centres: Float[np.ndarray, "c d"], labels: n
 
 
 def _doubtful(x: Features, centres: Float[np.ndarray, "c d"], labels: np.ndarray) -> Bool[np.ndarray, " n"]:
-    """Tell which rows are so close to their centre that for float32 products another might be as close."""
+    """Tell which rows are so close to their center that in float32 products another might be as close."""
     squared = _squared_distances(x, centres, labels)
-    # As scikit-learn takes norms: from the mean.
+    # scikit-learn computes norms from the mean.
     norms = 2 * half_squared_norms(x - x.mean(axis=0, dtype=np.float64).astype(np.float32))
     return (squared > 0) & (squared < _DOUBTFUL * norms)
 
 
 def _exact_pass(x: Features, centres: Float64[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
-    """Do what `_pass` does in float64, but for centres without rows, which stay; labels are those before the move."""
+    """Do what `_pass` does in float64, except that centers without rows stay; labels are those before the move."""
     labels = nearest_centres(x, centres)
     order = np.argsort(labels, kind="stable")
     kept, first = np.unique(labels[order], return_index=True)
@@ -141,12 +141,12 @@ def _exact_pass(x: Features, centres: Float64[np.ndarray, "c d"]) -> tuple[np.nd
 
 
 def _pass(x: Features, centres: Float[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
-    """Deal the rows to the centres and move these; return the new centres and which is now nearest to each row."""
+    """Assign the rows to the centers and move these; return the new centers and the label of each row."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     solver = cast(Any, KMeans)(len(centres), init=centres, n_init=1, max_iter=1, tol=0.0)
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that one pass has not converged
+        warnings.simplefilter("ignore")  # the warning that one pass has not converged
         solver.fit(x)
     return solver.cluster_centers_, solver.labels_

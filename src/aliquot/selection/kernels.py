@@ -5,9 +5,9 @@ A kernel never builds the n x n matrix. It embeds the features, so that with s_i
     RBF      w_ij = 2^min(s_ij, 0)
     cosine   w_ij = min(max(s_ij, 0), 1)
 
-and whoever needs similarities takes a tile of Z Z^T, at the speed of a matrix product. Such an `s` errs in proportion
-to |z_i|^2 + |z_j|^2. Rows too long for that are *far*: for them it is an upper bound, and what it does not rule out is
-computed again from the differences of the features (`Differences`).
+so code that needs similarities takes a tile of Z Z^T, at the speed of a matrix product. The error of such an `s` is
+proportional to |z_i|^2 + |z_j|^2. Rows too long for that are *far*: for them `s` is an upper bound, and pairs that it
+does not rule out are computed again from the differences of the features (`Differences`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _NUM_PAIRS = 100_000
 #: Rounding of a float32 inner product, relative to the squared norm of its longest vector.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
 _LARGEST = 1e30  # half a squared norm: products stay far from the largest float32
-_FAR = 128.0  # half a squared norm: similarities of shorter rows err by at most 1e-4, of most rows by 1e-6
-_CLOSE = 1 - 2.0**-10  # a cosine; of larger ones float32 does not see by how much they are below 1
+_FAR = 128.0  # half a squared norm: the error is at most 1e-4 for shorter rows, 1e-6 for most rows
+_CLOSE = 1 - 2.0**-10  # a cosine; float32 does not resolve how far larger ones are below 1
 
 
 class Differences(NamedTuple):
@@ -39,8 +39,8 @@ class Differences(NamedTuple):
         factor: f.
         scale: 0 or more.
         centre: of the vectors, in units of f x.
-        far: rows whose bias is less are far.
-        close: the `s` of a product beyond which the pair is to be computed from differences too.
+        far: rows with a smaller bias are far.
+        close: the `s` of a product above which the pair is also computed from differences.
     """
 
     features: Features
@@ -51,19 +51,19 @@ class Differences(NamedTuple):
     close: float
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Differences:
-        """Return the same of some rows."""
+        """Return the same for some rows."""
         return self._replace(features=self.features[rows], factor=self.factor[rows])
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Vectors whose inner products give the similarities, see the module docstring.
+    """Vectors whose inner products give the similarities; see the module docstring.
 
     Args:
         vectors: z, one row per prompt, contiguous.
         bias: b.
-        exponential: True where w = 2^s, False where w = s.
-        exact: the same from the features, where products err.
+        exponential: True for w = 2^s, False for w = s.
+        exact: the similarities from the features, for pairs where products are inaccurate.
     """
 
     vectors: Features
@@ -91,7 +91,7 @@ class Embedding:
 
 @runtime_checkable
 class Kernel(Protocol):
-    """A similarity between feature vectors: a frozen dataclass whose fields are its hyper-parameters."""
+    """A similarity between feature vectors: a frozen dataclass whose fields are its hyperparameters."""
 
     def embed(self, features: Features) -> Embedding:
         """Return vectors whose inner products give the similarities of `features`."""
@@ -102,14 +102,14 @@ class Kernel(Protocol):
 class RBF:
     """Similarity exp(-d^2 / (gamma u)) of two prompts at Euclidean distance d.
 
-    The convention is stated here and nowhere else. The default is ours: with u the median squared distance, a
-    typical pair has similarity exp(-4) = 0.02 and a pair at half the typical distance exp(-1) = 0.37. The width
-    behind published results is not known to us; sweep it.
+    The convention is stated only here. The default is ours: with u the median squared distance, a typical pair has
+    similarity exp(-4) = 0.02 and a pair at half the typical distance exp(-1) = 0.37. The width used in published
+    results is not known to us; sweep it.
 
     Args:
         gamma: width, larger = broader; in units of u.
-        unit: "median" for u = the median squared distance over a sample of pairs (those at distance 0 left
-            out), "absolute" for u = 1.
+        unit: "median" for u = the median squared distance over a sample of pairs (without those at distance 0),
+            "absolute" for u = 1.
         seed: of that sample.
     """
 
@@ -127,13 +127,13 @@ class RBF:
 
     def embed(self, features: Features) -> Embedding:
         x, power = rescaled(np.ascontiguousarray(features, dtype=np.float32))
-        # Distances do not see a shift, float32 rounding does: centred vectors are the shortest.
+        # Distances do not change under a shift, float32 rounding does: centered vectors are the shortest.
         centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         centred = x - centre
         half_norms = half_squared_norms(centred)
         scale = self._scale(centred, power)
         if scale * half_norms.max() > _FAR:
-            # One far row, or a minority of them, moves the mean away from all others. And centred rows are rounded.
+            # A far row, or a minority of them, moves the mean away from all others. Centered rows are also rounded.
             scale, median = self._scale(x, power), central(x)
             from_median = half_squared_norms(x - median)
             if np.median(from_median) < 0.5 * np.median(half_norms):
@@ -152,7 +152,7 @@ class RBF:
         return 4.0**power if self.unit == "absolute" else _median_squared_distance(x, self.seed)
 
     def _scale(self, x: Features, power: int) -> float:
-        """Return what turns half a squared distance of the rescaled features into minus an exponent of 2."""
+        """Return the factor that turns half a squared distance of the rescaled features into minus an exponent of 2."""
         return 2.0 / math.log(2.0) / self.gamma / self._unit(x, power)
 
 
@@ -160,7 +160,7 @@ class RBF:
 class Cosine:
     """Similarity of directions: the cosine of the angle, a negative one counted as 0.
 
-    A vector of zeros has no direction: it is like other zero vectors (1) and unlike everything else (0).
+    A zero vector has no direction: its similarity to other zero vectors is 1, and to everything else 0.
     """
 
     def embed(self, features: Features) -> Embedding:
@@ -178,7 +178,7 @@ def embed_for_coverage(kernel: Kernel, features: Features) -> Embedding:
 
 
 def embed_around(embedding: Embedding, rows: Int64[np.ndarray, " m"], centre: Float32[np.ndarray, " d"]) -> Embedding:
-    """Return an RBF embedding of some rows around a centre of their own, which few of them are then far from."""
+    """Return an RBF embedding of some rows around their own center, from which few of them are then far."""
     x = embedding.exact.features[rows]
     centred = x - centre
     return _around(x, centre, centred, half_squared_norms(centred), 2 * embedding.exact.scale)
@@ -188,8 +188,8 @@ def _around(
     x: Features, centre: Float32[np.ndarray, " d"], centred: Features, half_norms: np.ndarray, scale: float
 ) -> Embedding:
     """Return the RBF embedding of x with exponents -scale |x_i - x_j|^2 / 2; `centred` becomes a part of it."""
-    # Each exponent is lifted by the rounding of its product, so that w_ii and w of duplicates are exactly 1:
-    # what is closer than rounding counts as the same. Those of far rows are lifted above any rounding.
+    # Each exponent is raised by the rounding error of its product, so that w_ii and w of duplicates are exactly 1:
+    # pairs closer than rounding count as equal. Exponents of far rows are raised above any rounding.
     far_lift = (x.shape[1] + 16) * float(np.finfo(np.float32).eps)
     is_far = (1.0 - far_lift) * scale * half_norms > _FAR
     bias = ((np.where(is_far, far_lift, _ROUNDING) - 1.0) * scale * half_norms).astype(np.float32)
@@ -200,7 +200,7 @@ def _around(
 
 
 def warn_if_degenerate(embedding: Embedding, remedy: str) -> None:
-    """Warn where the similarities are degenerate: no set is then better than another."""
+    """Warn if the similarities are degenerate, so that no set is better than another."""
     if len(embedding) == 1:
         return
     mean = mean_similarity(embedding)
@@ -214,17 +214,17 @@ def warn_if_degenerate(embedding: Embedding, remedy: str) -> None:
 
 
 def mean_similarity(embedding: Embedding) -> float:
-    """Return the mean similarity of a fixed sample of pairs of distinct rows, of which there are two or more."""
+    """Return the mean similarity of a fixed sample of pairs of distinct rows; there must be two or more rows."""
     return float(_over_pairs(embedding.similarity, len(embedding), seed=0).mean())
 
 
 def is_degenerate(mean: float) -> bool:
-    """Tell whether a mean similarity is < 1e-3 or > 0.99: nearly all rows are unlike, or alike."""
+    """Tell whether a mean similarity is < 1e-3 or > 0.99: nearly all rows are dissimilar, or identical."""
     return not 1e-3 <= mean <= 0.99
 
 
 def _median_squared_distance(features: Features, seed: int) -> float:
-    """Median over sampled pairs at a positive distance; 1 where no pair differs, and no unit matters."""
+    """Return the median over sampled pairs at a positive distance; 1 if no pair differs, when no unit matters."""
     if len(features) == 1:
         return 1.0
     squared = _over_pairs(
@@ -234,7 +234,7 @@ def _median_squared_distance(features: Features, seed: int) -> float:
 
 
 def _over_pairs(value: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int, seed: int) -> np.ndarray:
-    """Values of sampled pairs of distinct rows, in blocks that bound the memory of wide features."""
+    """Yield the values of sampled pairs of distinct rows, in blocks that bound the memory of wide features."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(n, size=_NUM_PAIRS)
     columns = (rows + rng.integers(1, n, size=_NUM_PAIRS)) % n

@@ -1,7 +1,7 @@
-"""What a strategy is, and the one place where strategies are called and checked.
+"""What a strategy is, and the only place where strategies are called and checked.
 
-A strategy is a frozen dataclass: its fields are its hyper-parameters, `select` orders rows. Everything that has to
-hold before and after (budgets, finite features, distinct rows) is checked in `rank`, once for all strategies.
+A strategy is a frozen dataclass: its fields are its hyperparameters, and `select` orders rows. All preconditions and
+postconditions (budgets, finite features, distinct rows) are checked in `rank`, once for all strategies.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.types import Pool, Scores, Selection
 
-#: What a strategy may ask of the scoring pass (or, for "tasks", of the pool).
+#: The signals that a strategy may require from the scoring pass (or, for "tasks", from the pool).
 SIGNALS = ("features", "tokens", "token_features", "tasks")
-_BLOCK = 1 << 16  # vectors looked at together
+_BLOCK = 1 << 16  # vectors checked together
 _LARGEST = 1e15  # sums of squares of such numbers stay finite in float32
 
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Orders the rows of a pool by how much they are worth annotating.
+    """Orders the rows of a pool by how worthwhile they are to annotate.
 
     Attributes:
         requires: the signals it reads, a subset of `SIGNALS`; empty means that no scoring pass is needed.
-        nested: True where `select(.., k)` starts with `select(.., j)` for every j < k, so that one ranking
-            serves every budget. False where quotas depend on the budget.
+        nested: True if `select(.., k)` starts with `select(.., j)` for every j < k, so that one ranking serves every
+            budget. False if quotas depend on the budget.
 
-    Both are class variables, or properties where they depend on a hyper-parameter.
+    Both are class variables, or properties if they depend on a hyperparameter.
     """
 
     @property
@@ -47,43 +47,43 @@ class Strategy(Protocol):
 
 
 class Greedy(ABC):
-    """A strategy each of whose picks depends on those before, so that it can go on from prompts already chosen."""
+    """A strategy whose picks each depend on the earlier ones, so that it can continue from prompts already selected."""
 
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
-        """Return k distinct rows, chosen from nothing."""
+        """Return k distinct rows, without any rows selected before."""
         return self.extend(pool, scores, Selection.none(), k, Workspace())
 
     @abstractmethod
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
-        """Return k distinct rows that begin with `start`, whoever chose it, at least one more than it has.
+        """Return k distinct rows that begin with `start`, from any source; k is larger than its length.
 
-        Extending what the same strategy chose gives what it would have chosen at once. A ranking that was cut off
-        in the same workspace is taken up again.
+        Extending the strategy's own selection gives the same result as selecting at once. An interrupted ranking in the
+        same workspace is resumed.
         """
 
 
 @runtime_checkable
 class Checked(Strategy, Protocol):
-    """A strategy that can tell from the prompts alone that it cannot order them."""
+    """A strategy that can detect from the prompts alone that it cannot order them."""
 
     def check(self, pool: Pool) -> None:
-        """Raise ValueError where it cannot, before the scoring pass."""
+        """Raise ValueError if it cannot, before the scoring pass."""
         ...
 
 
 @runtime_checkable
 class Partitioned(Strategy, Protocol):
-    """A strategy of two rounds: the first goes over parts of the pool, one by one, the second over what they chose.
+    """A strategy of two rounds: the first processes parts of the pool, one by one, the second the picks from them.
 
     Attributes:
-        num_parts: 1 where there is no first round.
+        num_parts: 1 if there is no first round.
     """
 
     @property
     def num_parts(self) -> int: ...
 
     def select_part(self, pool: Pool, scores: Scores | None, part: int, k: int, workspace: Workspace) -> Selection:
-        """Return k rows of the pool out of one part, or all of a part that has fewer."""
+        """Return k rows of the pool from one part, or the whole part if it has fewer."""
         ...
 
 
@@ -100,14 +100,14 @@ def rank(
     Args:
         strategy: orders the pool.
         pool: the prompts.
-        scores: the signals; None for a strategy that requires none.
-        k: rows to choose, those of `start` included.
-        start: rows chosen earlier, which stay and come first. A `Greedy` strategy takes account of them, any other
+        scores: the signals; None for a strategy that does not require any.
+        k: rows to select, including those of `start`.
+        start: rows selected earlier, which stay and come first. A `Greedy` strategy takes them into account, any other
             leaves them out of its order.
-        workspace: where and on what a long ranking runs.
+        workspace: the directory and device of a long ranking.
 
     Raises:
-        ValueError: k is outside 1..n, `start` holds a row twice or none of the pool, a required signal is missing,
+        ValueError: k is outside 1..n, `start` holds a row twice or one not in the pool, a required signal is missing,
             or the signals hold NaN, infinity or numbers too large to square.
     """
     if not 1 <= k <= len(pool):
@@ -127,7 +127,7 @@ def rank(
 
 
 def _as_float32(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-    with np.errstate(over="ignore"):  # what overflows is infinite, and reported as that
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is reported as such
         return features.astype(np.float32)
 
 
@@ -136,7 +136,7 @@ def _check_start(start: Selection, pool: Pool) -> None:
     outside, twice = rows[(rows < 0) | (rows >= len(pool))], rows[counts > 1]
     if len(outside) or len(twice):
         raise ValueError(
-            f"of the {len(start)} prompts chosen before, {len(outside)} are no rows of pool '{pool.name}' "
+            f"of the {len(start)} prompts chosen before, {len(outside)} are not rows of pool '{pool.name}' "
             f"(0..{len(pool) - 1}) and {len(twice)} come twice; start from distinct rows"
         )
 
@@ -148,12 +148,12 @@ def _extend(
         return start.head(k)
     if isinstance(strategy, Greedy):
         return strategy.extend(pool, scores, start, k, workspace)
-    # At most len(start) of its first picks are chosen already.
+    # At most len(start) of its first picks have already been selected.
     return leave_out(start, strategy.select(pool, scores, min(k + len(start), len(pool))), k)
 
 
 def leave_out(start: Selection, order: Selection, k: int) -> Selection:
-    """Return `start`, followed by those rows of `order` that are not in it, k in all."""
+    """Return `start`, followed by the rows of `order` that are not in it, k in all."""
     new = np.flatnonzero(~np.isin(order.indices, start.indices))[: k - len(start)]
     return Selection(
         np.concatenate([start.indices, order.indices[new]]), np.concatenate([start.gains, order.gains[new]])
@@ -161,7 +161,7 @@ def leave_out(start: Selection, order: Selection, k: int) -> Selection:
 
 
 def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
-    """Raise ValueError, before the pass, where the strategy needs what the scorer or the pool will not have."""
+    """Raise ValueError, before the pass, if the strategy needs what the scorer or the pool will not provide."""
     if isinstance(strategy, Checked):
         strategy.check(pool)
     if "token_features" in strategy.requires and scorer.token_features is None:
@@ -182,7 +182,7 @@ def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
 
 
 def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None:
-    """Raise ValueError unless every signal the strategy requires is there and finite."""
+    """Raise ValueError unless every signal that the strategy requires is present and finite."""
     name = type(strategy).__name__
     for signal in sorted(strategy.requires - {"tasks"}):
         if scores is None or getattr(scores, signal) is None:
@@ -203,7 +203,7 @@ def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None
 
 
 def _finite_rows(vectors: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, " m"]:
-    """Tell of each row whether it can be squared, by blocks: the array may be larger than the memory."""
+    """Tell which rows can be squared, by blocks: the array may be larger than memory."""
     blocks = (vectors[first : first + _BLOCK] for first in range(0, len(vectors), _BLOCK))
     return np.concatenate([(np.abs(block) <= _LARGEST).all(axis=1) for block in blocks])
 

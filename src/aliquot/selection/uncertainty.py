@@ -3,13 +3,13 @@
 Each token t of a response of T tokens has an entropy H(p_t) in nats and its two largest probabilities p1_t >= p2_t.
 A score is a measure of single tokens, reduced over the tokens of a prompt:
 
-                 mean                 max                     mean, not normalised
+                 mean                 max                     mean, not normalized
     entropy      mean_t H(p_t)        max_t H(p_t)            sum_t H(p_t)
     confidence   -mean_t log p1_t     -min_t log p1_t         1 - prod_t p1_t
     margin       -mean_t (p1 - p2)    -min_t (p1_t - p2_t)    -sum_t (p1_t - p2_t)
 
 Bhatt et al. 2024 (arXiv 2401.06692) name mean entropy, least (mean) confidence, mean margin, and as their own the
-smallest margin. Extremes and sums over tokens grow with T, means do not; `residualize` takes such growth out.
+smallest margin. Extremes and sums over tokens grow with T, means do not; `residualize` removes such growth.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from aliquot.types import Scores, TokenStats
 
 Score = Float64[np.ndarray, " n"]
 
-#: Of each token, larger = more uncertain.
+#: Per token, larger = more uncertain.
 MEASURES: dict[str, Callable[[TokenStats], Float64[np.ndarray, " t"]]] = {
     "entropy": lambda tokens: tokens.entropy.astype(np.float64),
     "confidence": lambda tokens: -np.log(tokens.top1.astype(np.float64)),
     "margin": lambda tokens: tokens.top2 - tokens.top1.astype(np.float64),
 }
 REDUCTIONS = ("mean", "max")
-#: Which lengths `residualize` may take out.
+#: The lengths that `residualize` may remove.
 LENGTHS = {"none": (), "response": ("response",), "prompt": ("prompt",), "both": ("response", "prompt")}
 
 
@@ -40,14 +40,14 @@ class ResponseUncertainty:
     """A score of the model's own responses; see the module docstring.
 
     Args:
-        measure: of a token: "entropy", "confidence" or "margin".
+        measure: per token: "entropy", "confidence" or "margin".
         reduction: over the tokens of a response: "mean", or "max" for its most uncertain token.
-        normalize: of reduction="mean": False sums without dividing by T. Of confidence, False gives the improbability
-            1 - p(response) of the whole.
-        residualize: "none"; or "response", "prompt" or "both": a control that says what is left of the score beside
-            length. Over the pool, the score is regressed on a constant and the logarithm of the number of tokens of
-            the response, of the prompt, or both, by ordinary least squares; what the logarithms explain, about their
-            means, is subtracted, so that the mean stays. Lengths that are all the same explain nothing.
+        normalize: for reduction="mean": False sums without dividing by T. For confidence, False gives the improbability
+            1 - p(response) of the whole response.
+        residualize: "none"; or "response", "prompt" or "both": a control that removes length from the score. Over the
+            pool, the score is regressed on a constant and the logarithm of the number of tokens of the response, of the
+            prompt, or both, by ordinary least squares; what the logarithms explain, about their means, is subtracted,
+            so the mean stays. Lengths that are all the same explain nothing.
     """
 
     measure: str = "entropy"
@@ -80,7 +80,7 @@ class ResponseUncertainty:
 
 
 def residual(score: Score, explanations: list[Float64[np.ndarray, " n"]]) -> Score:
-    """Subtract from a score what a linear regression on the explanations, each about its mean, explains of it."""
+    """Subtract from a score the part that a linear regression on the explanations, each about its mean, explains."""
     columns = [values - values.mean() for values in explanations if np.ptp(values) > 0]
     if not columns:
         return score

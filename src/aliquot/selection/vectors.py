@@ -1,4 +1,4 @@
-"""Feature vectors of any magnitude: their lengths, directions, and a centre that outliers do not move."""
+"""Feature vectors of any magnitude: their lengths, their directions, and a center that is robust to outliers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Float64
 Features = Float32[np.ndarray, "n d"]
 
 _TINY = 2.0**-100  # smaller features are rescaled, and those larger than its inverse
-_NUM_CENTRAL = 1024  # rows whose median is a robust centre
+_NUM_CENTRAL = 1024  # rows whose median is a robust center
 
 
 def unit_rows(features: Features) -> Features:
@@ -18,7 +18,7 @@ def unit_rows(features: Features) -> Features:
     norms = np.sqrt(2 * half_squared_norms(features))
     zero = norms == 0
     unit = features / np.where(zero, 1.0, norms).astype(np.float32)[:, None]
-    if (tiny := ~zero & (norms < _TINY)).any():  # which float32 knows to a few digits, or not at all
+    if (tiny := ~zero & (norms < _TINY)).any():  # float32 has a few digits of these, or none
         unit[tiny] = features[tiny] / norms[tiny, None]
     return np.column_stack([unit, zero.astype(np.float32)]) if zero.any() else unit
 
@@ -41,9 +41,9 @@ def half_squared_norms(vectors: Features) -> Float64[np.ndarray, " n"]:
 
 
 def rescaled(features: Features, tiny: float = _TINY) -> tuple[Features, int]:
-    """Return the features times 2^p, and p: 0 unless the largest is below `tiny`, or above its inverse.
+    """Return the features times 2^p, and p, which is 0 unless the largest is below `tiny` or above its inverse.
 
-    Nothing is rounded, but for numbers 2^126 times smaller than the largest.
+    Nothing is rounded, except numbers 2^126 times smaller than the largest.
     """
     largest = float(np.abs(features).max(initial=0.0))
     if largest == 0 or tiny < largest < 1 / tiny:
@@ -53,6 +53,6 @@ def rescaled(features: Features, tiny: float = _TINY) -> tuple[Features, int]:
 
 
 def central(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, " d"]:
-    """Return the median of a sample in each dimension: a centre that few far rows, or a minority, do not move."""
+    """Return the median of a sample in each dimension: a center robust to a few far rows, or a minority of them."""
     rows = np.random.default_rng(0).permutation(len(features))[:_NUM_CENTRAL]
     return np.median(features[rows], axis=0).astype(np.float32)

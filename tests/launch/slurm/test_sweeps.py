@@ -131,7 +131,7 @@ def test_a_cancelled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster
     submit(*LONG)
     (job,) = tasks(tmp_path / "store", "finetune").values()
     wait_until(lambda: any((tmp_path / "store" / "finetune").glob("*/metrics.jsonl")))
-    assert "Cancelled 1 job" in aliquot("-m", "aliquot", "cancel")
+    assert "Canceled 1 job" in aliquot("-m", "aliquot", "cancel")
     cluster.wait_for_jobs()
     assert cluster.states()[job] == "CANCELLED"
     submit(*LONG)

@@ -181,7 +181,7 @@ def test_the_report_says_what_is_reached_and_recovered() -> None:
 
 
 def test_too_few_neighbours_and_too_small_parts_are_objected_to_with_the_remedy() -> None:
-    assert "m=64 neighbours are too few" in str(Sparse(64).objection(99_000, 1_000))
+    assert "m=64 neighbors are too few" in str(Sparse(64).objection(99_000, 1_000))
     assert "m=594 or more" in str(Sparse(64).objection(99_000, 1_000))
     assert Sparse(594).objection(99_000, 1_000) is None
     assert Sparse(64).objection(50, 1) is None
@@ -193,7 +193,7 @@ def test_too_few_neighbours_and_too_small_parts_are_objected_to_with_the_remedy(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sparse(0), "m=0 keeps no neighbour"),
+        (lambda: Sparse(0), "m=0 keeps no neighbor"),
         (lambda: Sparse(8, "some"), "neighbors 'some' is unknown; use exact or approximate"),
         (lambda: Stochastic(0.0), r"eps=0.0 is outside \(0, 1\)"),
         (lambda: Stochastic(1.0), r"eps=1.0 is outside \(0, 1\)"),

@@ -162,7 +162,7 @@ def test_prompts_chosen_before_stay_and_come_first(strategy: Strategy, k: int) -
 @pytest.mark.parametrize("rows", [[3, 3], [7000], [-1]])
 def test_rows_chosen_before_that_cannot_be_are_refused(strategy: Strategy, rows: list[int]) -> None:
     pool, scores = make_pool(60)
-    with pytest.raises(ValueError, match=r"no rows of pool 'test' \(0\.\.59\) and \d come twice"):
+    with pytest.raises(ValueError, match=r"not rows of pool 'test' \(0\.\.59\) and \d come twice"):
         rank(strategy, pool, scores, 10, start=Selection(np.array(rows), np.zeros(len(rows))))
 
 

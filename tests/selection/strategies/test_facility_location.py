@@ -73,7 +73,7 @@ def test_approximate_modes_log_how_near_to_exact_they_come_and_why_they_may_not_
     assert not caplog.messages
     rank(FacilityLocation(RBF(), Sparse(32)), pool, scores, 40)
     objection, report = caplog.messages
-    assert objection.startswith("m=32 neighbours are too few to choose 40 of 400")
+    assert objection.startswith("m=32 neighbors are too few to choose 40 of 400")
     assert report.startswith("Sparse(m=32, neighbors='exact'): f = ") and "recovers 0." in report
 
 

@@ -1,8 +1,9 @@
-"""People who answer in Argilla: its settings and records, and what its exports say.
+"""Annotation by people in Argilla: its settings and records, and how its exports are read.
 
-The folder `argilla` of a batch is what `rg.Dataset.from_disk` reads. Read are flat records, the rows that
-`dataset.records.to_datasets()` writes as jsonl or parquet (as does the export to the hub) and `to_list(flatten=True)`
-gives for JSON: these tell drafts and discarded answers from submitted ones. The nested records of `to_disk` do not.
+The directory `argilla` of a batch can be read by `rg.Dataset.from_disk`. Exports are read as flat records: the rows
+that `dataset.records.to_datasets()` writes as jsonl or parquet (as does the export to the hub) and that
+`to_list(flatten=True)` gives for JSON. Flat records distinguish drafts and discarded answers from submitted ones. The
+nested records of `to_disk` do not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Argilla(Tool):
     """Writes settings and records, and reads flat records.
 
     Args:
-        workspace: of the dataset on the server; None takes the server's first.
+        workspace: of the dataset on the server; None uses the server's first.
     """
 
     name: ClassVar[str] = "people (Argilla)"
@@ -58,7 +59,7 @@ class Argilla(Tool):
                     yield from _read(record.fields, record.place)
         else:
             raise ValueError(
-                f"{file}: no export of Argilla that can be read; give back what dataset.records.to_datasets() writes "
+                f"{file}: not a readable export of Argilla; give back what dataset.records.to_datasets() writes "
                 "as jsonl or parquet"
             )
 
@@ -80,7 +81,7 @@ def settings() -> dict[str, Any]:
             {
                 "name": name,
                 "title": titles[name],
-                "required": name == "response",  # one has to be; Discard asks for none
+                "required": name == "response",  # at least one question must be required; Discard ignores it
                 "settings": choice if name == "skip" else text,
             }
             for name in QUESTIONS
@@ -94,7 +95,7 @@ def settings() -> dict[str, Any]:
 
 
 def _read(row: Mapping[str, object], place: str) -> Iterator[Answer | Problem]:
-    """Yield the answers of a row, or what is wrong with it: other rows may be read all the same."""
+    """Yield the answers of a row, or the problem with it, so that other rows can still be read."""
     try:
         yield from _answers(row, place)
     except ValueError as error:
@@ -105,7 +106,7 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
     """Yield what each annotator submitted or discarded.
 
     Raises:
-        ValueError: the row is no flat record, or its columns do not belong together.
+        ValueError: the row is not a flat record, or its columns do not belong together.
     """
     if "responses" in row:
         raise ValueError(
@@ -125,7 +126,7 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
             not all(isinstance(part, list) for part in parts)
             or len({len(cast(list[object], part)) for part in parts}) > 1
         ):
-            raise ValueError(f"{name}.responses, its .users and its .status are no lists of one length")
+            raise ValueError(f"{name}.responses, its .users and its .status are not lists of the same length")
         for value, user, status in zip(*cast(list[list[Any]], parts), strict=True):
             given.setdefault(user, {"status": status})[name] = _text(value, f"{name}.responses")
     if not given and row.get("response.suggestion"):
@@ -152,12 +153,12 @@ def _text(value: object, name: str) -> str | None:
 
 
 def _not_asked(row: Mapping[str, object]) -> str:
-    """Name the columns that hold responses to something else, or none where nothing was given."""
+    """Name the columns that hold responses to other questions; empty if nothing was given."""
     return ", ".join(
         f"'{name}'" for name, value in row.items() if value and (name.endswith(".responses") or _is_answers(value))
     )
 
 
 def _is_answers(value: object) -> bool:
-    """Tell the responses of Argilla 1: a list of objects with a value."""
+    """Tell whether a value is a response of Argilla 1: a list of objects with a value."""
     return isinstance(value, list) and any(isinstance(part, dict) and "value" in part for part in value)  # pyright: ignore[reportUnknownVariableType]

@@ -1,4 +1,4 @@
-"""A running Argilla, by its SDK."""
+"""A running Argilla server, accessed by its SDK."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argilla as rg
 
-#: What annotators are asked about each prompt.
+#: The question to annotators about each prompt.
 QUESTIONS = ("response", "skip", "comment")
 _RECORDS_AT_ONCE = 500
 
@@ -26,7 +26,7 @@ class ArgillaServer:
         url: of the server.
         key: of a user who may make datasets: an owner, or an admin of the workspace.
         dataset: its name.
-        workspace: that it is in, or None for the first.
+        workspace: that contains the dataset, or None for the first.
         files: settings and records, as the SDK reads them.
     """
 
@@ -58,10 +58,10 @@ class ArgillaServer:
             return None if dataset is None else json.dumps(list(_rows(client, dataset)), ensure_ascii=False)
 
     def _find(self, client: rg.Argilla) -> rg.Dataset | None:
-        """Return the dataset, or None where there is none.
+        """Return the dataset, or None if it does not exist.
 
         Raises:
-            ValueError: the one of that name asks for something else.
+            ValueError: the dataset of that name has other questions.
         """
         dataset = client.datasets(self.dataset, workspace=self._workspace(client))
         if dataset is None:
@@ -85,14 +85,14 @@ class ArgillaServer:
 
     @contextmanager
     def _client(self) -> Generator[rg.Argilla]:
-        """Connect, and turn what goes wrong into one message.
+        """Connect, and turn any failure into one message.
 
         Raises:
-            ValueError: the SDK is not installed, the server cannot be reached, refuses the key, or says no.
+            ValueError: the SDK is not installed, or the server cannot be reached, refuses the key, or returns an error.
         """
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # deprecated pydantic; datasets that are not there yet
+                warnings.simplefilter("ignore")  # deprecated pydantic; datasets that do not exist yet
                 import argilla as rg
                 from argilla._exceptions import ArgillaCredentialsError, ArgillaError, ForbiddenError
                 from httpx import HTTPError, InvalidURL
@@ -125,9 +125,9 @@ class ArgillaServer:
 
 
 def _rows(client: rg.Argilla, dataset: rg.Dataset) -> Generator[dict[str, Any]]:
-    """Yield the records of a dataset, flat.
+    """Yield the records of a dataset as flat records.
 
-    Not by `dataset.records`: what was discarded without any answer is no response there, and gets lost.
+    This does not use `dataset.records`, which loses records that were discarded without an answer.
     """
     assert dataset.id is not None
     for start in range(0, 1 << 62, _RECORDS_AT_ONCE):

@@ -1,10 +1,10 @@
-"""The files of a batch that people may fill in where they lie: aliquot adds rows to them, and takes nothing out.
+"""The files of a batch that people may fill in directly: aliquot adds rows to them, and never removes any.
 
-Where a batch is a folder (`people`), they are
+If a batch is a directory (see `people`), its files are
 
-    to_annotate.jsonl           id, prompt and an empty response of all that was ever asked in it
-    to_annotate_second.jsonl    the same, of what a second annotator is to answer as well
-    adjudicate.csv              where two annotators differ: both responses, and an empty one for what counts in the end
+    to_annotate.jsonl           id, prompt and an empty response for every prompt ever asked in it
+    to_annotate_second.jsonl    the same, for the prompts that a second annotator should also answer
+    adjudicate.csv              prompts on which two annotators differ: both responses, and an empty final one
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from aliquot.pools.record import Record
 from aliquot.store.store import write_atomic
 
 REQUESTS, REQUESTS_SECOND, ADJUDICATE = "to_annotate.jsonl", "to_annotate_second.jsonl", "adjudicate.csv"
-#: What the second annotator is called where a row does not say.
+#: The name of the second annotator, for rows that do not give one.
 SECOND = "second"
 
 
 def read_requests(folder: Path) -> dict[str, str]:
-    """Return id -> prompt of all that was asked in a batch.
+    """Return id -> prompt for every prompt asked in a batch.
 
     Raises:
-        ValueError: somebody changed the file so that it does not tell.
+        ValueError: somebody has changed the file so that it cannot be read.
     """
     return {str(row.fields["id"]): str(row.fields["prompt"]) for row in _rows(folder / REQUESTS)}
 
 
 def add_requests(file: Path, requests: Mapping[str, str]) -> None:
-    """Ask for responses: rows are added, those that are there stay as they are, whatever was typed into them."""
+    """Request responses: add rows, and leave existing ones as they are, including anything typed into them."""
     there = {row.fields["id"] for row in _rows(file)}
     new = ((row_id, prompt) for row_id, prompt in requests.items() if row_id not in there)
     rows = [{"id": row_id, "prompt": prompt, "response": ""} for row_id, prompt in new]
@@ -47,7 +47,7 @@ def add_requests(file: Path, requests: Mapping[str, str]) -> None:
 
 
 def typed_in(file: Path, by: str | None) -> Iterator[Answer | Problem]:
-    """Yield the responses that were typed into a file of requests; `by` wrote a row that does not say who."""
+    """Yield the responses that were typed into a file of requests; a row without an annotator is attributed to `by`."""
     for row in _rows(file):
         row_id, response, who = (row.fields.get(column) for column in ("id", "response", "annotator"))
         if response is not None and not isinstance(response, str):
@@ -65,7 +65,7 @@ def _rows(file: Path) -> tuple[Record, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _read(file: Path, size: int, modified_ns: int) -> tuple[Record, ...]:
-    """Read a file of requests; asked again for the same size and time, answer from memory."""
+    """Read a file of requests; cached for as long as its size and time stay the same."""
     rows = tuple(read_jsonl(file))
     for row in rows:
         if not all(isinstance(row.fields.get(column), str) for column in ("id", "prompt")):
@@ -77,7 +77,7 @@ def _read(file: Path, size: int, modified_ns: int) -> tuple[Record, ...]:
 
 
 def read_decisions(folder: Path) -> Iterator[Answer | Problem]:
-    """Yield what somebody decided where annotators differed."""
+    """Yield the decisions on prompts on which annotators differed."""
     file = folder / ADJUDICATE
     try:
         for row in _decisions(file):
@@ -88,7 +88,7 @@ def read_decisions(folder: Path) -> Iterator[Answer | Problem]:
 
 
 def add_disagreements(folder: Path, open_ones: Mapping[str, Mapping[str, str]]) -> None:
-    """Ask for decisions: what was decided stays, also between others than these.
+    """Request decisions: existing ones stay, including those on other prompts.
 
     Args:
         folder: of the batch.
@@ -97,7 +97,7 @@ def add_disagreements(folder: Path, open_ones: Mapping[str, Mapping[str, str]]) 
     file = folder / ADJUDICATE
     try:
         rows = _decisions(file)
-    except ValueError:  # `read_decisions` tells of it
+    except ValueError:  # `read_decisions` reports it
         return
     head = list(dict.fromkeys([*(rows[0].columns if rows else ()), "id", "prompt", "first", "second", "response"]))
     before = {str(row.fields.get("id")): row.fields for row in rows}

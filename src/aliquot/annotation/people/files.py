@@ -1,4 +1,4 @@
-"""People who answer in files of their own making: a spreadsheet, a script, an agency."""
+"""Annotation by people in files they make themselves: a spreadsheet, a script, an agency."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from aliquot.pools.record import Record
 
 @dataclass(frozen=True, kw_only=True)
 class FileAnnotator(People):
-    """Reads jsonl, csv and parquet files with a column `id` and one of the responses, in upper or lower case.
+    """Reads jsonl, csv and parquet files with an `id` column and a response column, in upper or lower case.
 
     Args:
-        response: column of the response.
-        annotator: column of who wrote it, where there is one.
+        response: name of the response column.
+        annotator: name of the annotator column, if there is one.
     """
 
     name: ClassVar[str] = "people (files)"
@@ -39,7 +39,7 @@ class FileAnnotator(People):
             yield row if isinstance(row, Problem) else self._answer(row, by)
 
     def _answer(self, record: Record, by: str | None) -> Answer | Problem:
-        """Read a row; `by` wrote it where it does not say who."""
+        """Read a row; a row without an annotator is attributed to `by`."""
         named = {name: _columns(record, name) for name in ("id", self.response, "prompt", self.annotator)}
         columns = ", ".join(record.columns) or "none"
         if absent := [name for name in ("id", self.response) if not named[name]]:
@@ -50,7 +50,7 @@ class FileAnnotator(People):
         values: dict[str, str | None] = {}
         for name, found in named.items():
             value = record.fields.get(found[0]) if found else None
-            if name == "id" and isinstance(value, float) and value.is_integer():  # so do tables with an empty cell
+            if name == "id" and isinstance(value, float) and value.is_integer():  # an empty cell makes the column float
                 value = int(value)
             if isinstance(value, int) and not isinstance(value, bool):
                 value = str(value)
@@ -69,7 +69,7 @@ class FileAnnotator(People):
 
 
 def _columns(record: Record, name: str) -> list[str]:
-    """Return the column of a name, or else those that have it in other cases or with blanks around it."""
+    """Return the column with this name, or else those that match apart from case and surrounding blanks."""
     if name in record.columns:
         return [name]
     return [column for column in record.columns if column.strip().casefold() == name.casefold()]

@@ -1,8 +1,8 @@
-"""People who answer in Label Studio: its tasks and labelling interface, and what its exports say.
+"""Annotation by people in Label Studio: its tasks and labeling interface, and how its exports are read.
 
 A task is {"data": {"prompt_id": ..., "prompt": ...}}. The id is not called `id`, because the smaller exports put the
-number of the task there. Read are the export JSON, with all there is to an annotation, and JSON_MIN and CSV, which
-leave out annotations that were skipped by the button. Drafts and predictions are no responses.
+number of the task there. Three exports are read: JSON, which has complete annotations, and JSON_MIN and CSV, which
+leave out annotations that were skipped by the button. Drafts and predictions do not count as responses.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from aliquot.pools.files import format_of
 from aliquot.store.store import write_atomic
 
 INTERFACE = "label_studio_interface.xml"
-#: What annotators fill in, and the columns of an export that hold something else.
+#: The controls that annotators fill in, and the export columns that hold something else.
 _CONTROLS = ("response", "skip", "comment")
 _COLUMNS = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "prompt", "prompt_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStudio(Tool):
-    """Writes tasks and a labelling interface, and reads the exports JSON, JSON_MIN and CSV."""
+    """Writes tasks and a labeling interface, and reads the exports JSON, JSON_MIN and CSV."""
 
     name: ClassVar[str] = "people (Label Studio)"
     imported: ClassVar[str] = "label_studio_tasks.json"
@@ -56,12 +56,12 @@ class LabelStudio(Tool):
                     yield from _read(_from_columns, record.fields, record.place)
         else:
             raise ValueError(
-                f"{file}: no export of Label Studio that can be read; export the project as JSON, JSON_MIN or CSV"
+                f"{file}: not a readable export of Label Studio; export the project as JSON, JSON_MIN or CSV"
             )
 
 
 def interface() -> str:
-    """Return the labelling interface: the prompt, a field for the response, and reasons to skip."""
+    """Return the labeling interface: the prompt, a field for the response, and reasons to skip."""
     choices = "\n".join(f"    <Choice value={quoteattr(reason)}/>" for reason in SKIP_REASONS)
     return f"""<View>
   <Header value="Prompt"/>
@@ -84,7 +84,7 @@ def interface() -> str:
 def _read(
     read: Callable[[Mapping[str, Any], str], Iterator[Answer]], row: Mapping[str, Any], place: str
 ) -> Iterator[Answer | Problem]:
-    """Yield the annotations of a row, or what is wrong with it: other rows may be read all the same."""
+    """Yield the annotations of a row, or the problem with it, so that other rows can still be read."""
     try:
         yield from read(row, place)
     except (ValueError, TypeError, AttributeError) as error:
@@ -99,7 +99,7 @@ def _from_task(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
     annotations = row.get("annotations") or ()
     if row.get("predictions") and not annotations:
         yield replace(_answer(row["data"], {}, None, place), suggested=True)
-    elif "annotations" not in row:  # the file to import, or what a version before 1.0 exported
+    elif "annotations" not in row:  # the import file, or an export of a version before 1.0
         yield _answer(row["data"], {}, None, place)
     for annotation in annotations:
         given: dict[str, str | None] = {}
@@ -107,14 +107,14 @@ def _from_task(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
             value = result.get("value", {})
             given[result.get("from_name")] = _text(value)
         _refuse_others(given)
-        if annotation.get("was_cancelled"):  # the button Skip, which asks for no reason
+        if annotation.get("was_cancelled"):  # the Skip button, which does not ask for a reason
             given = {"skip": given.get("skip") or "skipped", "comment": given.get("comment")}
         by = annotation.get("completed_by")
         yield _answer(row["data"], given, by.get("email", by.get("id")) if isinstance(by, dict) else by, place)
 
 
 def _from_columns(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
-    """Read an annotation, or a task without one, as JSON_MIN and CSV have it: all in one flat row."""
+    """Read an annotation, or a task without one, as a flat row of JSON_MIN or CSV."""
     if row.get("annotation_id"):
         _refuse_others({name: value for name, value in row.items() if name not in _COLUMNS})
     given = {name: _decoded(row.get(name)) for name in _CONTROLS}
@@ -122,13 +122,13 @@ def _from_columns(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
 
 
 def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object, place: str) -> Answer:
-    """Put together what was asked and what was given.
+    """Combine the question and the answer.
 
     Raises:
-        ValueError: something other than text is where the interface has a text.
+        ValueError: a field that is text in the interface holds something else.
     """
     row_id: Any = data.get("prompt_id")
-    if isinstance(row_id, int) and not isinstance(row_id, bool):  # so do programs that read the csv
+    if isinstance(row_id, int) and not isinstance(row_id, bool):  # programs that read the csv make integers of ids
         row_id = str(row_id)
     values: dict[str, Any] = {
         "prompt_id": row_id,
@@ -138,7 +138,7 @@ def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object
     for name, value in values.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(
-                f"{name} is {type(value).__name__}, not one text; use the labelling interface in {INTERFACE}"
+                f"{name} is {type(value).__name__}, not one text; use the labeling interface in {INTERFACE}"
             )
     reasons = [reason for reason in (values.get("skip"), values.get("comment")) if reason]
     return Answer(
@@ -152,7 +152,7 @@ def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object
 
 
 def _refuse_others(given: Mapping[str, object]) -> None:
-    """Raise ValueError where controls were filled in, and none of them is known."""
+    """Raise ValueError if controls were filled in, and none of them is known."""
     if given and not any(name in given for name in _CONTROLS):
         raise ValueError(
             f"'response' and 'skip' are not there, but {', '.join(map(repr, given))}; give the controls the names that "
@@ -161,13 +161,13 @@ def _refuse_others(given: Mapping[str, object]) -> None:
 
 
 def _decoded(cell: object) -> object:
-    """Return the text of a cell; several texts or choices are JSON there, {"text": [...]} or a list."""
+    """Return the text of a cell; several texts or choices are stored as JSON, {"text": [...]} or a list."""
     value = cell
     if isinstance(cell, str) and cell.lstrip().startswith(("{", "[")):
         try:
             value = json.loads(cell)
         except (ValueError, RecursionError):
-            return cell  # a text that begins like that
+            return cell  # a text that merely begins like JSON
     if isinstance(value, dict) and cast(dict[str, object], value).keys() & {"text", "choices"}:
         return _text(cast(dict[str, Any], value))
     if isinstance(value, list) and value and all(isinstance(text, str) for text in cast(list[object], value)):
@@ -176,6 +176,6 @@ def _decoded(cell: object) -> object:
 
 
 def _text(value: Mapping[str, Any]) -> str:
-    """Return what was given in a control: a text, texts or choices."""
+    """Return the value of a control: a text, texts or choices."""
     texts = value.get("text") or value.get("choices") or ()
     return texts if isinstance(texts, str) else "\n".join(texts)

@@ -1,7 +1,7 @@
-"""A running Label Studio, by the four calls of its REST API that a batch needs.
+"""A running Label Studio server, accessed by the four REST calls that a batch needs.
 
-Not by label-studio-sdk: the version that goes with a current server pins opencv-python-headless < 4.13 and with it
-numpy < 2.3, and brings twenty packages along. See https://api.labelstud.io.
+This does not use label-studio-sdk. The version that matches a current server pins opencv-python-headless < 4.13 and
+with it numpy < 2.3, and installs twenty packages. See https://api.labelstud.io.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from httpx2 import Client, Response
 
-TITLE_LENGTHS = range(3, 51)  # characters, as the server allows them
-#: Tasks that are sent at once: a cut connection loses no more than these, and the next push sends them again.
+TITLE_LENGTHS = range(3, 51)  # characters, as allowed by the server
+#: Tasks per request: a cut connection loses at most these, and the next push sends them again.
 TASKS_AT_ONCE = 500
-_SECONDS_TO_CONNECT, _SECONDS = 10.0, 600.0  # a busy server thought 5 ms about each task before its export began
+_SECONDS_TO_CONNECT, _SECONDS = 10.0, 600.0  # a busy server took 5 ms per task before its export began
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class LabelStudioServer:
         url: of the server.
         key: a personal access token, or a legacy token where the server allows these.
         project: the title of the project.
-        interface: the labelling interface of a project that is made.
-        guidelines: what its annotators are told.
+        interface: the labeling interface for a new project.
+        guidelines: the instructions for its annotators.
     """
 
     url: str
@@ -59,10 +59,10 @@ class LabelStudioServer:
             return None if project is None else self._export(client, project)
 
     def _find(self, client: Client) -> int | None:
-        """Return the number of the project, or None where there is none.
+        """Return the number of the project, or None if it does not exist.
 
         Raises:
-            ValueError: several have its title, or the one that has is about something else, or it can be no title.
+            ValueError: several projects have the title, its project is about something else, or the title is invalid.
         """
         if len(self.project) not in TITLE_LENGTHS:
             raise ValueError(
@@ -71,7 +71,7 @@ class LabelStudioServer:
             )
         found: list[dict[str, Any]] = []
         for page in count(1):
-            asked = {"title": self.project, "page": page, "page_size": 100}  # those whose title contains it
+            asked = {"title": self.project, "page": page, "page_size": 100}  # matches titles that contain it
             answer = self._call(client, "GET", "/api/projects", params=asked).json()
             found += [project for project in answer["results"] if project["title"] == self.project]
             if not answer["next"]:
@@ -85,7 +85,7 @@ class LabelStudioServer:
             controls = ", ".join(found[0]["parsed_label_config"]) or "nothing"
             raise ValueError(
                 f"annotator.url={self.url}: the project '{self.project}' asks for {controls}, not for response and "
-                "skip; name another with annotator.project, or give it the labelling interface of the batch folder"
+                "skip; name another with annotator.project, or give it the labeling interface of the batch directory"
             )
         return found[0]["id"] if found else None
 
@@ -95,24 +95,24 @@ class LabelStudioServer:
             "label_config": self.interface,
             "expert_instruction": self.guidelines,
             "show_instruction": True,
-            "show_skip_button": False,  # it asks for no reason
+            "show_skip_button": False,  # the button does not ask for a reason
         }
         return self._call(client, "POST", "/api/projects", json=project).json()["id"]
 
     def _export(self, client: Client, project: int) -> str:
-        """Return all tasks, with their annotations."""
+        """Return all tasks with their annotations."""
         asked = {"exportType": "JSON", "download_all_tasks": "true", "download_resources": "false"}
         return self._call(client, "GET", f"/api/projects/{project}/export", params=asked).text
 
     @contextmanager
     def _client(self) -> Generator[Client]:
-        """Open a connection that shows the key with every call."""
+        """Open a connection that sends the key with every call."""
         from httpx2 import Client, Timeout
 
         patience = Timeout(_SECONDS, connect=_SECONDS_TO_CONNECT)
         with Client(base_url=self.url.rstrip("/"), timeout=patience) as client:
             shown = f"Token {self.key}"
-            if self.key.count(".") == 2:  # a personal access token is exchanged for one that holds for minutes
+            if self.key.count(".") == 2:  # a personal access token is exchanged for a short-lived one
                 answer = self._call(client, "POST", "/api/token/refresh/", json={"refresh": self.key})
                 shown = f"Bearer {answer.json()['access']}"
             client.headers["Authorization"] = shown
@@ -122,7 +122,7 @@ class LabelStudioServer:
         """Call the server.
 
         Raises:
-            ValueError: it cannot be reached, refuses the key, or says no.
+            ValueError: the server cannot be reached, refuses the key, or returns an error.
         """
         from httpx2 import HTTPError, InvalidURL
 
@@ -142,6 +142,6 @@ class LabelStudioServer:
         if not answer.is_success or "html" in answer.headers.get("content-type", ""):
             raise ValueError(
                 f"annotator.url={self.url}: {method} {path} brought {answer.status_code} {answer.text[:200]!r}, which "
-                "is no answer of Label Studio's; check the url, and the server's log"
+                "is not an answer from Label Studio; check the url, and the server's log"
             )
         return answer

@@ -1,7 +1,7 @@
-"""People who answer in a labelling tool: by files that they carry there and back, or on a running server of it.
+"""Annotation by people in a labeling tool, by files moved by hand or on a running server of the tool.
 
-The files are in the tool's own formats. With a server, the same command pushes the prompts and later pulls the tool's
-own export into the batch folder; from there on nothing differs.
+The files are in the tool's own formats. With a server, the same command first pushes the prompts and later pulls the
+tool's own export into the batch directory. From there on the two ways are the same.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from aliquot.pools.spec import PoolSpec
 from aliquot.store.content import locate
 from aliquot.store.store import write_atomic
 
-#: Why an annotator may leave a prompt out; the tool shows them as they stand here.
+#: Reasons for which an annotator may leave a prompt out; the tool shows them verbatim.
 SKIP_REASONS = ("cannot answer", "unclear", "harmful", "other")
-#: What the annotators read above each prompt.
+#: The instruction shown to annotators above each prompt.
 GUIDELINES = (
     "Write the response that a careful expert would give to the prompt. To leave the prompt out, give a reason instead."
 )
 
 
 class Server(Protocol):
-    """A running server of the tool, and the one project on it that holds the batch."""
+    """A running server of the tool, and the project on it that holds the batch."""
 
     def check(self) -> None:
-        """Raise ValueError where it cannot be reached, refuses the key, or has another project of that name."""
+        """Raise ValueError if the server cannot be reached, refuses the key, or has another project of that name."""
         ...
 
     def push(self, requests: Mapping[str, str]) -> None:
-        """Make the project if there is none, and add the prompts that are not in it yet."""
+        """Create the project if it does not exist, and add the prompts that it does not have yet."""
         ...
 
     def pull(self) -> str | None:
-        """Return the tool's own export of the project, or None where there is no project yet."""
+        """Return the tool's own export of the project, or None if the project does not exist yet."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tool(People):
-    """What labelling tools have in common.
+    """The common base of labeling tools.
 
     Args:
-        url: of a running server, or None where files are carried by hand.
-        project: its name on the server; None takes the name of the folder.
+        url: of a running server, or None if files are moved by hand.
+        project: its name on the server; None uses the name of the directory.
     """
 
-    #: What the tool imports, and the server's export as it was pulled last: names in the folder of the batch.
+    #: The file that the tool imports, and the last export pulled from the server: names in the batch directory.
     imported: ClassVar[str]
     pulled: ClassVar[str]
 
@@ -60,7 +60,7 @@ class Tool(People):
     project: str | None = None
 
     def check(self, source: PoolSpec) -> None:
-        """Raise ValueError where the folder cannot be used, or the server."""
+        """Raise ValueError if the directory or the server cannot be used."""
         super().check(source)
         if self.url:
             self.connect(self.url).check()
@@ -87,7 +87,7 @@ class Tool(People):
         return self.project or locate(self.folder).name
 
     def connect(self, url: str) -> Server:
-        """Return the server, without asking it anything yet."""
+        """Return the server, without contacting it yet."""
         raise NotImplementedError
 
     def write(self, requests: Mapping[str, str], folder: Path) -> None:
@@ -111,12 +111,12 @@ def read_rows(file: Path, tool: str) -> list[Mapping[str, Any]]:
 
 
 def api_key(variable: str, url: str, where: str) -> str:
-    """Return the key to a server from the environment, the only place it may be in.
+    """Return the key to a server from the environment, the only place where it may be set.
 
     Args:
-        variable: of the environment.
+        variable: name of the environment variable.
         url: of the server, for the message.
-        where: a user finds the key.
+        where: the place where a user finds the key, for the message.
 
     Raises:
         ValueError: it is not set.

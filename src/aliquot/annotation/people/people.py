@@ -1,17 +1,17 @@
-"""Annotators who need time: the chosen prompts are written for them, and the run goes on when their responses are back.
+"""Annotators who need time: the selected prompts are written to files, and the run continues once responses are back.
 
-A batch is a folder that belongs to the user:
+A batch is a directory that belongs to the user:
 
-    to_annotate.jsonl           what to answer; runs that ask for more add to it
-    to_annotate_second.jsonl    what a second annotator is to answer as well, where `double` asks for that
-    returned/                   whatever the annotators give back, in any number of files; only ever read
-    returned/second/            what the second annotator gives back
-    adjudicate.csv              prompts to which two annotators gave different responses, for somebody to decide
+    to_annotate.jsonl           the prompts to answer; runs that ask for more add to it
+    to_annotate_second.jsonl    the prompts that a second annotator should also answer, if `double` asks for that
+    returned/                   the files that annotators give back, any number of them; aliquot only reads them
+    returned/second/            the files that the second annotator gives back
+    adjudicate.csv              prompts with different responses from two annotators, for somebody to decide
     problems.csv                returned rows that cannot be used
-    quality.html                how the responses look from outside
+    quality.html                surface statistics of the responses
 
-Responses may be typed into the first two as well, and decisions are typed into adjudicate.csv: aliquot only adds rows
-to these (`batch`). An id names one prompt for as long as the folder is used.
+Responses may also be typed into the first two files, and decisions are typed into adjudicate.csv: aliquot only adds
+rows to these (see `batch`). An id names one prompt for as long as the directory is used.
 """
 
 from __future__ import annotations
@@ -59,18 +59,19 @@ _SHOWN = 60  # characters of a prompt in a message
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """What all annotators have in common who answer in their own time.
+    """The common base of annotators who answer in their own time.
 
     Args:
-        folder: of the batch.
-        allow_partial: finetune on what is there, though prompts still wait or returned rows cannot be used.
-        price: of one response, in whatever currency; reports add it up.
-        double: fraction of the prompts that a second annotator is to answer as well.
-        disagreement: what happens where two annotators differ: the first one's response counts, or the run waits until
-            somebody has decided.
+        folder: the directory of the batch.
+        allow_partial: finetune on the available responses, even if prompts are still waiting or returned rows cannot be
+            used.
+        price: per response, in any currency; reports sum it.
+        double: fraction of the prompts that a second annotator should also answer.
+        disagreement: what happens if two annotators differ: either the first one's response counts, or the run waits
+            for a decision.
     """
 
-    #: What messages and bills call them.
+    #: Their name in messages and bills.
     name: ClassVar[str]
     reads_source: ClassVar[bool] = False
     resources: ClassVar[None] = None
@@ -85,41 +86,41 @@ class People:
         if self.price < 0:
             raise ValueError(f"annotator.price={self.price} is below 0; give what one response costs, or 0")
         if not 0 <= self.double <= 1:
-            raise ValueError(f"annotator.double={self.double} is no fraction; give one from 0 to 1")
+            raise ValueError(f"annotator.double={self.double} is not a fraction; give one from 0 to 1")
         if self.disagreement not in ("first", "wait"):
             raise ValueError(f"annotator.disagreement={self.disagreement} is not known; give first or wait")
 
     def identity(self) -> dict[str, object]:
-        """Name the kind of annotator; the responses themselves are named by their digest."""
+        """Name the kind of annotator; the responses themselves are identified by their digest."""
         return {"annotator": type(self).__name__}
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
-        """Return the price of the responses, second ones included."""
+        """Return the price of the responses, including second ones."""
         return self.price * (1 + self.double) * num_prompts
 
     def check(self, source: PoolSpec) -> None:
-        """Raise ValueError where the folder is a file, or what aliquot wrote there is damaged."""
+        """Raise ValueError if the directory is a file, or if a file that aliquot wrote there is damaged."""
         self.answers(self.place())
 
     def place(self) -> Path:
-        """Return the folder of the batch, whether it is there yet or not."""
+        """Return the directory of the batch, which need not exist yet."""
         folder = locate(self.folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"annotator.folder={self.folder}: {folder} is a file; name a folder for the batch")
         return folder
 
     def digest(self, ids: Sequence[str], prompts: Sequence[str]) -> str | None:
-        """Return the hash of the responses to these prompts, or None where they cannot be used yet."""
+        """Return the hash of the responses to these prompts, or None if they cannot be used yet."""
         returns = self.read(dict(zip(ids, prompts, strict=True)))
         if self._waits(ids, returns):
             return None
         return digest_of((row_id, returns.responses[row_id]) for row_id in ids if row_id in returns.responses)
 
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
-        """Return the responses that are back; ask for those that are not.
+        """Return the responses that are back, and request those that are not.
 
         Raises:
-            Pending: prompts wait, or returned rows cannot be used, and `allow_partial` does not say to go on.
+            Pending: prompts are waiting or returned rows cannot be used, and `allow_partial` is not set.
         """
         asked = dict(zip(ids, prompts, strict=True))
         returns = self.read(asked)
@@ -136,7 +137,7 @@ class People:
         return annotated
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
-        """Return what the responses to these prompts cost; a second response to a prompt costs as much as the first."""
+        """Return the cost of the responses to these prompts; a second response costs as much as the first."""
         returns = self.read(dict(zip(ids, prompts, strict=True)))
         left_out = _left_out(ids, returns)
         num_given = len(ids) - sum(left_out.values())
@@ -144,11 +145,11 @@ class People:
         return Bill(self.name, len(ids), num_given, self.price * num_paid, left_out=left_out)
 
     def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> list[tuple[Answer, ...]]:
-        """Return the answers to those of these prompts that several annotators answered."""
+        """Return the answers to the prompts in this list that several annotators answered."""
         return list(self.read(dict(zip(ids, prompts, strict=True))).doubled.values())
 
     def ask(self, asked: Mapping[str, str]) -> None:
-        """Add prompts to the batch; those that are in it already stay where they are."""
+        """Add prompts to the batch; those already in it stay where they are."""
         asked = _as_texts(asked)
         folder = self.place()
         (folder / RETURNED).mkdir(parents=True, exist_ok=True)
@@ -162,15 +163,15 @@ class People:
             self.export(requests, folder)
 
     def is_doubled(self, row_id: str) -> bool:
-        """Tell whether a second annotator is to answer a prompt too: drawn by lot, the same in every budget."""
+        """Tell whether a second annotator should also answer a prompt: drawn at random, the same for every budget."""
         lot = int.from_bytes(hashlib.sha256(f"second {row_id}".encode()).digest()[:8], "big")
         return lot < self.double * 2**64
 
     def read(self, asked: Mapping[str, str]) -> Returns:
-        """Read what came back, as far as it concerns these prompts.
+        """Read the returned files, as far as they concern these prompts.
 
         Raises:
-            ValueError: one of their ids was asked in this batch with another prompt.
+            ValueError: one of the ids was asked in this batch with another prompt.
         """
         asked = _as_texts(asked)
         folder = self.place()
@@ -190,13 +191,13 @@ class People:
         )
 
     def export(self, requests: Mapping[str, str], folder: Path) -> None:
-        """Write the prompts in whatever further form the annotators' tool reads."""
+        """Write the prompts in any other format that the annotators' tool reads."""
 
     def fetch(self) -> None:
-        """Bring into the folder what the annotators' tool holds, where it is a server."""
+        """Pull the annotators' work into the directory, if their tool is a server."""
 
     def answers(self, folder: Path) -> list[Answer | Problem]:
-        """Return every returned row, and what cannot be read."""
+        """Return every returned row, and the problems of unreadable ones."""
         rows: list[Answer | Problem] = list(typed_in(folder / REQUESTS, None))
         for file in self.files(folder):
             stat = file.stat()
@@ -204,15 +205,15 @@ class People:
         return [*rows, *typed_in(folder / REQUESTS_SECOND, SECOND)]
 
     def files(self, folder: Path) -> list[Path]:
-        """Return the files that hold answers, in the order in which they count."""
+        """Return the files that hold answers, in order of precedence."""
         return returned_files(folder)
 
     def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
-        """Yield every row of a file, and what cannot be read; `by` wrote a row that does not say who."""
+        """Yield every row and unreadable-row problem of a file; rows without an annotator are attributed to `by`."""
         raise NotImplementedError
 
     def remedy(self, folder: Path) -> str:
-        """Say what is to be done with prompts that wait, up to 'and give the same command again'."""
+        """Say what to do with waiting prompts, up to 'and give the same command again'."""
         return f"Put the responses into {folder / RETURNED}"
 
     def _waits(self, ids: Sequence[str], returns: Returns) -> bool:
@@ -222,7 +223,7 @@ class People:
         return incomplete and not (self.allow_partial and any(row_id in returns.responses for row_id in ids))
 
     def _report(self, returns: Returns, annotated: AnnotatedSet, asked: Mapping[str, str]) -> None:
-        """Write down how what came back looks and what is wrong with it, for people to set right."""
+        """Write the quality page and the list of problems, for people to fix."""
         folder = self.place()
         problems = [(row.place, row.id, row.what) for row in (*returns.problems, *returns.empty)]
         write_table(folder / PROBLEMS, ("place", "id", "problem"), problems)
@@ -251,7 +252,7 @@ class People:
         if undecided:
             lines.append(self._what_to_decide(returns))
         elif returns.responses and not self.allow_partial and (num_missing or returns.problems):
-            lines.append("annotator.allow_partial=true goes on with what is there")
+            lines.append("annotator.allow_partial=true continues with the responses available")
         lines.append(f"{self.remedy(folder) if num_missing else 'Correct that'} and give the same command again:")
         return "\n".join(lines)
 
@@ -263,17 +264,17 @@ class People:
 
 
 def _as_texts(asked: Mapping[str, str]) -> dict[str, str]:
-    """Return prompts as people read them."""
+    """Return prompts in the form shown to people."""
     return {row_id: as_text(prompt) for row_id, prompt in asked.items()}
 
 
 def digest_of(responses: Iterable[tuple[str, str]]) -> str:
-    """Return the hash of responses, each with its id, in the order of the prompts."""
+    """Return the hash of the responses and their ids, in the order of the prompts."""
     return hashlib.sha256(json.dumps(list(responses)).encode()).hexdigest()
 
 
 def returned_files(folder: Path) -> list[Path]:
-    """Return what the annotators gave back, by name, the second annotator's last; without hidden files and litter."""
+    """Return the returned files, sorted by name, the second annotator's last; skip hidden files and litter."""
     place = folder / RETURNED
     files = (file for file in place.rglob("*") if file.is_file() and not is_litter(file))
     seen = (file for file in files if not any(part.startswith(".") for part in file.relative_to(place).parts))
@@ -281,30 +282,30 @@ def returned_files(folder: Path) -> list[Path]:
 
 
 def is_second(file: Path, folder: Path) -> bool:
-    """Tell whether a returned file is of the second annotator."""
+    """Tell whether a returned file is from the second annotator."""
     return file.is_relative_to(folder / RETURNED / SECOND)
 
 
 @functools.lru_cache(maxsize=256)
 def _rows(annotator: People, file: Path, by: str | None, size: int, modified_ns: int) -> tuple[Answer | Problem, ...]:
-    """Read one file; asked again for the same size and time, answer from memory: a sweep asks once per experiment."""
+    """Read one file; cached while its size and time stay the same, since a sweep reads it once per experiment."""
     rows: list[Answer | Problem] = []
     try:
         for row in annotator.read_file(file, by):
-            rows.append(row)  # those before an error count
-    except ValueError as error:  # other files may be read all the same
+            rows.append(row)  # rows before an error count
+    except ValueError as error:  # other files can still be read
         rows.append(Problem.of(file, error))
     return tuple(told_once(file, rows))
 
 
 def _names(asked: Mapping[str, str], requests: Mapping[str, str], file: Path) -> dict[str, str]:
-    """Return id -> the id under which the batch knows its prompt, which came perhaps with another id before."""
+    """Return id -> the id by which the batch knows the prompt, which may have been added under another id."""
     there = {prompt: row_id for row_id, prompt in requests.items()}
     for row_id, prompt in asked.items():
         if row_id in requests and requests[row_id].split() != prompt.split():
             raise ValueError(
                 f"{file}: id '{row_id}' was asked as {_begin(requests[row_id])}, and is now {_begin(prompt)}: "
-                "its response would be no answer; give a changed prompt an id of its own, another pool another "
+                "its response would not answer it; give a changed prompt an id of its own, another pool another "
                 "annotator.folder"
             )
     return {row_id: row_id if row_id in requests else there.get(prompt, row_id) for row_id, prompt in asked.items()}
@@ -316,13 +317,13 @@ def _begin(prompt: str) -> str:
 
 
 def _renamed(found: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
-    """Return what was found under an id itself, else under the other one of its prompt."""
+    """Return the value found under the id itself, or else under the other id of its prompt."""
     keys = {row_id: row_id if row_id in found else name for row_id, name in names.items()}
     return {row_id: found[key] for row_id, key in keys.items() if key in found}
 
 
 def _to_decide(disagreements: Mapping[str, Sequence[Answer]], asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return id -> what adjudicate.csv says of a prompt, under the id by which the annotators know it."""
+    """Return id -> the decision in adjudicate.csv on a prompt, under the id by which the annotators know it."""
     return {
         first.id: {"prompt": asked[row_id], "first": first.response or "", "second": second.response or ""}
         for row_id, (first, second, *_) in disagreements.items()
@@ -330,7 +331,7 @@ def _to_decide(disagreements: Mapping[str, Sequence[Answer]], asked: Mapping[str
 
 
 def _left_out(ids: Sequence[str], returns: Returns) -> dict[str, int]:
-    """Count why prompts have no response."""
+    """Count the reasons for missing responses."""
     without = (row_id for row_id in ids if row_id not in returns.responses)
     return dict(Counter(returns.skipped.get(row_id, "unanswered") for row_id in without))
 
@@ -339,7 +340,7 @@ def _came_empty(empty: Sequence[Problem]) -> str:
     num_suggested = sum(row.what == SUGGESTED for row in empty)
     counts = {
         "came back empty": len(empty) - num_suggested,
-        "with a prediction alone, which counts for none": num_suggested,
+        "with only a prediction, which does not count": num_suggested,
     }
     told = ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
     return f" ({told})" if told else ""

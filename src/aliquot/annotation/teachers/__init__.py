@@ -1,1 +1,1 @@
-"""Language models that answer, behind a server or on this machine."""
+"""Language models that answer prompts, on a server or on this machine."""

@@ -1,6 +1,6 @@
-"""A teacher behind any server that speaks OpenAI's protocol: OpenAI, vLLM, Ollama, and most of the others.
+"""A teacher on any server that speaks OpenAI's protocol: OpenAI, vLLM, Ollama, and most others.
 
-The server's address and the key come from the environment, OPENAI_BASE_URL and OPENAI_API_KEY, and go nowhere else.
+The server's address and key come from the environment, OPENAI_BASE_URL and OPENAI_API_KEY, and are stored nowhere.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 
 _CHECK_SECONDS = 30.0
 _LIMITS = ("max_tokens", "max_completion_tokens")
-#: Tokens that a chat format may put around a message, at most.
+#: Maximum number of tokens that a chat format may put around a message.
 _TOKENS_AROUND = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointTeacher(Teacher):
-    """Asks a model by its name on the server.
+    """Queries a model by its name on the server.
 
     Args:
-        model: its name there. The key of the responses knows the server by nothing else.
+        model: its name there. The key of the responses identifies the server by nothing else.
         system: the system prompt, or None.
-        token_limit: the field that carries `max_tokens`: that of most servers, or that of reasoning models.
-        max_cost: what all that this teacher answers into the store may cost, or None.
-        concurrency: requests at once.
-        requests_per_minute: at most, or None for as many as the server takes.
-        attempts: for each prompt, where the server errs or an answer cannot be read.
-        timeout: of one request, in seconds.
+        token_limit: the field that carries `max_tokens`: the one of most servers, or the one of reasoning models.
+        max_cost: maximum total cost of everything that this teacher answers into the store, or None.
+        concurrency: number of simultaneous requests.
+        requests_per_minute: maximum rate, or None for as many as the server accepts.
+        attempts: per prompt, if the server fails or an answer cannot be read.
+        timeout: per request, in seconds.
     """
 
     resources: ClassVar[str] = "annotate"
@@ -83,11 +83,11 @@ class EndpointTeacher(Teacher):
         return self.model
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
-        """Return the price of prompts like these and the longest responses, and never more than `max_cost`."""
+        """Return the price of prompts like these with the longest possible responses, capped at `max_cost`."""
         return min(super().quote(num_prompts, sample), math.inf if self.max_cost is None else self.max_cost)
 
     def check(self, source: PoolSpec) -> None:
-        """Raise ValueError where the client or the key is missing, or the server is, or does not know the model."""
+        """Raise ValueError if the client, the key or the server is missing, or the server does not know the model."""
         if find_spec("openai") is None:
             raise ValueError(
                 "annotator=teacher needs the package openai, which is not installed; run pip install 'aliquot[teacher]'"
@@ -100,7 +100,7 @@ class EndpointTeacher(Teacher):
         self._check_server()
 
     def _check_server(self) -> None:
-        """Ask for the model, or else for the list of all; neither costs anything, and not every server has them."""
+        """Request the model, or else the list of all; neither costs anything, and not every server supports them."""
         import openai
 
         with openai.OpenAI(timeout=_CHECK_SECONDS) as client:
@@ -120,7 +120,7 @@ class EndpointTeacher(Teacher):
             )
 
     def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
-        """Ask the server; Ctrl-C and SIGTERM let requests under way finish, a second Ctrl-C does not."""
+        """Query the server; the first Ctrl-C or SIGTERM lets pending requests finish, a second Ctrl-C does not."""
         with interruptible() as interrupted, terminable() as terminated:
 
             def told_to_end() -> bool:
@@ -154,7 +154,7 @@ class EndpointTeacher(Teacher):
             return await asking.run(questions)
 
     def _most(self, question: Question) -> float:
-        """Return what an answer costs at most: no token is shorter than a byte, and no response longer than allowed."""
+        """Return the maximum cost of an answer: no token is shorter than a byte, no response longer than allowed."""
         num_bytes = sum(len(message["content"].encode()) + _TOKENS_AROUND for message in self._messages(question))
         return self.price_per_million.of(num_bytes, self.max_tokens)
 
@@ -169,14 +169,14 @@ class EndpointTeacher(Teacher):
         """Send one request.
 
         Raises:
-            Again: the server errs, or what it says cannot be read.
-            Refused: it does not take the request.
-            ValueError: it takes none.
+            Again: the server failed, or its answer cannot be read.
+            Refused: the server does not accept this request.
+            ValueError: the server accepts no request.
         """
         import openai
 
         asked = {"temperature": self.temperature, "seed": self.seed, self.token_limit: self.max_tokens}
-        create: Any = client.chat.completions.with_raw_response.create  # what it parses, it does not check
+        create: Any = client.chat.completions.with_raw_response.create  # the parsed form is not validated
         try:
             async with asyncio.timeout(self.timeout):
                 raw = await create(
@@ -207,16 +207,16 @@ class EndpointTeacher(Teacher):
 
 
 def _get(client: OpenAI, path: str) -> str | None:
-    """Return what a server says there, or None where it has nothing to say.
+    """Return the server's answer, or None if it has none.
 
     Raises:
-        ValueError: it refuses the key.
+        ValueError: the server refuses the key.
     """
     import openai
 
     try:
         return client.get(path, cast_to=str)
     except openai.APIStatusError as error:
-        if error.status_code == 401 and "scope" not in error.message:  # a key for answers alone may not list models
+        if error.status_code == 401 and "scope" not in error.message:  # a key for answers only may not list models
             raise ValueError(f"the server refuses the key: {reason_of(error)}; export {KEY} again") from None
         return None

@@ -1,4 +1,4 @@
-"""An answer that a server sends as a stream of events though nobody asked for one, put together."""
+"""Assembles an answer that a server sends as a stream of events although no stream was requested."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 
 
 def body_of(text: str) -> Any:
-    """Return the body of an answer: JSON, or the chunks of a stream of server-sent events as one.
+    """Return the body of an answer: plain JSON, or the chunks of a stream of server-sent events merged into one.
 
     Raises:
         ValueError: it is neither.
-        LookupError, TypeError, AttributeError: a chunk is not as it should be.
+        LookupError, TypeError, AttributeError: a chunk is malformed.
     """
     text = text.removeprefix("\ufeff")
     if not text.lstrip().startswith(("data:", "event:", ":", "id:")):

@@ -1,8 +1,8 @@
-"""What a teacher has answered, written down as it comes: a response that was paid for is never asked for again.
+"""A log of a teacher's answers, written as they arrive: a response that was paid for is never requested again.
 
-A ledger is a file of one JSON object a line, to which lines are only ever added; every budget and strategy reads the
-same one. One process at a time asks, under a lease, so that no two pay for the same prompt; those who wait find its
-answers. A line that a kill left unfinished is dropped by whoever asks next.
+A ledger is an append-only file with one JSON object per line, shared by every budget and strategy. One process at a
+time asks, under a lease, so that no two pay for the same prompt; the waiting processes find its answers. A line left
+incomplete by a kill is dropped by the next process that asks.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from types import TracebackType
 from aliquot.store.lease import Lease
 
 _SECONDS_BETWEEN_SYNCS = 1.0
-#: How an answer ends that the teacher declined to give.
+#: Endings of an answer that the teacher declined to give.
 CONTENT_FILTER, REFUSAL = "content_filter", "refusal"
-#: How an answer ends that reached the limit of tokens.
+#: Ending of an answer that reached the token limit.
 LENGTH = "length"
-_CUT = (LENGTH, "max_tokens", "model_length")  # as other servers call it
-#: How an answer ends that was paid for and cannot be read.
+_CUT = (LENGTH, "max_tokens", "model_length")  # names on other servers
+#: Ending of an answer that was paid for and cannot be read.
 UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt that a teacher is asked."""
+    """A prompt to send to a teacher."""
 
     id: str
     prompt: str
 
     @property
     def key(self) -> str:
-        """What the ledger knows the prompt by: its text, whatever a pool calls it."""
+        """The key of the prompt in the ledger: its text, regardless of its id in a pool."""
         return hashlib.sha256(self.prompt.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer of a teacher, of use or not.
+    """One answer of a teacher, usable or not.
 
     Args:
-        prompt: `Question.key` of what it answers.
-        id: of the prompt, where it was asked first.
-        response: the text, with its reasoning in tags; of an answer that cannot be read all of it.
-        ending: why it ends: stop, length, content_filter, refusal, unreadable, or what else the server says.
+        prompt: `Question.key` of the prompt that it answers.
+        id: of the prompt, where it was first asked.
+        response: the text, with its reasoning in tags; the whole body if the answer cannot be read.
+        ending: the reason why it ends: stop, length, content_filter, refusal, unreadable, or another of the server's.
         input_tokens: of the prompt and what the server puts around it.
-        output_tokens: of the response, reasoning included; both also of an unreadable answer before this one.
-        counted: False where the server told no tokens, and they are estimated.
+        output_tokens: of the response, reasoning included. Both counts include an unreadable answer before this one.
+        counted: False if the server reported no token counts, so that they are estimates.
         model: the name that the server reports.
-        time: when it came, UTC.
+        time: when it arrived, UTC.
     """
 
     prompt: str
@@ -69,7 +69,7 @@ class Reply:
     time: str
 
     def flaw(self, keep_cut: bool) -> str | None:
-        """Say why it is not trained on, in a word, or None where it is."""
+        """Say in a word why it is not trained on, or None if it is."""
         if self.ending in (CONTENT_FILTER, REFUSAL):
             return "refused"
         if self.ending == UNREADABLE:
@@ -88,7 +88,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.replies = dict(_read(path))  #: `Question.key` -> what was answered
+        self.replies = dict(_read(path))  #: `Question.key` -> the reply
         self._stack = ExitStack()
         self._file = -1
         self._synced = 0.0
@@ -102,7 +102,7 @@ class Ledger:
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             stack.callback(os.close, self._file)
             os.ftruncate(self._file, len(_complete(self.path)))
-            self.replies = dict(_read(self.path))  # another process may have asked while we waited
+            self.replies = dict(_read(self.path))  # another process may have added replies while this one waited
             self._stack = stack.pop_all()
         return self
 
@@ -113,7 +113,7 @@ class Ledger:
             os.fsync(self._file)
 
     def add(self, *replies: Reply) -> None:
-        """Write replies down; a kill loses none of them, a power cut those of the last second at most."""
+        """Write replies; a kill loses none of them, a power cut at most those of the last second."""
         text = "".join(json.dumps(asdict(reply), ensure_ascii=False) + "\n" for reply in replies).encode()
         while text:
             text = text[os.write(self._file, text) :]
@@ -125,12 +125,12 @@ class Ledger:
 
 
 def now() -> str:
-    """Return the time, UTC."""
+    """Return the current time, UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _complete(path: Path) -> bytes:
-    """Return the lines that were written to their end."""
+    """Return the complete lines."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

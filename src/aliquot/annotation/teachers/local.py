@@ -1,4 +1,4 @@
-"""A teacher on this machine: any model of transformers, read with the same care as the one that is finetuned."""
+"""A teacher on this machine: any transformers model, loaded with the same checks as the one that is finetuned."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _Encoded = tuple[Question, Sequence[int]]
 class LocalTeacher(Teacher):
     """Generates in batches on one device.
 
-    What a prompt is answered depends on the seed and the prompt, not on its batch, but for the last bits of the
-    arithmetic, which may turn one token into another of nearly the same probability.
+    The response to a prompt depends on the seed and the prompt, not on its batch, except for the last bits of the
+    arithmetic, which may replace a token by another of nearly the same probability.
 
     Args:
-        model: the teacher, the template in which it reads prompts, and what becomes of one that leaves no room for
+        model: the teacher, the template in which it reads prompts, and what happens to a prompt that leaves no room for
             `max_tokens` new tokens in the model's own `max_tokens`.
-        batch_size: prompts at once.
-        trainer: on which device.
+        batch_size: number of simultaneous prompts.
+        trainer: specifies the device.
     """
 
-    resources: ClassVar[str] = "score"  # it reads and writes as the scoring pass does
+    resources: ClassVar[str] = "score"  # it needs the same resources as the scoring pass
 
     model: Model
     batch_size: int = field(default=16, metadata={"key": False})
@@ -60,11 +60,11 @@ class LocalTeacher(Teacher):
         return self.model.path.rstrip("/").rpartition("/")[2]
 
     def check(self, source: PoolSpec) -> None:
-        """Raise ValueError where the model cannot be had or loaded here."""
+        """Raise ValueError if the model cannot be found or loaded here."""
         self.model.check()
 
     def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
-        """Generate; Ctrl-C and SIGTERM wait for the end of the batch."""
+        """Generate responses; Ctrl-C and SIGTERM wait for the end of the batch."""
         from torch import OutOfMemoryError
 
         tokenizer = self.model.load_tokenizer()
@@ -94,10 +94,10 @@ class LocalTeacher(Teacher):
     def _encode(
         self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], ledger: Ledger
     ) -> tuple[list[_Encoded], dict[str, str]]:
-        """Turn prompts into tokens; those that the model refuses for their length come back with the reason.
+        """Tokenize prompts; those that the model refuses because of their length are returned with the reason.
 
-        A prompt without control tokens is read as text as it was before there was a choice: an answer of then goes into
-        the ledger, and the prompt does not come back.
+        A prompt without control tokens is still read as text, as it was before this was a choice: old answers stay in
+        the ledger, and the prompt is not asked again.
         """
         encoding, room = self.model.encoding(tokenizer), self.model.max_tokens - self.max_tokens
         known = replace(self, model=replace(self.model, special_tokens="parse")).ledger(ledger.path.parent).replies
@@ -110,7 +110,7 @@ class LocalTeacher(Teacher):
             elif len(ids) > room and self.model.overlong == "refuse":
                 reasons[question.key] = (
                     f"longer than the {room} tokens that annotator.model.max_tokens={self.model.max_tokens} leaves "
-                    "beside the response; raise it, or set annotator.model.overlong=cut_start or cut_end"
+                    "next to the response; raise it, or set annotator.model.overlong=cut_start or cut_end"
                 )
             else:
                 encoded.append((question, encoding.shorten(ids, room)))
@@ -121,9 +121,9 @@ class Generate:
     """Generates the responses to a batch of prompts.
 
     Args:
-        teacher: says how.
-        network: of the teacher; what its own files say of generation is forgotten, lest a penalty or a temperature of
-            theirs is mixed in.
+        teacher: the settings.
+        network: of the teacher; the generation settings in its own files are ignored, so that no penalty or temperature
+            from them is mixed in.
         tokenizer: of the network.
     """
 
@@ -138,7 +138,7 @@ class Generate:
         network.generation_config = GenerationConfig()
         self._config = GenerationConfig(
             max_new_tokens=teacher.max_tokens,
-            do_sample=False,  # also where tokens are drawn by lot: see _Lots
+            do_sample=False,  # even if tokens are sampled: see _Lots
             eos_token_id=self._ends,
             pad_token_id=self._pad,
             decoder_start_token_id=network.config.decoder_start_token_id if self._is_encoder_decoder else None,
@@ -181,9 +181,9 @@ class Generate:
 
 
 class _Lots:
-    """Draws tokens by lot: the likeliest one after noise is as good as one drawn from the distribution (Gumbel 1954).
+    """Samples tokens: the token that is likeliest after noise is added is a draw from the distribution (Gumbel 1954).
 
-    Each prompt has noise of its own, which no other prompt of its batch can change.
+    Each prompt has its own noise, which no other prompt in its batch can change.
     """
 
     def __init__(self, teacher: LocalTeacher, questions: Sequence[Question]) -> None:
@@ -202,6 +202,6 @@ class _Lots:
 
 
 def _batches(encoded: Sequence[_Encoded], size: int) -> Iterator[Sequence[_Encoded]]:
-    """Yield batches of prompts of about the same length, the longest first: what does not fit shows early."""
+    """Yield batches of prompts of similar length, the longest first, so that running out of memory shows early."""
     ordered = sorted(encoded, key=lambda pair: len(pair[1]), reverse=True)
     return (ordered[i : i + size] for i in range(0, len(ordered), size))

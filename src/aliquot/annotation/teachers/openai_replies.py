@@ -1,4 +1,4 @@
-"""What servers mean by their answers that speak OpenAI's protocol, more or less; nothing is taken for granted."""
+"""Interprets the answers of servers that speak OpenAI's protocol, more or less; nothing is taken for granted."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from aliquot.annotation.teachers.request_queue import Again, Refused, Unreadable
 if TYPE_CHECKING:
     from openai import APIStatusError
 
-#: The variable of the environment that holds the key.
+#: The environment variable that holds the key.
 KEY = "OPENAI_API_KEY"
 _LONGEST_REASON = 200
-#: Errors that may pass, beside those from 500 on.
+#: Status codes of transient errors, in addition to 500 and above.
 _TRANSIENT = (408, 409, 425, 429)
-#: Errors of this request, not of every request.
+#: Status codes that concern one request, not every request.
 _OF_REQUEST = (400, 413, 422)
-#: What servers call a prompt that they refuse for what it says, and one that is too long.
+#: Server codes for a prompt refused because of its content, and for one that is too long.
 _FILTERED = ("content_filter", "content_policy_violation")
 _TOO_LONG = ("context_length_exceeded", "string_above_max_length")
-#: What servers call money that is used up: waiting brings none.
+#: Server codes for exhausted credit: waiting does not help.
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached")
-#: Fields of a message in which servers send reasoning apart.
+#: Message fields in which servers send reasoning separately.
 _REASONING = ("reasoning_content", "reasoning")
-#: What servers call the tokens of the prompt and of the response.
+#: Names of the prompt and response token counts on different servers.
 _USAGE = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says to a prompt.
+    """A server's answer to a prompt.
 
     Args:
-        response: the text, also of a refusal, with its reasoning in tags; of an answer that cannot be read all of it.
-        ending: why it ends.
-        tokens: of the prompt and of the response, or None where the server tells none.
-        model: as the server calls it, or None.
+        response: the text, also of a refusal, with its reasoning in tags; the whole body if the answer cannot be read.
+        ending: the reason why it ends.
+        tokens: of the prompt and of the response, or None if the server reports none.
+        model: the name that the server reports, or None.
     """
 
     response: str
@@ -55,11 +55,11 @@ class Answer:
 
 
 def read_answer(text: str) -> Answer:
-    """Read the body of an answer; one that cannot be read is kept whole where it says what it cost.
+    """Read the body of an answer; an unreadable one is kept whole if it says what it cost.
 
     Raises:
         Unreadable: it cannot be read, and does not say what it cost.
-        Again, Refused, ValueError: it holds an error, as for `read_error`.
+        Again, Refused, ValueError: the body holds an error, as for `read_error`.
     """
     body: Any = None
     try:
@@ -79,7 +79,7 @@ def read_answer(text: str) -> Answer:
 
 
 def read_body(body: Any) -> Answer:
-    """Read an answer as it was parsed; what is not as it should be raises whatever it raises."""
+    """Read a parsed answer; if it is malformed, any exception may be raised."""
     choice, model = body["choices"][0], body.get("model")
     message, ending = choice["message"], str(choice.get("finish_reason"))
     response, refusal = _texts(message.get("content")), message.get("refusal")
@@ -97,10 +97,10 @@ def read_body(body: Any) -> Answer:
 
 
 def _texts(content: Any) -> str:
-    """Return the text of a message: one, none, or in parts.
+    """Return the text of a message, whose content is a text, absent, or in parts.
 
     Raises:
-        TypeError: there are parts, and none of them is a text.
+        TypeError: the content has parts, and none of them is a text.
     """
     if content is None or isinstance(content, str):
         return content or ""
@@ -113,7 +113,7 @@ def _texts(content: Any) -> str:
 
 
 def _part(part: Any) -> str | None:
-    """Return the text of a part, reasoning in tags, or None where it is something else."""
+    """Return the text of a part, reasoning in tags, or None if it is something else."""
     if isinstance(part, str):
         return part
     kind = part.get("type", "text")
@@ -133,7 +133,7 @@ def _is_refusal(content: Any) -> bool:
 
 
 def _error_in(body: Any) -> tuple[int | None, str, str] | None:
-    """Return status, code and words of an error that comes as an answer, or None where it is none."""
+    """Return status, code and text of an error sent as an answer, or None if it is not an error."""
     choice = body["choices"][0] if body.get("choices") else {}
     error = body.get("error") or choice.get("error") or (body if body.get("object") == "error" else None)
     if not error:
@@ -160,12 +160,12 @@ def _tokens(usage: Any) -> tuple[int, int] | None:
 
 
 def read_error(error: APIStatusError) -> Answer:
-    """Return the answer where an error is the way to refuse a prompt for what it says.
+    """Return the answer if the error is how the server refuses a prompt because of its content.
 
     Raises:
-        Again: the error may pass.
-        Refused: it is of this request.
-        ValueError: it is of every request.
+        Again: the error is transient.
+        Refused: the error concerns this request.
+        ValueError: the error concerns every request.
     """
     seconds = _seconds_to_wait(error.response.headers)
     return _judge(error.status_code, error.code or error.type or "", reason_of(error), seconds)
@@ -180,12 +180,12 @@ def _judge(status: int | None, code: str, reason: str, seconds: float | None = N
         raise Again(reason, seconds) from None
     raise _NoRequest(
         f"the server takes no request: {reason}. What was answered is kept: put it right ({KEY}, OPENAI_BASE_URL, "
-        "annotator.model, the account), and the same command goes on"
+        "annotator.model, the account), and repeat the command to resume"
     ) from None
 
 
 class _NoRequest(ValueError):
-    """The server takes no request at all."""
+    """The server accepts no request at all."""
 
 
 def reason_of(error: APIStatusError) -> str:
@@ -197,18 +197,18 @@ def reason_of(error: APIStatusError) -> str:
 
 
 def without_key(text: str) -> str:
-    """Shorten a text to a line, and hide the key, which some servers repeat."""
+    """Shorten a text to one line, and hide the key, which some servers repeat."""
     line = " ".join(whole(text).replace(os.environ.get(KEY) or "\0", "***").split())
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 def whole(text: str) -> str:
-    """Join the halves of characters, and put a replacement character in the place of a half alone: no file takes it."""
+    """Join surrogate pairs, and replace a lone surrogate by the replacement character: files cannot store it."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Return how long the server asks to wait: seconds, or until a date."""
+    """Return how long the server asks to wait, given in seconds or as a date."""
     value = headers.get("retry-after", "")
     try:
         return max(0.0, float(value))
@@ -221,7 +221,7 @@ def _seconds_to_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def model_names(text: str) -> list[str]:
-    """Return the models in a server's list; none where it cannot be read."""
+    """Return the models in a server's list; empty if the list cannot be read."""
     try:
         return [str(model["id"]) for model in json.loads(text)["data"]]
     except (ValueError, LookupError, TypeError):

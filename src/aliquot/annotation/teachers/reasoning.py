@@ -1,4 +1,4 @@
-"""The reasoning that a model writes before its response, told from the response by its tags."""
+"""Separates the reasoning that a model writes before its response from the response, by its tags."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import re
 
 _NAMES = r"(?:seed:)?think(?:ing)?"
 _OPEN, _CLOSE = rf"(?i:<{_NAMES}>)|\[THINK\]|◁think▷", rf"(?i:</{_NAMES}>)|\[/THINK\]|◁/think▷"
-#: A tag in quotes is spoken about.
+#: A tag in quotes is only mentioned.
 _TAG = re.compile(rf"([`'\"])(?:{_OPEN}|{_CLOSE})\1|(?P<open>{_OPEN})|(?P<close>{_CLOSE})")
 
-#: Where the channels of a text begin, and its final one; without their special tokens, the words are all there is.
+#: Where the channels of a text begin, and its final one; without their special tokens, only the words are left.
 _CHANNELS = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>|analysis(?=\S.*assistantfinal)", re.DOTALL)
 _FINAL = re.compile(r"<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistantfinal")
 _END = re.compile(r"<\|(?:end|return|start)\|>")
 
 
 def with_reasoning(reasoning: str, response: str) -> str:
-    """Put reasoning that a server sends apart before its response, in tags."""
+    """Put reasoning that a server sends separately before its response, in tags."""
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{response}" if reasoning.strip() else response
 
 
 def without_reasoning(text: str) -> str:
-    """Return a response without reasoning; a text that has none comes back as it is.
+    """Return a response without reasoning; a text that has none is returned as it is.
 
-    A closing tag without an opening one ends reasoning that the prompt's template opened. An opening tag that begins a
-    line and is never closed is reasoning that was cut off. Of a text in channels (OpenAI's harmony format), the last
-    final one is the response.
+    A closing tag without an opening one ends reasoning that the prompt's template opened. An opening tag at the start
+    of a line that is never closed begins reasoning that was cut off. In a text with channels (OpenAI's harmony format),
+    the last final one is the response.
     """
     text = _final_channel(text)
     kept: list[str] = []
@@ -49,7 +49,7 @@ def without_reasoning(text: str) -> str:
 
 
 def _final_channel(text: str) -> str:
-    """Return the response of a text in channels, nothing where it was cut off before; another text as it is."""
+    """Return the response in a text with channels, empty if it was cut off before; return any other text as it is."""
     if not _CHANNELS.match(text):
         return text
     final = list(_FINAL.finditer(text))

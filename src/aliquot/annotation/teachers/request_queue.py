@@ -1,7 +1,7 @@
-"""Many requests to a server at once: no faster than it allows, again where that may help, never beyond the money.
+"""Many simultaneous requests to a server: rate limited, retried where that may help, and never over budget.
 
-The client's own retries stay off: they know nothing of answers that cannot be read, of a wait that holds for all
-requests together, or of a user who wants to stop.
+The client's own retries stay off: they do not know about unreadable answers, waits that apply to all requests
+together, or a user who wants to stop.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from dataclasses import replace
 from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Question, Reply
 from aliquot.runtime.progress import Progress
 
-#: The first wait before a request is sent again; it doubles each time.
+#: The first wait before a request is retried; it doubles each time.
 BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 60.0
-#: A server that asks to wait longer has nothing for us today.
+#: If a server asks to wait longer than this, the run gives up.
 LONGEST_WAIT_SECONDS = 600.0
-#: An answer that cannot be read is asked for again once: it may have been paid for.
+#: An unreadable answer is requested again only once, because it may have been paid for.
 _UNREADABLE_TIMES = 2
-#: So many prompts in a row without an answer, and the server is taken to be down.
+#: After this many consecutive prompts without an answer, the server is assumed to be down.
 _LOST_IN_A_ROW = 8
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Again(Exception):
-    """No answer, but the next attempt may bring one.
+    """The request got no answer, but a retry may succeed.
 
     Args:
         reason: in a few words.
-        seconds: to wait, where the server says so.
+        seconds: to wait, if the server says so.
     """
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
@@ -43,15 +43,15 @@ class Again(Exception):
 
 
 class Unreadable(Again):
-    """An answer that cannot be read, and does not say what it cost; another one may cost as much again."""
+    """The answer cannot be read and does not say what it cost; a retry may cost as much again."""
 
 
 class Refused(Exception):
-    """The server does not take the request.
+    """The server does not accept the request.
 
     Args:
         reason: in a few words.
-        for_prompt: True where it certainly is the prompt, False where it may be any setting of the request.
+        for_prompt: True if the prompt is certainly the cause, False if it may be any setting of the request.
     """
 
     def __init__(self, reason: str, for_prompt: bool) -> None:
@@ -60,7 +60,7 @@ class Refused(Exception):
 
 
 class Purse:
-    """Money that is spent, and money that requests under way may cost at most: together never more than the limit."""
+    """Tracks money spent and the maximum cost of pending requests, which together never exceed the limit."""
 
     def __init__(self, limit: float | None, spent: float) -> None:
         self.limit = math.inf if limit is None else limit
@@ -69,7 +69,7 @@ class Purse:
         self._changed = asyncio.Condition()
 
     async def reserve(self, most: float) -> object | None:
-        """Put money aside, waiting for requests under way where need be; return None where it does not suffice."""
+        """Reserve money, waiting for pending requests if necessary; return None if it does not suffice."""
         async with self._changed:
             while (fits := self.spent + sum(self._reserved.values()) + most > self.limit) and self._reserved:
                 await self._changed.wait()
@@ -80,7 +80,7 @@ class Purse:
             return ticket
 
     async def settle(self, ticket: object, cost: float) -> None:
-        """Pay what a request really cost, and free the rest of what was put aside for it."""
+        """Pay the actual cost of a request, and release the rest of its reservation."""
         async with self._changed:
             del self._reserved[ticket]
             self.spent += cost
@@ -88,24 +88,24 @@ class Purse:
 
 
 class _Stopped(Exception):
-    """Nothing more is to be sent."""
+    """No more requests may be sent."""
 
 
 class Asking:
     """Asks questions until all are answered, the money is spent, the server is down or the user wants to stop.
 
-    Requests that are under way then are waited for: they are paid for.
+    Pending requests are then awaited, because they are paid for.
 
     Args:
-        ask: sends one request; raises Again, Refused or, where no request can succeed, ValueError.
-        most: returns what the answer to a question can cost at most.
-        cost: returns what a reply cost.
+        ask: sends one request; raises Again, Refused or, if no request can succeed, ValueError.
+        most: returns the maximum cost of the answer to a question.
+        cost: returns the actual cost of a reply.
         purse: to pay from.
-        ledger: takes the replies; open for writing.
+        ledger: stores the replies; open for writing.
         progress: counts them.
-        concurrency: requests at once.
-        requests_per_minute: sent at most, or None.
-        attempts: for each prompt.
+        concurrency: number of simultaneous requests.
+        requests_per_minute: maximum rate, or None.
+        attempts: per prompt.
         told_to_end: says whether the user wants to stop.
     """
 
@@ -127,19 +127,19 @@ class Asking:
         self._concurrency, self._attempts = concurrency, attempts
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
         self._next_slot = self._paused_until = 0.0
-        self._num_lost = 0  # in a row
+        self._num_lost = 0  # consecutive
         self._unreadable: Counter[str] = Counter()  # `Question.key` -> answers
         self._paid: dict[str, Reply] = {}  # `Question.key` -> an unreadable answer
         self._reasons: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._fatal: Exception | None = None
-        self._random = random.Random()  # its own: the global one belongs to whoever has seeded it
+        self._random = random.Random()  # its own: the global one may have been seeded elsewhere
 
     async def run(self, questions: Sequence[Question]) -> dict[str, str]:
-        """Ask; return `Question.key` -> why there is no reply.
+        """Ask all questions; return `Question.key` -> the reason for each missing reply.
 
         Raises:
-            ValueError: the server takes no request, or is down.
+            ValueError: the server accepts no request, or is down.
         """
         waiting = iter(questions)
         watch = asyncio.create_task(self._watch())
@@ -173,7 +173,7 @@ class Asking:
                         break
                 except _Stopped:
                     return
-                except Exception as error:  # also of a disk that is full: a group of tasks would wrap it
+                except Exception as error:  # even if the disk is full: a task group would wrap it
                     self._fatal = self._fatal or error
                     self._stop.set()
                     return
@@ -183,12 +183,12 @@ class Asking:
     def _out_of_money(self, left: Sequence[Question]) -> None:
         reason = (
             f"annotator.max_cost={self._purse.limit} does not suffice: {self._purse.spent:,.4f} is spent, and one "
-            "more could exceed it; raise it to go on"
+            "more could exceed it; raise it to continue"
         )
         self._reasons.update((question.key, reason) for question in left)
 
     async def _answer(self, question: Question) -> Reply | None:
-        """See to it that a question is answered, or that it is known why not."""
+        """Get a question answered, or establish why it cannot be."""
         reason, attempt = "", 0
         for attempt in range(self._attempts):
             await self._turn()
@@ -208,7 +208,7 @@ class Asking:
         return None
 
     def _lose(self, reason: str, num_attempts: int) -> None:
-        """Count a prompt without an answer; give up where there are many in a row."""
+        """Count a prompt without an answer; give up after many consecutive ones."""
         self._num_lost += 1
         if self._num_lost >= max(_LOST_IN_A_ROW, self._concurrency):
             raise ValueError(
@@ -217,12 +217,12 @@ class Asking:
             )
 
     def _is_last(self, question: Question) -> bool:
-        """Count one more answer that cannot be read, and tell whether no other is to be asked for."""
+        """Count one more unreadable answer, and tell whether no other may be requested."""
         self._unreadable[question.key] += 1
         return self._unreadable[question.key] >= min(_UNREADABLE_TIMES, self._attempts)
 
     def _keep(self, reply: Reply) -> float:
-        """Write a reply down, with the tokens of an unreadable one before it; return what it cost by itself."""
+        """Write a reply, including the tokens of an unreadable one before it; return the cost of the reply alone."""
         cost, before = self._cost(reply), self._paid.get(reply.prompt)
         if before:
             reply = replace(
@@ -236,7 +236,7 @@ class Asking:
         return cost
 
     def _is_last_word(self, question: Question, reply: Reply) -> bool:
-        """Tell whether a question is answered for good, which unreadable answers are once there are too many."""
+        """Tell whether a question is settled; after too many unreadable answers, it is."""
         if reply.ending != UNREADABLE:
             self._num_lost = 0
         elif self._is_last(question):
@@ -247,7 +247,7 @@ class Asking:
         return True
 
     def _refuse(self, question: Question, refused: Refused) -> None:
-        """Blame the prompt where others were answered, and else the request."""
+        """Blame the prompt if others were answered, and the request otherwise."""
         if not refused.for_prompt and not self._ledger.replies:
             raise ValueError(
                 f"the server takes no request: {refused}. Prompt {question.id} was the first; none was answered"
@@ -255,7 +255,7 @@ class Asking:
         self._reasons[question.key] = str(refused)
 
     async def _turn(self) -> None:
-        """Wait until one more request may be sent."""
+        """Wait until another request may be sent."""
         slot = max(self._next_slot, time.monotonic())
         self._next_slot = slot + self._interval
         while (wait := max(slot, self._paused_until) - time.monotonic()) > 0:
@@ -264,7 +264,7 @@ class Asking:
             raise _Stopped
 
     async def _back_off(self, attempt: int, again: Again) -> None:
-        """Wait as long as the server says, all of us, or else ever longer; at random, lest all come back at once."""
+        """Wait as long as the server says, which holds for all requests, or else with random exponential backoff."""
         longest = min(BACKOFF_SECONDS * 2**attempt, _LONGEST_BACKOFF_SECONDS)
         if again.seconds is None:
             await self._sleep(longest * self._random.uniform(0.5, 1))

@@ -1,7 +1,7 @@
-"""A language model that writes the responses: what teachers behind a server and on this machine have in common.
+"""A language model that writes the responses: the common base of teachers on a server and on this machine.
 
-What a teacher answers goes into a ledger, and responses are read from there: a budget that grows, another strategy or a
-run that was cut off pays for new prompts alone.
+A teacher's answers are written to a ledger, and responses are read from there. A larger budget, another strategy, or
+a resumed run therefore pays only for new prompts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from aliquot.types import AnnotatedSet
 
 log = logging.getLogger(__name__)
 
-#: Bytes of a token, roughly, where nobody has counted: scripts with a token or so a character have more bytes in each.
+#: Rough bytes per token, if nobody has counted: scripts with about one token per character have more bytes each.
 _BYTES = 4
-#: Reasons that a message spells out; a file has the others.
+#: Number of reasons spelled out in a message; a file has the others.
 _NUM_REASONS = 3
-#: What no answer depends on, of all that a key has of a teacher.
+#: Fields of a teacher's key that no answer depends on.
 _NOT_ASKED = ("keep_cut", "allow_partial", "keep_reasoning", "code")
 
 
@@ -42,17 +42,17 @@ _NOT_ASKED = ("keep_cut", "allow_partial", "keep_reasoning", "code")
 class Teacher:
     """Asks a model once for each prompt.
 
-    Refused, empty and cut answers are the teacher's last word: they are counted, not trained on, and not asked again.
-    A prompt that got no answer at all stops the run, which asks for it again when it is given again.
+    Refused, empty and cut-off answers are final: they are counted, not trained on, and not requested again. A prompt
+    that got no answer at all stops the run; when the run is repeated, it asks for that prompt again.
 
     Args:
-        temperature: 0 takes the likeliest token each time.
-        max_tokens: the longest response.
-        seed: of what is drawn by lot at temperatures above 0.
-        keep_cut: train also on responses that were cut at `max_tokens`.
-        allow_partial: go on without the prompts that got no answer.
-        keep_reasoning: train also on the reasoning that comes before a response; the ledger has it in any case.
-        price_per_million: what a million tokens cost.
+        temperature: 0 always takes the likeliest token.
+        max_tokens: maximum length of a response.
+        seed: for sampling at temperatures above 0.
+        keep_cut: also train on responses that were cut off at `max_tokens`.
+        allow_partial: continue without the prompts that got no answer.
+        keep_reasoning: also train on the reasoning before a response; the ledger has it in any case.
+        price_per_million: price of a million tokens.
     """
 
     temperature: float | None = 0.0
@@ -60,7 +60,7 @@ class Teacher:
     seed: int | None = None
     keep_cut: bool = False
     allow_partial: bool = False
-    keep_reasoning: bool = field(default=False, metadata={"absent": True})  # so it was
+    keep_reasoning: bool = field(default=False, metadata={"absent": True})  # as before the field existed
     price_per_million: Price = field(default=Price(), metadata={"key": False})
 
     def __post_init__(self) -> None:
@@ -70,43 +70,43 @@ class Teacher:
             raise ValueError(f"annotator.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more")
 
     reads_source: ClassVar[bool] = False
-    #: Of the launcher, for a job in which the teacher answers.
+    #: Launcher resources for a job in which the teacher answers.
     resources: ClassVar[str]
 
     @property
     def name(self) -> str:
-        """What messages and bills call the teacher."""
+        """The name of the teacher in messages and bills."""
         raise NotImplementedError
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
-        """Return the price of prompts like these, and of responses as long as they may be."""
+        """Return the price of prompts like these with responses of the maximum length."""
         tokens_in = fmean(map(self.tokens_in, sample))
         return self.price_per_million.of(round(num_prompts * tokens_in), num_prompts * self.max_tokens)
 
     def check(self, source: PoolSpec) -> None:
-        """Raise ValueError where the teacher cannot be asked; no prompt leaves the pool for that."""
+        """Raise ValueError if the teacher cannot be queried; this check sends no prompt from the pool."""
         raise NotImplementedError
 
     def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
-        """Ask, writing every reply into the ledger as it comes.
+        """Ask questions, writing every reply to the ledger as it arrives.
 
         Returns:
-            `Question.key` -> why there is no reply, of those that got none.
+            `Question.key` -> the reason for each missing reply.
         """
         raise NotImplementedError
 
     def annotate(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> AnnotatedSet:
-        """Return the responses of use, asking for those that are not in the ledger yet.
+        """Return the usable responses, asking for those that are not in the ledger yet.
 
         Raises:
-            ValueError: prompts got no answer, and `allow_partial` does not say to go on; or no response is of use.
+            ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
         """
         questions = [Question(*pair) for pair in zip(ids, prompts, strict=True)]
         book = self.ledger(ledger)
         reasons: dict[str, str] = {}
         if self._open(questions, book):
             with book:
-                if waiting := self._open(questions, book):  # another process may have asked while we waited
+                if waiting := self._open(questions, book):  # another process may have asked while this one waited
                     reasons = self._announce_and_ask(waiting, len({q.key for q in questions}), book)
         missing = {q.id: reasons[q.key] for q in questions if q.key not in book.replies}
         failed = book.path.with_suffix(".failed.csv")
@@ -135,7 +135,7 @@ class Teacher:
         return AnnotatedSet([q.id for q in kept], [q.prompt for q in kept], [replies[q.key].response for q in kept])
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
-        """Return what the answers to these prompts cost, whichever run bought them."""
+        """Return the cost of the answers to these prompts, regardless of which run paid for them."""
         book = self.ledger(ledger)
         asked = [book.replies.get(Question("", prompt).key) for prompt in prompts]
         flaws = Counter(self._read(reply).flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
@@ -151,13 +151,13 @@ class Teacher:
         )
 
     def cost(self, replies: Sequence[Reply]) -> float:
-        """Return what replies cost at the price of now."""
+        """Return the cost of replies at the current price."""
         return sum(self.price_per_million.of(reply.input_tokens, reply.output_tokens) for reply in replies)
 
     def ledger(self, folder: Path) -> Ledger:
-        """Open the ledger of this teacher: one for all that an answer depends on.
+        """Open the ledger of this teacher: one for everything that an answer depends on.
 
-        It goes by the class and its version, not by its code: an edited message must not buy every answer again.
+        It is identified by the class and version, not by its code: editing a message must not buy every answer again.
         """
         what = cast("dict[str, Any]", canonical(self)) | {"type": f"{type(self).__module__}.{type(self).__qualname__}"}
         asked = {name: value for name, value in what.items() if name not in _NOT_ASKED}
@@ -165,11 +165,11 @@ class Teacher:
         return Ledger(folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.name).strip('-.')[-60:]}-{digest[:12]}.jsonl")
 
     def tokens_in(self, prompt: str) -> int:
-        """Estimate how many tokens the model reads, by the bytes."""
+        """Estimate how many tokens the model reads, from the bytes."""
         return _estimated(prompt)
 
     def tokens_out(self, response: str) -> int:
-        """Estimate how many tokens the model wrote, by the bytes."""
+        """Estimate how many tokens the model wrote, from the bytes."""
         return _estimated(response)
 
     def _read(self, reply: Reply) -> Reply:
@@ -179,7 +179,7 @@ class Teacher:
         return replace(reply, response=without_reasoning(reply.response))
 
     def _open(self, questions: Sequence[Question], book: Ledger) -> list[Question]:
-        """Return what is not in the ledger, each prompt once, in the order picked."""
+        """Return the prompts that are not in the ledger, each once, in the order picked."""
         return list({q.key: q for q in questions if q.key not in book.replies}.values())
 
     def _announce_and_ask(self, waiting: Sequence[Question], total: int, book: Ledger) -> dict[str, str]:
@@ -200,7 +200,7 @@ class Teacher:
         return (
             f"{len(missing):,} of {counted(num_asked, 'prompt')} got no response from {self.name}: {why}. All are "
             f"in {failed}. What was answered is kept: the same command asks for these again, "
-            "annotator.allow_partial=true goes on without them"
+            "annotator.allow_partial=true continues without them"
         )
 
 

@@ -9,7 +9,7 @@ from random import Random
 
 @dataclass(frozen=True)
 class Item:
-    """Hold one instance: `key` is its content whatever the words, so equal keys mean the same question."""
+    """One instance: `key` is its content regardless of wording, so equal keys mean the same question."""
 
     key: str
     response: str
@@ -18,7 +18,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Task:
-    """Describe one task: `prompts` ask (pool, benchmark), `statements` tell (pretraining text) with `{response}`."""
+    """One task: `prompts` ask (pool, benchmark), `statements` tell (pretraining text) with `{response}`."""
 
     name: str
     family: str
@@ -27,9 +27,9 @@ class Task:
     statements: tuple[str, ...]
 
     def ask(self, item: Item, phrasing: int) -> str:
-        """Word the instance as a request."""
+        """Phrase the instance as a request."""
         return self.prompts[phrasing].format_map(item.slots)
 
     def tell(self, item: Item, rng: Random) -> str:
-        """Word the instance, its answer included, as plain text."""
+        """Phrase the instance, including its answer, as plain text."""
         return rng.choice(self.statements).format_map({**item.slots, "response": item.response})

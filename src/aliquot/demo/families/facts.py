@@ -1,6 +1,6 @@
 """Questions about the facts of the world: open ones by subject and attribute, and multiple choice over them.
 
-Only facts that are not held out are asked here; the pretraining text states all of them (see corpus.py).
+Only facts that are not held out are asked here. The pretraining text states all of them (see corpus.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FAMILY = "facts"
 
 
 def fact_key(fact: Fact) -> str:
-    """Return the content of a question about a fact, whatever its words."""
+    """Return the content of a question about a fact, regardless of its wording."""
     return f"fact {fact.entity} {fact.attribute}"
 
 

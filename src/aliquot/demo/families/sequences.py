@@ -1,4 +1,4 @@
-"""Going on with a row of numbers, letters, days or a repeating pattern."""
+"""Continuing a sequence of numbers, letters, days or a repeating pattern."""
 
 from __future__ import annotations
 

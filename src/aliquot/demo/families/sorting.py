@@ -12,7 +12,7 @@ FAMILY = "sorting"
 
 
 def _words(kind: str, sizes: tuple[int, ...], answer: Callable[[list[str]], list[str]]) -> Callable[[Random], Item]:
-    """Sample words with different first letters, so that the first letter alone decides the order."""
+    """Sample words with different first letters, so that the first letter alone determines the order."""
 
     def draw(rng: Random) -> Item:
         by_letter: dict[str, str] = {}

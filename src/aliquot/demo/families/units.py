@@ -1,4 +1,4 @@
-"""Measures of the invented world: some stated in the prompt, some to be known."""
+"""Units of the invented world: some stated in the prompt, some that the model must know."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""lm-eval: its tasks, its models, its noise."""
+"""lm-eval: its tasks, its models, its output."""

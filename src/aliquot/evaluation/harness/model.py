@@ -1,4 +1,4 @@
-"""The models that lm-eval asks: transformers', with prefix reuse and an eye on progress and truncation; or vLLM's."""
+"""The models that lm-eval queries: transformers', with prefix reuse, progress and truncation counts; or vLLM's."""
 
 # torch's annotations leave parameters out.
 # pyright: reportUnknownMemberType=false
@@ -21,42 +21,42 @@ from aliquot.types import Adapter
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: Tokens from which on computing a prefix once pays for copying it to every row.
+#: Minimum number of tokens for which computing a prefix once pays for copying it to every row.
 _WORTH_REUSE = 64
 _PROBE = list(range(8)), list(range(8, 16))
 
 # The decorator that registers HFLM hides its class from type checkers.
 _HFLM: Any = HFLM
-#: (context and continuation as text, their tokens)
+# (text of context and continuation, their tokens)
 Request = tuple[Any, list[int], list[int]]
 
 
 def _ignore(rows: int, of: int) -> None:
-    """Take progress and do nothing."""
+    """Accept progress and do nothing."""
 
 
 class HarnessModel(_HFLM):
     """lm-eval's model of transformers, causal or encoder-decoder.
 
-    The questions of a few-shot task all begin with the same worked examples. What the model computes on them is kept
-    and given to every batch, where the model is a causal one with plain attention; scores change in the last bits
-    only, as they do with the batch size.
+    The questions of a few-shot task all begin with the same worked examples. The model's state after them is kept and
+    reused for every batch if the model is causal with plain attention. Scores change only in the last bits, as they
+    do with the batch size.
 
     Args:
-        network: where it runs is where its weights are.
-        tokenizer: its padding side is put back after every call.
-        batch_size: questions at once.
-        reuse: False computes the worked examples anew for every question.
+        network: runs on the device of its weights.
+        tokenizer: its padding side is restored after every call.
+        batch_size: number of simultaneous questions.
+        reuse: False recomputes the worked examples for every question.
     """
 
-    #: Takes how many rows of a task went through the model, and of how many.
+    #: Receives the number of rows of a task that went through the model, and their total.
     on_rows: Callable[[int, int], None] = staticmethod(_ignore)
 
     def __init__(
         self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, reuse: bool = True
     ) -> None:
         super().__init__(pretrained=network, tokenizer=cast(Any, tokenizer), batch_size=batch_size)
-        #: Questions that lost their beginning because the model's context is shorter than they.
+        #: Number of questions that lost their beginning because they exceed the model's context.
         self.num_cut = 0
         self._reuse = reuse
         self._prefix: list[int] = []
@@ -72,7 +72,7 @@ class HarnessModel(_HFLM):
 
     def _loglikelihood_tokens(self, requests: list[Request], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         causal = self.backend == "causal"
-        # One row answers all choices that are single tokens: they differ in nothing that the model reads.
+        # One row answers all choices that are single tokens, because the model reads the same input for all of them.
         rows = {(*context, *choice[:-1]) if causal else (*context, -1, *choice) for _, context, choice in requests}
         self._rows, self._num_rows = 0, len(rows)
         self.num_cut += len({tuple(c) for _, c, end in requests if len(c) + causal * (len(end) - 1) > self.max_length})
@@ -106,13 +106,13 @@ class HarnessModel(_HFLM):
         return self._counted(super()._model_generate(context, *args, **kwargs))
 
     def _cache_for(self, inps: torch.Tensor) -> DynamicCache | None:
-        """Return what the model computed on the prefix, for as many rows as there are; None where a row lacks it."""
+        """Return the model's state after the prefix, repeated for the given rows; None if a row lacks the prefix."""
         length = len(self._prefix)
         if length < _WORTH_REUSE:
             return None
         prefix = torch.tensor(self._prefix, device=inps.device)
         if inps.shape[1] <= length or not bool((inps[:, :length] == prefix).all()):
-            return None  # a row was cut
+            return None  # a row was truncated
         if self._prefix_cache is None:
             cache = self.model(prefix[None], use_cache=True).past_key_values
             if not isinstance(cache, DynamicCache) or any(type(layer) is not DynamicLayer for layer in cache.layers):
@@ -130,7 +130,7 @@ class HarnessModel(_HFLM):
 
 
 def _common_prefix(contexts: Sequence[list[int]]) -> list[int]:
-    """Return what all contexts begin with, short of the last token of the shortest: its logits are asked for."""
+    """Return the common beginning of all contexts, without the last token of the shortest, whose logits are needed."""
     columns = zip(*(context[:-1] for context in contexts), strict=False)
     return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
 
@@ -142,7 +142,7 @@ def probe(lm: Any) -> float:
 
 
 def vllm_arguments(model: Model, adapter: Adapter | None, batch_size: int) -> dict[str, Any]:
-    """Say to lm-eval's vLLM class what to load: the base by path or commit, the adapter beside it, unmerged."""
+    """Return what lm-eval's vLLM class should load: the base by path or commit, and the adapter apart, unmerged."""
     arguments: dict[str, Any] = {
         "pretrained": str(model.directory() or model.path),
         "revision": model.revision,
@@ -157,10 +157,10 @@ def vllm_arguments(model: Model, adapter: Adapter | None, batch_size: int) -> di
 
 
 def open_vllm(model: Model, adapter: Adapter | None, batch_size: int) -> tuple[Any, float | None]:
-    """Load the model into vLLM; return it, and by how many nats the adapter changes the probe.
+    """Load the model into vLLM; return it and the change that the adapter makes to the probe, in nats.
 
     Raises:
-        ValueError: the adapter was trained and changes nothing.
+        ValueError: the adapter was trained but changes nothing.
     """
     from lm_eval.models.vllm_causallms import VLLM
 

@@ -1,4 +1,4 @@
-"""Questions asked and answers judged by lm-eval, task by task, so that a cut-off evaluation can go on."""
+"""Questions asked and judged by lm-eval, task by task, so that an interrupted evaluation can resume."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answers:
-    """What lm-eval found on one task.
+    """The results of lm-eval on one task.
 
     Args:
         correct: one float per question, in the order of the task's file.
         version: of the task.
         num_fewshot: worked examples before each question.
-        max_new_tokens: of each answer, or None where the model only chooses.
-        num_cut: questions that lost their beginning, being longer than the model's context.
+        max_new_tokens: of each answer, or None if the model only selects among choices.
+        num_cut: number of questions that lost their beginning because they exceed the model's context.
         data: hash of the task's questions and worked examples.
     """
 
@@ -52,9 +52,9 @@ class Answers:
 
 
 def answer_questions(lm: Any, benchmark: Benchmark, finished: Path) -> dict[str, dict[str, Answers]]:
-    """Let the model answer all questions; return name asked for -> task -> answers.
+    """Let the model answer all questions; return requested name -> task -> answers.
 
-    Each task is written to the folder `finished` when it is done, and is not done again where it stands there.
+    Each task is written to the directory `finished` when it is done, and skipped if it is already there.
     """
     answers: dict[str, dict[str, Answers]] = {}
     with undisturbed(), torch.inference_mode(), open_tasks(benchmark) as opened:
@@ -69,7 +69,7 @@ def answer_questions(lm: Any, benchmark: Benchmark, finished: Path) -> dict[str,
 
 
 def _answer(lm: Any, name: str, tasks: Sequence[str], opened: Tasks, finished: Path) -> dict[str, Answers]:
-    """Answer the tasks of one name, with one progress indication for all of them."""
+    """Answer the tasks of one name, with one progress bar for all of them."""
     answers = {task: _read(finished / f"{task}.json") for task in tasks if (finished / f"{task}.json").exists()}
     done = sum(opened.limits[task] for task in answers)
     with Progress(f"evaluate {name}", sum(opened.limits[task] for task in tasks), "question", done) as progress:
@@ -103,7 +103,7 @@ def _answer_task(lm: Any, name: str, opened: Tasks) -> Answers:
 
 @contextmanager
 def _counting(lm: Any, progress: Progress, num_questions: int) -> Generator[None]:
-    """Turn rows that went through the model into questions done, inside the block."""
+    """Convert rows that went through the model to finished questions, inside the block."""
     told = 0
 
     def tell(rows: int, of: int) -> None:
@@ -125,6 +125,6 @@ def _read(path: Path) -> Answers:
 
 
 def _correctness(measure: str, samples: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return right or wrong for every question, in the order of the file, by the task's first filter."""
+    """Return right or wrong for every question, in the order of the file, judged by the task's first filter."""
     first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
     return [float(sample[measure]) for sample in sorted(first, key=lambda sample: sample["doc_id"])]

@@ -1,4 +1,4 @@
-"""lm-eval made quiet, and what it changes in the process put back: log filters, progress bars, random states."""
+"""Silences lm-eval, and restores what it changes in the process: log filters, progress bars, random states."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import torch
 
 @contextmanager
 def undisturbed() -> Generator[None]:
-    """Keep lm-eval quiet inside the block, and put back what it changes in the process."""
+    """Silence lm-eval inside the block, and restore what it changes in the process."""
     with _quiet(), _states_kept():
         yield
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Silence what lm-eval says at every run and nobody can act on, or what we say better; other warnings show."""
+    """Silence messages that appear on every run and need no action, or that we replace; other warnings show."""
 
     def is_news(record: logging.LogRecord) -> bool:
         said = (
@@ -58,7 +58,7 @@ def _quiet() -> Generator[None]:
 
 @contextmanager
 def _states_kept() -> Generator[None]:
-    """Put the random states back: tasks may draw from them, lm-eval may seed them."""
+    """Restore the random states: tasks may draw from them, lm-eval may seed them."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         try:

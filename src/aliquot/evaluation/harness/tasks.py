@@ -1,4 +1,4 @@
-"""lm-eval's tasks: found, given their data, and set to the shots and limits that a benchmark asks for."""
+"""lm-eval's tasks: located, given their data, and set to the shots and limits of a benchmark."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from aliquot.evaluation.local_copies import LOCAL, write_suites
 from aliquot.models.hub import reason_of
 from aliquot.store.content import locate
 
-#: What counts as right, in order of preference.
+#: Metrics that judge an answer right or wrong, in order of preference.
 _MEASURES = ("acc", "exact_match")
-#: Draws few-shot examples; lm-eval's own default.
+#: Seed for few-shot examples; lm-eval's own default.
 _FEWSHOT_SEED = 1234
-#: Of an answer whose task does not say; lm-eval's own default.
+#: Maximum length of an answer if the task gives none; lm-eval's own default.
 _MAX_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """lm-eval's tasks, ready to be asked.
+    """lm-eval's tasks, ready to run.
 
     Args:
         tasks: name -> task.
-        names: name asked for -> names of its tasks; a group has many.
-        limits: name of the task -> questions, from the first on.
+        names: requested name -> names of its tasks; a group has many.
+        limits: name of the task -> number of questions, counted from the first.
     """
 
     tasks: dict[str, Any]
@@ -43,7 +43,7 @@ class Tasks:
 
 
 def read_questions(benchmark: Benchmark) -> list[str]:
-    """Return the text of every question, without worked examples and whatever `limit`."""
+    """Return the text of every question, without worked examples, regardless of `limit`."""
     with undisturbed(), open_tasks(benchmark) as opened:
         return [str(task.doc_to_text(question)) for task in opened.tasks.values() for question in task.eval_docs]
 
@@ -88,7 +88,7 @@ def _load(manager: TaskManager, names: list[str]) -> Any:
 
 
 def longest_answer(benchmark: Benchmark) -> int:
-    """Return the most tokens that an answer may have, by the task files alone; 0 where the model only chooses."""
+    """Return the maximum tokens of an answer, from the task files alone; 0 if the model only selects among choices."""
     index = TaskManager(include_path=[str(f) for f in benchmark.folders()], include_defaults=False).task_index
 
     def longest(name: str) -> int:
@@ -118,7 +118,7 @@ def _task_names(name: str, groups: Mapping[str, Any], manager: TaskManager) -> l
 
 
 def measure_of(name: str, task: Any) -> str:
-    """Return the measure of a task that says right or wrong."""
+    """Return the metric of a task that judges answers right or wrong."""
     found = [metric["metric"] for metric in task.config.metric_list]
     measure = next((measure for measure in _MEASURES if measure in found), None)
     if measure is None:
@@ -129,14 +129,14 @@ def measure_of(name: str, task: Any) -> str:
 
 
 def max_new_tokens(task: Any, lm: Any) -> int | None:
-    """Return the most tokens of an answer, or None where the model only chooses."""
+    """Return the maximum tokens of an answer, or None if the model only selects among choices."""
     if task.OUTPUT_TYPE != "generate_until":
         return None
     return int(task.config.generation_kwargs.get("max_gen_toks", lm.max_gen_toks))
 
 
 def check_examples(name: str, task: Any) -> None:
-    """Raise ValueError where more worked examples are asked for than a task has beside the question itself."""
+    """Raise ValueError if more worked examples are requested than a task has apart from the question itself."""
     asked, sampler = task.get_config("num_fewshot") or 0, getattr(task, "sampler", None)
     shared = task.fewshot_cfg.split is not None and task.fewshot_cfg.split == task.config.test_split
     found = len(sampler.df or ()) - shared if sampler else 0
@@ -147,7 +147,7 @@ def check_examples(name: str, task: Any) -> None:
 
 
 def data_hash(task: Any) -> str:
-    """Return a hash of a task's questions and worked examples, as its data set has them."""
+    """Return a hash of a task's questions and worked examples, as they are in its data set."""
     examples = task.sampler.df if hasattr(task, "sampler") else None
     digest = hashlib.sha256()
     for row in (*task.eval_docs, *(examples or ())):
@@ -156,7 +156,7 @@ def data_hash(task: Any) -> str:
 
 
 def check_room(answer: int, context: int) -> None:
-    """Raise ValueError where an answer would fill the model's whole context."""
+    """Raise ValueError if an answer would fill the model's whole context."""
     if answer >= context:
         raise ValueError(
             f"evaluate: an answer may have {answer:,} tokens, and the model's context has {context:,} for question and "

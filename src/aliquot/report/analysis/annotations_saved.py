@@ -15,8 +15,8 @@ def isotonic(
 ) -> Float[np.ndarray, "budgets draws"]:
     """Return the non-decreasing least-squares fit of each column: max over a <= j of min over b >= j of mean(a..b).
 
-    That is what scikit-learn's IsotonicRegression fits, for thousands of short columns at once. It goes row by row:
-    numpy's own accumulation over the first axis is several times as slow.
+    scikit-learn's IsotonicRegression computes the same fit; this does it for thousands of short columns at once. It
+    proceeds row by row: numpy's own accumulation over the first axis is several times as slow.
     """
     fit = np.full(values.shape, -np.inf)
     weighted = list(values * weights[:, None])
@@ -39,9 +39,9 @@ def saved(
     """Find where random reaches the arm.
 
     Args:
-        value: accuracy of random at its budgets, less that of the arm.
-        draws: the same, drawn again and again.
-        ratios: budgets of random over that of the arm, ascending, at least two.
+        value: accuracy of random at its budgets, minus that of the arm.
+        draws: the same for each bootstrap draw.
+        ratios: budgets of random divided by that of the arm, ascending, at least two.
         weights: replicates of random.
     """
     (reached,) = _reached(value[:, None], ratios, weights)
@@ -62,10 +62,11 @@ def _reached(
     ratios: Float[np.ndarray, " budgets"],
     weights: Int[np.ndarray, " budgets"],
 ) -> Float[np.ndarray, " draws"]:
-    """Return the ratio at which each fit reaches 0: -inf where it starts above, inf where it ends below.
+    """Return the ratio at which each fit reaches 0: -inf if it starts above, inf if it ends below.
 
-    Where random has the arm's budget, the fit is shifted to the difference there: random then needs more annotations
-    exactly when it is worse there. Of a flat stretch at 0 it is the smallest ratio, or 1 where that is part of it.
+    If random has the arm's budget, the fit is shifted to the difference there: random then needs more annotations
+    exactly when it is worse there. On a flat stretch at 0, the smallest ratio is returned, or 1 if it is part of the
+    stretch.
     """
     fit = isotonic(values, weights)
     own = np.flatnonzero(ratios == 1)

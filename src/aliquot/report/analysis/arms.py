@@ -1,4 +1,4 @@
-"""What makes two runs comparable and what tells them apart: from the records of their stages to arms and replicates."""
+"""What makes two runs comparable and what distinguishes them: from records of stages to arms and replicates."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 from aliquot.report.analysis.study import Arm
 
-#: A stage's record, as stage.json has it.
+#: A stage's record, as stored in stage.json.
 Record = Mapping[str, Any]
 _HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How prompts were chosen, whatever the budget.
+    """How prompts were selected, regardless of the budget.
 
     Args:
-        strategy: the choice on the command line.
-        parameters: of the strategy and, where it reads signals, of the scorer, as dotted names, without seeds.
+        strategy: the name of the strategy on the command line.
+        parameters: of the strategy and, if it reads signals, of the scorer, as dotted names, without seeds.
         seeds: those of the strategy and the scorer, by dotted name.
         identity: what all runs of an arm have in common.
     """
@@ -33,7 +33,7 @@ class Choice:
 
     @classmethod
     def of(cls, strategy: str, select: Record, score: Record | None) -> Choice:
-        """Read it from the records of two stages; `score` is None where the strategy reads no signals."""
+        """Read it from the records of two stages; `score` is None if the strategy reads no signals."""
         settings = flatten(select["fields"]["strategy"])
         if score is not None:
             settings |= flatten(_without(score, "model", "pool")) | _version(score)
@@ -43,9 +43,9 @@ class Choice:
 
 
 def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Record) -> dict[str, Any]:
-    """Return what has to be the same in two runs that are compared.
+    """Return the settings that must be equal in two runs for them to be compared.
 
-    That is all that their stages depend on but the strategy, the scorer, the budget and the seed of finetuning.
+    These are all that their stages depend on, except the strategy, the scorer, the budget and the finetuning seed.
     """
     pool = select["fields"]["pool"]
     fields = {
@@ -74,10 +74,10 @@ def _is_seed(name: str) -> bool:
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Write nested fields under dotted names.
+    """Flatten nested fields to dotted names.
 
-    A component, such as a kernel, stands for itself by the name of its class (`type` for the outermost), and by its
-    version where that is not 1.
+    A component, such as a kernel, is represented by the name of its class (`type` for the outermost), and by its
+    version if that is not 1.
     """
     flat: dict[str, object] = {}
     for name, value in fields.items():
@@ -93,10 +93,10 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 
 
 def differences(settings: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return one text for each: the settings that the others have differently, "" where nothing differs.
+    """Return one text for each: the settings in which it differs from the others, "" if nothing differs.
 
-    A setting that only some have is named where the rest does not tell them apart: that a kernel has no gamma follows
-    from its kind.
+    A setting that only some have is named only if the rest does not distinguish them: that a kernel has no gamma
+    follows from its kind.
     """
     texts = _differences(settings, {name for each in settings for name in each}, absent_differs=False)
     if len(set(texts)) < len(texts):
@@ -114,14 +114,14 @@ def _differences(settings: Sequence[Mapping[str, object]], names: set[str], abse
 
 
 def shown(value: object) -> str:
-    """Write a setting as it is typed on the command line, a hash by its first digits."""
+    """Write a setting as it is typed on the command line; a hash by its first digits."""
     if isinstance(value, str) and value.isprintable():
         return value[:8] if _HASH.fullmatch(value) else value
     return json.dumps(value)
 
 
 def name_arms(choices: Iterable[Choice]) -> dict[str, Arm]:
-    """Return the arm of each identity; of several names for the same choice, the first counts."""
+    """Return the arm of each identity; if the same selection has several names, the first is used."""
     first: dict[str, Choice] = {}
     for choice in choices:
         first.setdefault(choice.identity, choice)
@@ -135,13 +135,13 @@ def name_arms(choices: Iterable[Choice]) -> dict[str, Arm]:
 
 
 def label_replicates(seeds: Sequence[tuple[int, Mapping[str, int]]]) -> list[str]:
-    """Return what tells the runs of one arm apart, so that replicates of different arms pair by their label.
+    """Return labels that distinguish the runs of one arm, so that replicates of different arms pair by label.
 
-    That is the seed of finetuning, and behind a slash a seed of the strategy that is another one: "0/7". One that is
-    the same in all runs, such as that of a kernel's sample, tells nothing apart and is left out.
+    A label is the seed of finetuning and, after a slash, any different seed of the strategy: "0/7". A seed that is the
+    same in all runs, such as that of a kernel's sample, distinguishes nothing and is left out.
 
     Args:
-        seeds: of each run: that of finetuning, and the others by name.
+        seeds: of each run: the seed of finetuning, and the others by name.
     """
     moving = [name for name in seeds[0][1] if len({others[name] for _, others in seeds}) > 1]
 

@@ -1,4 +1,4 @@
-"""What a reader must know of a study, each with its remedy."""
+"""The limitations of a study that a reader must know, each with its remedy."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from aliquot.report.analysis.numbers import points
 from aliquot.report.analysis.statistics import Estimate, mean, summarise
 from aliquot.report.analysis.study import Arm, Cell, Study, shared_replicates
 
-#: From how many seeds on nothing is said of their number.
+#: The number of seeds from which onward nothing is said about their number.
 _ENOUGH = 3
-#: How many seeds notes ask for.
+#: The number of seeds that notes ask for.
 _MANY = 5
 _MISSING = "Run the missing seeds."
-#: Standard errors from which on a fall of random's score is told.
+#: A fall of random's score is reported from this many standard errors.
 _FALL = 2.0
-#: How many arms a note names.
+#: The number of arms that a note names.
 _NAMED = 4
-#: How settings begin that say which prompts are chosen.
+#: Prefixes of the settings that determine which prompts are selected.
 _CHOICES = ("strategy", "budget=", "seed=", "sweeps=")
 
 
 def notes(study: Study, reference: Arm | None, findings: Sequence[Finding], curves: Sequence[Curve]) -> list[str]:
-    """Return what limits the findings of a study."""
+    """Return the limitations of the findings of a study."""
     return [
         *_on_random(study, reference),
         *_on_falls(study, reference),
@@ -59,7 +59,7 @@ def _on_random(study: Study, reference: Arm | None) -> list[str]:
 
 
 def _on_falls(study: Study, reference: Arm | None) -> list[str]:
-    """Warn where more annotations make random worse: annotations saved are read from a curve that never falls."""
+    """Warn if more annotations make random worse: annotations saved are read from a curve that never falls."""
     if reference is None:
         return []
     found: list[str] = []
@@ -67,7 +67,7 @@ def _on_falls(study: Study, reference: Arm | None) -> list[str]:
     for benchmark in study.benchmarks:
         best, last = max(cells, key=lambda cell: float(cell.correct[benchmark].mean())), cells[-1]
         fall = mean(*(summarise(cell.correct[benchmark], cell.replicates, "random", {}) for cell in (best, last)))
-        if fall.value > _FALL * fall.stderr:  # never, where one has a single seed: its standard error is NaN
+        if fall.value > _FALL * fall.stderr:  # never if one has a single seed, whose standard error is NaN
             found.append(
                 f"Random falls on {benchmark} by {points(Estimate(fall.value, fall.stderr))[1:]} points, from "
                 f"{best.budget:,} to {last.budget:,} annotations: ratios of annotations saved mean little near its "
@@ -100,12 +100,12 @@ def _more_seeds(cells: Sequence[Cell]) -> str:
 
 
 def _on_equals(findings: Sequence[Finding]) -> list[str]:
-    """Tell of comparisons that nothing speaks for or against: not a seed, not a question."""
+    """Report comparisons that have no evidence for or against: no seed and no question differs."""
     compared = [(f, f.comparison) for f in findings if f.comparison and f.comparison.p is None]
     equal = [f"{f.arm.name} at {f.budget:,}" for f, c in compared if c.fewest_seeds >= MIN_SEEDS]
     if not equal:
         return []
-    return [f"Not tested, since no seed and no question makes a difference: {_few(list(dict.fromkeys(equal)))}."]
+    return [f"Not tested, because no seed and no question makes a difference: {_few(list(dict.fromkeys(equal)))}."]
 
 
 def _on_curves(cells: Sequence[Cell], curves: Sequence[Curve]) -> list[str]:
@@ -124,7 +124,7 @@ def _on_curves(cells: Sequence[Cell], curves: Sequence[Curve]) -> list[str]:
 
 
 def _on_responses(cells: Sequence[Cell]) -> list[str]:
-    """Warn where choosing is not all that differs: arms were trained on fewer responses than their budget."""
+    """Warn if arms differ in more than selection: some were trained on fewer responses than their budget."""
     lacking = [cell for cell in cells if cell.annotations.number is not None and cell.annotations.number < cell.budget]
     if not lacking:
         return []
@@ -135,7 +135,7 @@ def _on_responses(cells: Sequence[Cell]) -> list[str]:
 
 
 def _on_ends(study: Study) -> list[str]:
-    """Warn where all answers are wrong, or all are right: nothing varies, which is no certainty."""
+    """Warn if all answers are wrong, or all are right: nothing varies, which does not mean certainty."""
     found: list[str] = []
     for benchmark in study.benchmarks:
         if ends := [cell for cell in study.cells if float(np.ptp(cell.correct[benchmark])) == 0]:
@@ -156,13 +156,13 @@ def _names(cells: Iterable[Cell]) -> str:
 
 
 def _few(texts: Sequence[str]) -> str:
-    """Join the first texts, and say how many there are besides."""
+    """Join the first texts, and say how many more there are."""
     more = [f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else []
     return "; ".join([*texts[:_NAMED], *more])
 
 
 def _remedy(study: Study, budgets: Iterable[int]) -> str:
-    """Return the command that runs random at these budgets, with the settings that all runs share."""
+    """Return the command that runs random at these budgets, with the settings shared by all runs."""
     seeds = {replicate.split("/")[0] for cell in study.cells for replicate in cell.replicates}
     values = ",".join(map(str, sorted(budgets)))
     shared = [

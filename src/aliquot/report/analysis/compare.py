@@ -29,7 +29,7 @@ Judged = TypeVar("Judged", Finding, Curve)
 
 
 class Judge:
-    """All that is said of one benchmark of a study.
+    """The analysis of one benchmark of a study.
 
     Args:
         study: the runs.
@@ -54,7 +54,7 @@ class Judge:
         return _adjusted([self._finding(i) for i in range(len(self.cells))])
 
     def curves(self) -> list[Curve]:
-        """Judge every arm of two budgets or more."""
+        """Judge every arm with two budgets or more."""
         curves = [self._curve(name) for name, cells in self.by_arm.items() if len(cells) > 1]
         return _adjusted([curve for curve in curves if curve])
 
@@ -85,7 +85,7 @@ class Judge:
 
     def _saved(self, i: int) -> Saved:
         repeated = [b for b, other in self.random.items() if len(self.cells[other].replicates) >= MIN_SEEDS]
-        budgets = sorted(repeated if len(repeated) > 1 else self.random)  # one seed would leave nobody an interval
+        budgets = sorted(repeated if len(repeated) > 1 else self.random)  # with one seed, no arm would have an interval
         others = [self.drawn[self.random[budget]] for budget in budgets]
         means = [mean(other.sample, self.drawn[i].sample) for other in others]
         found = saved(
@@ -101,7 +101,7 @@ class Judge:
         ours, theirs = self.by_arm[name], self.random
         budgets = sorted(ours)
         if self.reference and name == self.reference.name:
-            # Over budgets of its own its mean would look better or worse than that of arms which it is compared with.
+            # Over its own budgets, its mean would look better or worse than that of the arms it is compared with.
             others = {budget for arm, cells in self.by_arm.items() if arm != name for budget in cells}
             budgets = sorted(ours.keys() & others) or budgets
         area = self._area(ours, budgets) if len(budgets) > 1 else None
@@ -116,14 +116,14 @@ class Judge:
         return Curve(self.benchmark, arm, tuple(budgets), _estimate(area), comparison)
 
     def _area(self, cells: Mapping[int, int], budgets: Sequence[int]) -> Drawn | None:
-        """Draw the area under an arm's curve, where a replicate has all of the budgets."""
+        """Draw the area under an arm's curve, if a replicate has all of the budgets."""
         if not shared_replicates([self.cells[cells[budget]] for budget in budgets]):
             return None
         return self._draw({cells[b]: w for b, w in zip(budgets, trapezoid(budgets), strict=True)})
 
 
 def judge_base(correct: Float32[np.ndarray, " questions"]) -> Estimate:
-    """Return the accuracy before finetuning; its interval is that of the questions, for no seed had a part in it."""
+    """Return the accuracy before finetuning; its interval covers the questions only, because no seed affects it."""
     drawn = Resampling(correct[None]).draw(summarise(correct[None], ["base"], "base", {0: 1.0}))
     value = replace(mean(drawn.sample), seeds=(0.0,))
     return estimate(value, draws(value, drawn), least=0.0)
@@ -160,7 +160,7 @@ def _adjusted(found: list[Judged]) -> list[Judged]:
 
 
 def find(study: Study) -> Findings:
-    """Judge a study: how good every cell is, against random, and in annotations saved."""
+    """Judge a study: the quality of every cell, its comparison with random, and annotations saved."""
     reference = next((cell.arm for cell in study.cells if cell.arm.strategy == REFERENCE), None)
     judges = [Judge(study, benchmark, reference) for benchmark in study.benchmarks]
     findings = [finding for judge in judges for finding in judge.findings()]

@@ -19,7 +19,7 @@ Correct = Float32[np.ndarray, " questions"]
 
 
 class _Binary:
-    """Reads the answers 0.0 and 1.0 to the questions of some tasks: files that differ in one digit a question."""
+    """Reads the answers 0.0 and 1.0 to the questions of some tasks: files that differ in one digit per question."""
 
     def __init__(self, tasks: Sequence[tuple[str, int]]) -> None:
         wrong, right = (
@@ -29,7 +29,7 @@ class _Binary:
         self._wrong, self._digits = wrong, np.flatnonzero(wrong != right)
 
     def read(self, text: bytes) -> Float64[np.ndarray, " questions"] | None:
-        """Return the answers, much faster than a parser does; None where there is anything else in the text."""
+        """Return the answers, much faster than a parser; None if there is anything else in the text."""
         characters = np.frombuffer(text, np.uint8)
         if characters.size != self._wrong.size:
             return None
@@ -40,16 +40,16 @@ class _Binary:
 
 
 class Evaluations:
-    """Reads evaluations of the same questions, and refuses one of others.
+    """Reads evaluations of the same questions, and refuses an evaluation of others.
 
-    The tasks in correct.json stand in the order of the benchmarks, so the benchmarks' numbers of questions tell which
-    tasks are whose.
+    The tasks in correct.json are in the order of the benchmarks, so the benchmarks' numbers of questions determine
+    which task belongs to which benchmark.
     """
 
     def __init__(self, evaluations: Sequence[Sequence[Metric]]) -> None:
-        """Settle on the benchmarks and numbers of questions that most of the evaluations have."""
+        """Use the benchmarks and numbers of questions that most of the evaluations have."""
         self._asked = Counter(_asked(metrics) for metrics in evaluations).most_common(1)[0][0]
-        self._tasks: Sequence[tuple[str, int]] | None = None  # of the first one that was read
+        self._tasks: Sequence[tuple[str, int]] | None = None  # of the first evaluation that was read
         self._binary: _Binary | None = None
 
     @property
@@ -58,14 +58,14 @@ class Evaluations:
 
     @property
     def benchmarks(self) -> tuple[str, ...]:
-        """Their names, in the order of the configuration."""
+        """The names of the benchmarks, in the order of the configuration."""
         return tuple(name for name, _ in self._asked)
 
     def read(self, directory: Path, metrics: Sequence[Metric]) -> Mapping[str, Correct]:
         """Return the correctness of every question, by benchmark.
 
         Raises:
-            ValueError: the questions are not those of the other evaluations, or do not lead to the metrics.
+            ValueError: the questions differ from those of the other evaluations, or do not reproduce the metrics.
             OSError: correct.json cannot be read.
         """
         if _asked(metrics) != self._asked:
@@ -83,7 +83,7 @@ class Evaluations:
         return {name: part.astype(np.float32) for name, part in zip(self.benchmarks, parts, strict=True)}
 
     def _check_tasks(self, tasks: Sequence[tuple[str, int]]) -> None:
-        """Raise ValueError where tasks are not those of the first evaluation, or do not add up to its benchmarks."""
+        """Raise ValueError if tasks differ from those of the first evaluation, or do not add up to its benchmarks."""
         if tasks == self._tasks:
             return
         if self._tasks is not None:

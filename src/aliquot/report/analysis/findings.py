@@ -1,6 +1,6 @@
-"""What a study says: estimates with intervals, comparisons with random, annotations saved. Plain values, no formats.
+"""The findings of a study: estimates with intervals, comparisons with random, annotations saved. Plain values only.
 
-Everything that is shown (tables, figures, page, dashboard) is made from these.
+All output (tables, figures, page, dashboard) is made from these.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from aliquot.report.analysis.study import NOT_TOLD, Annotations, Arm
 
 #: The strategy that the others are compared with.
 REFERENCE = "random"
-#: Below it, a p-value that is corrected for how many comparisons there are is called reliable.
+#: A p-value below this level, corrected for the number of comparisons, is called reliable.
 LEVEL = 0.05
-#: Seeds that both sides of a comparison must have: questions are no substitute.
+#: Minimum seeds on both sides of a comparison: questions cannot replace them.
 MIN_SEEDS = 2
 
 
@@ -26,9 +26,9 @@ class Comparison:
 
     Args:
         difference: arm minus random; positive is better than random.
-        p: two-sided, of no difference, by Welch's t; None where a side has one seed, or nothing varies.
-        p_adjusted: by Holm over all tests of the benchmark in the study; those of curves are counted apart.
-        fewest_seeds: replicates of the one that has fewer; seeds are not paired.
+        p: two-sided, for no difference, by Welch's t; None if a side has one seed, or nothing varies.
+        p_adjusted: by Holm over all tests of the benchmark in the study; tests of curves are counted separately.
+        fewest_seeds: replicates of the side that has fewer; seeds are not paired.
     """
 
     difference: Estimate
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def why_untested(self) -> str:
-        """Why there is no p-value, in two words; "" where there is one."""
+        """Why there is no p-value, in two words; "" if there is one."""
         if self.fewest_seeds < MIN_SEEDS:
             return "one seed"
         return "no variation" if self.p is None else ""
@@ -51,18 +51,18 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Saved:
-    """How many annotations random needs for the accuracy that the arm has, divided by the arm's own: 2 is half saved.
+    """How many annotations random needs to reach the arm's accuracy, divided by the arm's own: 2 means half saved.
 
     A number is None where random's curve does not reach that accuracy within its budgets (`above`: random needs more
     than its largest budget, that is "not reached"; `below`: fewer than its smallest).
 
     Args:
         ratio: the estimate, or None with `side`.
-        low: end of the 95 % interval, or None where it lies below random's smallest budget; no more than range[1].
-        high: end of the 95 % interval, or None where it lies above random's largest budget; no less than range[0].
-        side: None where the estimate is within random's budgets.
+        low: end of the 95 % interval, or None if it lies below random's smallest budget; at most range[1].
+        high: end of the 95 % interval, or None if it lies above random's largest budget; at least range[0].
+        side: None if the estimate is within random's budgets.
         range: the ratios that random's smallest and largest budget stand for.
-        has_interval: False where an arm has one seed, or nothing varies; then `low` and `high` are None.
+        has_interval: False if an arm has one seed, or nothing varies; then `low` and `high` are None.
     """
 
     ratio: float | None
@@ -79,16 +79,16 @@ class Finding:
 
     Args:
         benchmark: its name.
-        arm: how prompts were chosen.
-        budget: how many.
-        num_replicates: seeds.
+        arm: how prompts were selected.
+        budget: how many prompts.
+        num_replicates: number of seeds.
         num_questions: of the benchmark.
-        score: mean over seeds and questions; without an interval where there is one seed.
-        comparison: with random; None for random itself, and where no run of random has this budget.
-        saved: annotations saved; None for random itself, and where random has fewer than two budgets.
-        selection_seconds: device-seconds that choosing cost.
+        score: mean over seeds and questions; without an interval if there is one seed.
+        comparison: with random; None for random itself, and if no run of random has this budget.
+        saved: annotations saved; None for random itself, and if random has fewer than two budgets.
+        selection_seconds: device-seconds spent on selection.
         runs: ids.
-        annotations: what annotating took.
+        annotations: the cost of annotation.
     """
 
     benchmark: str
@@ -110,10 +110,10 @@ class Curve:
 
     Args:
         benchmark: its name.
-        arm: how prompts were chosen.
+        arm: how prompts were selected.
         budgets: ascending, at least two.
         area: under the accuracy-budget curve over log budget, divided by its width: a mean accuracy.
-        comparison: of the areas with random over the budgets that both have; None for random itself or without two.
+        comparison: of the areas with random over the budgets that both have; None for random, or if fewer than two.
     """
 
     benchmark: str
@@ -125,12 +125,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a study says of accuracy.
+    """All findings of a study on accuracy.
 
     Args:
         base: benchmark -> accuracy before finetuning, in the order of the study's benchmarks.
         findings: by benchmark, arm and budget, in the order of the study.
-        curves: of the arms that have two budgets or more.
+        curves: of the arms with two budgets or more.
         notes: what a reader must know, such as single seeds or missing runs of random, each with its remedy.
     """
 

@@ -1,10 +1,10 @@
 """Means over seeds and questions, both random: their variances, intervals and tests.
 
 Results of an arm are a matrix, replicates x questions: x_rq = mu + a_r + b_q + e_rq, with a random effect a of the
-seed, a random effect b of the question, and e, what is left. Their mean would be another with other questions (other b)
-and with other seeds (other a and e). The two variances are estimated apart: there are many questions and few seeds.
+seed, a random effect b of the question, and the residual e. The mean would differ with other questions (other b) and
+with other seeds (other a and e). The two variances are estimated separately: questions are many and seeds are few.
 Two arms answer the same questions, so b of one is subtracted from b of the other; their seeds have nothing in common.
-`docs/statistics.md` says why, and how often the intervals cover the truth.
+`docs/statistics.md` gives the reasons, and how often the intervals cover the truth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32
 
 NUM_DRAWS = 2000
 _SEED = 2007
-_ROUNDING = 1e-12  # a smaller difference is none: means of the same answers differ in the last bit
+_ROUNDING = 1e-12  # smaller differences count as zero: means of the same answers differ in the last bit
 _CHUNK = 100  # draws at once
 
 
@@ -28,7 +28,7 @@ _CHUNK = 100  # draws at once
 class Estimate:
     """A value with its standard error and 95 % interval, all fractions (0.01 is one point of accuracy).
 
-    What cannot be known is NaN: the interval of a single seed, or one where nothing varies.
+    Unknown parts are NaN: the interval of a single seed, or one where nothing varies.
     """
 
     value: float
@@ -44,14 +44,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the statistics need of a matrix, replicates x questions, that is a weighted sum of cells.
+    """The summary that the statistics need of a matrix, replicates x questions, that is a weighted sum of cells.
 
     Args:
-        owner: whose seeds these are.
+        owner: the arm to which the seeds belong.
         weights: index of a cell -> its weight in the sum.
-        value: the mean of all.
-        rows: replicate -> mean over questions, less `value`.
-        columns: mean over replicates of each question, less `value`.
+        value: the overall mean.
+        rows: replicate -> mean over questions, minus `value`.
+        columns: mean over replicates of each question, minus `value`.
         between: variance of the rows; NaN for a single one.
         left: variance of e; NaN for a single row.
     """
@@ -67,12 +67,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a sample, or the difference of two, and what it varies by.
+    """The mean of a sample, or the difference of two, with the components of its variance.
 
     Args:
         value: the mean.
-        questions: variance that other questions bring.
-        seeds: variance that other seeds bring, of each sample; NaN for a sample of one seed, which does not tell.
+        questions: variance from the questions.
+        seeds: variance from the seeds, of each sample; NaN for a sample of one seed, which gives no estimate.
         dof: degrees of freedom of the seeds, for Student's t.
     """
 
@@ -83,17 +83,17 @@ class Mean:
 
     @property
     def stderr(self) -> float:
-        """The standard error, NaN where it is not known, or where no answer differs from another."""
+        """The standard error; NaN if it is unknown, or if no answer differs from another."""
         variance = self.questions + sum(self.seeds)
         return math.sqrt(variance) if variance > _ROUNDING**2 else math.nan
 
     @property
     def dof_of_interval(self) -> float:
-        """The degrees of freedom that make 95 % intervals cover: `dof` over the share of the seeds in the variance.
+        """The degrees of freedom that make 95 % intervals cover: `dof` divided by the seeds' share of the variance.
 
         Satterthwaite (1946) would square the share, which is itself an estimate from few seeds: intervals would be too
         short. In the far tail, where many comparisons are corrected for, even this share is too much: a small estimate
-        makes both the statistic large and the tail thin. So tests use `dof`.
+        makes both the statistic large and the tail thin. Tests therefore use `dof`.
         """
         seeds = sum(self.seeds)
         return self.dof * (self.questions + seeds) / seeds if seeds > 0 else math.inf
@@ -122,11 +122,11 @@ def summarise(
 
 
 def mean(ours: Sample, theirs: Sample | None = None) -> Mean:
-    """Return the mean of a sample, or that of `ours` less that of `theirs`.
+    """Return the mean of a sample, or that of `ours` minus that of `theirs`.
 
     The variance of the columns over the number of questions estimates var(b) / Q + var(e) / (R Q), and that of the rows
-    over the number of rows var(a) / R + var(e) / (R Q): e is taken off the first. Where the rows agree, by chance, the
-    first is taken as it is: nobody knows the mean that well.
+    over the number of rows var(a) / R + var(e) / (R Q): e is subtracted from the first. If the rows agree by chance,
+    the first is used unchanged: the mean cannot be known that precisely.
     """
     samples = [ours] if theirs is None else [ours, theirs]
     columns = ours.columns if theirs is None else ours.columns - theirs.columns
@@ -144,9 +144,9 @@ def mean(ours: Sample, theirs: Sample | None = None) -> Mean:
 
 
 def _degrees_of_freedom(counts: Sequence[int], seeds: Sequence[float]) -> float:
-    """Return R - 1 of one sample; of two, those of Welch (1938), but at most those of two samples like the smaller.
+    """Return R - 1 for one sample; for two, Welch's value (1938), but at most that of two samples like the smaller.
 
-    A few seeds that agree by chance would otherwise be taken for many: with 2 against 5, Welch's reach 5.
+    Otherwise a few seeds that agree by chance would count as many: with 2 against 5, Welch's reach 5.
     """
     total, fewest = sum(seeds), min(counts) - 1
     if len(counts) == 1 or not total > 0:
@@ -156,7 +156,7 @@ def _degrees_of_freedom(counts: Sequence[int], seeds: Sequence[float]) -> float:
 
 
 def p_value(mean: Mean) -> float | None:
-    """Return the two-sided p-value of no difference, by Student's t; None where the standard error is not known."""
+    """Return the two-sided p-value for no difference, by Student's t; None if the standard error is unknown."""
     from scipy.special import stdtr
 
     return None if math.isnan(mean.stderr) else float(2 * stdtr(mean.dof, -abs(mean.value) / mean.stderr))
@@ -173,7 +173,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A sample whose mean was drawn again and again, less that mean.
+    """A sample with bootstrap draws of its mean, minus that mean.
 
     Args:
         sample: the sample.
@@ -189,11 +189,11 @@ class Drawn:
 class Resampling:
     """Draws of means with other questions and other seeds, the same ones for all cells of a benchmark.
 
-    Questions are drawn with replacement (Efron & Tibshirani 1993). A few seeds drawn with replacement make a handful of
-    different means, so their deviations get random normal weights instead (the multiplier bootstrap).
+    Questions are drawn with replacement (Efron & Tibshirani 1993). A few seeds drawn with replacement give only a
+    handful of different means, so their deviations get random normal weights instead (the multiplier bootstrap).
 
     Args:
-        columns: of every cell, the mean of each question over replicates.
+        columns: for every cell, the mean of each question over replicates.
     """
 
     def __init__(self, columns: Float32[np.ndarray, "cells questions"]) -> None:
@@ -207,7 +207,7 @@ class Resampling:
 
 
 def draws(mean: Mean, ours: Drawn, theirs: Drawn | None = None) -> Float[np.ndarray, " draws"]:
-    """Draw a mean: both parts scaled to their variances, and the whole so that 95 % of it is that of Student's t."""
+    """Draw a mean: both parts scaled to their variances, and the whole so that 95 % of it matches Student's t."""
     from scipy.special import ndtri, stdtrit
 
     questions, seeds = ours.questions, math.sqrt(mean.seeds[0]) * ours.seeds
@@ -218,7 +218,7 @@ def draws(mean: Mean, ours: Drawn, theirs: Drawn | None = None) -> Float[np.ndar
 
 
 def _resample(columns: Float32[np.ndarray, "cells questions"]) -> Float32[np.ndarray, "cells draws"]:
-    """Return means over questions drawn with replacement, less those over all questions."""
+    """Return means over questions drawn with replacement, minus those over all questions."""
     rng = np.random.default_rng(_SEED)
     count = columns.shape[1]
     centred = np.ascontiguousarray((columns - columns.mean(axis=1, keepdims=True)).T, np.float32)
@@ -231,20 +231,20 @@ def _resample(columns: Float32[np.ndarray, "cells questions"]) -> Float32[np.nda
 
 
 def _standard(draws: Float[np.ndarray, " draws"]) -> Float[np.ndarray, " draws"]:
-    """Give draws mean 0 and variance 1 exactly: less noise in what is made from them."""
+    """Give draws mean 0 and variance 1 exactly, which reduces the noise in results derived from them."""
     centred = draws - draws.mean(dtype=np.float64)
     deviation = math.sqrt(np.square(centred).mean())
     return centred / deviation if deviation > 0 else centred
 
 
-@lru_cache(maxsize=256)  # 4 MB; the cells of an arm, one after the other, share their seeds
+@lru_cache(maxsize=256)  # 4 MB; consecutive cells of an arm share their seeds
 def _normal(owner: str, replicate: str) -> Float[np.ndarray, " draws"]:
-    """Return normal weights of a seed: the same ones whatever else is in the study."""
+    """Return normal weights for a seed: the same ones regardless of what else is in the study."""
     return np.random.default_rng([_SEED, zlib.crc32(f"{owner} {replicate}".encode())]).standard_normal(NUM_DRAWS)
 
 
 def estimate(mean: Mean, draws: Float[np.ndarray, " draws"], least: float = -1.0) -> Estimate:
-    """Return the mean with the 95 % interval of its draws, which ends at `least` and 1; without, where it has none."""
+    """Return the mean with the 95 % interval of its draws, which ends at `least` and 1; without one if it has none."""
     if math.isnan(mean.stderr):
         return Estimate(mean.value)
     low, high = np.clip(np.percentile(draws, [2.5, 97.5]), least, 1.0).tolist()

@@ -1,7 +1,7 @@
 """Finished runs, arranged for comparison. Read this file first, then `aliquot.report.analysis.findings`.
 
-Runs may be compared where nothing differs but how the prompts were chosen, how many, and the seed: such runs are one
-`Study`. A store may hold several.
+Runs may be compared if they differ only in how the prompts were selected, in their number, and in the seed. Such runs
+form one `Study`. A store may hold several.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from aliquot.experiment.record import RunRecord
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to choose prompts: a strategy with its settings and, where it reads signals, those of the scorer.
+    """A way to select prompts: a strategy with its settings and, if it reads signals, those of the scorer.
 
     Args:
         name: for people, unique in its study: the strategy, and the settings in which arms of that strategy differ.
-        strategy: the choice, such as facility_location.
+        strategy: the strategy, such as facility_location.
         parameters: settings as dotted names, such as kernel.gamma, without seeds.
     """
 
@@ -32,12 +32,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What the responses behind a cell took.
+    """The cost of the responses for a cell.
 
     Args:
-        number: responses a run, the mean over its replicates; None where older runs do not tell.
-        by: who wrote them, or "".
-        cost: of a run's responses, the mean over replicates; runs that share prompts share what these cost.
+        number: responses per run, the mean over its replicates; None if older runs do not record it.
+        by: the annotator, or "".
+        cost: of a run's responses, the mean over replicates; runs that share prompts share their cost.
     """
 
     number: float | None = None
@@ -46,7 +46,7 @@ class Annotations:
 
     @classmethod
     def of(cls, records: Sequence[RunRecord]) -> Annotations:
-        """Summarise the bills of replicates."""
+        """Summarize the bills of replicates."""
         bills = [(r.num_annotated, r.annotation_cost) for r in records if r.num_annotated is not None]
         if not bills:
             return NOT_TOLD
@@ -62,14 +62,14 @@ class Cell:
     """All replicates of an arm at one budget.
 
     Args:
-        arm: how the prompts were chosen.
+        arm: how the prompts were selected.
         budget: how many of them.
-        replicates: what tells the runs apart: their seed ("0"), and that of the strategy where it is another ("0/7").
+        replicates: labels of the runs: their seed ("0"), and that of the strategy if it is different ("0/7").
         runs: ids, in the order of `replicates`.
-        correct: benchmark -> correctness of every question, one row a replicate, 1 right and 0 wrong (a value in
+        correct: benchmark -> correctness of every question, one row per replicate, 1 right and 0 wrong (a value in
             [0, 1] for a validation likelihood). Column q is the same question in all cells of the study.
-        selection_seconds: device-seconds of the scoring pass and the ranking: what choosing cost.
-        annotations: what annotating took.
+        selection_seconds: device-seconds of the scoring pass and the ranking: the cost of selection.
+        annotations: the cost of annotation.
     """
 
     arm: Arm
@@ -88,11 +88,11 @@ def shared_replicates(cells: Sequence[Cell]) -> list[str]:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that differ in how prompts were chosen, how many, and the seed, and in nothing else.
+    """Runs that differ only in how prompts were selected, in their number, and in the seed.
 
     Args:
-        name: the pool, the model and what tells the study from the others, for headings.
-        setting: what all runs share, name -> value, for the report's small print.
+        name: the pool, the model and what distinguishes the study from the others, for headings.
+        setting: the settings that all runs share, name -> value, for the report's small print.
         benchmarks: in the order of the configuration.
         base: benchmark -> correctness of every question before finetuning.
         cells: sorted by strategy, arm name and budget.

@@ -1,4 +1,4 @@
-"""The answer in sentences: does choosing beat random, and how many annotations does it save? Losses like wins."""
+"""The answer in sentences: does selection beat random, and how many annotations does it save? Losses like wins."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aliquot.report.analysis.numbers import p_value, points, points_interval, sa
 
 @dataclass(frozen=True)
 class Answer:
-    """What a study says on one benchmark.
+    """The verdict of a study on one benchmark.
 
     Args:
         headline: one sentence.
-        detail: the numbers behind it, and what speaks against it.
+        detail: the numbers that support it, and the evidence against it.
     """
 
     headline: str
@@ -24,12 +24,12 @@ class Answer:
 
 
 def answers(findings: Findings) -> list[Answer]:
-    """Return one answer a benchmark, in the order of the study."""
+    """Return one answer per benchmark, in the order of the study."""
     return [_answer(name, [f for f in findings.findings if f.benchmark == name]) for name in findings.base]
 
 
 def verdict(comparison: Comparison) -> str:
-    """Name what a comparison shows: "better", "worse", "unclear", or why it was not tested."""
+    """Name the result of a comparison: "better", "worse", "unclear", or why it was not tested."""
     if comparison.why_untested or not comparison.is_reliable:
         return comparison.why_untested or "unclear"
     return "better" if comparison.difference.value > 0 else "worse"
@@ -69,12 +69,14 @@ def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
 
 
 def _untested(benchmark: str, compared: Sequence[Finding]) -> Answer:
-    """Say why nothing can be told from chance."""
+    """Say why nothing can be distinguished from chance."""
     detail = f"The highest difference is {_at(max(compared, key=_difference))}."
     if any(f.comparison and f.comparison.fewest_seeds < MIN_SEEDS for f in compared):
         headline = f"One seed cannot tell a gain on {benchmark} from chance: run at least one more."
         return Answer(headline, f"{detail} Another seed alone moves a score; the notes say where seeds are missing.")
-    headline = f"Nothing can be told from chance on {benchmark}: no seed and no question makes a difference there."
+    headline = (
+        f"Nothing can be distinguished from chance on {benchmark}: no seed and no question makes a difference there."
+    )
     return Answer(headline, detail)
 
 

@@ -20,12 +20,12 @@ from aliquot.report.figures.ablation import Ablation, find_ablations
 from aliquot.report.tables.columns import tables_of
 from aliquot.report.tables.formats import markdown
 
-_TITLE = 128  # characters that W&B takes
+_TITLE = 128  # maximum characters that W&B accepts
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in W&B: the project of a user or team; "" is the account's default."""
+    """A location in W&B: the project of a user or team; "" is the account's default."""
 
     entity: str
     project: str
@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Board:
-    """What is created for one study."""
+    """The view and report created for one study."""
 
     view: ws.Workspace
     report: wr.Report
@@ -59,11 +59,11 @@ def make_board(sweep: Sweep, study: Study, findings: Findings, place: Place, num
     """Lay out the dashboard of a study.
 
     Args:
-        sweep: that the study's runs belong to.
+        sweep: the sweep of the study's runs.
         study: finished runs.
         findings: of the study.
-        place: where it is to be created.
-        number: of the study, where the sweep has several; else all runs of the sweep show, finished or not.
+        place: where it should be created.
+        number: of the study, if the sweep has several; otherwise all runs of the sweep are shown, finished or not.
     """
     runs = [run.id for run in sweep.runs] if number is None else [record.id for record in study.records]
     name = f"aliquot {sweep.id}" if number is None else f"aliquot {sweep.id} ({number})"
@@ -95,12 +95,12 @@ def make_board(sweep: Sweep, study: Study, findings: Findings, place: Place, num
 
 
 def _always(benchmarks: Sequence[str]) -> list[panels.Section]:
-    """Return the sections behind those on accuracy."""
+    """Return the sections after those on accuracy."""
     return [panels.losses(), panels.cost(benchmarks), panels.selections()]
 
 
 def _blocks(study: Study, findings: Findings, ablations: Sequence[Ablation], runs: Sequence[str]) -> list[Any]:
-    """Return the report: the answer, the tables, and the panels by section, over the runs that each is about."""
+    """Return the report: the answer, the tables, and the panels by section, each over the runs that it is about."""
     benchmarks, everything = study.benchmarks, _among(runs)
     shown = [(panels.accuracy(benchmarks), [everything])]
     for budget in sorted({cell.budget for cell in study.cells}):
@@ -113,7 +113,7 @@ def _blocks(study: Study, findings: Findings, ablations: Sequence[Ablation], run
     blocks += [wr.P(text=f"{answer.headline} {answer.detail}") for answer in answers(findings)]
     blocks.append(wr.MarkdownBlock(text=markdown([tables_of(study, findings)])))
     for section, filters in shown:
-        # Without a project the runs are those of the report's own; with one the library would ask the server for it.
+        # Without a project, the runs are those of the report's own; with one, the library would ask the server for it.
         grid = wr.PanelGrid(
             runsets=[wr.Runset(name=section.title, filters=expr.And(*filters))], panels=list(section.panels)
         )
@@ -122,5 +122,5 @@ def _blocks(study: Study, findings: Findings, ablations: Sequence[Ablation], run
 
 
 def _among(runs: Sequence[str]) -> expr.FilterExpr:
-    """Keep these runs. By their ids: a run that two sweeps share is logged as the first one's."""
+    """Filter to these runs, by their ids: a run that two sweeps share is logged under the first one."""
     return expr.Metric("ID").isin(list(runs))

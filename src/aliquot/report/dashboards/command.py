@@ -1,7 +1,7 @@
 """`python -m aliquot dashboard`: create the W&B dashboards of a sweep, or say what would be created.
 
-What they hold is written to `<store>/sweeps/<id>/dashboard.json` in W&B's own format, whether it is created or not. So
-are the links: by them the same command finds what it made, and makes it anew in the same place.
+Their content is written to `<store>/sweeps/<id>/dashboard.json` in W&B's own format, whether they are created or not.
+The links are stored there too: the same command uses them to find and update its earlier dashboards.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ T = TypeVar("T")
 
 
 def create_dashboards(root: Path, name: str, entity: str | None = None, project: str | None = None) -> None:
-    """Create the dashboards of a sweep where somebody is logged in to W&B; elsewhere only write what they would hold.
+    """Create the dashboards of a sweep if somebody is logged in to W&B; otherwise only write their content.
 
     Args:
         root: the store.
-        name: of the sweep, or its beginning.
-        entity: W&B user or team; None is that of the runs.
-        project: W&B project; None is that of the runs.
+        name: of the sweep, or its prefix.
+        entity: W&B user or team; None uses that of the runs.
+        project: W&B project; None uses that of the runs.
 
     Raises:
-        ValueError: there is no such sweep, none of its runs is finished, they were not mirrored, or W&B refuses.
+        ValueError: the sweep does not exist, none of its runs is finished, they were not mirrored, or W&B refuses.
     """
     sweep = Sweep.load(Store(root), name)
     studies = read_studies(root, [sweep.id])
@@ -51,7 +51,7 @@ def create_dashboards(root: Path, name: str, entity: str | None = None, project:
         )
     online = wandb_mode() == "online"
     if online:
-        wandb.setup(wandb.Settings(silent=True))  # the links are said here
+        wandb.setup(wandb.Settings(silent=True))  # the links are printed here
     place = _place(root, sweep, entity, project, online)
     numbers = range(1, len(studies) + 1) if len(studies) > 1 else [None]
     boards = [make_board(sweep, s, find(s), place, number) for s, number in zip(studies, numbers, strict=True)]
@@ -71,7 +71,7 @@ def create_dashboards(root: Path, name: str, entity: str | None = None, project:
 
 
 def _place(root: Path, sweep: Sweep, entity: str | None, project: str | None, online: bool) -> Place:
-    """Return where the runs are, unless the user says otherwise."""
+    """Return where the runs are, unless the user specifies otherwise."""
     tracker = OmegaConf.load(root / "runs" / sweep.runs[0].id / "config.yaml").tracker
     if "project" not in tracker:
         raise ValueError(
@@ -84,7 +84,7 @@ def _place(root: Path, sweep: Sweep, entity: str | None, project: str | None, on
 
 
 class _Record:
-    """dashboard.json: what the dashboards hold and, once they are created, where they are."""
+    """dashboard.json: the content of the dashboards and, once they are created, their locations."""
 
     def __init__(self, path: Path, place: Place, boards: Sequence[Board]) -> None:
         self.path, self.place = path, place
@@ -92,12 +92,12 @@ class _Record:
         self._links: dict[str, dict[str, str]] = json.loads(path.read_text())["links"] if path.exists() else {}
 
     def link(self, board: Board, kind: str) -> str | None:
-        """Return where the view or report is that an earlier call made in this project."""
+        """Return the location of the view or report that an earlier call made in this project."""
         link = self._links.get(board.report.title, {}).get(kind, "")
         return link if urlsplit(link).path.split("/")[1:3] == [self.place.entity, self.place.project] else None
 
     def created(self, board: Board, kind: str, link: str) -> None:
-        """Note it at once, and say it."""
+        """Record it immediately, and print it."""
         self._links.setdefault(board.report.title, {})[kind] = link
         self.write()
         say(f"{kind:<7}{link}")
@@ -109,11 +109,11 @@ class _Record:
 
 
 def _publish(board: Board, record: _Record) -> None:
-    """Create the report and the view, or make anew those that are there."""
+    """Create the report and the view, or update existing ones."""
     with _trouble(f"creating the report '{board.report.title}' in the W&B project {record.place}"):
         if before := _open(wr.Report.from_url, record.link(board, "report")):
             board.report.id = before.id
-        board.report.save()  # first, since it creates the project where there is none
+        board.report.save()  # first, because it creates a missing project
         record.created(board, "report", board.report.url)
     with _trouble(f"creating the view '{board.view.name}' in the W&B project {record.place}"):
         view = _open(ws.Workspace.from_url, record.link(board, "view")) or board.view
@@ -123,16 +123,16 @@ def _publish(board: Board, record: _Record) -> None:
 
 
 def _open(from_url: Callable[[str], T], link: str | None) -> T | None:
-    """Return what a link leads to, or None where there is none or somebody has deleted it."""
+    """Return what a link leads to, or None if there is nothing or somebody has deleted it."""
     try:
         return from_url(link) if link else None
-    except (ValueError, TypeError):  # what the library raises where W&B finds nothing
+    except (ValueError, TypeError):  # raised by the library if W&B finds nothing
         return None
 
 
 @contextlib.contextmanager
 def _trouble(doing: str) -> Generator[None]:
-    """Say in one line what W&B did not do; it raises errors of many kinds."""
+    """Describe a failure of W&B in one line; it raises errors of many kinds."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Accuracy against one numeric setting, such as gamma, where arms of a strategy differ in nothing else."""
+"""Accuracy against one numeric setting, such as gamma, if arms of a strategy differ only in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BUDGETS = 3  # lines in a panel
-_WIDE = 20  # ratio of the largest value to the smallest, from which on the axis is logarithmic
+_WIDE = 20  # minimum ratio of the largest value to the smallest for a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Ablation:
         name: what the names of all arms have in common.
         setting: the number's dotted name.
         values: of each arm, ascending.
-        arms: in that order.
+        arms: in the same order.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Ablation:
 
 
 def find_ablations(arms: Sequence[Arm]) -> list[Ablation]:
-    """Return every setting that two or more arms of a strategy have differently, all else being equal."""
+    """Return every setting in which two or more arms of a strategy differ while all others are equal."""
     alike: dict[tuple[str, str, str], list[tuple[float, Arm]]] = defaultdict(list)
     for arm in arms:
         for setting, value in arm.parameters.items():
@@ -68,12 +68,12 @@ def find_ablations(arms: Sequence[Arm]) -> list[Ablation]:
 
 
 def draw_ablation(ablation: Ablation, findings: Findings, similarity: Mapping[str, float]) -> Drawing | None:
-    """Draw a panel a benchmark and in it a line a budget, with 95 % intervals; degenerate kernels are crossed out.
+    """Draw one panel per benchmark with one line per budget and 95 % intervals; degenerate kernels are crossed out.
 
     Args:
-        ablation: which arms.
+        ablation: the arms.
         findings: of the study.
-        similarity: arm -> mean similarity of two prompts under its kernel, where that is known.
+        similarity: arm -> mean similarity of two prompts under its kernel, if that is known.
     """
     value_of = {arm.name: value for arm, value in zip(ablation.arms, ablation.values, strict=True)}
     found = [f for f in findings.findings if f.arm.name in value_of]
@@ -123,7 +123,7 @@ def _draw_line(canvas: Canvas, axes: Axes, series: list[Finding], value_of: Mapp
 
 
 def _draw_random(axes: Axes, findings: Sequence[Finding]) -> None:
-    """Draw random at one budget: lines of several would look alike."""
+    """Draw random at one budget: several lines would look alike."""
     for f in findings:
         if f.arm.strategy == REFERENCE:
             axes.axhline(100 * f.score.value, color=NEUTRAL, linestyle="--", label=f"random, {f.budget:,} prompts")

@@ -28,14 +28,14 @@ from aliquot.report.figures.intervals import Whisker, draw_whiskers
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ONE_PANEL = 4  # arms beside random that one panel can hold and be read
+_ONE_PANEL = 4  # maximum arms, besides random, in a readable panel
 
-#: The findings of one arm on one benchmark, budgets ascending.
+#: The findings of one arm on one benchmark, with ascending budgets.
 Series = list[Finding]
 
 
 def draw_accuracy(findings: Findings, benchmark: str) -> Drawing | None:
-    """Draw accuracy against budget: all arms in one panel, or, where they are many, a panel for each."""
+    """Draw accuracy against budget: all arms in one panel, or one panel per arm if there are many."""
     by_arm: dict[str, Series] = {}
     for f in findings.findings:
         if f.benchmark == benchmark:
@@ -77,7 +77,7 @@ def _one_panel(others: list[Series], random: Series, base: Estimate, axis: str) 
 
 
 def _small_multiples(others: list[Series], random: Series, base: Estimate, axis: str) -> Canvas:
-    """Draw a panel an arm: this arm in colour, random dashed, all others thin and grey."""
+    """Draw one panel per arm: this arm in color, random dashed, all others thin and gray."""
     from matplotlib.collections import LineCollection
 
     rows = (len(others) + 1) // 2
@@ -97,7 +97,7 @@ def _small_multiples(others: list[Series], random: Series, base: Estimate, axis:
 
 
 def _one_budget(all_series: list[Series], random: Series, base: Estimate, axis: str) -> Canvas:
-    """Draw a row an arm: there is no curve."""
+    """Draw one row per arm, for use when there is no curve."""
     found = sorted((series[0] for series in all_series), key=lambda f: -f.score.value)
     rows = [
         Whisker(f.arm.name, 100 * f.score.value, 100 * f.score.low, 100 * f.score.high, say_score(f)) for f in found
@@ -127,7 +127,7 @@ def _draw_arm(canvas: Canvas, axes: Axes, series: Series, colour: str, marker: s
 
 
 def _draw_base(axes: Axes, all_series: list[Series], base: Estimate) -> None:
-    """Draw the score before finetuning, unless it lies so far below that it would flatten the curves."""
+    """Draw the score before finetuning, unless it is so far below that it would flatten the curves."""
     values = [f.score.value for series in all_series for f in series]
     lowest, highest = min(values), max(values)
     if lowest - base.value < max(highest - lowest, 0.05):
@@ -145,7 +145,7 @@ def _mark_budgets(axes: Axes, budgets: Sequence[int], gap: float) -> None:
 
 
 def _say(benchmark: str, all_series: list[Series], budget: int, base: Estimate) -> str:
-    """Tell the three best arms at the largest budget, and random."""
+    """Describe the three best arms at the largest budget, and random."""
     found = sorted((f for series in all_series for f in series if f.budget == budget), key=lambda f: -f.score.value)
     shown = found[:3] + [f for f in found[3:] if f.arm.strategy == REFERENCE]
     scores = ", ".join(

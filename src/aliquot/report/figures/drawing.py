@@ -1,8 +1,9 @@
-"""A figure with its words, as SVG for a page and as files; the one look that all figures share.
+"""A figure with its text, as SVG for a page and as files, in the style that all figures share.
 
-Text and axes take the colour of the text around them (`currentColor`) on a transparent ground, so a page may be light
-or dark. Every colour here has a contrast of 3 to 1 or more on white and on near black, and no two arms differ by colour
-alone. Fonts are sized for columns from 328 to 600 pixels: a drawing is 5 inches wide and may be scaled down to 0.68.
+Text and axes take the color of the surrounding text (`currentColor`) on a transparent background, so a page may be
+light or dark. Every color here has a contrast of at least 3 to 1 on white and on near black, and color is never the
+only difference between two arms. Fonts are sized for columns from 328 to 600 pixels: a drawing is 5 inches wide and
+may be scaled down to 0.68.
 """
 
 from __future__ import annotations
@@ -31,30 +32,30 @@ if TYPE_CHECKING:
 
 #: Inches.
 WIDTH = 5.0
-#: Stands for `currentColor`: text, axes, grid.
+#: Placeholder for `currentColor`: text, axes, grid.
 INK = "#1b1d21"
-#: Of random, of the pool, and of whatever else things are compared with.
+#: The color of random, of the pool, and of any other baseline.
 NEUTRAL = "#808080"
 ACCENT = "#0072b2"
-#: One an arm; blue, vermilion and green of Okabe and Ito (2008), the others chosen beside them.
+#: One per arm; blue, vermilion and green of Okabe and Ito (2008), the others chosen to match them.
 COLOURS = (ACCENT, "#d55e00", "#009e73", "#b558a0", "#8a6d00", "#6f63d6")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _DPI = 200
-_DPI_IN_SVG = 110  # of clouds of points, which are pixels there too
-_LINE = 28  # characters of a label
+_DPI_IN_SVG = 110  # for clouds of points, which are pixels in SVG too
+_LINE = 28  # maximum characters per line of a label
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its words.
+    """A figure with its text.
 
     Args:
         name: of its files, and unique among the drawings of a study: letters, digits, `-` and `_`.
         title: a heading.
-        description: what is to be seen, with numbers, for whoever sees no figure.
+        description: the content of the figure, with numbers, for readers who cannot see it.
         figure: drawn with a `Canvas`.
-        hover: id of an artist -> what each of its points says when it is pointed at.
+        hover: id of an artist -> the hover text of each of its points.
     """
 
     name: str
@@ -64,10 +65,10 @@ class Drawing:
     hover: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def svg(self, prefix: str = "") -> str:
-        """Return an `<svg>` element to be put into HTML.
+        """Return an `<svg>` element to embed in HTML.
 
         Args:
-            prefix: of all ids, for a page that holds drawings of several studies.
+            prefix: for all ids, for a page that holds drawings of several studies.
         """
         return ElementTree.tostring(self._element(prefix), encoding="unicode")
 
@@ -85,7 +86,7 @@ class Drawing:
             temporary.unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Go to another process as SVG, without the figure: what a page needs of it."""
+        """Pickle as SVG, without the figure: a page needs only that."""
         return {"_rendered": self._rendered} | {name: value for name, value in vars(self).items() if name != "figure"}
 
     def _png(self) -> bytes:
@@ -119,23 +120,23 @@ class Drawing:
         with styled():
             self.figure.set(dpi=_DPI_IN_SVG, facecolor="none")
             FigureCanvasSVG(self.figure).print_svg(buffer, metadata={"Date": None})
-        # Any sans-serif font of the reader's will do: they are narrower than the one the text was laid out in.
+        # Any sans-serif font of the reader's works: they are narrower than the one used for layout.
         text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", buffer.getvalue())
         return text.replace(INK, "currentColor")
 
 
 def _add_titles(root: ElementTree.Element, name: str, titles: Sequence[str]) -> None:
-    """Give every point of an artist what a browser shows when it is pointed at."""
+    """Give every point of an artist its hover text."""
     group = next(element for element in root.iter(f"{{{_SVG}}}g") if element.get("id") == name)
     defined = {element for defs in group.iter(f"{{{_SVG}}}defs") for element in defs.iter()}
     shapes = [e for e in group.iter() if e.tag in (f"{{{_SVG}}}use", f"{{{_SVG}}}path") and e not in defined]
     for shape, title in zip(shapes, titles, strict=True):
         ElementTree.SubElement(shape, f"{{{_SVG}}}title").text = title
-        shape.set("pointer-events", "all")  # inside a hollow marker too
+        shape.set("pointer-events", "all")  # also inside a hollow marker
 
 
 def _own_ids(root: ElementTree.Element, name: str) -> None:
-    """Begin all ids, and references to them, with a name of the drawing: a page holds many drawings."""
+    """Prefix all ids, and references to them, with the drawing's name, because a page holds many drawings."""
     for element in root.iter():
         for key, value in element.attrib.items():
             if key == "id":
@@ -145,15 +146,15 @@ def _own_ids(root: ElementTree.Element, name: str) -> None:
             elif "url(#" in value:
                 element.set(key, value.replace("url(#", f"url(#{name}-"))
         if element.tag == f"{{{_SVG}}}style" and element.text:
-            element.text = element.text.replace("*", f"#{name} *")  # its rules are for this drawing, not the page
+            element.text = element.text.replace("*", f"#{name} *")  # its rules apply to this drawing, not the page
     root.set("id", name)
 
 
 class Canvas:
-    """A figure under construction, and what its points say when they are pointed at.
+    """A figure under construction, and the hover texts of its points.
 
     Args:
-        height: inches.
+        height: in inches.
         rows: of panels.
         columns: of panels.
         options: of matplotlib's `Figure.subplots`.
@@ -167,7 +168,7 @@ class Canvas:
         self._hover: dict[str, Sequence[str]] = {}
 
     def points(self, axes: Axes, x: ArrayLike, y: ArrayLike, titles: Sequence[str], **style: Any) -> None:
-        """Plot markers that say something when they are pointed at; all coordinates are finite."""
+        """Plot markers with hover texts; all coordinates are finite."""
         if not titles:
             return
         assert np.isfinite(np.asarray(x, dtype=float)).all() and np.isfinite(np.asarray(y, dtype=float)).all()
@@ -183,14 +184,14 @@ class Canvas:
         self._hover[name] = titles
 
     def patch(self, axes: Axes, patch: Any, title: str) -> None:
-        """Add a shape that says something when it is pointed at."""
+        """Add a shape with a hover text."""
         name = f"patch{len(self._hover)}"
         patch.set_gid(name)
         axes.add_patch(patch)
         self._hover[name] = [title]
 
     def hide_beyond(self, used: int) -> None:
-        """Leave the panels behind the first so many empty; what stands above one gets its labels."""
+        """Hide the panels after the first `used`; a panel above a hidden one gets its labels."""
         panels = [axes for row in self.panels for axes in row]
         for i in range(used, len(panels)):
             panels[i].set_visible(False)
@@ -198,12 +199,12 @@ class Canvas:
                 panels[above].tick_params(labelbottom=True)
 
     def legend(self, axes: Axes, columns: int) -> None:
-        """Name the lines of a panel below all panels."""
+        """Put the legend for the lines of a panel below all panels."""
         handles, labels = axes.get_legend_handles_labels()
         self.figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
     def drawing(self, name: str, title: str, description: str) -> Drawing:
-        """Fix the layout and return the figure with its words."""
+        """Fix the layout and return the figure with its text."""
         engine = self.figure.get_layout_engine()
         assert engine is not None
         engine.execute(self.figure)
@@ -212,13 +213,13 @@ class Canvas:
 
 
 def styled() -> AbstractContextManager[None]:
-    """Return the settings under which figures are built and written."""
+    """Return the settings with which figures are built and written."""
     import matplotlib as mpl
 
     return mpl.rc_context(
         {
             "svg.fonttype": "none",
-            "text.parse_math": False,  # a dollar in a name is a dollar
+            "text.parse_math": False,  # a dollar in a name is literal
             "svg.hashsalt": "aliquot",
             "font.family": "sans-serif",
             "font.sans-serif": ["DejaVu Sans"],
@@ -226,7 +227,7 @@ def styled() -> AbstractContextManager[None]:
             "axes.titlesize": 10,
             "figure.labelsize": 9.5,
             "axes.titlelocation": "left",
-            "axes.titley": 1.0,  # no figure has ticks at the top: looking for them takes an eighth of the time
+            "axes.titley": 1.0,  # no figure has ticks at the top, and searching for them takes an eighth of the time
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.facecolor": "none",
@@ -249,7 +250,7 @@ def styled() -> AbstractContextManager[None]:
 
 
 def slug(name: str) -> str:
-    """Return a name as it may stand in file names and ids."""
+    """Return a name in a form that is valid in file names and ids."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name)
 
 
@@ -259,7 +260,7 @@ def count(number: int) -> str:
 
 
 def say_score(f: Finding) -> str:
-    """Write a finding's score, as a point says it."""
+    """Write a finding's score for the hover text of a point."""
     seeds = "1 seed" if f.num_replicates == 1 else f"{f.num_replicates} seeds"
     score = with_interval(f"{percent(f.score)} %", percent_interval(f.score))
     return f"{f.arm.name}, {f.budget:,} prompts: {score}, {seeds}"
@@ -271,12 +272,12 @@ def wrapped(name: str) -> str:
 
 
 def apart(values: Sequence[float], gap: float, logarithmic: bool) -> list[float]:
-    """Return those of some ascending values whose labels do not touch on an axis, the first and the last among them.
+    """Return the ascending values whose labels do not overlap on an axis, including the first and the last.
 
     Args:
         values: to be marked on the axis.
-        gap: between two labels, as a share of the axis from the first value to the last.
-        logarithmic: the axis.
+        gap: minimum distance between labels, as a share of the axis from the first value to the last.
+        logarithmic: whether the axis is.
     """
     place = np.log(values) if logarithmic else np.asarray(values, dtype=float)
     least = gap * (place[-1] - place[0])
@@ -288,7 +289,7 @@ def apart(values: Sequence[float], gap: float, logarithmic: bool) -> list[float]
 
 
 def thinned(values: Sequence[int], most: int) -> list[int]:
-    """Return at most so many values, the first and the last among them."""
+    """Return at most `most` values, including the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]

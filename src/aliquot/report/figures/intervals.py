@@ -1,4 +1,4 @@
-"""Arms against random, one row each with its interval: differences, annotations saved, gain beside cost."""
+"""Arms against random, one row each with its interval: differences, annotations saved, gain and cost."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from aliquot.report.figures.drawing import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ROWS_BEYOND_LABELS = 6  # of a panel, from which on the axis at the foot of the figure is far away
-_PANELS = 6  # budgets that one figure shows
+_ROWS_BEYOND_LABELS = 6  # rows per panel beyond which the axis at the bottom of the figure is too far away
+_PANELS = 6  # maximum budgets in one figure
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Whisker:
 
     Args:
         label: of the row.
-        value: where the marker stands.
+        value: position of the marker.
         low: end of the interval.
         high: end of the interval.
-        title: what the marker says when it is pointed at.
+        title: hover text of the marker.
         filled: a solid marker, or a hollow one.
         marker: its shape.
     """
@@ -60,7 +60,7 @@ class Whisker:
 
 
 def draw_areas(findings: Findings) -> Drawing | None:
-    """Draw the paired differences to random over all budgets, a panel a benchmark: the whole study at a glance."""
+    """Draw the paired differences to random over all budgets, one panel per benchmark: the whole study at a glance."""
     by_arm: dict[str, dict[str, Comparison]] = {}
     for curve in findings.curves:
         if curve.comparison:
@@ -92,7 +92,7 @@ def draw_areas(findings: Findings) -> Drawing | None:
 
 
 def draw_differences(findings: Findings, benchmark: str) -> Drawing | None:
-    """Draw the paired differences to random, a panel a budget; solid where significant after Holm's correction."""
+    """Draw the paired differences to random, one panel per budget; solid if significant after Holm's correction."""
     panels = _panels(findings, benchmark, lambda f: f.comparison is not None)
     if not panels:
         return None
@@ -111,7 +111,7 @@ def draw_differences(findings: Findings, benchmark: str) -> Drawing | None:
 
 
 def draw_saved(findings: Findings, benchmark: str) -> Drawing | None:
-    """Draw how many times as many annotations random needs; beyond random's own budgets nobody knows."""
+    """Draw random's budget as a multiple of the arm's at equal accuracy; unknown outside random's own budgets."""
     panels = _panels(findings, benchmark, lambda f: f.saved is not None)
     if not panels:
         return None
@@ -140,7 +140,7 @@ def draw_saved(findings: Findings, benchmark: str) -> Drawing | None:
 
 
 def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
-    """Draw what choosing cost beside what it gained, at the largest budget that can be compared."""
+    """Draw the cost of selection next to its gain, at the largest budget that can be compared."""
     panels = _panels(findings, benchmark, lambda f: f.comparison is not None and f.selection_seconds > 0)
     if not panels:
         return None
@@ -154,7 +154,7 @@ def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
     fill_panel(canvas, cost, spent)
     fill_panel(canvas, gain, [_difference(f) for f in series])
     cost.hlines(range(len(series)), 0, [w.value for w in spent], color=ACCENT, linewidth=1.6)
-    cost.set_xlim(left=-0.06 * max(w.value for w in spent))  # a marker at 0 stays off the names
+    cost.set_xlim(left=-0.06 * max(w.value for w in spent))  # keeps a marker at 0 away from the names
     for axes, ticks in ((cost, 3), (gain, 4)):
         axes.locator_params(axis="x", nbins=ticks)
     cost.xaxis.set_major_formatter("{x:,.10g}")
@@ -175,7 +175,7 @@ def draw_cost(findings: Findings, benchmark: str) -> Drawing | None:
 
 
 def draw_whiskers(panels: dict[str, list[Whisker]]) -> Canvas:
-    """Return panels below each other, as high as they have rows, on one horizontal axis."""
+    """Return panels in one column, as high as they have rows, on one horizontal axis."""
     labels = [whisker.label for whiskers in panels.values() for whisker in whiskers]
     row = row_height(labels)
     heights = [
@@ -190,7 +190,7 @@ def draw_whiskers(panels: dict[str, list[Whisker]]) -> Canvas:
 
 
 def fill_panel(canvas: Canvas, axes: Axes, whiskers: Sequence[Whisker]) -> None:
-    """Draw whiskers from top to bottom, and name their rows."""
+    """Draw whiskers from top to bottom, and label their rows."""
     axes.hlines(range(len(whiskers)), [w.low for w in whiskers], [w.high for w in whiskers], color=ACCENT)
     for filled, marker in sorted({(w.filled, w.marker) for w in whiskers}):
         alike = [(row, w) for row, w in enumerate(whiskers) if (w.filled, w.marker) == (filled, marker)]
@@ -206,12 +206,12 @@ def fill_panel(canvas: Canvas, axes: Axes, whiskers: Sequence[Whisker]) -> None:
 
 
 def row_height(labels: Sequence[str]) -> float:
-    """Return the inches that a row takes, by the lines of the longest label."""
+    """Return the height of a row in inches, from the lines of the longest label."""
     return 0.06 + 0.17 * max(wrapped(label).count("\n") + 1 for label in labels)
 
 
 def _panels(findings: Findings, benchmark: str, shown: Callable[[Finding], bool]) -> dict[int, list[Finding]]:
-    """Return budget -> what to show, of a few budgets between the smallest and the largest; arms in one order."""
+    """Return budget -> content, for a few budgets between the smallest and the largest; arms in one order."""
     found = [f for f in findings.findings if f.benchmark == benchmark and shown(f)]
     gains: dict[str, list[float]] = {}
     for f in found:
@@ -234,7 +234,7 @@ def _whisker(arm: str, where: str, c: Comparison) -> Whisker:
 
 
 def _saved(f: Finding) -> Whisker:
-    """Place the ratio; what lies beyond random's budgets is a triangle at their end that points there."""
+    """Place the ratio; a value outside random's budgets is a triangle at their end that points outward."""
     s = f.saved
     assert s is not None
     smallest, largest = s.range
@@ -260,7 +260,7 @@ def _cost_title(f: Finding) -> str:
 
 
 def _say_differences(panels: dict[int, list[Finding]]) -> str:
-    """Count what is reliably better and worse, and name the largest of each."""
+    """Count the reliably better and worse arms, and name the largest of each."""
     compared = [(f, f.comparison) for series in panels.values() for f in series if f.comparison]
     found = [(f, c) for f, c in compared if not c.why_untested]
     reliable = [(c.difference, f) for f, c in found if c.is_reliable]
@@ -277,7 +277,7 @@ def _say_differences(panels: dict[int, list[Finding]]) -> str:
 
 
 def _say_saved(panels: dict[int, list[Finding]]) -> str:
-    """Tell of the arm that saves most with each budget."""
+    """Describe the arm that saves most with each budget."""
     texts: list[str] = []
     for budget, series in panels.items():
         saved = [(f, f.saved) for f in series if f.saved and f.saved.has_interval]
@@ -289,7 +289,7 @@ def _say_saved(panels: dict[int, list[Finding]]) -> str:
 
 
 def _left_out(findings: Findings, benchmark: str, panels: dict[int, list[Finding]]) -> str:
-    """Name the budgets that were thinned out."""
+    """Name the budgets that were left out."""
     budgets = {f.budget for f in findings.findings if f.benchmark == benchmark and f.comparison}
     more = len(budgets) - len(panels)
     return f" {more} more budgets are in the table." if more > 0 else ""

@@ -1,4 +1,4 @@
-"""What was picked, in numbers: diversity and distances of each arm, overlap of arms, correlations of scores."""
+"""The picks in numbers: diversity and distances of each arm, overlap of arms, correlations of scores."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from aliquot.report.figures.drawing import COLOURS, INK, NEUTRAL, Canvas, Drawin
 from aliquot.report.figures.intervals import Whisker, fill_panel, row_height
 from aliquot.report.selections.picks import Picks, Summary
 
-_WRITTEN = 20  # rows of a matrix up to which its numbers are written into it
+_WRITTEN = 20  # maximum rows of a matrix whose numbers are written into it
 
 
 def draw_summary(picks: Picks) -> Drawing | None:
-    """Draw the numbers of each arm, a column each; dashed is the pool."""
+    """Draw the numbers of each arm, one column each; the dashed line is the pool."""
     columns = _columns(picks)
     if not columns:
         return None
@@ -34,7 +34,7 @@ def draw_summary(picks: Picks) -> Drawing | None:
 
 
 def _columns(picks: Picks) -> list[tuple[str, list[Whisker], float | None]]:
-    """Return title, rows and the pool's value of each column there is something to put in."""
+    """Return title, rows and the pool's value for each column with content."""
     pool, *arms = picks.summaries()
     columns: list[tuple[str, list[Whisker], float | None]] = []
     if picks.tasks:
@@ -95,7 +95,7 @@ def _extremes(arms: Sequence[Summary], value: Callable[[Summary], float | None],
 
 
 def draw_overlap(picks: Picks) -> Drawing | None:
-    """Draw which share of their prompts two arms have in common."""
+    """Draw the share of prompts that two arms have in common."""
     if len(picks.arms) < 2:
         return None
     names = [arm.name for arm in picks.arms]
@@ -106,14 +106,14 @@ def draw_overlap(picks: Picks) -> Drawing | None:
     return canvas.drawing(
         "picks-overlap",
         "Overlap of the picks, %",
-        f"Prompts in both choices as a share of those in either (Jaccard). Two choices at random share "
+        f"Prompts in both selections as a share of those in either (Jaccard). Two random selections share "
         f"{100 * share / (2 - share):.0f} %. Most alike: {most[1]} and {most[2]}, {100 * most[0]:.0f} %; "
         f"least: {least[1]} and {least[2]}, {100 * least[0]:.0f} %.",
     )
 
 
 def draw_correlations(picks: Picks) -> Drawing | None:
-    """Draw how scores go along with lengths and with each other."""
+    """Draw the correlations of scores with lengths and with each other."""
     found = picks.correlations
     if found is None:
         return None
@@ -134,7 +134,7 @@ def draw_correlations(picks: Picks) -> Drawing | None:
 
 
 def _draw_matrix(names: Sequence[str], matrix: np.ndarray, write: Callable[[float], str]) -> Canvas:
-    """Draw a square of numbers, each on a ground as strong as its size; columns are numbered as rows are."""
+    """Draw a square of numbers, each shaded by its magnitude; columns are numbered as rows are."""
     from matplotlib.patches import Rectangle
 
     canvas = Canvas(max(row_height(names), 0.24) * len(names) + 0.4)

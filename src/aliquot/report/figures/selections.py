@@ -1,4 +1,4 @@
-"""What was picked, drawn with a panel for each arm: tasks, lengths, and a map of the features."""
+"""The picks, drawn with one panel per arm: tasks, lengths, and a map of the features."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aliquot.report.selections.picks import Picks, Tasks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NAMED = 4  # tasks of each arm that are told apart
-_TOLD = 3  # arms whose most changed task the description tells
+_NAMED = 4  # tasks of each arm that are labeled
+_TOLD = 3  # arms whose most changed task is in the description
 
 
 def _draw_tasks(picks: Picks) -> Drawing | None:
@@ -23,7 +23,7 @@ def _draw_tasks(picks: Picks) -> Drawing | None:
     tasks = picks.tasks
     if tasks is None or len(tasks.names) < 2:
         return None
-    floor = min(tasks.pool.min(), tasks.picked[tasks.picked > 0].min()) / 2  # where tasks go that were not picked
+    floor = min(tasks.pool.min(), tasks.picked[tasks.picked > 0].min()) / 2  # position of tasks that were not picked
     ends = (floor / 1.3, max(tasks.pool.max(), tasks.picked.max()) * 1.5)
     changes = np.abs(tasks.picked - tasks.pool)
     named = np.argsort(-changes, axis=1, kind="stable")[:, :_NAMED]
@@ -82,14 +82,14 @@ def _draw_lengths(picks: Picks) -> Drawing | None:
     return canvas.drawing(
         "picks-lengths",
         "Lengths of the picks",
-        f"How many tokens the picked prompts have; grey: the pool's; the last bin holds all longer ones. Mean of the "
+        f"How many tokens the picked prompts have; gray: the pool's; the last bin holds all longer ones. Mean of the "
         f"pool {lengths.pool_mean:.1f}, of {picks.arms[longest].name} {lengths.means[longest]:.1f}, the most, "
         f"of {picks.arms[shortest].name} {lengths.means[shortest]:.1f}, the least.",
     )
 
 
 def _draw_map(picks: Picks) -> Drawing | None:
-    """Draw each arm's picks over the pool, on the plane of most variance."""
+    """Draw each arm's picks over the pool, in the plane of largest variance."""
     plane = picks.map
     if plane is None:
         return None
@@ -109,15 +109,15 @@ def _draw_map(picks: Picks) -> Drawing | None:
         "picks-map",
         "Map of the picks",
         f"The prompts on the first two principal axes of their features, which hold {first:.0f} % and {second:.0f} % "
-        f"of the variance. Grey: {len(plane.pool):,} prompts of the pool, drawn at random; coloured: up to "
-        f"{max(map(len, plane.picked)):,} of each arm's picks. Neighbours here may be far apart along other axes.",
+        f"of the variance. Gray: {len(plane.pool):,} prompts of the pool, drawn at random; colored: up to "
+        f"{max(map(len, plane.picked)):,} of each arm's picks. Neighbors here may be far apart along other axes.",
     )
 
 
 def _panel_each(
     picks: Picks, height: float, fill: Callable[[Canvas, Axes, int], None], xlabel: str, ylabel: str
 ) -> Canvas:
-    """Draw a panel an arm, two in a row."""
+    """Draw one panel per arm, two in a row."""
     rows = (len(picks.arms) + 1) // 2
     canvas = Canvas(height * rows + 0.4, rows, 2, sharex=True, sharey=True)
     panels = [axes for row in canvas.panels for axes in row]
@@ -130,5 +130,5 @@ def _panel_each(
     return canvas
 
 
-#: What draws a figure of what was picked, in the order of a report; None where there is nothing to draw.
+#: Functions that draw a figure of the picks, in report order; each returns None if there is nothing to draw.
 PICK_FIGURES = (draw_summary, _draw_tasks, _draw_lengths, _draw_map, draw_overlap, draw_correlations)

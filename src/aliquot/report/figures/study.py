@@ -1,7 +1,7 @@
-"""All figures of a study, in the order in which a report tells them.
+"""All figures of a study, in the order of a report.
 
-Their names begin with what they show: areas, accuracy, differences, saved, cost, ablation, picks. Of what is drawn for
-each benchmark, the benchmark ends the name.
+Their names begin with their content: areas, accuracy, differences, saved, cost, ablation, picks. If there is one
+figure per benchmark, the name ends in the benchmark.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from aliquot.report.figures.selections import PICK_FIGURES
 from aliquot.report.selections.picks import Picks
 from aliquot.selection.greedy.workers import num_cores
 
-_PER_PROCESS = 2  # figures, for which it is worth to start one
+_PER_PROCESS = 2  # minimum figures that justify starting a process
 
 
 def draw(study: Study, findings: Findings, picks: Picks | None) -> list[Drawing]:
-    """Return the figures of a study, of those that there is something to draw in.
+    """Return the figures of a study that have content.
 
     Args:
         study: the runs.
-        findings: what they say.
-        picks: what was picked, or None where that is not known.
+        findings: of the study.
+        picks: the picks, or None if they are unknown.
     """
     return [drawing for make in _makers(study, findings, picks) if (drawing := _drawn(make))]
 
 
 def draw_into(folder: Path, study: Study, findings: Findings, picks: Picks | None) -> list[Drawing]:
-    """Write the figures of a study into a folder, on as many cores as there are, and return them as SVG."""
+    """Write the figures of a study to a directory, using all cores, and return them as SVG."""
     makers = _makers(study, findings, picks)
     processes = min(num_cores(), len(makers) // _PER_PROCESS)
-    context = get_context("forkserver")  # neither copies the threads of this process, nor imports everything anew
+    context = get_context("forkserver")  # does not copy the threads of this process or repeat all imports
     context.set_forkserver_preload([__name__, "matplotlib.figure", "matplotlib.backends.backend_svg"])
     with ProcessPoolExecutor(max(1, processes), context) as pool:
         return [drawing for drawing in pool.map(_saved, makers, repeat(folder)) if drawing]

@@ -1,4 +1,4 @@
-"""What a cell of the page's tables says, sorts by, and tells when it is pointed at."""
+"""The cells of the page's tables: text, sort value, and hover text."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Column:
 
     Args:
         title: its heading.
-        number: it holds numbers, to be set right and sorted by value.
-        filter: readers may keep the rows of one of its values.
+        number: whether it holds numbers, which are right-aligned and sorted by value.
+        filter: whether readers may filter rows by its values.
     """
 
     title: str
@@ -40,12 +40,12 @@ class Cell:
     """One cell.
 
     Args:
-        text: what it says.
-        value: what it sorts by, or None: by its text.
+        text: the displayed text.
+        value: the sort value, or None to sort by text.
         interval: its 95 % interval, in words.
-        tip: what is said on hover and focus.
-        link: where it leads, or "".
-        code: it is something to type.
+        tip: the text shown on hover and focus.
+        link: its target, or "".
+        code: whether it is text to type.
     """
 
     text: str
@@ -56,7 +56,7 @@ class Cell:
     code: bool = False
 
 
-#: Where there is no value; sorts last whichever way.
+#: The cell for a missing value; sorts last in both directions.
 NONE = Cell("-")
 
 
@@ -71,7 +71,7 @@ class Table:
 
 
 def count(number: int) -> Cell:
-    """Write a number of things."""
+    """Write a count."""
     return Cell(f"{number:,}", number)
 
 
@@ -140,7 +140,7 @@ def times_saved(saved: Saved | None) -> Cell:
 
 
 def needed(finding: Finding, saved: Saved) -> Cell:
-    """Write how many annotations random needs for the accuracy of a finding."""
+    """Write how many annotations random needs to reach the accuracy of a finding."""
     low, high = (finding.budget * end for end in saved.range)
     if saved.ratio is not None:
         return number(saved.ratio * finding.budget, ",.0f")
@@ -148,5 +148,5 @@ def needed(finding: Finding, saved: Saved) -> Cell:
 
 
 def seconds(spent: float) -> Cell:
-    """Write what choosing cost."""
+    """Write the cost of selection."""
     return Cell(numbers.seconds(spent), spent, tip=f"{spent:,.2f} device-seconds of scoring and ranking")

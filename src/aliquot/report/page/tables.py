@@ -1,4 +1,4 @@
-"""The tables of the page, in the order in which it shows them."""
+"""The tables of the page, in display order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aliquot.report.analysis.findings import Curve, Finding, Findings
     from aliquot.report.selections.picks import Picks, Summary
 
-#: Rows of runs that the page shows; runs.csv has them all.
+#: Maximum rows of runs on the page; runs.csv has them all.
 RUNS_SHOWN = 300
 
 _STRATEGY, _BUDGET = Column("strategy", number=False), Column("annotations", filter=True)
@@ -42,7 +42,7 @@ _COMPARED = (Column("difference, points"), Column("standard error"), Column("p")
 
 
 def result_table(findings: Findings) -> Table:
-    """One row a benchmark, budget and strategy, the best of each budget first."""
+    """Return one row per benchmark, budget and strategy, the best of each budget first."""
     measure = measured(*findings.base)
     columns = (Column(f"{measure}, %"), Column("against random, points"), _VERDICT, Column("annotations saved"))
     order = {name: place for place, name in enumerate(findings.base)}
@@ -68,14 +68,14 @@ def result_table(findings: Findings) -> Table:
 
 
 def difference_table(findings: Findings) -> Table:
-    """One row a comparison with random."""
+    """Return one row per comparison with random."""
     rows = [(*_where(f), *compared(f.comparison)) for f in findings.findings if f.comparison]
     columns = (*_WHERE, *_COMPARED, Column("fewest seeds"))
     return Table("Strategy minus random, same budget and questions", columns, rows)
 
 
 def saved_table(findings: Findings) -> Table:
-    """One row an arm and budget for whose accuracy random's curve was asked."""
+    """Return one row per arm and budget whose accuracy was looked up on random's curve."""
     rows = [(*_where(f), times_saved(f.saved), needed(f, f.saved)) for f in findings.findings if f.saved]
     columns = (*_WHERE, Column("annotations saved"), Column("random would need"))
     return Table(
@@ -84,7 +84,7 @@ def saved_table(findings: Findings) -> Table:
 
 
 def area_table(curves: Sequence[Curve]) -> Table:
-    """One row a benchmark and arm of several budgets."""
+    """Return one row per benchmark and arm with several budgets."""
     rows = [
         (
             Cell(curve.arm.name),
@@ -101,7 +101,7 @@ def area_table(curves: Sequence[Curve]) -> Table:
 
 
 def cost_table(findings: Findings) -> Table:
-    """One row an arm and budget: what choosing cost, and the gain on each benchmark."""
+    """Return one row per arm and budget: the cost of selection, and the gain on each benchmark."""
     cells: dict[tuple[str, int], dict[str, Finding]] = {}
     for f in findings.findings:
         cells.setdefault((f.arm.name, f.budget), {})[f.benchmark] = f
@@ -118,18 +118,18 @@ def cost_table(findings: Findings) -> Table:
     gains = [Column(f"{name} against random, points") for name in findings.base]
     bought = (Column("responses of a run"), Column("from", number=False), Column("their price"))
     columns = (_STRATEGY, _BUDGET, Column("choosing, device-seconds"), *bought, *gains)
-    return _without_empty("What choosing and annotating cost, beside the gain", columns, rows)
+    return _without_empty("Cost of selection and annotation, and the gain", columns, rows)
 
 
 def _bought(f: Finding) -> tuple[Cell, Cell, Cell]:
-    """Write what annotating took."""
+    """Write the cost of annotation."""
     bought = f.annotations
     cost = NONE if bought.cost is None else Cell(price(bought.cost), bought.cost)
     return number(bought.number, ",.0f"), Cell(bought.by) if bought.by else NONE, cost
 
 
 def pick_table(picks: Picks) -> Table:
-    """One row an arm, and the pool itself; columns for which the store had nothing are left out."""
+    """Return one row per arm, and one for the pool; columns without data in the store are left out."""
     titles = ("tasks", "as diverse as", "mean tokens", "pool to pick", "pick to pick", "same features", "shared")
     rows = [_picked(summary) for summary in picks.summaries()]
     columns = [_STRATEGY, *(Column(title) for title in titles)]
@@ -138,7 +138,7 @@ def pick_table(picks: Picks) -> Table:
 
 
 def _without_empty(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
-    """Leave out the columns for which no row has a value."""
+    """Leave out the columns in which no row has a value."""
     kept = [place for place in range(len(columns)) if any(row[place] != NONE for row in rows)]
     return Table(caption, [columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
@@ -157,12 +157,12 @@ def _picked(s: Summary) -> tuple[Cell, ...]:
 
 
 def run_table(study: Study, runs: str, urls: Mapping[str, str]) -> Table:
-    """One row a run, newest first, up to `RUNS_SHOWN`.
+    """Return one row per run, newest first, up to `RUNS_SHOWN`.
 
     Args:
-        study: whose runs.
-        runs: the folder of runs, relative to the page.
-        urls: run -> its address in W&B, where it has one.
+        study: the study of the runs.
+        runs: the directory of runs, relative to the page.
+        urls: run -> its address in W&B, if it has one.
     """
     arms = {run: cell.arm.name for cell in study.cells for run in cell.runs}
     shown = list(reversed(study.records))[:RUNS_SHOWN]

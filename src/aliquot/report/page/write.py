@@ -1,7 +1,7 @@
-"""One page that tells everything: a single HTML file that needs no network, no server and no JavaScript to be read.
+"""One page with all results: a single HTML file that needs no network, server or JavaScript to be read.
 
-The words and tables are made from `Findings`; the figures come drawn. Strategy names and commands are text that users
-typed, so all of it is escaped; nothing but the page's own script may run, and nothing may be fetched.
+The text and tables are made from `Findings`; the figures come drawn. Strategy names and commands are text that users
+typed, so all of it is escaped. Only the page's own script may run, and nothing may be fetched.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Picture(Protocol):
-    """A figure as the page needs it."""
+    """A figure in the form that the page needs."""
 
     @property
     def name(self) -> str: ...
@@ -48,13 +48,13 @@ class Picture(Protocol):
 
 @dataclass(frozen=True)
 class StudyReport:
-    """All there is to show of a study.
+    """All content of a study.
 
     Args:
         study: the runs.
-        findings: what they say.
+        findings: of the study.
         pictures: the figures; a name up to its first `-` is that of the section it belongs to.
-        picks: what was picked, or None where that is not known.
+        picks: the picks, or None if they are unknown.
     """
 
     study: Study
@@ -65,15 +65,15 @@ class StudyReport:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the page says of its own making.
+    """The page's statement of its own origin.
 
     Args:
         made: when, for people.
         commands: of the sweeps, as they were typed.
         versions: library -> version.
         progress: how much of the sweeps is finished, a sentence, or "".
-        runs: the store's folder of runs, relative to the page.
-        urls: run -> its address in W&B, where it has one.
+        runs: the store's directory of runs, relative to the page.
+        urls: run -> its address in W&B, if it has one.
     """
 
     made: str
@@ -86,14 +86,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a study on the page; one that has nothing to show is left out.
+    """A part of a study on the page; a part without content is left out.
 
     Args:
         name: unique in its study.
         title: its heading.
         pictures: come first.
         tables: those without rows are left out.
-        text: the template has words of its own for it.
+        text: whether the template has its own text for it.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Section:
 
 @dataclass(frozen=True)
 class _View:
-    """A study as the template reads it."""
+    """A study in the form that the template reads."""
 
     report: StudyReport
     answers: Sequence[Answer]

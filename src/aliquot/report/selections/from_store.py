@@ -1,4 +1,4 @@
-"""From the rankings, scores and pool of a store to what was picked."""
+"""From the rankings, scores and pool of a store to the picks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from aliquot.store.store import read_record
 from aliquot.types import Pool, Scores
 
 NUM_SAMPLED = 2000  # prompts of the pool, or picks of an arm, whose distances are measured
-_STREAM = (0, 1)  # of random numbers: a strategy seeded with 0 must not have picked the very sample
-_NUM_EMBEDDED = 5000  # prompts that a kernel's mean similarity is taken over
+_STREAM = (0, 1)  # of random numbers: a strategy seeded with 0 must not pick the same sample
+_NUM_EMBEDDED = 5000  # prompts over which a kernel's mean similarity is computed
 _NUM_PROJECTED = 256  # dimensions beyond which distances are measured after a random projection
 _NUM_BINS = 24
 _KERNELS = {kernel.__name__: kernel for kernel in (RBF, Cosine)}
@@ -34,7 +34,7 @@ _KERNELS = {kernel.__name__: kernel for kernel in (RBF, Cosine)}
 
 @dataclass(frozen=True)
 class _Ranking:
-    """A ranking in the store: serves every budget up to `depth` where it is nested, else that one alone."""
+    """A ranking in the store: serves every budget up to `depth` if it is nested, otherwise only that one."""
 
     arm: Arm
     replicate: str
@@ -49,14 +49,14 @@ class _Ranking:
 
 
 def look_at_picks(root: Path, study: Study) -> Picks | None:
-    """Look at what the arms of a study picked, one replicate each, at the largest budget that most of them have.
+    """Measure the picks of a study's arms, one replicate each, at the largest budget that most of them have.
 
     Args:
         root: the store.
-        study: read from it.
+        study: the study that was read from it.
 
     Returns:
-        None where no ranking, or not the pool, is there any more.
+        None if no ranking, or not the pool, exists any more.
     """
     pool = _load_pool(root, study)
     if pool is None:
@@ -88,7 +88,7 @@ def look_at_picks(root: Path, study: Study) -> Picks | None:
 
 
 def _rankings(root: Path, study: Study) -> list[_Ranking]:
-    """Return a ranking for each cell whose ranking is still there, those of the deepest cells of an arm first."""
+    """Return a ranking for each cell whose ranking still exists, those of the deepest cells of an arm first."""
     keys = {record.id: {name: key for name, key, _ in record.stages} for record in study.records}
     found: list[_Ranking] = []
     for cell in sorted(study.cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, -cell.budget)):
@@ -110,7 +110,7 @@ def _rankings(root: Path, study: Study) -> list[_Ranking]:
 
 
 def _at_common_budget(rankings: Sequence[_Ranking]) -> tuple[int, list[_Ranking]]:
-    """Return the budget that most arms can be looked at with, the largest of these, and a ranking for each arm."""
+    """Return the budget that covers most arms, the largest of these in a tie, and a ranking for each arm."""
     best: tuple[int, list[_Ranking]] = (0, [])
     for budget in sorted({ranking.depth for ranking in rankings}):
         serving: dict[str, _Ranking] = {}
@@ -146,7 +146,7 @@ def _load_scores(folder: Path, num_prompts: int) -> Scores | None:
 
 
 def _prepare_features(scores: Scores) -> Float32[np.ndarray, "n d"]:
-    """Return centred features in float32, of few dimensions: distances do not see a shift, rounding does."""
+    """Return centered features in float32 with few dimensions: distances do not change under a shift, rounding does."""
     stored = scores.features
     wide = stored.shape[1] > _NUM_PROJECTED
     features = project(stored, gaussian_projection(stored.shape[1], _NUM_PROJECTED, 0)) if wide else stored

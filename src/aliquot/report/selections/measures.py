@@ -1,8 +1,8 @@
-"""What can be said of a choice of prompts: its tasks, lengths, coverage, redundancy, overlap; and of scores.
+"""Measures of a selection of prompts: tasks, lengths, coverage, redundancy, overlap; and of scores.
 
-Distances are Euclidean, between features: the nearest row is found by float64 products, and how far it is by
-differences. Whatever would take the whole pool times the whole choice is measured on a
-sample, drawn with a fixed seed.
+Distances are Euclidean, between features. The nearest row is found by float64 products, and its distance by
+differences. Anything that would need the whole pool times the whole selection is measured on a sample, drawn with a
+fixed seed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def effective_number(share: Float64[np.ndarray, " t"]) -> float:
 
 
 def jaccard(choices: Sequence[Rows]) -> Float64[np.ndarray, "a a"]:
-    """Return for each pair of choices the prompts in both, divided by those in either."""
+    """Return, for each pair of selections, the prompts in both divided by those in either."""
     chosen = np.zeros((len(choices), 1 + max(int(choice.max()) for choice in choices)))
     for row, choice in zip(chosen, choices, strict=True):
         row[choice] = 1
@@ -51,12 +51,12 @@ def jaccard(choices: Sequence[Rows]) -> Float64[np.ndarray, "a a"]:
 
 
 def distances_to_nearest(features: Features, sample: Rows, choices: Sequence[Rows]) -> Float64[np.ndarray, "a m"]:
-    """Return how far each sampled row is from the nearest row of each choice."""
+    """Return the distance of each sampled row to the nearest row of each selection."""
     x, norms = _centred(features)
     nearest = np.empty((len(choices), len(sample)))
     for start in range(0, len(sample), _BLOCK):
         rows = sample[start : start + _BLOCK]
-        squared = x @ x[rows].T  # a row of the pool is a row here: choices take whole rows
+        squared = x @ x[rows].T  # rows of the pool are rows here, so selections take whole rows
         squared *= -2.0
         squared += norms[:, None]
         for choice, found in zip(choices, nearest, strict=True):
@@ -65,7 +65,7 @@ def distances_to_nearest(features: Features, sample: Rows, choices: Sequence[Row
 
 
 def distances_within(features: Features, choice: Rows, sample: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
-    """Return how far each sampled position of a choice is from the nearest other row of the choice."""
+    """Return the distance of each sampled position of a selection to the nearest other row of the selection."""
     chosen = features[choice]
     x, norms = _centred(chosen)
     nearest = np.empty(len(sample))
@@ -78,7 +78,7 @@ def distances_within(features: Features, choice: Rows, sample: Int64[np.ndarray,
 
 
 def _centred(features: Features) -> tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, " n"]]:
-    """Return the features around a centre that outliers do not move, and their squared norms."""
+    """Return the features around a center that is robust to outliers, and their squared norms."""
     x = features.astype(np.float64) - central(features)
     return x, np.einsum("nd,nd->n", x, x)
 
@@ -88,19 +88,19 @@ def _distances(features: Features, rows: np.ndarray, others: np.ndarray) -> Floa
 
 
 def duplicate_share(labels: Int64[np.ndarray, " n"], choice: Rows) -> float:
-    """Return which share of a choice has the same features as another row of the choice."""
+    """Return the share of a selection that has the same features as another row of the selection."""
     _, inverse, counts = np.unique(labels[choice], return_inverse=True, return_counts=True)
     return float((counts[inverse] > 1).mean())
 
 
 def typical_distance(features: Features, rows: Rows) -> float:
-    """Return the median distance of neighbours in a shuffled sample; 1 where no two differ."""
+    """Return the median distance of neighbors in a shuffled sample; 1 if no two differ."""
     distances = _distances(features, rows[1:], rows[:-1])
     return float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
 
 
 def signals(scores: Scores) -> Mapping[str, Float64[np.ndarray, " n"]]:
-    """Return the uncertainty scores, and the lengths, of every prompt; those that are all the same are left out."""
+    """Return the uncertainty scores and the lengths of every prompt; constant ones are left out."""
     named: dict[str, np.ndarray] = {"prompt length": scores.prompt_lengths}
     if scores.tokens is not None:
         named["response length"] = scores.tokens.lengths
@@ -116,7 +116,7 @@ def rank_correlations(values: Sequence[Float64[np.ndarray, " n"]]) -> Float64[np
 
 
 def principal_axes(features: Features, sample: Rows) -> tuple[Float32[np.ndarray, "n 2"], tuple[float, float]]:
-    """Project all rows on the two axes along which the sample varies most; return also the variance these explain."""
+    """Project all rows on the two axes along which the sample varies most; also return the variance these explain."""
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, svd_solver="covariance_eigh").fit(features[sample])

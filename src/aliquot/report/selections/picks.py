@@ -1,7 +1,7 @@
-"""What each arm picked, at a budget that all of them have: read from the store, measured, kept as plain values.
+"""The picks of each arm, at a budget that all of them have: read from the store, measured, stored as plain values.
 
-One replicate an arm is looked at. What would take too long on a whole pool is measured on a sample of it, drawn with a
-fixed seed: how far prompts are from the nearest pick, how far picks are from each other, the map.
+One replicate per arm is measured. Anything that would take too long on a whole pool is measured on a sample of it,
+drawn with a fixed seed: the distance of prompts to the nearest pick, the distances between picks, the map.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aliquot.report.selections import measures
 
 @dataclass(frozen=True)
 class Tasks:
-    """Which tasks were picked: shares of each, the most frequent task of the pool first."""
+    """The tasks that were picked: shares of each, the most frequent task of the pool first."""
 
     names: tuple[str, ...]
     pool: Float64[np.ndarray, " t"]
@@ -28,10 +28,10 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the picked prompts are, in tokens as the model read them.
+    """The lengths of the picked prompts, in tokens as the model read them.
 
     Args:
-        edges: of the bins, all of one width; the last holds whatever is longer too.
+        edges: of the bins, all of one width; the last bin also holds all longer prompts.
         pool: share of the pool in each bin.
         picked: the same of each arm's picks.
         pool_mean: tokens.
@@ -52,7 +52,7 @@ class Nearness:
     Args:
         coverage: of sampled prompts of the pool, the same ones for all arms, to the nearest pick.
         redundancy: of sampled picks to the nearest other pick.
-        duplicates: share of the picks whose features are those of another pick.
+        duplicates: share of the picks whose features equal those of another pick.
     """
 
     coverage: Float64[np.ndarray, "arms m"]
@@ -62,7 +62,7 @@ class Nearness:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Spearman's correlations over the pool of what strategies order prompts by, and of lengths."""
+    """Spearman's correlations over the pool between the scores that strategies sort prompts by, and with lengths."""
 
     names: tuple[str, ...]
     matrix: Float64[np.ndarray, "s s"]
@@ -85,16 +85,16 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one arm picked, in a few numbers; None where the pool has no tasks, or no run read features.
+    """The picks of one arm in a few numbers; None if the pool has no tasks, or no run read features.
 
     Args:
         arm: its name; "pool" for the pool itself.
-        num_tasks: tasks that it picked from.
+        num_tasks: number of tasks that it picked from.
         effective_tasks: how many equally frequent tasks would be as diverse.
         mean_length: prompt tokens.
         coverage: mean distance of the pool's prompts to the nearest pick, 1 = that of two typical prompts.
         redundancy: mean distance of picks to the nearest other pick, in the same unit.
-        duplicates: share of the picks whose features are those of another pick.
+        duplicates: share of the picks whose features equal those of another pick.
         overlap: with random, prompts in both divided by those in either; None without random.
     """
 
@@ -110,21 +110,21 @@ class Summary:
 
 @dataclass(frozen=True)
 class Picks:
-    """What the arms of a study picked. Arrays have one row an arm.
+    """The picks of a study's arms. Arrays have one row per arm.
 
     Args:
-        budget: how many prompts each arm picked.
-        num_prompts: of the pool.
+        budget: number of prompts that each arm picked.
+        num_prompts: number of prompts in the pool.
         arms: those whose picks could be read.
-        replicates: which run of each.
+        replicates: the run of each that was read.
         left_out: names of the arms that have no picks at this budget.
-        overlap: prompts in both choices divided by those in either.
-        tasks: None where the pool has no task labels.
-        lengths: None where no run kept scores; so too the following.
-        nearness: distances; None also where a single prompt was picked.
+        overlap: prompts in both selections divided by those in either.
+        tasks: None if the pool has no task labels.
+        lengths: None if no run kept scores; the same holds for the following.
+        nearness: distances; also None if a single prompt was picked.
         correlations: of scores.
-        map: None also where features have one dimension.
-        similarity: arm -> mean similarity of two prompts under its kernel, of all arms of the study that have one.
+        map: also None if features have one dimension.
+        similarity: arm -> mean similarity of two prompts under its kernel, for all arms of the study that have one.
     """
 
     budget: int

@@ -1,7 +1,7 @@
-"""The tables of a report: one list of columns says what people read and which numbers files hold.
+"""The tables of a report: one list of columns determines both the text for people and the numbers in files.
 
-People read accuracies and differences in points, with the digits that their standard errors leave. Files hold every
-number as it was computed, fractions of 1 and none of them rounded.
+People read accuracies and differences in points, with the digits that their standard errors justify. Files hold every
+number as it was computed: fractions of 1, never rounded.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from aliquot.report.analysis.study import Study
 
 Kind = type[str] | type[int] | type[float]
 Row = TypeVar("Row", Finding, Curve)
-#: Behind a difference that is reliable.
+#: Appended to a difference that is reliable.
 MARK = "*"
 LEGEND = (
     f"In brackets: 95 % intervals, where there are {MIN_SEEDS} seeds or more. {MARK}: reliably better or worse than "
     f"random, p < {LEVEL} after Holm's correction. "
     "annotations saved: how many times as many random needs for the same score; > where its largest budget does not "
     "reach it, < where its smallest is more than enough. cost: seconds of the scoring pass and of the ranking "
-    "to its deepest budget, beside whatever else ran."
+    "to its deepest budget, while other work may have run at the same time."
 )
 _NONE = "-"
 
@@ -47,8 +47,8 @@ class Value(Generic[Row]):
 
     Args:
         name: of the column.
-        kind: of what `of` returns, where that is not None.
-        of: takes it from a row.
+        kind: the type of what `of` returns, if that is not None.
+        of: gets it from a row.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Value(Generic[Row]):
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """What a table says of a row in one place.
+    """The content of one column in a row.
 
     Args:
-        title: for people; "" where the column is for files only.
-        text: what people read.
-        values: what files hold.
-        number: set to the right.
+        title: for people; "" if the column is for files only.
+        text: the text for people.
+        values: the values for files.
+        number: whether it is right-aligned.
     """
 
     title: str
@@ -78,11 +78,11 @@ class Texts:
     """A table for people.
 
     Args:
-        title: what it is about.
+        title: its subject.
         heads: of the columns.
-        numbers: whether a column is set to the right.
-        rows: a text each column.
-        groups: of rows that belong together, a text each row.
+        numbers: whether a column is right-aligned.
+        rows: one text per column.
+        groups: of rows that belong together, one text per row.
     """
 
     title: str
@@ -94,7 +94,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class StudyTables:
-    """What people read of a study: two tables a benchmark, and what they must know."""
+    """What people read about a study: two tables per benchmark, and notes."""
 
     title: str
     tables: Sequence[Texts]
@@ -117,7 +117,7 @@ def tables_of(study: Study, findings: Findings) -> StudyTables:
 
 
 def _gain(curve: Curve) -> tuple[float, float]:
-    """Order curves by what can be compared where their budgets differ: the distance from random, which has none."""
+    """Sort curves by a value that is comparable even if budgets differ: the difference from random; random has none."""
     if curve.comparison is None and curve.arm.strategy != REFERENCE:
         return -math.inf, curve.area.value
     return curve.comparison.difference.value if curve.comparison else 0.0, curve.area.value
@@ -154,7 +154,7 @@ def _p(comparison: Comparison | None) -> str:
 def _saved(saved: Saved | None) -> str:
     if saved is None:
         return _NONE
-    least, most = (f"{sign}{times(end)}" for sign, end in zip("<>", saved.range, strict=True))  # what random can tell
+    least, most = (f"{sign}{times(end)}" for sign, end in zip("<>", saved.range, strict=True))  # random's range
 
     def or_beyond(ratio: float | None, beyond: str) -> str:
         return beyond if ratio is None else times(ratio)
@@ -192,7 +192,7 @@ def _compared() -> tuple[Column[Row], Column[Row]]:
 
 
 def _where() -> tuple[Column[Row], Column[Row]]:
-    """Return the columns of the benchmark, which titles tell people, and of the arm."""
+    """Return the columns of the benchmark, which titles give for people, and of the arm."""
     benchmark = Value[Row]("benchmark", str, lambda row: row.benchmark)
     arm = (
         Value[Row]("arm", str, lambda row: row.arm.name),
@@ -208,7 +208,7 @@ def _of_saved(name: str, kind: Kind) -> Value[Finding]:
     return Value(f"saved_{name}", kind, lambda finding: getattr(finding.saved, name, None))
 
 
-#: One row a benchmark, arm and budget.
+#: One row per benchmark, arm and budget.
 RESULTS: Sequence[Column[Finding]] = (
     Column("budget", lambda f: f"{f.budget:,}", [Value("budget", int, lambda f: f.budget)]),
     *_where(),
@@ -244,7 +244,7 @@ RESULTS: Sequence[Column[Finding]] = (
     ),
 )
 
-#: One row a benchmark and arm of several budgets.
+#: One row per benchmark and arm with several budgets.
 AREAS: Sequence[Column[Curve]] = (
     *_where(),
     Column(

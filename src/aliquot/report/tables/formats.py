@@ -1,4 +1,4 @@
-"""The tables of a report: on the terminal; CSV and Parquet for programs; Markdown and LaTeX for papers."""
+"""The formats of a report's tables: terminal; CSV and Parquet for programs; Markdown and LaTeX for papers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aliquot.runtime import terminal
 from aliquot.store.store import write_atomic
 from aliquot.types import Metric
 
-_NAME_WIDTH = 20  # of a strategy on the terminal; longer names take several lines
+_NAME_WIDTH = 20  # of a strategy on the terminal; longer names are wrapped
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_|<>[]#~$"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -39,7 +39,7 @@ class Flat:
 
     Args:
         kinds: column -> the type of its values.
-        rows: column -> value; None where there is none.
+        rows: column -> value; None if there is no value.
     """
 
     kinds: Mapping[str, Kind]
@@ -52,7 +52,7 @@ class Flat:
         studies: Iterable[tuple[Study, Findings]],
         rows: Callable[[Findings], Sequence[Row]],
     ) -> Flat:
-        """Flatten a table of all studies; the score before finetuning stands beside each row."""
+        """Flatten a table of all studies; each row also has the score before finetuning."""
         values = [value for column in columns for value in column.values]
         base = {"base": "value", "base_stderr": "stderr", "base_low": "low", "base_high": "high"}
         kinds: dict[str, Kind] = {
@@ -74,7 +74,7 @@ class Flat:
         )
 
     def write_csv(self, path: Path) -> None:
-        """Write CSV; a value that is not there is empty."""
+        """Write CSV; a missing value is empty."""
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self.kinds), lineterminator="\n")
         writer.writeheader()
@@ -82,7 +82,7 @@ class Flat:
         write_atomic(path, text.getvalue())
 
     def write_parquet(self, path: Path) -> None:
-        """Write Parquet; a value that is not there is null."""
+        """Write Parquet; a missing value is null."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -97,7 +97,7 @@ class Flat:
 
 
 def show(study: StudyTables) -> None:
-    """Print the tables of a study; bold is what differs reliably from random."""
+    """Print the tables of a study; bold marks reliable differences from random."""
     terminal.say(f"\n{study.title}")
     for texts in study.tables:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
@@ -116,7 +116,7 @@ def show(study: StudyTables) -> None:
 
 
 def _folded(name: str) -> str:
-    """Break a long name behind spaces and underscores."""
+    """Break a long name after spaces and underscores."""
     lines = [""]
     for part in re.findall(r"[^ _]*[ _]?", name):
         if lines[-1] and len(lines[-1] + part.rstrip()) > _NAME_WIDTH:
@@ -126,7 +126,7 @@ def _folded(name: str) -> str:
 
 
 def markdown(studies: Sequence[StudyTables]) -> str:
-    """Return the tables as GitHub reads them."""
+    """Return the tables in GitHub's Markdown."""
     blocks: list[str] = []
     for study in studies:
         blocks.append(f"## {study.title.translate(_MARKDOWN)}")
@@ -140,7 +140,7 @@ def markdown(studies: Sequence[StudyTables]) -> str:
 
 
 def latex(studies: Sequence[StudyTables]) -> str:
-    """Return the tables for a document of one column that loads booktabs and longtable, in small type."""
+    """Return the tables in small type for a one-column document that loads booktabs and longtable."""
     lines = [r"% \usepackage{booktabs,longtable}", r"\begingroup\scriptsize\setlength{\tabcolsep}{3pt}", ""]
     numbers = itertools.count(1)
     for study in studies:
@@ -152,7 +152,7 @@ def latex(studies: Sequence[StudyTables]) -> str:
                 rf"\begin{{longtable}}{{@{{}}{alignment}@{{}}}}",
                 rf"\caption{{{caption}}}\label{{tab:aliquot-{next(numbers)}}}\\",
             ]
-            for end in ("endfirsthead", "endhead"):  # pages behind the first have no caption
+            for end in ("endfirsthead", "endhead"):  # pages after the first have no caption
                 lines += [r"\toprule", rf"{heads} \\", r"\midrule", rf"\{end}"]
             lines += _latex_rows(table)
             lines += [r"\bottomrule", r"\end{longtable}", ""]
@@ -161,7 +161,7 @@ def latex(studies: Sequence[StudyTables]) -> str:
 
 
 def _latex_rows(table: Texts) -> Iterator[str]:
-    """Yield the lines of the body, with a little room between groups."""
+    """Yield the lines of the body, with a small space between groups."""
     for number, row in enumerate(table.rows):
         if number and table.groups[number] != table.groups[number - 1]:
             yield r"\addlinespace"
@@ -169,7 +169,7 @@ def _latex_rows(table: Texts) -> Iterator[str]:
 
 
 def runs_csv(runs: Iterable[RunRecord]) -> str:
-    """Return a line a run and benchmark: long form, as plotting libraries like it."""
+    """Return one row per run and benchmark: long form, as plotting libraries prefer."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ("id", "strategy", "pool", "num_prompts", "budget", "seed")

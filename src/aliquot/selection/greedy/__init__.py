@@ -1,32 +1,32 @@
-"""Maximisers of set functions, one pick at a time. They know arrays, and neither pools nor prompts.
+"""Maximizers of set functions, one pick at a time. They work on arrays, without knowledge of pools or prompts.
 
-A map for newcomers; every file opens with its idea, and `facility_location` is the one to read first.
+A map for newcomers. Every file opens with its idea; `facility_location` is the one to read first.
 
-What strategies call:
-    facility_location   exact greedy facility location, by way of
-        products, device    its dense passes over the pool, by numpy and by torch
-        bounds              what all candidates may gain at most, from one pass
-        islands             pools that fall into groups similar to nobody outside, ranked one by one
-    lists               on which rows a candidate gains, and lazy greedy along these lists
-    modes               the ways to maximise facility location, as values; beside exact greedy
-        neighbors, graph    sparse: greedy on the graph of each prompt's nearest
+Called by strategies:
+    facility_location   exact greedy facility location, using
+        passes, passes_torch    its dense passes over the pool, by numpy and by torch
+        bounds              upper bounds on the gains of all candidates, from one pass
+        islands             pools with groups that are similar to nothing outside, ranked one by one
+        idate_lists     the rows on which a candidate gains, and lazy greedy along these lists
+        s               the ways to maximize facility location, as values; in addition to exact greedy
+        neighbors, graph    sparse: greedy on the graph of each prompt's nearest neighbors
         stochastic          the best of a random sample at each turn
-        distributed         greedy in parts of the pool, then among what these chose
-    farthest_first      exact k-center, by way of
-        sketches            vectors of which only the main directions are seen
-    information         exact greedy log-determinants, of
-        blocks              matrices of uneven length, one a prompt
+        distributed         greedy in parts of the pool, then among the picks of these
+        hest_first      exact k-center, using
+        sketches            vectors reduced to their main directions
+        rmation         exact greedy log-determinants, of
+        ragged              matrices of uneven length, one per prompt
 
-What tells how good a selection is:
+Measures of a selection's quality:
     certificate         f of a selection, and by how much a pick was not the best at its turn
-    quality             the line that approximate modes report
+    approximation       the line that approximate modes report
 
-What they share:
-    checkpoint          where a ranking runs, and how it is taken up after a kill
+Shared by them:
+    checkpoint          where a ranking runs, and how it resumes after a kill
     workers             threads, and the precision of products
-    exact               similarities from differences of features, where products err
-    quanta              similarities and weights as integers, whose sums are exact in any order
-    cover               how similar each row is to the nearest chosen one
-    compiled            how inner loops are compiled
-    tiles, neighbor_loops, farthest_first_loops    the inner loops of `products`, `neighbors` and `farthest_first`
+    exact               similarities from differences of features, where products are inaccurate
+    fixed_point         similarities and weights as integers, whose sums are exact in any order
+    cover               the similarity of each row to the nearest selected one
+    numba_simd          how inner loops are compiled
+    passes_loops, neighbor_loops, farthest_first_loops    the inner loops of `passes`, `neighbors`, `farthest_first`
 """

@@ -1,4 +1,4 @@
-"""How good an approximate ranking is: what it reaches of f, and what of exact greedy's gain on a sample of the pool."""
+"""The quality of an approximate ranking: its value of f, and its share of exact greedy's gain on a sample."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from aliquot.selection.kernels import Embedding
 from aliquot.types import Selection
 
 _SAMPLE = 4000  # prompts of the small pool that exact greedy is run on
-_PAIRS = 1 << 28  # similarities that estimating f may take: a second or two
+_PAIRS = 1 << 28  # maximum similarities for estimating f: a second or two
 
 
 def mean_cover(embedding: Embedding, rows: Int64[np.ndarray, " m"], chosen: Int64[np.ndarray, " k"]) -> float:
-    """Return the mean similarity of the prompts in `rows` to the most similar of `chosen`; over all rows, f / n."""
+    """Return the mean similarity of the prompts in `rows` to the most similar selected one; over all rows, f / n."""
     return objective(embedding, chosen, rows=rows) / len(rows)
 
 
 def describe(mode: Mode, embedding: Embedding, selection: Selection, device: str) -> str:
-    """Say in a line what a selection by an approximate mode reaches.
+    """Describe in one line the quality of a selection by an approximate mode.
 
-    The objective is that of the pool, or its estimate from a fixed sample of rows where that takes too long. Beside
-    it, the mode and exact greedy choose the same share of a small fixed sample of the pool. *Recovered* is
-    (f - f_random) / (f_exact - f_random): plain ratios flatter, since random prompts reach most of f.
+    The objective is that of the pool, or an estimate from a fixed sample of rows if that takes too long. In addition,
+    the mode and exact greedy select the same share of a small fixed sample of the pool. *Recovered* is
+    (f - f_random) / (f_exact - f_random): plain ratios flatter, because random prompts reach most of f.
     """
     n, k = len(embedding), len(selection)
     rows = _sample(n, max(_SAMPLE, _PAIRS // k))
@@ -41,7 +41,7 @@ def describe(mode: Mode, embedding: Embedding, selection: Selection, device: str
 
 
 def against_exact(mode: Mode, embedding: Embedding, k: int, device: str) -> tuple[float, float, int, int]:
-    """Return f / f_exact and recovered on a sample, and how many prompts it has and how many were chosen."""
+    """Return f / f_exact and recovered on a sample, the size of the sample, and the number selected."""
     n = len(embedding)
     rows = _sample(n, _SAMPLE)
     small, everything, depth = embedding.take(rows), np.arange(len(rows)), max(1, round(k * len(rows) / n))
@@ -58,5 +58,5 @@ def against_exact(mode: Mode, embedding: Embedding, k: int, device: str) -> tupl
 
 
 def _sample(n: int, size: int) -> Int64[np.ndarray, " m"]:
-    """Return fixed rows in ascending order, all of them where they are not more than `size`."""
+    """Return a fixed sample of rows in ascending order, or all if there are no more than `size`."""
     return np.arange(n) if n <= size else np.sort(np.random.default_rng(0).choice(n, size, replace=False))

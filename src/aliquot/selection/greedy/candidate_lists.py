@@ -1,6 +1,6 @@
-"""The lists of candidates, on which pool rows each gains, and lazy greedy that walks them; compiled by numba.
+"""The candidates' lists of pool rows on which they gain, and lazy greedy along the lists; compiled by numba.
 
-A pair once overtaken by the cover stays so: whoever walks a list drops such entries, and lists only shrink.
+A pair once overtaken by the cover stays so. Code that walks a list drops such entries, so lists only shrink.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from aliquot.selection.greedy.cover import Cover, raise_all
 from aliquot.selection.greedy.numba_simd import compiled
 from aliquot.selection.greedy.passes import Pieces
 
-#: Stamps of rows that are not to be picked (any more), and of rows whose bound was never exact.
+#: Stamps of rows that may not (or no longer) be picked, and of rows whose bound was never exact.
 OUT, INEXACT = -2, -1
 
 
 class Lists(NamedTuple):
-    """List j is rows[start[j] : start[j] + length[j]] with the similarities `quanta` beside; length -1 is no list."""
+    """List j is rows[start[j] : start[j] + length[j]] with the similarities `quanta`; length -1 means no list."""
 
     start: np.ndarray
     length: np.ndarray
@@ -28,11 +28,11 @@ class Lists(NamedTuple):
 
 
 class ListStore:
-    """The lists that a budget has room for; none at the beginning.
+    """The lists that fit in a budget; empty at the beginning.
 
     Args:
         n: rows of the pool.
-        budget: of list entries.
+        budget: maximum number of list entries.
     """
 
     def __init__(self, n: int, budget: int) -> None:
@@ -42,21 +42,21 @@ class ListStore:
             rows=np.empty(budget, dtype=np.int32),
             quanta=np.empty(budget, dtype=np.int32),
         )
-        self._used = 0  # entries; those behind are free
+        self._used = 0  # entries; later ones are free
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.lists.length >= 0))
 
     def missing(self) -> np.ndarray:
-        """Return for each row whether it has no list."""
+        """Return, for each row, whether it has no list."""
         return self.lists.length < 0
 
     def has_room(self, found: Pieces) -> bool:
-        """Tell whether all lists of a batch fit behind those in use."""
+        """Tell whether all lists of a batch fit after those in use."""
         return self._used + int(found.lengths[_whole(found)].sum()) <= len(self.lists.rows)
 
     def keep(self, found: Pieces, batch: np.ndarray) -> None:
-        """Keep the lists of a batch, those of the largest gains where there is no room for all."""
+        """Keep the lists of a batch, or those of the largest gains if there is not enough room for all."""
         kept, length = _whole(found), found.lengths.sum(axis=1)
         kept = kept[np.argsort(-found.gains[kept], kind="stable")]
         kept = kept[self._used + np.cumsum(length[kept]) <= len(self.lists.rows)]
@@ -65,7 +65,7 @@ class ListStore:
     def make_room(
         self, wanted: np.ndarray, bound: np.ndarray, covered: np.ndarray, weight: np.ndarray | None
     ) -> np.ndarray:
-        """Drop what is not `wanted` and the overtaken entries of all lists; return the rows whose bounds are now exact.
+        """Drop rows that are not `wanted` and overtaken entries; return the rows whose bounds are now exact.
 
         If they still take over half the budget, the lists of the smallest bounds are dropped too.
         """
@@ -80,7 +80,7 @@ class ListStore:
         return listed
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return what `restore` takes."""
+        """Return the arguments of `restore`."""
         return {
             "list_start": self.lists.start,
             "list_length": self.lists.length,
@@ -89,7 +89,7 @@ class ListStore:
         }
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Take up lists that were saved, or none where the budget has no room for them."""
+        """Restore saved lists, or none if they exceed the budget."""
         used = len(saved["list_rows"])
         if used <= len(self.lists.rows):
             self.lists.start[:], self.lists.length[:] = saved["list_start"], saved["list_length"]
@@ -98,13 +98,13 @@ class ListStore:
 
 
 def _whole(found: Pieces) -> np.ndarray:
-    """Return the candidates of a batch whose list is whole."""
+    """Return the candidates of a batch whose list is complete."""
     return np.flatnonzero((found.lengths >= 0).all(axis=1))
 
 
 @compiled
 def _shrink(j: int, bound: np.ndarray, lists: Lists, covered: np.ndarray, weight: np.ndarray | None) -> None:
-    """Make the bound of j exact by walking its list, and drop what the cover has overtaken."""
+    """Make the bound of j exact by walking its list, and drop entries that the cover has overtaken."""
     first = lists.start[j]
     kept = first
     gain = np.int64(0)
@@ -130,7 +130,7 @@ def shrink_all(
 
 @compiled
 def _close_gaps(listed: np.ndarray, lists: Lists) -> int:
-    """Move lists, given in the order of their starts, together; return the number of entries in use."""
+    """Compact lists, given in the order of their starts; return the number of entries in use."""
     used = 0
     for j in listed:
         first, length = lists.start[j], int(lists.length[j])
@@ -143,7 +143,7 @@ def _close_gaps(listed: np.ndarray, lists: Lists) -> int:
 
 @compiled
 def _store(found: Pieces, kept: np.ndarray, batch: np.ndarray, lists: Lists, used: int) -> int:
-    """Copy the `kept` ones of a batch's lists behind those in use; return the number of entries then in use."""
+    """Copy the `kept` ones of a batch's lists after those in use; return the number of entries then in use."""
     for c in kept:
         j = batch[c]
         lists.start[j] = used
@@ -158,7 +158,7 @@ def _store(found: Pieces, kept: np.ndarray, batch: np.ndarray, lists: Lists, use
 
 @compiled
 def _sift_down(heap: np.ndarray, size: int, position: int, bound: np.ndarray) -> None:
-    """Restore the heap below `position`: larger bounds first, then lower rows."""
+    """Restore the heap property below `position`: larger bounds first, then lower rows."""
     row = heap[position]
     while True:
         child = 2 * position + 1
@@ -189,7 +189,7 @@ def pick_from_lists(
     picked: int,
     patience: int,
 ) -> tuple[int, int]:
-    """Run lazy greedy until the best row has no list, all is picked, or `patience` list entries have been read.
+    """Run lazy greedy until the best row has no list, all rows are picked, or `patience` list entries have been read.
 
     Returns:
         The number of picks, and the best row if it has no list, else -1.

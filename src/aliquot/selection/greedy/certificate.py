@@ -1,4 +1,4 @@
-"""What a selection is worth and how greedy it was, computed apart from the maximiser, in float64 from the features."""
+"""The value of a selection and its distance from greedy, in float64 from the features, without the maximizer's code."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def objective(
     """Return f(S) = sum_i a_i max_{s in S} w_is of the rows `indices`, in blocks.
 
     Args:
-        embedding: what the selection was made from.
+        embedding: the embedding from which the selection was made.
         indices: S.
-        weights: a of the whole pool; None for 1.
+        weights: a of the whole pool; None means 1.
         rows: the i of the sum, the whole pool if None.
     """
     if len(indices) == 0:
@@ -47,15 +47,15 @@ def certificate(
 ) -> float:
     """Return by how much a pick was worse than the best row at its turn, at the worst of `num_turns` turns.
 
-    Greedy is exact where this is 0; rounding and near ties leave about 1e-5. It is measured against the gain of the
-    best row, or the mean gain of all picks where that is larger. Every row counts as a candidate. The cost is that of
-    one pass over all pairs of rows, and k/n of another.
+    Greedy is exact if this is 0; rounding and near ties leave about 1e-5. It is measured relative to the gain of the
+    best row, or to the mean gain of all picks if that is larger. Every row counts as a candidate. The cost is that of
+    one pass over all pairs of rows, plus k/n of another.
 
     Args:
-        embedding: what the selection was made from.
-        selection: the picks to judge; of the first and the last turn and others evenly between.
+        embedding: the embedding from which the selection was made.
+        selection: the picks to judge: at the first and the last turn, and at others evenly between.
         weights: a, as in `objective`.
-        num_turns: how many turns to look at.
+        num_turns: number of turns to check.
     """
     n, k = len(embedding), len(selection)
     turns = np.unique(np.linspace(0, k - 1, min(num_turns, k)).astype(np.int64))
@@ -88,13 +88,13 @@ def _covers(embedding: Embedding, chosen: np.ndarray, turns: np.ndarray) -> Floa
 
 
 def similarities(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, "m k"]:
-    """Return w for all pairs of some rows with others."""
+    """Return w for all pairs of two sets of rows."""
     s = _exponents(embedding, rows, columns)
     return np.exp2(np.minimum(s, 0, out=s), out=s) if embedding.exponential else np.clip(s, 0, 1, out=s)
 
 
 def _highest(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, " m"]:
-    """Return the highest w of each of some rows with any of others."""
+    """Return the highest w of each row in one set with any row in another."""
     s = _exponents(embedding, rows, columns).max(axis=1)
     return np.exp2(np.minimum(s, 0)) if embedding.exponential else np.clip(s, 0, 1)
 
@@ -109,7 +109,7 @@ def _exponents(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> F
     s -= row_squares[:, None]
     s -= column_squares
     room = _ROUNDING * (row_squares.max() + column_squares.max())
-    if room > _TOLERANCE:  # some products may err: those of far rows are computed from differences
+    if room > _TOLERANCE:  # some products are inexact: far rows are computed from differences
         room = _ROUNDING * np.add.outer(row_squares, column_squares)
         at = ((room > _TOLERANCE) & (s > _NO_SIMILARITY - room)).nonzero()
         s[at] = exact_s_of_pairs(rows[at[0]], columns[at[1]], True, for_loops(exact))

@@ -1,4 +1,4 @@
-"""The state of a long ranking on disk, so that a kill loses a minute of it at most."""
+"""The state of a long ranking on disk, so that a kill loses at most a minute of it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KEPT = "kept.npz"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where and on what a ranking runs. Neither changes which set function is maximised.
+    """The directory and device of a ranking. Neither changes which set function is maximized.
 
     Args:
-        directory: where the ranking saves itself and is taken up again; None saves nothing.
-        device: of torch: "cpu" or "cuda". Products of another device round differently, so near ties may fall
-            the other way.
+        directory: where the ranking saves its state and resumes from; None saves nothing.
+        device: of torch: "cpu" or "cuda". Products round differently on another device, so near ties may be resolved
+            differently.
     """
 
     directory: Path | None = None
@@ -36,13 +36,13 @@ class Workspace:
 
 
 class Checkpoint:
-    """One file of arrays, replaced as a whole now and then. What another task has left there is not taken up.
+    """One file of arrays, replaced as a whole at intervals. State that another task has left there is ignored.
 
-    A second file, a small one, outlives the ranking: what a deeper one is quicker with.
+    A second, small file outlives the ranking and makes a deeper one faster.
 
     Args:
-        directory: where it lives; None keeps nothing.
-        task: all that what is saved depends on, see `digest`.
+        directory: of the file; None keeps nothing.
+        task: everything that the saved state depends on, see `digest`.
     """
 
     def __init__(self, directory: Path | None, *task: object) -> None:
@@ -52,7 +52,7 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the last save, else those kept; none where there are none of this task."""
+        """Return the arrays of the last save, or else the kept ones; empty if neither belongs to this task."""
         if self._path is None:
             return {}
         return self._read(self._path) or self._read(self._path.with_name(_KEPT))
@@ -69,7 +69,7 @@ class Checkpoint:
         return self._path is not None and time.monotonic() - self._saved >= self._seconds
 
     def save(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Replace what is saved. A disk that is full ends no ranking: the last save stays."""
+        """Replace the saved state. A full disk does not end a ranking: the last save stays."""
         if self._path is None:
             return
         started = time.monotonic()
@@ -78,7 +78,7 @@ class Checkpoint:
         self._seconds = max(_SECONDS, (self._saved - started) / _SHARE)
 
     def keep(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep what a deeper ranking goes on from, beyond the end of this one (see `clear`)."""
+        """Keep the state from which a deeper ranking continues, beyond the end of this one (see `clear`)."""
         if self._path is not None:
             self._write(self._path.with_name(_KEPT), arrays)
 
@@ -90,12 +90,12 @@ class Checkpoint:
                 np.savez(file, task=np.array(self._task), **arrays)  # pyright: ignore[reportArgumentType]
             temporary.replace(path)
         except OSError as error:
-            log.warning("the ranking goes on, but could not be saved: %s", error)
+            log.warning("the ranking continues, but could not be saved: %s", error)
             temporary.unlink(missing_ok=True)
 
 
 def clear(directory: Path) -> None:
-    """Remove what a finished ranking has left in its workspace, but for what a deeper one goes on from."""
+    """Remove what a finished ranking has left in its workspace, except the state from which a deeper one continues."""
     if not (directory / _KEPT).exists():
         shutil.rmtree(directory, ignore_errors=True)
         return
@@ -107,7 +107,7 @@ def clear(directory: Path) -> None:
 
 
 def digest(*parts: object) -> int:
-    """Return a number that differs where the parts do, but for one chance in 2^32.
+    """Return a number that differs if the parts differ, except with a chance of one in 2^32.
 
     Args:
         parts: arrays, numbers, words, None, and tuples and dataclasses of these.

@@ -1,4 +1,4 @@
-"""How well each row of the pool is covered by the rows chosen, compiled by numba."""
+"""How well each row of the pool is covered by the selected rows, compiled by numba."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aliquot.selection.kernels import Differences, Embedding
 
 
 class Cover(NamedTuple):
-    """How similar each pool row is to its most similar chosen row, and the least `s - bias` worth a closer look.
+    """The similarity of each pool row to its most similar selected row, and the least `s - bias` that can exceed it.
 
     Args:
         quanta: the similarity.
         limit: a pair of candidate j and row i gains nothing unless z_i . z_j + b_j exceeds limit[i].
         bias: b.
         exponential: of the embedding.
-        exact: where the similarity of a pair comes from if that says too little.
+        exact: source of the similarity of a pair if the product is too inaccurate.
     """
 
     quanta: np.ndarray
@@ -36,7 +36,7 @@ def no_cover(embedding: Embedding) -> Cover:
 
 
 def no_cover_on_graph(n: int) -> Cover:
-    """Return the cover by no rows, where no similarity is computed any more."""
+    """Return the cover by no rows, for use when no more similarities are computed."""
     return _no_cover(np.zeros(n, dtype=np.float32), True, no_exact())
 
 
@@ -52,7 +52,7 @@ def levels(cover: Cover) -> np.ndarray:
 
 @compiled
 def raise_one(i: int, quanta: np.int32, cover: Cover) -> None:
-    """Raise the cover of row i to a similarity, if that is larger."""
+    """Raise the cover of row i to a similarity if that is larger."""
     if quanta > cover.quanta[i]:
         cover.quanta[i] = quanta
         if quanta >= ONE:
@@ -64,6 +64,6 @@ def raise_one(i: int, quanta: np.int32, cover: Cover) -> None:
 
 @compiled
 def raise_all(rows: np.ndarray, quanta: np.ndarray, cover: Cover) -> None:
-    """Raise the cover of `rows` to the similarities beside them, where these are larger."""
+    """Raise the cover of `rows` to the corresponding similarities where these are larger."""
     for p in range(len(rows)):
         raise_one(rows[p], quanta[p], cover)

@@ -1,4 +1,4 @@
-"""Two-round greedy (GreeDi): exact greedy inside each part of the pool, then among what the parts chose."""
+"""Two-round greedy (GreeDi): exact greedy inside each part of the pool, then among the picks from the parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aliquot.types import Selection
 
 
 def greedy_in_part(embedding: Embedding, rows: Int64[np.ndarray, " m"], k: int, workspace: Workspace) -> Selection:
-    """Choose k of `rows`, or all where there are fewer, that cover these rows best; returned as rows of the pool."""
+    """Select the k of `rows`, or all if there are fewer, that cover these rows best; returned as rows of the pool."""
     if len(rows) == 0:
         return Selection.none()
     chosen = facility_location(embedding.take(rows), min(k, len(rows)), workspace=workspace)
@@ -28,14 +28,14 @@ def two_rounds(
     k: int,
     workspace: Workspace,
 ) -> Selection:
-    """Run both rounds here, one part after the other; a part whose result lies in the workspace is not run.
+    """Run both rounds here, one part after the other; skip parts whose result is in the workspace.
 
     Args:
         embedding: the features as a kernel sees them.
         parts: the rows of each part.
-        start: rows chosen earlier, which stay and come first; the first round does not look at them.
-        k: rows to choose, those of `start` included.
-        workspace: where finished parts, and the ranking at hand, save themselves.
+        start: rows selected earlier, which stay and come first; the first round ignores them.
+        k: rows to select, including those of `start`.
+        workspace: where finished parts and the current ranking are saved.
     """
     checkpoint = Checkpoint(workspace.directory, embedding, k, *parts)
     chosen = checkpoint.load() | _given(workspace).load()
@@ -50,12 +50,12 @@ def two_rounds(
 
 
 def give_parts(chosen: Sequence[Selection], workspace: Workspace) -> None:
-    """Leave in the workspace what was chosen of each part elsewhere, for `two_rounds` to find."""
+    """Store picks made elsewhere from each part in the workspace, for `two_rounds` to find."""
     _given(workspace).save({f"part_{part}": picks.indices for part, picks in enumerate(chosen)})
 
 
 def _given(workspace: Workspace) -> Checkpoint:
-    """Return where `give_parts` leaves what was chosen elsewhere; that it belongs to the task is up to the giver."""
+    """Return where `give_parts` stores picks made elsewhere; the caller ensures that they belong to the task."""
     return Checkpoint(_below(workspace, "given").directory)
 
 

@@ -1,6 +1,6 @@
-"""Similarities from the differences of features, in float64, for pairs of which a float32 product says too little.
+"""Similarities from the differences of features, in float64, for pairs whose float32 product is too inaccurate.
 
-Inner loops ask for it where a row is far, or a cosine close to 1 (see `aliquot.selection.kernels`), and only for pairs
+Inner loops use it if a row is far or a cosine is close to 1 (see `aliquot.selection.kernels`), and only for pairs
 that the product, an upper bound there, does not rule out. Compiled by numba.
 """
 
@@ -17,25 +17,25 @@ _ONE = float(1 << 30)  # similarity 1 in quanta
 
 
 def for_loops(exact: Differences) -> Differences:
-    """Return what loops read: no features where no pair needs them, else features that need no second compilation."""
+    """Return the arguments for loops: no features if no pair needs them, or features that need no recompilation."""
     if exact.far == -math.inf and exact.close == math.inf:
         return exact._replace(features=np.empty((0, 0), dtype=np.float32))
     return exact._replace(features=np.require(exact.features, np.float32, ["C", "W"]))
 
 
 def no_exact() -> Differences:
-    """Return what loops read where similarities do not come from features."""
+    """Return the arguments for loops whose similarities do not come from features."""
     empty = np.empty(0)
     return Differences(np.empty((0, 0), dtype=np.float32), empty, 0.0, empty, -math.inf, math.inf)
 
 
 @compiled
 def squared_distance(i: int, j: int, exact: Differences) -> float:
-    """Return |f_i x_i - f_j x_j|^2 in float64, with the same bits wherever it is called."""
+    """Return |f_i x_i - f_j x_j|^2 in float64, with the same bits on every call."""
     x, y, f, g = exact.features[i], exact.features[j], exact.factor[i], exact.factor[j]
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
     whole = len(x) // 4 * 4
-    for t in range(0, whole, 4):  # four sums, because one would wait for itself
+    for t in range(0, whole, 4):  # four sums, because a single one depends on its previous value
         d0, d1 = f * np.float64(x[t]) - g * np.float64(y[t]), f * np.float64(x[t + 1]) - g * np.float64(y[t + 1])
         d2, d3 = (
             f * np.float64(x[t + 2]) - g * np.float64(y[t + 2]),
@@ -66,7 +66,7 @@ def exact_quanta(i: int, j: int, exponential: bool, exact: Differences) -> np.in
 
 @compiled
 def is_doubtful(s: np.float32, bias: np.float32, other: np.float32, exact: Differences) -> bool:
-    """Tell whether a pair with these biases and this `s` of a product has to be computed from differences."""
+    """Tell whether a pair with these biases and this `s` from a product must be computed from differences."""
     return bool(bias < exact.far or other < exact.far or s > exact.close)
 
 

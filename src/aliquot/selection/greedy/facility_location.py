@@ -7,15 +7,15 @@ With similarities w_ij in [0, 1] and weights a_i, the set function and the gain 
 Greedy reaches 1 - 1/e of the best f (Nemhauser, Wolsey, Fisher 1978). Covers only rise, so gains only fall and an old
 gain is an upper bound (lazy greedy, Minoux 1978). Three things make it fast:
 
-1. Bounds for all candidates at once come from one pass over the upper triangle of the tiles of Z Z^T. The first pick
-   often takes most of all gains, so the pass sums what is gained before it and after it, as guessed from a sample.
+1. Bounds for all candidates come from one pass over the upper triangle of the tiles of Z Z^T. The first pick often
+   takes most of all gains, so the pass sums the gains before it and after it; the pick is guessed from a sample.
 2. Outdated candidates are refreshed in batches: one product with the pool, of which only the pairs that beat the
-   cover (compared as exponents, a few per cent) are looked at.
+   cover (compared as exponents, a few percent) are examined.
 3. Those pairs are kept as the candidate's *list*. A pair once overtaken by the cover stays so: every later refresh
-   walks the list, which only shrinks. A budget bounds the lists; who loses its list is refreshed by a product again.
+   walks the list, which only shrinks. A budget limits the lists; a candidate without a list is refreshed by a product.
 
-Similarities are counted in integer quanta of 2^-30 and weights in integers, so that sums are exact in any order: no
-number of threads, no budget and no interruption can change a pick, and equal candidates tie exactly. Ties go to the
+Similarities are counted in integer quanta of 2^-30 and weights in integers, so sums are exact in any order: the
+number of threads, the budget and interruptions cannot change a pick, and equal candidates tie exactly. Ties go to the
 lower row.
 """
 
@@ -39,10 +39,10 @@ from aliquot.selection.greedy.workers import numpy_workers
 from aliquot.selection.kernels import Embedding
 from aliquot.types import Selection
 
-_SCRATCH = 1 << 24  # list entries one batch may find
+_SCRATCH = 1 << 24  # maximum list entries found by one batch
 _ENTRIES_PER_ROW = 500  # default budget of kept list entries, per row of the pool
-_LOSS = 16  # bounds for all are made anew once one in so many rows has lost its list between two picks
-_OVERDUE = 10  # and one in so many would have to be refreshed for the next pick
+_LOSS = 16  # all bounds are recomputed once 1 in 16 rows has lost its list between two picks
+_OVERDUE = 10  # and 1 in 10 would have to be refreshed for the next pick
 _PATIENCE = 1 << 27  # list entries read between two looks at the clock: under a second
 _COVERED = 4096  # rows of a start covered between two such looks
 _UNKNOWN = np.iinfo(np.int64).max
@@ -58,15 +58,15 @@ def facility_location(
     workspace: Workspace | None = None,
     cache_entries: int | None = None,
 ) -> Selection:
-    """Choose k rows by greedy maximisation of facility location.
+    """Select k rows by greedy maximization of facility location.
 
     Args:
         embedding: the features as a kernel sees them.
-        k: rows to choose, those of `start` included.
-        start: rows chosen earlier, which stay and come first with the gains they have.
-        weights: a, how much each row of the pool counts, 0 or more; None for 1.
-        candidates: the rows that may be chosen, all of them if None. The whole pool is covered in any case.
-        workspace: where the ranking saves itself and what it runs on.
+        k: rows to select, including those of `start`.
+        start: rows selected earlier, which stay and come first with the gains they have.
+        weights: a, the weight of each row of the pool, 0 or more; None means 1.
+        candidates: the rows that may be selected, all if None. The whole pool is covered in any case.
+        workspace: the directory and device of the ranking.
         cache_entries: budget of list entries (8 bytes each), 500 n if None. It changes the time, never the result.
 
     Returns:
@@ -88,7 +88,7 @@ def facility_location(
     integers, quantum = integer_weights(weights)
 
     def rank(number: int, start: Selection, k: int) -> Selection:
-        """Choose from an island."""
+        """Select rows from an island."""
         rows, part = parts[number]
         some = np.flatnonzero(np.isin(rows, allowed))
         directory = workspace.directory and workspace.directory / f"island_{number}"
@@ -106,7 +106,7 @@ def facility_location(
 
 
 class _Greedy:
-    """State of one maximisation. Bounds, covers and gains are in quanta; `picked` counts the picks made and covered."""
+    """State of one maximization. Bounds, covers and gains are in quanta; `picked` counts the picks made and covered."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Greedy:
         self.bounded_at = -1  # picks made at the last pass for bounds
         self.guess = -1  # the first pick, before it is known
         self.refreshed_at = 0  # picks made at the last refresh by a product
-        self.num_lost = n  # lists lost since the last pick, for lack of room; at first, none would find any
+        self.num_lost = n  # lists lost since the last pick for lack of room; at first, no row has one
 
     def run(self, passes: Passes, checkpoint: Checkpoint) -> Selection:
         budget = len(self.indices)
@@ -141,7 +141,7 @@ class _Greedy:
             self._restore(saved)
         if self.bounds.done < len(self.bound):
             self._bound_all(passes, checkpoint)
-        # Picks come in a rush at the end: what takes time is to find each prompt's list, for most of them once.
+        # Most picks come at the end: the time goes into finding each prompt's list, for most of them once.
         settled = self._num_settled()
         with Progress("facility location", len(self.bound), "prompt", done=settled) as progress:
             while self.picked < budget:
@@ -158,7 +158,7 @@ class _Greedy:
         return Selection(self.indices, gains)
 
     def _advance(self, passes: Passes, checkpoint: Checkpoint) -> None:
-        """Pick as long as lists suffice, then see to the best row that has none."""
+        """Pick as long as lists suffice, then handle the best row, which has no list."""
         if self.guess >= 0 and self.picked == 1:
             if self.indices[0] == self.guess:
                 self._lower_bounds(above_cover=True)
@@ -192,14 +192,14 @@ class _Greedy:
         self.picked, self.num_lost = end, 0
 
     def _needs_new_bounds(self, waiting: np.ndarray) -> bool:
-        """Tell whether bounds for all are cheaper than a refresh of those that come before the next pick."""
+        """Tell whether bounds for all are cheaper than refreshing the rows that come before the next pick."""
         if not self.picked == self.refreshed_at > self.bounded_at or self.num_lost * _LOSS < len(self.bound):
             return False
         exact = self.bound[self.stamp == self.picked]
         return int(np.count_nonzero(self.bound[waiting] > exact.max(initial=0))) * _OVERDUE > len(self.bound)
 
     def _bound_all(self, passes: Passes, checkpoint: Checkpoint) -> None:
-        """Bound all gains by one pass over the upper triangle of all pairs, or by what is left of it."""
+        """Bound all gains by one pass over the upper triangle of all pairs, or by the rest of it."""
         cover = self.cover._replace(quanta=self.cover.quanta.copy(), limit=self.cover.limit.copy())
         if self.guess >= 0 and self.picked == 0:
             passes.cover_by(np.array([self.guess]), cover)
@@ -215,7 +215,7 @@ class _Greedy:
         self.bounded_at = self.picked
 
     def _guess_first(self, waiting: np.ndarray, passes: Passes) -> None:
-        """Guess the first pick, so that the pass for the first bounds gives those after it too.
+        """Guess the first pick, so that the pass for the first bounds also gives those after it.
 
         The guess is the best of the candidates that gain most on a sample of the pool. It need not be right.
         """
@@ -223,7 +223,7 @@ class _Greedy:
         self.guess = int(np.argmax(np.where(self.stamp == 0, self.bound, -1)))
 
     def _refresh(self, waiting: np.ndarray, passes: Passes) -> None:
-        """Make the most promising candidates that have no list exact by a product, and keep what it finds."""
+        """Make the most promising candidates without a list exact by a product, and keep the lists it finds."""
         size = min(UNIT, len(waiting))
         batch = np.sort(waiting[np.argpartition(-self.bound[waiting], size - 1)[:size]])
         found = passes.scan(batch, self.cover, self.weight, self.scratch)
@@ -265,9 +265,9 @@ class _Greedy:
 
 
 def passes_on(device: str, embedding: Embedding, workers: ThreadPoolExecutor) -> Passes:
-    """Return the passes for a torch device; those on the processor run on `workers`."""
+    """Return the passes for a torch device; those on the CPU run on `workers`."""
     if device == "cpu":
         return HostPasses(embedding, workers)
-    from aliquot.selection.greedy.passes_torch import DevicePasses  # torch takes longer to import than many a ranking
+    from aliquot.selection.greedy.passes_torch import DevicePasses  # importing torch takes longer than many rankings
 
     return DevicePasses(embedding, device)

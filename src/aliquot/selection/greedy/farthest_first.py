@@ -1,18 +1,18 @@
 """Farthest-first traversal, exact, with most distances never computed.
 
-The distance of a point to its nearest chosen one, its *bound*, only falls while centres are chosen, so an old bound is
-an upper bound. Four things make it fast:
+The distance of a point to its nearest selected one, its *bound*, only falls while centers are selected, so an old bound
+is an upper bound. Four things make it fast:
 
-1. Each round brings only a *front*, the points with the largest bounds, up to date with the centres they have missed,
-   and picks inside it for as long as its farthest point beats every bound outside. All other points stay parked.
-2. Points are dealt to cells (the nearest of a sample of anchors). A new centre lowers the bounds of its cell at once,
-   so that most points with a centre nearby are never part of a front.
-3. The front meets its centres in float32 matrix products, which only *filter*: a pair that may lower a bound, whatever
-   the rounding, is computed again as sum_j (x_j - c_j)^2 in float64, always in the same order.
-4. A filter need not see all dimensions (see `sketches`): the smaller the bounds, the fewer tell most pairs apart. How
-   many make the least work is judged by a sample of pairs, now and then.
+1. Each round updates only a *front*, the points with the largest bounds, with the centers they have missed, and picks
+   inside it for as long as its farthest point beats every bound outside. All other points wait.
+2. Points are assigned to cells (the nearest of a sample of anchors). A new center lowers the bounds of its cell at
+   once, so most points with a center nearby are never part of a front.
+3. The front is compared with its centers in float32 matrix products, which only *filter*: a pair that may lower a
+   bound, given the rounding, is computed again as sum_j (x_j - c_j)^2 in float64, always in the same order.
+4. A filter need not use all dimensions (see `sketches`): the smaller the bounds, the fewer separate most pairs. The
+   number that takes the least work is chosen at intervals from a sample of pairs.
 
-So bounds and picks are those of the float64 loop over all distances, whatever the number of threads and the device;
+Bounds and picks are therefore those of the float64 loop over all distances, for any number of threads and any device;
 ties go to the lower row.
 """
 
@@ -36,28 +36,28 @@ from aliquot.selection.vectors import central
 
 Points = Float[np.ndarray, "n d"]  # float32 or float64
 
-_FRONT = 2048  # points one round brings up to date
-_BLOCK, _TILE = 1024, 512  # points, at most, and centres of one product
+_FRONT = 2048  # points updated in one round
+_BLOCK, _TILE = 1024, 512  # maximum points, and centers, of one product
 _CELLS_PER_ROOT = 2  # cells, per square root of the number of points
-_PAIR = 800  # what it takes to look at a pair that a product lets pass, in dimensions of the product
+_PAIR = 800  # cost of checking a pair that passes the filter, in dimensions of the product
 _FIRST_LOOK, _GROWTH = 4096, 1.15  # picks made before the sketch is first chosen, and from one choice to the next
 
 
 def farthest_first(
     points: Points, start: Int64[np.ndarray, " s"], k: int, workspace: Workspace | None = None
 ) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """Choose k rows, `start` first, each of the others the farthest from all before it (Gonzalez 1985).
+    """Select k rows, `start` first, each of the others the farthest from all before it (Gonzalez 1985).
 
     Args:
-        points: one row each; rescaled where their squares are too small or too large for float32.
-        start: rows chosen already, at least one.
-        k: rows to choose, those of `start` included.
-        workspace: where and on what a long traversal runs. It keeps the bounds, for a deeper one to go on from.
+        points: one row each; rescaled if their squares are too small or too large for float32.
+        start: rows already selected, at least one.
+        k: rows to select, including those of `start`.
+        workspace: the directory and device of a long traversal. It keeps the bounds, so that a deeper one can continue.
 
     Returns:
-        The rows in the order picked, and for each but those of `start` the squared distance to the nearest before it.
-        The first of a `start` of one row has the squared distance to its farthest point; beside other starts, what
-        stands there has no meaning.
+        The rows in the order picked; for each except those of `start`, the squared distance to the nearest before it.
+        If `start` has one row, that row gets the squared distance to its farthest point; otherwise the values for
+        `start` have no meaning.
     """
     workspace = workspace or Workspace()
     checkpoint = Checkpoint(workspace.directory, points)
@@ -74,26 +74,26 @@ def farthest_first(
                 progress.update(traversal.picked - before, radius=f"{radius:.4g}")
                 if checkpoint.due():
                     checkpoint.save(traversal.state())
-        if begun < k:  # else there may be a deeper one, of which this is a part
+        if begun < k:  # otherwise there may be a deeper one that contains this one
             checkpoint.keep(traversal.state())
     return traversal.indices, traversal.squared
 
 
 def most_central(points: Points) -> int:
-    """Return the row nearest to the mean of all, the lowest where several are, in float64."""
+    """Return the row nearest to the mean of all, the lowest row in a tie, in float64."""
     return int(np.argmin(_squared_norms(points, points.mean(axis=0, dtype=np.float64))))
 
 
 class _Traversal:
-    """Bounds on squared distances (-1 once picked), and how many of the first picks each of them has seen.
+    """Bounds on squared distances (-1 once picked), and how many of the first picks each point has been compared with.
 
-    The points are kept in the order of their cells, for memory is read fastest in order: `row` tells which row of the
-    pool stands at a place, `place` where a row stands. All arrays go by place, but for `indices`.
+    The points are stored in the order of their cells, because memory is read fastest in order. `row` gives the pool row
+    stored at a place, `place` the place of a row. All arrays are indexed by place, except `indices`.
     """
 
     def __init__(self, points: Points, k: int, device: str, cell: np.ndarray | None) -> None:
         n, d = points.shape
-        # Distances do not see a shift, rounding does: products are taken of centred vectors, the shortest.
+        # Distances do not change under a shift, rounding does: products use centered vectors, which are the shortest.
         self.centre, norms = _centre(points)
         cell = _cells(points, self.centre, device) if cell is None else cell
         self.row = np.argsort(cell, kind="stable")
@@ -101,24 +101,24 @@ class _Traversal:
         self.points = points[self.row]
         self.cell = cell[self.row]
         self.first_of_cell = np.searchsorted(self.cell, np.arange(n + 1))
-        # Less than the squared norms by twice what rounding may do to a product of d terms, and to its norms.
+        # Reduce the squared norms by twice the maximum rounding error of a product of d terms and of its norms.
         self.norms = (norms[self.row] * (1 - 4 * (d + 8) * float(np.finfo(np.float32).eps))).astype(np.float32)
         self.bound, self.seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
         self.indices, self.squared = np.zeros(k, dtype=np.int64), np.zeros(k)
         self.picked = self.given = 0
-        # A device multiplies faster than the processor makes sketches.
+        # A device multiplies faster than the CPU makes sketches.
         self.sketch, self.next_look = Sketch(self.centre), _FIRST_LOOK if device == "cpu" else n
-        self.directions: np.ndarray | None = None  # the principal ones, once they are needed
-        self.centres = torch.empty((k, d), device=device)  # as the sketch sees them
+        self.directions: np.ndarray | None = None  # the principal directions, once they are needed
+        self.centres = torch.empty((k, d), device=device)  # as sketches
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return what `begin` takes the traversal up from, by row of the pool."""
+        """Return the state from which `begin` resumes, indexed by row of the pool."""
         made = {"indices": self.indices[: self.picked], "squared": self.squared[: self.picked]}
         of_rows = {"bound": self.bound[self.place], "seen": self.seen[self.place], "cell": self.cell[self.place]}
         return {**made, **of_rows, "given": np.array(self.given)}
 
     def begin(self, start: np.ndarray, saved: dict[str, np.ndarray], workers: ThreadPoolExecutor) -> None:
-        """Pick `start`, or take up what was saved of a traversal that began with it or that it goes on from."""
+        """Pick `start`, or resume a saved traversal that began with it or that it continues."""
         known = _known_picks(start, saved)[: len(self.indices)]
         if len(known):
             self.indices[: len(known)], self.squared[: len(known)] = known, saved["squared"][: len(known)]
@@ -136,14 +136,14 @@ class _Traversal:
                 self.squared[0] = self.bound.max(initial=0)
 
     def _add_centres(self, first: int, end: int) -> None:
-        """Let the picks from `first` on be met by products."""
+        """Compare the picks from `first` onward by products."""
         self.picked = end
         for a in range(first, end, _FRONT):
             part = slice(a, min(a + _FRONT, end))
             self.centres[part] = self._on_device(self.place[self.indices[part]])
 
     def _lower_cells(self, first: int, end: int) -> None:
-        """Lower the bounds of the cells of the picks from `first` on."""
+        """Lower the bounds of the cells of the picks from `first` onward."""
         places = np.sort(self.place[self.indices[first:end]])
         loops.lower_cells(self.points, places, self.cell, self.first_of_cell, self.bound)
 
@@ -151,7 +151,7 @@ class _Traversal:
         return torch.from_numpy(self.sketch.of(self.points[places])).to(self.centres.device)
 
     def _choose_sketch(self, front: np.ndarray) -> None:
-        """See as many dimensions as make the least work for this front."""
+        """Use the number of dimensions that takes the least work for this front."""
         self.next_look = int(_GROWTH * self.picked)
         if self.directions is None:
             self.directions = principal(self.points, self.centre)
@@ -165,12 +165,12 @@ class _Traversal:
             self._add_centres(0, self.picked)
 
     def round(self, workers: ThreadPoolExecutor) -> None:
-        """Bring the points with the largest bounds up to date and pick among them while that is safe."""
+        """Update the points with the largest bounds, and pick among them while that is safe."""
         front, best_outside, row_outside = self._front(min(_FRONT, len(self.points) - self.picked))
         if self.picked >= self.next_look:
             self._choose_sketch(front)
         self._refresh(front[self.bound[front] > 0], self.picked, workers)
-        # Who has fallen behind a point outside cannot be picked now, and is left to a later round.
+        # A point that has fallen below one outside cannot be picked now, and is left to a later round.
         live = front[self.bound[front] >= best_outside]
         live = live[np.argsort(self.row[live])]
         norms, bound, before = self.norms[live], self.bound[live], self.picked
@@ -185,7 +185,7 @@ class _Traversal:
         self._add_centres(before, end)
 
     def _front(self, size: int) -> tuple[np.ndarray, float, int]:
-        """Return the places of the `size` largest bounds, of equal ones those of the lower rows; and the best other."""
+        """Return the places of the `size` largest bounds, lower rows first among equals; and the best of the others."""
         least = np.partition(self.bound, len(self.bound) - size)[len(self.bound) - size]
         above, ties = np.flatnonzero(self.bound > least), np.flatnonzero(self.bound == least)
         ties = ties[np.argsort(self.row[ties])]
@@ -198,7 +198,7 @@ class _Traversal:
         return front, best, int(self.row[self.bound == best].min(initial=len(self.row)))
 
     def _refresh(self, places: np.ndarray, end: int, workers: ThreadPoolExecutor) -> None:
-        """Bring bounds up to date with the first `end` picks."""
+        """Update bounds with the first `end` picks."""
         places = places[np.argsort(self.seen[places], kind="stable")]
         num_blocks = max(num_cores(), -(-len(places) // _BLOCK))
         blocks = [places[first::num_blocks] for first in range(min(num_blocks, len(places)))]  # of equal work
@@ -210,7 +210,7 @@ class _Traversal:
         buffer = np.empty(len(block) * _TILE, dtype=np.float32)
         for first in range(int(seen[0]), end, _TILE):
             part = slice(first, min(first + _TILE, end))
-            missing = int(np.searchsorted(seen, part.stop))  # from there on, all have seen these
+            missing = int(np.searchsorted(seen, part.stop))  # from here on, all points have seen these
             product = self._product(points[:missing], part, buffer)
             centres = self.place[self.indices[part]]
             loops.lower_close(self.points, self.norms, block[:missing], centres, product, self.bound)
@@ -224,7 +224,7 @@ class _Traversal:
 
 
 def _known_picks(start: np.ndarray, saved: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the picks that were saved, none unless `start` begins with them or they go on from it."""
+    """Return the saved picks; empty unless `start` begins with them or they continue it."""
     if saved and int(saved["given"]) <= len(start):
         picks = saved["indices"]
         if np.array_equal(picks[: len(start)], start[: len(picks)]):
@@ -237,7 +237,7 @@ def _evenly(rows: np.ndarray, num: int) -> np.ndarray:
 
 
 def _centre(points: Points) -> tuple[Float32[np.ndarray, " d"], Float64[np.ndarray, " n"]]:
-    """Return the mean, or the median where outliers have moved that far off, and all squared distances from it."""
+    """Return the mean, or the median if outliers have moved the mean too far, and all squared distances from it."""
     mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)
     median = central(points)
     from_mean, from_median = _squared_norms(points, mean), _squared_norms(points, median)
@@ -250,7 +250,7 @@ def _squared_norms(points: Points, centre: Float[np.ndarray, " d"]) -> Float64[n
 
 
 def _cells(points: Points, centre: Float32[np.ndarray, " d"], device: str) -> Int64[np.ndarray, " n"]:
-    """Deal the points to the nearest of some of them. Which these are changes the time, never the result."""
+    """Assign the points to the nearest of a sample of them. The sample changes the time, never the result."""
     n = len(points)
     see = Sketch(centre).of
     anchors = see(points[np.random.default_rng(0).permutation(n)[: int(_CELLS_PER_ROOT * np.sqrt(n))]])

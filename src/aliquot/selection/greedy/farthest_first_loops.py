@@ -13,10 +13,10 @@ _LEAST = np.float32(1e-36)  # squares below it are lost to float32
 
 @compiled
 def _squared_distance(points: np.ndarray, a: int, b: int) -> float:
-    """Return the squared distance of two points in float64, with the same bits wherever it is called."""
+    """Return the squared distance of two points in float64, with the same bits on every call."""
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
     d = points.shape[1]
-    for j in range(0, d - 3, 4):  # four sums, because one would wait for itself
+    for j in range(0, d - 3, 4):  # four sums, because a single one depends on its previous value
         d0 = np.float64(points[a, j]) - np.float64(points[b, j])
         d1 = np.float64(points[a, j + 1]) - np.float64(points[b, j + 1])
         d2 = np.float64(points[a, j + 2]) - np.float64(points[b, j + 2])
@@ -30,7 +30,7 @@ def _squared_distance(points: np.ndarray, a: int, b: int) -> float:
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _roughly(points: np.ndarray, a: int, b: int) -> np.float32:
-    """Return the squared distance of two points in float32, summed in any order, as fast as it goes."""
+    """Return the squared distance of two points in float32, summed in any order, as fast as possible."""
     x, y = points[a], points[b]
     total = np.float32(0)
     for j in range(len(x)):
@@ -41,7 +41,7 @@ def _roughly(points: np.ndarray, a: int, b: int) -> np.float32:
 
 @compiled
 def _lower(bound: np.ndarray, i: int, points: np.ndarray, centre: int) -> None:
-    """Lower the bound of point i to its distance from a centre, where that is smaller."""
+    """Lower the bound of point i to its distance from a center, if that is smaller."""
     slack = 1.0 - 2.0 * (points.shape[1] + 8) * _EPS
     if slack * _roughly(points, i, centre) < bound[i]:
         bound[i] = min(bound[i], _squared_distance(points, i, centre))
@@ -56,10 +56,10 @@ def lower_close(
     product: np.ndarray,
     bound: np.ndarray,
 ) -> None:
-    """Lower the bounds of `places` to the distances from those centres that may be nearer, as their products say.
+    """Lower the bounds of `places` to the distances from the centers that may be nearer, according to their products.
 
-    Centres at distance sqrt(bound) have x.c = (|x|^2 + |c|^2 - bound) / 2. The norms are squared, and lowered by what
-    rounding may do.
+    Centers at distance sqrt(bound) have x.c = (|x|^2 + |c|^2 - bound) / 2. The norms are squared, and reduced by the
+    possible rounding error.
     """
     half = np.empty(len(centres), dtype=np.float32)
     for c in range(len(centres)):
@@ -70,7 +70,7 @@ def lower_close(
         room = np.float32(0.5 * (bound[i] - norms[i])) + _LEAST
         for p in range(exceeding(product[r], half, room, found)):
             c = int(found[p])
-            if product[r, c] + room > half[c]:  # still, after those before it
+            if product[r, c] + room > half[c]:  # still true after earlier centers
                 _lower(bound, i, points, centres[c])
                 room = np.float32(0.5 * (bound[i] - norms[i])) + _LEAST
 
@@ -79,7 +79,7 @@ def lower_close(
 def lower_cells(
     points: np.ndarray, centres: np.ndarray, cell: np.ndarray, first_of_cell: np.ndarray, bound: np.ndarray
 ) -> None:
-    """Lower the bounds of all points in the cells of `centres`, which ascend as cells do; picked ones stay at -1."""
+    """Lower the bounds of all points in the cells of `centres`, which ascend by cell; picked points stay at -1."""
     first = 0
     while first < len(centres):
         this = cell[centres[first]]

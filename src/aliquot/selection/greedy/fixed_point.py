@@ -1,7 +1,7 @@
 """Similarities as integers: sums of quanta of 2^-30, and of weights in integers, are exact in any order.
 
-A product with the biases added is `s` (see `kernels`). From it follow the similarity in float32, where a bound will do,
-and the similarity as an int32 number of quanta, where sums have to be exact.
+A product with the biases added is `s` (see `kernels`). It determines the similarity in float32, where a bound is
+enough, and the similarity as an int32 number of quanta, where sums have to be exact.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aliquot.selection.kernels import Differences, Embedding
 ONE = np.int32(1 << 30)  # similarity 1 in quanta
 _LOG_ONE = np.float32(30)
 _SCALE = np.float32(1 << 30)
-# Taylor series of 2^x, for |x| <= 1/2 as exact as float32.
+# Taylor series of 2^x, as exact as float32 for |x| <= 1/2.
 _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(math.log(2) ** i / math.factorial(i)) for i in range(8))
 _LEAST_MARGIN, _OF_BIAS = np.float32(1e-5), np.float32(8 * float(np.finfo(np.float32).eps))
 _SUM = 1 << 32  # of the integer weights: with 2^30 quanta, sums stay below 2^62
@@ -39,11 +39,11 @@ def quanta_of(s: np.float32, exponential: bool) -> np.int32:
 
 @compiled
 def s_of(quanta: np.float32, exponential: bool) -> np.float32:
-    """Return the `s` of a similarity in quanta, up to rounding; minus infinity of 0 quanta, if exponential."""
+    """Return the `s` of a similarity in quanta, up to rounding; if exponential, minus infinity for 0 quanta."""
     return np.log2(quanta) - _LOG_ONE if exponential else quanta / _SCALE
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # a bound, with room for rounding
+@numba.njit(cache=True, nogil=True, fastmath=True)  # a bound, with a margin for rounding
 def similarity_of(s: np.float32, exponential: bool) -> np.float32:
     """Return the similarity of `s` in float32, within 1e-6."""
     if not exponential:
@@ -65,7 +65,7 @@ def quanta_of_tile(
     exact: Differences,
     quanta: np.ndarray,
 ) -> None:
-    """Write the similarities of a tile of products of `rows` with the rows of the pool from `first_column` on.
+    """Write the similarities of a tile of products of `rows` with the rows of the pool from `first_column` onward.
 
     Rows of the product beyond those of `quanta` are padding.
     """
@@ -82,7 +82,7 @@ def quanta_of_tile(
 
 
 def integer_weights(weights: np.ndarray | None) -> tuple[np.ndarray | None, float]:
-    """Return the weights in integers, and f per quantum.
+    """Return the weights as integers, and f per quantum.
 
     Raises:
         ValueError: weights are negative, not finite or all 0.
@@ -100,7 +100,7 @@ def integer_weights(weights: np.ndarray | None) -> tuple[np.ndarray | None, floa
 
 
 def rounding(embedding: Embedding) -> float:
-    """Return how far a similarity from one product may lie above that of another, of other rounding, or of none."""
+    """Return how far a similarity from one product may exceed that of another with other rounding, or with none."""
     near = embedding.bias[embedding.bias >= embedding.exact.far]  # products of far rows are upper bounds
     squared = max(1.0, 2 * float(np.abs(near).max(initial=0)))
     s = 8 * float(np.finfo(np.float32).eps) * squared
@@ -109,8 +109,8 @@ def rounding(embedding: Embedding) -> float:
 
 @compiled
 def comparison_margin(bias: Any) -> Any:
-    """Return by how much a limit on `s - bias` has to stay below what it stands for, for the rounding of sums.
+    """Return by how far a limit on `s - bias` must stay below its nominal value, because of the rounding of sums.
 
-    Rows whose biases differ much have no similarity, so that the bias of one of them is enough; or an array of it.
+    Rows whose biases differ much have no similarity, so the bias of one of them suffices; an array of it is allowed.
     """
     return _LEAST_MARGIN + _OF_BIAS * np.abs(bias)

@@ -1,8 +1,8 @@
-"""Greedy facility location on a neighbour graph: every prompt has its list from the beginning, and no product is taken.
+"""Greedy facility location on a neighbor graph: every prompt has its list from the start, and no products are needed.
 
-Only the pairs of the graph count: f_G(S) = sum_i max_{s in S, s among the neighbours of i} w_is, at most f(S). Sums are
-of integers, so exact in any order; ties go to the lower row. A prompt that nothing chosen covers gains its own 1, so no
-candidate gains anything only when each is a duplicate of a chosen one; those follow in the order of their rows.
+Only the pairs of the graph count: f_G(S) = sum_i max_{s in S, s among the neighbors of i} w_is, at most f(S). Sums are
+over integers, so they are exact in any order; ties go to the lower row. A prompt that no selected one covers gains its
+own 1, so all gains are 0 only if each candidate duplicates a selected one; these follow in row order.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from aliquot.selection.greedy.neighbors import Neighbors
 from aliquot.selection.greedy.numba_simd import compiled
 from aliquot.types import Selection
 
-_PATIENCE = 1 << 26  # list entries read between two words on the progress
+_PATIENCE = 1 << 26  # list entries read between two progress updates
 
 
 def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection:
-    """Choose k rows by greedy maximisation on the graph of neighbours.
+    """Select k rows by greedy maximization on the graph of neighbors.
 
     Args:
         neighbors: of every row of the pool.
-        start: rows chosen earlier, which stay and come first with the gains they have.
-        k: rows to choose, those of `start` included.
+        start: rows selected earlier, which stay and come first with the gains they have.
+        k: rows to select, including those of `start`.
 
     Returns:
         The rows in the order picked; gains are marginal gains in f_G.
@@ -52,7 +52,7 @@ def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection
 
 @compiled
 def _transposed(rows: np.ndarray, quanta: np.ndarray) -> Lists:
-    """Return a list for each prompt: of whom it is a neighbour, and how similar they are."""
+    """Return a list for each prompt: the prompts whose neighbor it is, and their similarities."""
     n, m = rows.shape
     length = np.zeros(n, dtype=np.int64)
     for i in range(n):

@@ -1,4 +1,4 @@
-"""Greedy information gain, exact: the log-determinant of what sets of vectors tell about a linear model.
+"""Greedy information gain, exact: the log-determinant of the information in sets of vectors about a linear model.
 
 Block i of a pool is a matrix X_i (T_i, r), one row per token. The set function and the gain of block i are
 
@@ -7,14 +7,14 @@ Block i of a pool is a matrix X_i (T_i, r), one row per token. The set function 
 where C C^T is the inverse of A = I + sum_{s in S} X_s^T X_s. f is monotone and submodular: greedy reaches 1 - 1/e of
 the best f (Nemhauser, Wolsey, Fisher 1978), and an old gain is an upper bound (lazy greedy, Minoux 1978). In rounds:
 
-1. The blocks with the largest bounds are screened together in float32, its rounding added to the bound, and those that
-   still lead are refreshed in float64, until the best gain is above all bounds left.
-2. The best of these, the *live* ones, keep their Y. Each pick then costs them two thin products, and picks go on for as
-   long as a live gain is above all other bounds.
+1. The blocks with the largest bounds are screened together in float32, with its rounding error added to the bound, and
+   those still in the lead are refreshed in float64, until the best gain is above all remaining bounds.
+2. The best of these, the *live* ones, keep their Y. Each pick then costs them two thin products, and picks continue
+   for as long as a live gain is above all other bounds.
 
-Kept is C, neither A nor its inverse: with Y = U S Q^T of the block picked, C <- C - C Q (1 - (1 + S^2)^(-1/2)) Q^T. So
-A^-1 stays positive definite, for vectors up to 1e8 long. C and the gains reported depend on the picks alone
-and not on the rounds: a ranking that goes on equals one made at once.
+The state is C, neither A nor its inverse: with Y = U S Q^T of the picked block,
+C <- C - C Q (1 - (1 + S^2)^(-1/2)) Q^T. A^-1 therefore stays positive definite, for vectors up to 1e8 long. C and the
+reported gains depend only on the picks and not on the rounds: a ranking that is extended equals one made at once.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from aliquot.types import Selection
 _FRONT = 8192  # tokens screened together
 _LIVE = 1024  # tokens kept up to date from pick to pick
 _UNIT = 4096  # tokens of one product, times the bytes of a number
-_PART = 4096  # blocks between two signs of progress in the first pass
-_LONGEST = 1e8  # vectors; their squares leave 1 visible in float64
+_PART = 4096  # blocks between two progress updates in the first pass
+_LONGEST = 1e8  # length of vectors; adding 1 to their squares still registers in float64
 _NOTHING = 1e-13  # nats; smaller gains are rounding
 
 
 def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Workspace, what: str) -> Selection:
-    """Choose k blocks, those of `start` first, by greedy maximisation of f.
+    """Select k blocks, those of `start` first, by greedy maximization of f.
 
     Args:
         blocks: the pool.
-        start: picks made before, by anybody.
-        k: blocks to choose, 1..n.
-        workspace: where the ranking saves itself, and the device of its products.
-        what: how the progress is called.
+        start: earlier picks, from any source.
+        k: blocks to select, 1..n.
+        workspace: where the ranking saves its state, and the device of its products.
+        what: label of the progress bar.
 
     Returns:
-        The rows in the order picked. The gains behind `start` are marginal gains in nats; those after the first sum to
+        The rows in the order picked. The gains after `start` are marginal gains in nats; those after the first sum to
         the rise of f.
 
     Raises:
@@ -70,9 +70,9 @@ def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Worksp
 
 
 class _Greedy:
-    """State of one maximisation: `factor` is C, `bound` at least the gain of every open block and -1 of all others.
+    """State of one maximization: `factor` is C, `bound` at least the gain of every open block, and -1 for all others.
 
-    Of blocks that are the same only the first that is not picked is open: they would all be refreshed after each pick.
+    Among identical blocks, only the first unpicked one is open; otherwise all would be refreshed after each pick.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class _Greedy:
         self.checkpoint.save({**picks, "bound": self.bound, "factor": self.factor.cpu().numpy()})
 
     def _round(self) -> None:
-        """Bring the most promising blocks up to date and pick among them while that is safe."""
+        """Update the most promising blocks, and pick among them while that is safe."""
         n = len(self.bound)
         screened, exact = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         best = -1.0
@@ -154,7 +154,7 @@ class _Greedy:
                 )
             self._fill()
             return
-        # Who is behind a bound now cannot be picked in this round, and is not worth keeping up to date.
+        # A block below a bound now cannot be picked in this round, and is not worth updating.
         rest = np.where(exact, -1, self.bound).max()
         live = self._most_promising(np.flatnonzero(exact & (self.bound > rest)), _LIVE)
         others = self.bound.copy()
@@ -162,9 +162,9 @@ class _Greedy:
         self._pick_among(np.sort(live), others.max())
 
     def _most_promising(self, rows: Int64[np.ndarray, " m"], tokens: int) -> Int64[np.ndarray, " b"]:
-        """Return the rows of largest bound, of at most `tokens` tokens in all where that is not less than one row.
+        """Return the rows of largest bound, with at most `tokens` tokens in all but at least one row.
 
-        Of those that tie with the largest the lower rows come first, however many there are: one of them is picked.
+        Rows that tie with the largest bound come in row order, however many there are: one of them is picked.
         """
         size = min(len(rows), tokens // 4)  # short blocks cost more than their tokens
         ties = self.bound[rows] >= _tie(self.bound[rows].max())
@@ -175,7 +175,7 @@ class _Greedy:
         return top[: max(1, int(np.searchsorted(np.cumsum(self.widths[top]), tokens, side="right")))]
 
     def _screen(self, rows: Int64[np.ndarray, " b"]) -> None:
-        """Lower the bounds of some blocks to about their gains: on a CPU, float32 is several times as fast."""
+        """Lower the bounds of some blocks to about their gains; on a CPU, float32 is several times as fast."""
         dtype = torch.float32 if self.device == "cpu" else torch.float64
         factor = self.factor.to(dtype)
         size = float(torch.linalg.matrix_norm(factor))
@@ -183,13 +183,13 @@ class _Greedy:
         def screen(unit: np.ndarray, x: Tensor) -> None:
             y = x @ factor
             gains = log_det(y).cpu().numpy() + rounding(x, y, size).cpu().numpy()
-            # Not a number where float32 is too narrow; then the old bound stands.
+            # NaN where float32 is too narrow; the old bound then stays.
             self.bound[unit] = np.fmin(self.bound[unit], gains[: len(unit)])
 
         self._by_units(rows, dtype, screen)
 
     def _refresh(self, rows: Int64[np.ndarray, " b"]) -> None:
-        """Make the bounds of some blocks their gains."""
+        """Set the bounds of some blocks to their gains."""
 
         def refresh(unit: np.ndarray, x: Tensor) -> None:
             self.bound[unit] = log_det(x @ self.factor).cpu().numpy()[: len(unit)]
@@ -199,7 +199,7 @@ class _Greedy:
     def _by_units(
         self, rows: Int64[np.ndarray, " b"], dtype: torch.dtype, do: Callable[[np.ndarray, Tensor], None]
     ) -> None:
-        """Call `do` with the rows and the X of `_UNIT` tokens at a time, side by side."""
+        """Call `do` in parallel with the rows and the X of `_UNIT` tokens at a time."""
         units: list[np.ndarray] = []
         for width in np.unique(self.widths[rows]):
             those, size = rows[self.widths[rows] == width], max(1, _UNIT // dtype.itemsize // width)
@@ -207,14 +207,14 @@ class _Greedy:
 
         def unit(part: np.ndarray) -> None:
             width = int(self.widths[part[0]])
-            # Always as many rows: products of another shape round differently, and equal blocks would not tie.
+            # Always the same number of rows: products of other shapes round differently, and equal blocks would not tie
             rows = np.resize(part, max(1, _UNIT // dtype.itemsize // width))
             do(part, self.blocks.gather(rows, width, dtype, self.device))
 
         list(self.workers.map(unit, units))
 
     def _pick_among(self, live: Int64[np.ndarray, " b"], rest: float) -> None:
-        """Pick the best of some fresh blocks, and the next for as long as it is above `rest`, the bound of others."""
+        """Pick the best of some fresh blocks, and continue while the next is above `rest`, the bound of the others."""
         y = self.blocks.gather(live, int(self.widths[live].max()), torch.float64, self.device) @ self.factor
         flat, gains = y.view(-1, y.shape[2]), self.bound[live]
         while True:
@@ -232,7 +232,7 @@ class _Greedy:
         self.bound[live] = gains
 
     def _pick(self, row: int) -> tuple[Tensor, Tensor]:
-        """Add a block; return Q and Q (1 - (1 + S^2)^(-1/2)), by which all Y change."""
+        """Add a block; return Q and Q (1 - (1 + S^2)^(-1/2)), by which every Y changes."""
         x = self.blocks.gather(np.array([row]), int(self.widths[row]), torch.float64, self.device)[0]
         _, values, directions = torch.linalg.svd(x @ self.factor, full_matrices=False)
         q, squares = directions.mT, values.square()
@@ -244,7 +244,7 @@ class _Greedy:
         return q, shrunk
 
     def _fill(self) -> None:
-        """Append what is left, in order: nothing tells anything more."""
+        """Append the remaining rows in order: none of them adds information."""
         rest = np.setdiff1d(np.arange(len(self.bound)), self.indices[: self.picked])
         self.indices[self.picked :] = rest[: len(self.indices) - self.picked]
         self.gains[self.picked :] = 0
@@ -252,5 +252,5 @@ class _Greedy:
 
 
 def _tie(gain: float) -> float:
-    """Return from where on a gain counts as equal."""
+    """Return the smallest gain that counts as equal."""
     return gain if np.isinf(gain) else gain - 1e-11 * abs(gain) - _NOTHING

@@ -1,8 +1,8 @@
-"""Pools that fall into islands: groups of rows that are similar to nobody outside.
+"""Pools that consist of islands: groups of rows that are similar to nothing outside.
 
-f is then a sum over islands, no pick on one changes a gain on another, and greedy on the pool is the rankings of all
-islands merged by their gains. Each island has a centre of its own, so that its rows are not far from it: products
-suffice where, around one centre for all, every pair would have to be computed from differences (see `kernels`).
+f is then a sum over islands, and a pick on one does not change a gain on another. Greedy on the pool merges the
+rankings of all islands by their gains. Each island has its own center, so its rows are not far from it and products
+suffice; with one center for all, every pair would have to be computed from differences (see `kernels`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from aliquot.types import Selection
 
 Rows = Int64[np.ndarray, " m"]
 
-_SHARE = 0.005  # of the pool, that an island has at least; the pairs of smaller ones are few
-_TRIES = 32  # rows that are tried as the middle of an island
+_SHARE = 0.005  # minimum share of the pool in an island; smaller ones have few pairs
+_TRIES = 32  # rows tried as the center of an island
 _RADIUS = 8.0  # of an island, as the root of an exponent of 2
 _NOTHING = 5.7  # exponents beyond its square are no similarity in quanta
 _BLOCK = 8192  # rows held in float64 at once
 
 
 def islands(embedding: Embedding) -> list[tuple[Rows, Embedding]]:
-    """Return the islands, the sea of all other rows first; nothing where most rows are near the centre, or lone."""
+    """Return the islands, the sea of all other rows first; empty if most rows are near the center, or isolated."""
     n, exact, found = len(embedding), embedding.exact, list[tuple[Rows, Embedding]]()
     left = np.flatnonzero(embedding.bias < exact.far)
     rng = np.random.default_rng(0)
@@ -59,11 +59,11 @@ def merged(
 
     Args:
         parts: the rows of each island.
-        rank: ranks an island, given its number, what was chosen of it before, and how many to choose; in and out by
-            places in the island.
-        start: rows chosen before.
-        k: rows to choose.
-        candidates: the rows that may be chosen, none of `start`.
+        rank: ranks an island, given its number, the rows already selected from it, and how many to select; input and
+            output are places in the island.
+        start: rows selected before.
+        k: rows to select.
+        candidates: the rows that may be selected, excluding `start`.
     """
     rows, gains = [np.empty(0, dtype=np.int64)], [np.empty(0)]
     for number, part in enumerate(parts):

@@ -1,7 +1,7 @@
-"""How facility location is maximised: exactly, or nearly so for less time and memory.
+"""The ways to maximize facility location: exactly, or approximately in less time and memory.
 
-Each mode is a value whose fields are its hyper-parameters. The algorithms stand in files of their own, imported when
-needed: numba and torch are not for composing a config.
+Each mode is a value whose fields are its hyperparameters. The algorithms are in files of their own, imported when
+needed, so that composing a config does not import numba and torch.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from aliquot.types import Selection
 
 
 class Mode(ABC):
-    """A way to maximise facility location over the rows of an embedding.
+    """A way to maximize facility location over the rows of an embedding.
 
     Attributes:
-        nested: True where a smaller k gives a prefix of what a larger one gives.
+        nested: True if a smaller k gives a prefix of the result for a larger one.
     """
 
     nested: ClassVar[bool]
 
     @abstractmethod
     def maximize(self, embedding: Embedding, start: Selection, k: int, workspace: Workspace) -> Selection:
-        """Return k distinct rows that begin with `start`, in the order picked, with what each added at its turn."""
+        """Return k distinct rows that begin with `start`, in the order picked, with the gain of each at its turn."""
 
     def objection(self, num_prompts: int, k: int) -> str | None:
-        """Return why this mode does not suit such a choice, and the remedy; None if it does."""
+        """Return why this mode does not suit such a selection, and the remedy; None if it does."""
         return None
 
 
@@ -54,12 +54,13 @@ class Exact(Mode):
 class Sparse(Mode):
     """Greedy on the graph in which each prompt keeps its m most similar prompts, itself included.
 
-    Every other similarity counts as 0, so the f that it maximises is a lower bound of f. Where k is small, the most
-    similar chosen prompt is often none of the m: max(32, 6 n / k) or more are needed, and less is warned of. Memory
-    O(n m), and most of the time goes into finding neighbours: n^2 d operations, a small share of it if approximate.
+    Every other similarity counts as 0, so the f that it maximizes is a lower bound of f. If k is small, the most
+    similar selected prompt is often not one of the m: max(32, 6 n / k) or more are needed, and a smaller m gives a
+    warning. Memory is O(n m). Most of the time goes into finding neighbors: n^2 d operations, a small share of it if
+    approximate.
 
     Args:
-        m: neighbours kept of each prompt.
+        m: number of neighbors kept per prompt.
         neighbors: "exact" compares all pairs; "approximate" those of nearby clusters, by faiss, for n near a million.
     """
 
@@ -70,7 +71,7 @@ class Sparse(Mode):
 
     def __post_init__(self) -> None:
         if self.m < 1:
-            raise ValueError(f"m={self.m} keeps no neighbour of a prompt, not even itself; use 32 or more")
+            raise ValueError(f"m={self.m} keeps no neighbor of a prompt, not even itself; use 32 or more")
         if self.neighbors not in ("exact", "approximate"):
             raise ValueError(f"neighbors '{self.neighbors}' is unknown; use exact or approximate")
         if self.neighbors == "approximate" and importlib.util.find_spec("faiss") is None:
@@ -91,21 +92,21 @@ class Sparse(Mode):
         if self.m >= enough:
             return None
         return (
-            f"m={self.m} neighbours are too few to choose {k} of {num_prompts} prompts well: most would have no chosen "
+            f"m={self.m} neighbors are too few to choose {k} of {num_prompts} prompts well: most would have no chosen "
             f"one among theirs; use strategy.mode.m={enough} or more, or strategy/mode=exact"
         )
 
 
 @dataclass(frozen=True)
 class Stochastic(Mode):
-    """At each turn the best of a random sample of n/k log(1/eps) prompts (Mirzasoleiman et al. 2015).
+    """Picks at each turn the best of a random sample of n/k log(1/eps) prompts (Mirzasoleiman et al. 2015).
 
-    On average within 1 - 1/e - eps of the best set. It takes n^2 log(1/eps) similarities whatever k is, which is more
-    than Exact takes where lists fit memory. The sample depends on k, so a smaller budget is ranked anew.
-    It runs on the processor, whatever the device.
+    On average within 1 - 1/e - eps of the best set. It takes n^2 log(1/eps) similarities for any k, which is more than
+    Exact takes if its lists fit in memory. The sample depends on k, so a smaller budget is ranked separately.
+    It runs on the CPU, regardless of the device.
 
     Args:
-        eps: what may be lost of the guarantee, above 0 and below 1; smaller samples more.
+        eps: allowed loss of the guarantee, above 0 and below 1; smaller values sample more.
         seed: of the samples.
     """
 
@@ -128,16 +129,16 @@ class Stochastic(Mode):
 
 @dataclass(frozen=True)
 class Distributed(Mode):
-    """Two rounds of exact greedy (GreeDi): in each of several random parts of the pool, then among what those chose.
+    """Two rounds of exact greedy (GreeDi): in each of several random parts of the pool, then among their picks.
 
-    Mirzasoleiman et al. 2013; random parts: Barbosa et al. 2015. The first round sees of the pool one part only, and
-    nothing of the start, so that parts can run side by side, as jobs. It goes to depth k in each part: a smaller
-    budget is ranked anew. The published guarantee, (1 - 1/e) / 2 on average, is of the better of the second round and
-    the best part; the second round is returned.
+    Mirzasoleiman et al. 2013; random parts: Barbosa et al. 2015. The first round sees only one part of the pool at a
+    time, and nothing of the start, so parts can run in parallel, as jobs. It goes to depth k in each part, so a smaller
+    budget is ranked separately. The published guarantee, (1 - 1/e) / 2 on average, is for the better of the second
+    round and the best part; the second round is returned.
 
     Args:
-        parts: how many, of sizes that differ by one at most.
-        seed: of who is in which part.
+        parts: number of parts, whose sizes differ by at most one.
+        seed: of the assignment to parts.
     """
 
     nested: ClassVar[bool] = False
@@ -147,11 +148,11 @@ class Distributed(Mode):
 
     def __post_init__(self) -> None:
         if self.parts < 1:
-            raise ValueError(f"parts={self.parts} is no number of parts; use 2 or more")
+            raise ValueError(f"parts={self.parts} is not a number of parts; use 2 or more")
         _check_seed(self.seed)
 
     def rows_of(self, part: int, num_prompts: int) -> Int64[np.ndarray, " m"]:
-        """Return the rows of one part, in ascending order; none where there are more parts than prompts."""
+        """Return the rows of one part, in ascending order; empty if there are more parts than prompts."""
         order = np.random.default_rng(self.seed).permutation(num_prompts)
         return np.sort(np.array_split(order, self.parts)[part])
 

@@ -1,7 +1,7 @@
-"""The inner loops of the search for neighbours, compiled by numba.
+"""The inner loops of the neighbor search, compiled by numba.
 
-A key orders neighbours: its upper half is the similarity in quanta, its lower half prefers the lower row. Keys are
-distinct, so the largest m are one set whatever order they are seen in.
+A key orders neighbors: its upper half is the similarity in quanta, its lower half prefers the lower row. Keys are
+distinct, so the largest m form the same set in any order of processing.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from aliquot.selection.greedy.fixed_point import ONE, comparison_margin, quanta_
 from aliquot.selection.greedy.numba_simd import compiled, exceeding
 from aliquot.selection.kernels import Differences
 
-#: The similarity of a prompt to itself: more than that of any other.
+#: The similarity of a prompt to itself: higher than any other.
 SELF = int(ONE) + 1
 _LOWEST = (1 << 32) - 1
 
 
 class Best(NamedTuple):
-    """The best neighbours of some rows so far.
+    """The best neighbors of some rows so far.
 
     Args:
-        keys: of neighbours, in no order, with room for more than m.
-        length: how many keys a row has.
-        floor: the `s` a pair has to exceed to be looked at; that of the least similarity until a row has m keys.
-        margin: by how much floors stay below the m-th similarity, for the rounding of their comparison.
+        keys: of neighbors, unordered, with room for more than m.
+        length: number of keys per row.
+        floor: the `s` that a pair must exceed to be examined; that of the least similarity until a row has m keys.
+        margin: how far floors stay below the m-th similarity, to allow for rounding in the comparison.
     """
 
     keys: np.ndarray
@@ -37,7 +37,7 @@ class Best(NamedTuple):
 
 
 def no_best(bias: np.ndarray, room: int, exponential: bool) -> Best:
-    """Return the best of rows with these biases before any pair was seen, with room for so many keys of each."""
+    """Return the initial state for rows with these biases, with room for the given number of keys per row."""
     margin = comparison_margin(bias)
     floor = s_of(np.float32(1 if exponential else 0), exponential) - margin
     return Best(np.empty((len(bias), room), dtype=np.int64), np.zeros(len(bias), dtype=np.int64), floor, margin)
@@ -60,7 +60,7 @@ def _cut_back(r: int, m: int, exponential: bool, best: Best) -> None:
 
 @compiled
 def _similarity(row: int, column: int, s: np.float32, bias: np.ndarray, exponential: bool, exact: Differences) -> int:
-    """Return the similarity of two rows in quanta, `SELF` of a row with itself."""
+    """Return the similarity of two rows in quanta; `SELF` for a row with itself."""
     if column == row:
         return SELF
     quanta = quanta_of(s, exponential)
@@ -80,14 +80,14 @@ def keep_best(
     m: int,
     best: Best,
 ) -> None:
-    """Add to the best of `rows` what may be among them of the pool rows from `first_column` on.
+    """Add to the best of `rows` their possible neighbors among the pool rows from `first_column` onward.
 
     Args:
         product: inner products of the rows with those of the pool.
         rows: of the pool.
         first_column: the first pool row in this tile.
         bias, exponential, exact: of the embedding.
-        m: neighbours wanted.
+        m: number of neighbors wanted.
         best: changed in place.
     """
     column_bias = bias[first_column : first_column + product.shape[1]]
@@ -110,7 +110,7 @@ def keep_best(
 
 @compiled
 def _write(keys: np.ndarray, rows: np.ndarray, quanta: np.ndarray) -> None:
-    """Write the largest keys as neighbours, most similar first."""
+    """Write the largest keys as neighbors, most similar first."""
     keys = np.sort(keys)[::-1]
     for p in range(min(len(rows), len(keys))):
         rows[p] = _LOWEST - (keys[p] & _LOWEST)
@@ -119,7 +119,7 @@ def _write(keys: np.ndarray, rows: np.ndarray, quanta: np.ndarray) -> None:
 
 @compiled
 def write_best(best: Best, rows: np.ndarray, quanta: np.ndarray) -> None:
-    """Write the best of each row as its neighbours."""
+    """Write the best of each row as its neighbors."""
     for r in range(len(rows)):
         _write(best.keys[r, : best.length[r]], rows[r], quanta[r])
 
@@ -136,10 +136,10 @@ def write_found(
     rows: np.ndarray,
     quanta: np.ndarray,
 ) -> None:
-    """Write the pool rows found at squared distances of those searched for; -1 is nothing found."""
+    """Write the pool rows found at the given squared distances from those searched for; -1 means nothing found."""
     keys = np.empty(columns.shape[1] + 1, dtype=np.int64)
     for r in range(len(rows)):
-        keys[0] = _key(SELF, searched[r])  # which the search may have missed, for many duplicates
+        keys[0] = _key(SELF, searched[r])  # which the search may have missed among many duplicates
         length = 1
         for p in range(columns.shape[1]):
             column = columns[r, p]

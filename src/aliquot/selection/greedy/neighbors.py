@@ -1,8 +1,8 @@
 """The m most similar prompts of every prompt, without the n x n matrix.
 
-Exact search multiplies all pairs, tile by tile, and keeps the best of each row so far; of equally similar prompts, the
-lower rows. Approximate search is an inverted file of faiss (Johnson, Douze, Jégou 2019): k-means puts the prompts into
-cells, and a prompt is compared with those in the cells nearest to it. A prompt is always its own first neighbour.
+Exact search multiplies all pairs, tile by tile, and keeps the best of each row so far; among equally similar prompts,
+the lower rows. Approximate search is an inverted file of faiss (Johnson, Douze, Jégou 2019): k-means puts the prompts
+into cells, and a prompt is compared with those in the cells nearest to it. A prompt is always its own first neighbor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aliquot.selection.greedy.fixed_point import ONE
 from aliquot.selection.greedy.workers import full_precision, numpy_workers
 from aliquot.selection.kernels import Embedding
 
-_BLOCK = 8192  # prompts between two looks at the clock
+_BLOCK = 8192  # prompts between two checks of the clock
 _UNIT, _WIDTH = 256, 2048  # prompts and pool rows of one product: 2 MB, the second-level cache
 _DEVICE_UNIT, _DEVICE_WIDTH = 1024, 8192  # the same on a device
 _ROOM = 256  # keys a row may hold beyond m before it is cut back to the best m
@@ -35,11 +35,11 @@ Rows = Int64[np.ndarray, " b"]
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The neighbours of prompts, one line each, most similar first.
+    """The neighbors of prompts, one row each, most similar first.
 
     Args:
         rows: of the pool; the prompt itself comes first.
-        quanta: similarities in quanta of 2^-30; 0 behind the last neighbour, where no other prompt is similar.
+        quanta: similarities in quanta of 2^-30; 0 after the last neighbor, where no other prompt is similar.
     """
 
     rows: Int32[np.ndarray, "b m"]
@@ -50,14 +50,14 @@ class Neighbors:
         return cls(np.zeros((b, m), dtype=np.int32), np.zeros((b, m), dtype=np.int32))
 
 
-#: Returns the neighbours of the prompts in some rows.
+#: Returns the neighbors of the prompts in some rows.
 Search = Callable[[Rows], Neighbors]
 
 
 def nearest(embedding: Embedding, m: int, approximate: bool, workspace: Workspace) -> Neighbors:
-    """Return the m most similar prompts of every prompt, or all where there are fewer.
+    """Return the m most similar prompts of every prompt, or all if there are fewer.
 
-    The number of threads changes nothing. The products of another device round differently.
+    The number of threads does not change the result. Products on another device round differently.
     """
     m, order = min(m, len(embedding)), np.arange(len(embedding))
     if approximate:
@@ -88,7 +88,7 @@ def _by_blocks(search: Search, order: Rows, m: int, checkpoint: Checkpoint) -> N
 
 
 def _side_by_side(unit: Callable[[Rows, Neighbors], None], m: int) -> Search:
-    """Return a search that has `unit` fill in the neighbours of _UNIT prompts at a time, on all cores."""
+    """Return a search that has `unit` fill in the neighbors of _UNIT prompts at a time, on all cores."""
 
     def search(rows: Rows) -> Neighbors:
         found = Neighbors.empty(len(rows), m)
@@ -119,7 +119,7 @@ def tile_search(embedding: Embedding, m: int) -> Search:
 
 
 def device_search(embedding: Embedding, m: int, device: str) -> Search:
-    """Compare all pairs on a device of torch."""
+    """Compare all pairs on a torch device."""
     z, bias = torch.from_numpy(embedding.vectors).to(device), torch.from_numpy(embedding.bias).to(device)
     pool = torch.arange(len(z), device=device)
 
@@ -130,7 +130,7 @@ def device_search(embedding: Embedding, m: int, device: str) -> Search:
             _correct(s, rows, columns, bias, embedding)
             w = torch.exp2(s.clamp(max=0)) if embedding.exponential else s.clamp(0, 1)
             quanta = (w * float(ONE)).long()
-            quanta += 2 * (rows[:, None] == columns)  # itself before those as similar
+            quanta += 2 * (rows[:, None] == columns)  # the prompt itself before equally similar ones
             keys = torch.cat([best, torch.where(quanta > 0, (quanta << 32) | (_LOWEST - columns), 0)], dim=1)
             best = keys.topk(min(m, keys.shape[1]), dim=1).values
         return best
@@ -148,7 +148,7 @@ def device_search(embedding: Embedding, m: int, device: str) -> Search:
 def _correct(
     s: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor, embedding: Embedding
 ) -> None:
-    """Replace the `s` of doubtful pairs, unless it rules out a similarity."""
+    """Replace the `s` of doubtful pairs, unless it already rules out a similarity."""
     exact = embedding.exact
     doubtful = (bias[rows, None] < exact.far) | (bias[columns] < exact.far) | (s > exact.close)
     at = (doubtful & (s > (-31 if embedding.exponential else 0))).nonzero(as_tuple=True)
@@ -158,22 +158,22 @@ def _correct(
 
 
 def cell_search(embedding: Embedding, m: int) -> tuple[Search, Rows]:
-    """Compare prompts with those in cells nearby. Returned beside is the order of rows that it is fastest in."""
+    """Compare prompts with those in nearby cells; also return the row order in which this is fastest."""
     import faiss
 
     n, d = embedding.vectors.shape
     index: Any = faiss.IndexIVFFlat(faiss.IndexFlatL2(d), d, max(1, n // _CELL))
     index.cp.seed, index.cp.niter = 0, 5
-    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, 39  # as few as faiss takes without a word
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, 39  # the fewest without a faiss warning
     index.train(embedding.vectors)
     index.add(embedding.vectors)
     index.nprobe = _PROBES
-    # s = c_i + c_j - d^2 / 2; with the kernels there are, the most similar prompts are the nearest.
+    # s = c_i + c_j - d^2 / 2; for the existing kernels, the most similar prompts are the nearest.
     half_norms = 0.5 * np.einsum("nd,nd->n", embedding.vectors, embedding.vectors, dtype=np.float64)
     offset, exact = (half_norms + embedding.bias).astype(np.float32), for_loops(embedding.exact)
 
     def unit(rows: Rows, found: Neighbors) -> None:
-        faiss.omp_set_num_threads(1)  # of this thread: those of faiss itself wait for the slowest at every turn
+        faiss.omp_set_num_threads(1)  # one per thread of ours: faiss's own wait for the slowest on every call
         squared, columns = index.search(embedding.vectors[rows], m)
         loops.write_found(
             columns, squared, rows, offset, embedding.bias, embedding.exponential, exact, found.rows, found.quanta

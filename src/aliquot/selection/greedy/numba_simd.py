@@ -1,9 +1,9 @@
-"""How inner loops are compiled, and the one comparison that numba does not make fast by itself.
+"""How inner loops are compiled, and the one comparison that numba does not make fast on its own.
 
-Of the products of a tile, a few per cent matter: those above a limit. `exceeding` finds them. Numba turns a loop that
-does something where a comparison holds into one test and one jump a pair. So sixteen pairs at a time are compared in
-vector registers, which gives a mask of sixteen bits, almost always 0, and the places of its bits are read off one after
-the other. Both steps are written in LLVM's own words, as intrinsics.
+Only a few percent of the products in a tile matter: those above a limit. `exceeding` finds them. Numba compiles a loop
+with a conditional body to one test and one jump per pair. Instead, sixteen pairs at a time are compared in vector
+registers. This gives a mask of sixteen bits, almost always 0, and the positions of its set bits are read one after the
+other. Both steps are written in LLVM IR, as intrinsics.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _LANES = 16
 
 
 def compiled(function: Function) -> Function:
-    """Compile for all threads at once, and once for all runs.
+    """Compile without the GIL, and cache the result across runs.
 
-    The cache of numba knows of changes to the file of the function alone: after a change to a compiled function that is
-    used in another file, touch that file too.
+    The numba cache only detects changes to the function's own file. After changing a compiled function that is used in
+    another file, touch that file too.
     """
     return cast(Function, numba.njit(cache=True, nogil=True)(function))
 
@@ -51,7 +51,7 @@ def _typed_sixteen_exceed(typingctx: Any, values: Any, limits: Any, first: Any, 
 
 
 def _typed_lowest_bit(typingctx: Any, mask: Any) -> Any:
-    """Return the place of the lowest bit set, of a mask that is not 0."""
+    """Return the position of the lowest set bit in a mask that is not 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -65,7 +65,7 @@ _lowest_bit: Any = intrinsic(_typed_lowest_bit)
 
 @compiled
 def exceeding(values: np.ndarray, limits: np.ndarray, addend: np.float32, found: np.ndarray) -> int:
-    """Write to `found` where values + addend > limits, in order; return how many these are."""
+    """Write to `found` the positions where values + addend > limits, in order; return how many there are."""
     num = np.uint64(0)
     width = len(values)
     whole = width // 16 * 16

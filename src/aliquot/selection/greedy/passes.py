@@ -1,7 +1,7 @@
 """The dense passes of `facility_location`: products of candidates with the whole pool, tile by tile, on all cores.
 
-A pair is always multiplied in a tile of the same shape, at the same place: products of another shape may round
-differently, and equal candidates would not tie, nor a ranking go on from a shorter one bit for bit.
+A pair is always multiplied in a tile of the same shape, at the same position. Products of another shape may round
+differently: equal candidates would not tie, and an extended ranking would not match a shorter one bit for bit.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from aliquot.selection.kernels import Embedding
 
 STRIP = 2048  # rows of a strip of the symmetric pass: whole tiles
 UNIT = 512  # candidates of one product
-WIDTH = 512  # pool rows of one product: the tile is read while it is in the second-level cache
+WIDTH = 512  # pool rows of one product: the tile is read while it is in the L2 cache
 _TASK = 8  # tiles of one task
 
 
 class Pieces(NamedTuple):
-    """What a batch of candidates gains, and on which rows.
+    """The gains of a batch of candidates, and the rows on which they gain.
 
     Args:
         gains: int64 (batch,), in quanta.
-        starts, lengths: int64 (batch, tiles): the list of each candidate in each tile of the pool; length -1 where
-            there was no room for it. Candidate c has the entries starts[c, t] : starts[c, t] + lengths[c, t].
-        rows, quanta: int32, the entries of the lists: rows of the pool and the similarities with them.
+        starts, lengths: int64 (batch, tiles): the list of each candidate in each tile of the pool; length -1 if there
+            was no room for it. Candidate c has the entries starts[c, t] : starts[c, t] + lengths[c, t].
+        rows, quanta: int32, the entries of the lists: rows of the pool and their similarities.
     """
 
     gains: np.ndarray
@@ -44,34 +44,34 @@ class Passes(Protocol):
     """Passes over the pool on some device."""
 
     def sums(self, first: int, cover: Cover, weight: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield, for each strip from `first` on, what it adds to the gains of the rows from it on, float64 (2, any).
+        """Yield, for each strip from `first` onward, what it adds to the gains of its and later rows, float64 (2, any).
 
-        These are the gains without a cover and those above it, up to rounding. All strips together hold every pair of
-        rows once, for both its candidates.
+        These are the gains without a cover and those above it, up to rounding. All strips together contain every pair
+        of rows once, for both of its candidates.
         """
         ...
 
     def scan(self, batch: np.ndarray, cover: Cover, weight: np.ndarray | None, scratch: np.ndarray) -> Pieces:
-        """Return the gains and lists of a batch, best of `UNIT` candidates.
+        """Return the gains and lists of a batch, preferably of `UNIT` candidates.
 
-        The lists lie in `scratch`, int32 (2, any), until the next call.
+        The lists are stored in `scratch`, int32 (2, any), until the next call.
         """
         ...
 
     def cover_by(self, chosen: np.ndarray, cover: Cover) -> None:
-        """Raise the cover to the similarities with the chosen rows."""
+        """Raise the cover to the similarities with the selected rows."""
         ...
 
 
 def empty_lists(size: int, n: int, scratch: np.ndarray) -> Pieces:
-    """Return what a batch of `size` candidates has found before it has looked."""
+    """Return the empty result of a batch of `size` candidates."""
     lists = (size, -(-n // WIDTH))
     rows, quanta = scratch
     return Pieces(np.zeros(size, np.int64), np.zeros(lists, np.int64), np.zeros(lists, np.int64), rows, quanta)
 
 
 class HostPasses:
-    """Passes on the processor: numpy's products, side by side on threads of our own."""
+    """Passes on the CPU: numpy's products, in parallel on threads of our own."""
 
     def __init__(self, embedding: Embedding, workers: ThreadPoolExecutor) -> None:
         self._z, self._bias, self._exponential = embedding.vectors, embedding.bias, embedding.exponential
@@ -92,7 +92,7 @@ class HostPasses:
                     product, self._bias[own], self._bias[other], level[own], level[other], weight[own], weight[other],
                     own_sums, sums, self._exponential,
                 )  # fmt: skip
-                if a >= own.stop:  # the strip with itself holds both of its triangles
+                if a >= own.stop:  # a strip times itself contains both triangles
                     total[:, a - first : a - first + product.shape[1]] += sums
                 total[:, : own_sums.shape[1]] += own_sums
                 own_sums[:] = 0
@@ -105,7 +105,7 @@ class HostPasses:
         ends, lock = [0], Lock()
 
         def keep(num: int) -> int | None:
-            """Return where `num` more entries go, None where there is no room for them."""
+            """Return where the next `num` entries go; None if there is no room for them."""
             with lock:
                 if ends[-1] + num > len(found.rows):
                     return None
@@ -134,7 +134,7 @@ class HostPasses:
         return found
 
     def cover_by(self, chosen: np.ndarray, cover: Cover) -> None:
-        def task(first: int) -> None:  # alone with its rows of the pool
+        def task(first: int) -> None:  # no other task has the same rows of the pool
             for unit in range(0, len(chosen), UNIT):
                 rows = chosen[unit : unit + UNIT]
                 for a, product in _products(self._unit(rows), self._z, first, first + _TASK * WIDTH):
@@ -147,7 +147,7 @@ class HostPasses:
 
 
 def _products(left: np.ndarray, right: np.ndarray, start: int, end: int) -> Generator[tuple[int, np.ndarray]]:
-    """Yield left . right[start:end]^T in tiles, with the first column of each; the memory is used again."""
+    """Yield left . right[start:end]^T in tiles, with the first column of each; the memory is reused."""
     buffer = np.empty(len(left) * WIDTH, dtype=np.float32)
     for a in range(start, min(end, len(right)), WIDTH):
         part = right[a : min(a + WIDTH, end)]

@@ -1,7 +1,7 @@
 """The inner loops over tiles of inner products, compiled by numba.
 
 A tile holds inner products of some candidates (its rows) with some rows of the pool (its columns). With the biases
-added it is `s` (see `kernels`), of which few pairs beat the cover; only these are turned into similarities, and the
+added it is `s` (see `kernels`), of which few pairs beat the cover. Only these are turned into similarities, and the
 doubtful ones among them into exact ones (see `exact`).
 """
 
@@ -28,17 +28,17 @@ def scan_tile(
     rows: np.ndarray,
     quanta: np.ndarray,
 ) -> int:
-    """Find what each candidate, a row of the product, gains on the pool rows of the tile, and where.
+    """Find the gain of each candidate, a row of the product, on the pool rows of the tile, and the rows where it gains.
 
     Args:
-        product: inner products of the candidates with the pool rows from `first_row` on.
+        product: inner products of the candidates with the pool rows from `first_row` onward.
         first_row: the first row of the pool in this tile.
         candidates: their rows of the pool.
         cover: of the whole pool.
-        weight: of the pool rows; None where all are 1.
-        gains: of the candidates so far, added to.
-        lengths: how many pairs each candidate has in this tile.
-        rows, quanta: these pairs, candidate after candidate; room for the whole tile and one more.
+        weight: of the pool rows; None if all are 1.
+        gains: of the candidates so far; increased in place.
+        lengths: number of pairs of each candidate in this tile.
+        rows, quanta: these pairs, candidate by candidate; with room for the whole tile and one more.
 
     Returns:
         The number of pairs.
@@ -46,7 +46,7 @@ def scan_tile(
     width = product.shape[1]
     bias, limit = cover.bias[first_row : first_row + width], cover.limit[first_row : first_row + width]
     covered = cover.quanta[first_row : first_row + width]
-    # Unsigned: numba would check signed indices for being counted from the end, and not use vector registers.
+    # Unsigned: numba would check signed indices for wraparound, and not use vector registers.
     found = np.empty(width, dtype=np.uint32)
     value, similarity = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.int32)
     end = np.uint64(0)
@@ -76,7 +76,7 @@ def scan_tile(
 
 @compiled
 def raise_tile(product: np.ndarray, first_row: int, chosen: np.ndarray, cover: Cover) -> None:
-    """Raise the cover of the tile's pool rows to their similarities with the chosen ones, the rows of the product."""
+    """Raise the cover of the tile's pool rows to their similarities with the selected ones, the rows of the product."""
     width = product.shape[1]
     limit = cover.limit[first_row : first_row + width]
     found = np.empty(width, dtype=np.uint32)
@@ -91,14 +91,14 @@ def raise_tile(product: np.ndarray, first_row: int, chosen: np.ndarray, cover: C
 
 @compiled
 def raise_pairs(chosen: np.ndarray, pool_rows: np.ndarray, s: np.ndarray, cover: Cover) -> None:
-    """Do what `raise_tile` does with pairs found elsewhere."""
+    """Do what `raise_tile` does, for pairs found elsewhere."""
     for p in range(len(s)):
         raise_one(pool_rows[p], _quanta(pool_rows[p], chosen[p], s[p], cover), cover)
 
 
 @compiled
 def _quanta(i: int, j: int, s: np.float32, cover: Cover) -> np.int32:
-    """Return the similarity of row i with candidate j; if that does not exceed the cover, any value that does not."""
+    """Return the similarity of row i with candidate j; if it does not exceed the cover, any value that does not."""
     quanta = quanta_of(s, cover.exponential)
     if quanta > cover.quanta[i] and is_doubtful(s, cover.bias[j], cover.bias[i], cover.exact):
         return exact_quanta(i, j, cover.exponential, cover.exact)
@@ -118,9 +118,9 @@ def count_pairs(
     rows: np.ndarray,
     quanta: np.ndarray,
 ) -> int:
-    """Do what `scan_tile` does with pairs found elsewhere, given by the candidate's place, place after place.
+    """Do what `scan_tile` does, for pairs found elsewhere, given by the candidate's place, in order of places.
 
-    Where `rows` has no room for all of them, every candidate with pairs gets length -1.
+    If `rows` does not have room for all of them, every candidate with pairs gets length -1.
     """
     fits = len(s) <= len(rows)
     end = 0
@@ -139,7 +139,7 @@ def count_pairs(
     return end
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # sums in any order: they are bounds, with room for rounding
+@numba.njit(cache=True, nogil=True, fastmath=True)  # sums in any order: they are bounds, with a margin for rounding
 def sum_tile(
     product: np.ndarray,
     row_bias: np.ndarray,
@@ -152,7 +152,7 @@ def sum_tile(
     column_sums: np.ndarray,
     exponential: bool,
 ) -> None:
-    """Add what the rows of a tile gain on its columns and the columns on its rows, all float32, within 1e-6 a pair.
+    """Add the gains of a tile's rows on its columns and of its columns on its rows, all float32, within 1e-6 per pair.
 
     Covers are similarities here. The sums (2, any) are those without a cover and those above it.
     """
@@ -164,7 +164,7 @@ def sum_tile(
         for c in range(width):
             similarity[c] = similarity_of(s[c] + (b + column_bias[c]), exponential)
         total, above = np.float32(0), np.float32(0)
-        for c in range(width):  # apart: of more arrays at a time, numba does not see that none overlap
+        for c in range(width):  # separate loops: with more arrays, numba cannot prove that they do not overlap
             total += column_weight[c] * similarity[c]
             above += column_weight[c] * max(similarity[c] - column_cover[c], np.float32(0))
             plain_sums[c] += weight * similarity[c]

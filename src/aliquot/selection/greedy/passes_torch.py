@@ -1,4 +1,4 @@
-"""The dense passes of `facility_location` by torch, on any device: it finds the pairs, the processor counts them."""
+"""The dense passes of `facility_location` by torch, on any device, which finds the pairs; the CPU counts them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aliquot.selection.greedy.passes import STRIP, UNIT, WIDTH, Pieces, empty_li
 from aliquot.selection.greedy.workers import full_precision
 from aliquot.selection.kernels import Embedding
 
-_BYTES_PER_PAIR = 32  # of a tile and what is derived from it
-_HOST_MEMORY = 1 << 28  # for tiles on a device that does not tell what it has
+_BYTES_PER_PAIR = 32  # for a tile and the arrays derived from it
+_HOST_MEMORY = 1 << 28  # for tiles on a device that does not report its memory
 
 
 class DevicePasses:
@@ -40,7 +40,7 @@ class DevicePasses:
                 other = slice(a, a + s.shape[1])
                 s += self._bias[own, None] + self._bias[other]
                 w = s.clamp_(max=0).exp2_() if self._exponential else s.clamp_(0, 1)
-                both = min(max(own.stop - a, 0), w.shape[1])  # the strip with itself holds both of its triangles
+                both = min(max(own.stop - a, 0), w.shape[1])  # a strip times itself contains both triangles
                 for sums, below, right in ((total[0], 0, 0), (total[1], level[own, None], level[other])):
                     sums[: len(w)] += ((w - right).clamp_(min=0) @ weights[other]).double()
                     added = weights[own] @ (w[:, both:] - below).clamp_(min=0)
@@ -72,7 +72,7 @@ class DevicePasses:
             limit = self._put(cover.limit)
             for a, s in self._products(self._unit(rows), 0):
                 t = s[: len(rows)] + bias[:, None]
-                # Among exponents equal up to rounding, any may have the most quanta.
+                # Among exponents that are equal up to rounding, any may have the most quanta.
                 columns = slice(a, a + t.shape[1])
                 highest = torch.maximum(limit[columns], t.amax(dim=0) - self._slack[columns])
                 pairs = (t >= highest).nonzero(as_tuple=True)
@@ -84,7 +84,7 @@ class DevicePasses:
         return torch.from_numpy(array).to(self._device)
 
     def _unit(self, rows: np.ndarray) -> torch.Tensor:
-        """Return always `UNIT` rows, see `products`."""
+        """Always return `UNIT` rows, see `passes`."""
         return self._z[torch.from_numpy(np.resize(rows, UNIT)).to(self._z.device)]
 
     def _products(self, left: torch.Tensor, start: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -95,9 +95,9 @@ class DevicePasses:
 
 
 def _slack(embedding: Embedding) -> np.ndarray:
-    """Return how far `s` of two products may lie above the true one of either, for each row of the pool.
+    """Return how far `s` of two products may exceed the true one of either, for each row of the pool.
 
-    What is similar to a row is at most about twice as far out (see `comparison_margin`).
+    Rows similar to a given one are at most about twice as far out (see `comparison_margin`).
     """
     slack = comparison_margin(embedding.bias)
     if embedding.exact.far == -np.inf and embedding.exponential:

@@ -1,7 +1,7 @@
-"""Vectors of which only the main directions are seen: their products cost less and still tell most pairs apart.
+"""Vectors reduced to their main directions: their products cost less and still separate most pairs.
 
-With orthonormal directions U, a vector x is sketched as (U^T x, |x - U U^T x|). By Cauchy and Schwarz the product of
-two sketches is at least that of the vectors, and so the distance that follows from it at most the true one.
+With orthonormal directions U, the sketch of a vector x is (U^T x, |x - U U^T x|). By Cauchy-Schwarz, the product of
+two sketches is at least that of the vectors, so the distance that follows from it is at most the true one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from jaxtyping import Float, Float32, Float64
 
 Points = Float[np.ndarray, "n d"]  # float32 or float64
 
-_SAMPLE = 512  # vectors whose principal directions are taken
-_SHARES = (0.75, 0.625, 0.5, 0.375, 0.25, 0.125)  # of the dimensions, that a sketch may see
+_SAMPLE = 512  # vectors from which principal directions are computed
+_SHARES = (0.75, 0.625, 0.5, 0.375, 0.25, 0.125)  # of the dimensions that a sketch may use
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """How vectors are seen.
+    """How vectors are sketched.
 
     Args:
-        centre: what is taken from all of them first.
-        directions: U, as columns; None for all directions, where a sketch is the vector itself.
+        centre: subtracted from all of them first.
+        directions: U, as columns; None for all directions, in which case a sketch is the vector itself.
     """
 
     centre: Float32[np.ndarray, " d"]
@@ -39,7 +39,7 @@ class Sketch:
         centred = vectors - self.centre
         if self.directions is None:
             return centred.astype(np.float32, copy=False)
-        exact = centred.astype(np.float64)  # so that a sketch is rounded once, as the vector is
+        exact = centred.astype(np.float64)  # so that a sketch is rounded once, like the vector
         seen = exact @ self.directions
         unseen = (_squares(exact) - _squares(seen)).clip(0)
         return np.column_stack([seen, np.sqrt(unseen)]).astype(np.float32)
@@ -60,15 +60,15 @@ def cheapest(
     per_point: float,
     pair: float,
 ) -> Sketch:
-    """Return the sketch by which it is the least work to find the centres within the bounds of some points.
+    """Return the sketch with which finding the centers within the bounds of some points takes the least work.
 
     Args:
         centre: of the sketches.
-        directions: to choose the first of.
-        points, centres: samples of those that are to meet.
-        bound: squared distances from the points within which a centre has to be looked at.
-        per_point: how many centres a point meets for each time that it is sketched.
-        pair: what a look at a pair costs, in dimensions of a product.
+        directions: the candidates; the first of them are used.
+        points, centres: samples of the points and centers to be compared.
+        bound: squared distances from the points within which a center must be examined.
+        per_point: number of centers compared with a point per sketch of it.
+        pair: cost of examining a pair, in dimensions of a product.
     """
     x, c = (vectors.astype(np.float64) - centre for vectors in (points, centres))
     x_squared, c_squared = _squares(x), _squares(c)

@@ -1,7 +1,7 @@
 """Stochastic greedy: at each turn the best of a random sample (Mirzasoleiman et al. 2015).
 
-The samples of several turns are drawn together and are disjoint, so that their similarities with the pool take one
-product. Gains are sums of integer quanta, exact in any order.
+The samples of several turns are drawn together and are disjoint, so one product gives their similarities with the
+pool. Gains are sums of integer quanta, exact in any order.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from aliquot.selection.greedy.workers import numpy_workers
 from aliquot.selection.kernels import Embedding
 from aliquot.types import Selection
 
-_UNIT, _WIDTH = 128, 4096  # candidates and pool rows of one product: 2 MB, the second-level cache
+_UNIT, _WIDTH = 128, 4096  # candidates and pool rows of one product: 2 MB, the L2 cache
 _TOGETHER = 128  # candidates drawn together
 
 
 def stochastic_greedy(
     embedding: Embedding, start: Selection, k: int, size: int, seed: int, workspace: Workspace
 ) -> Selection:
-    """Choose k rows, each the best of `size` candidates; of equal ones the lower row.
+    """Select k rows, each the best of `size` candidates; ties go to the lower row.
 
     Args:
         embedding: the features as a kernel sees them.
-        start: rows chosen earlier, which stay and come first with the gains they have.
-        k: rows to choose, those of `start` included.
-        size: of each sample; the last samples hold all that is left.
+        start: rows selected earlier, which stay and come first with the gains they have.
+        k: rows to select, including those of `start`.
+        size: of each sample; the last samples hold all remaining rows.
         seed: of the samples.
-        workspace: where the ranking saves itself.
+        workspace: where the ranking saves its state.
 
     Returns:
         The rows in the order picked; gains are marginal gains in f.
@@ -46,7 +46,7 @@ def stochastic_greedy(
 
 
 class _Stochastic:
-    """State of one maximisation. Covers and gains are in quanta; `picked` counts the picks made and covered."""
+    """State of one maximization. Covers and gains are in quanta; `picked` counts the picks made and covered."""
 
     def __init__(
         self, embedding: Embedding, start: Selection, k: int, size: int, seed: int, workers: ThreadPoolExecutor
@@ -76,18 +76,18 @@ class _Stochastic:
         return Selection(self.indices, np.concatenate([self.start.gains, self.gains[given:] / float(ONE)]))
 
     def _samples(self, turn: int) -> list[Int64[np.ndarray, " s"]]:
-        """Return the samples of some turns from `turn` on; how many turns depends on nothing that was picked."""
+        """Return the samples of some turns from `turn` onward; the number of turns does not depend on the picks."""
         left = self.n - turn
         size = min(self.size, left)
         num_turns = max(1, min(_TOGETHER // size, left // size))
-        if turn + num_turns <= self.picked:  # long past: only their number matters
+        if turn + num_turns <= self.picked:  # already done: only their number matters
             return num_turns * [np.empty(0, dtype=np.int64)]
         rows = np.delete(np.arange(self.n), self.indices[:turn])
         drawn = np.random.default_rng((self.seed, turn)).choice(left, num_turns * size, replace=False)
         return [np.sort(rows[sample]) for sample in drawn.reshape(num_turns, size)]
 
     def _pick(self, samples: list[Int64[np.ndarray, " s"]]) -> None:
-        """Pick one row of each sample, whose similarities are computed together where they fit one product."""
+        """Pick one row of each sample; their similarities are computed together if they fit in one product."""
         together, first = np.concatenate(samples), 0
         known = self._similarities(together) if len(together) <= _UNIT else None
         for sample in samples:
@@ -109,7 +109,7 @@ class _Stochastic:
             first += len(sample)
 
     def _unchosen(self, sample: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " s"]:
-        """Leave out what a start of other origin holds; if that is the whole sample, take all that is left."""
+        """Leave out the rows of a start from another source; if that empties the sample, take all remaining rows."""
         free = ~self.chosen[sample]
         if free.all():
             return sample
@@ -133,7 +133,7 @@ class _Stochastic:
         return {"indices": self.indices[: self.picked], "gains": self.gains[: self.picked], "cover": self.cover}
 
     def _begin(self, saved: dict[str, np.ndarray]) -> None:
-        """Take up the ranking that was saved, or cover the pool by the start."""
+        """Resume the saved ranking, or cover the pool by the start."""
         if saved:
             self.picked, self.cover = len(saved["indices"]), saved["cover"]
             self.indices[: self.picked], self.gains[: self.picked] = saved["indices"], saved["gains"]
@@ -147,7 +147,7 @@ class _Stochastic:
 
 @compiled
 def _best(similar: np.ndarray, cover: np.ndarray) -> tuple[int, int]:
-    """Return the candidate that gains most, the first of equals, and its gain."""
+    """Return the candidate with the largest gain, the first among equals, and its gain."""
     best, highest = 0, -1
     for c in range(len(similar)):
         gain = 0

@@ -1,7 +1,7 @@
-"""Threads of our own, each of which multiplies alone, and products of full precision.
+"""Threads of our own, each of which multiplies alone, and full-precision products.
 
-A library that spreads one product over all cores waits at its end for the slowest of them. Products side by side on
-threads of our own do not, and what is done with each product runs side by side too.
+A library that spreads one product over all cores waits for the slowest core at its end. Parallel products on threads of
+our own do not wait, and the work after each product runs in parallel too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def num_cores() -> int:
 
 @contextmanager
 def numpy_workers() -> Generator[ThreadPoolExecutor]:
-    """Start a thread per core for products of numpy."""
+    """Start one thread per core for numpy products."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"), _threads() as workers:
@@ -28,8 +28,8 @@ def numpy_workers() -> Generator[ThreadPoolExecutor]:
 
 @contextmanager
 def torch_workers() -> Generator[ThreadPoolExecutor]:
-    """Start a thread per core for products of torch, of full precision, and of numpy."""
-    import torch  # which takes longer to import than many a ranking by numpy
+    """Start one thread per core for full-precision torch products, and for numpy products."""
+    import torch  # importing it takes longer than many rankings by numpy
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

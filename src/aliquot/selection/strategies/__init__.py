@@ -1,1 +1,1 @@
-"""The strategies, one a file; each has a yaml in conf/strategy."""
+"""The strategies, one per file; each has a yaml in conf/strategy."""

@@ -1,4 +1,4 @@
-"""Cover the pool by clusters: one prompt for each."""
+"""Cover the pool by clusters: one prompt per cluster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from aliquot.types import Pool, Scores, Selection
 
 @dataclass(frozen=True)
 class Coverage(Greedy):
-    """Make as many k-means clusters as the budget has prompts, and pick from each the one nearest to its centre.
+    """Make as many k-means clusters as the budget has prompts, and pick from each the one nearest to its center.
 
-    The largest clusters come first; a pick's gain is the number of prompts in its cluster. Where rows are equal or
-    clusters run empty there are fewer than k, and the prompts farthest from the centres of their clusters follow, with
-    gain 0. Other budgets make other clusters, so a smaller choice is no prefix of a larger one.
+    The largest clusters come first; a pick's gain is the number of prompts in its cluster. If rows are equal or
+    clusters become empty, there are fewer than k; the prompts farthest from the centers of their clusters then follow,
+    with gain 0. Other budgets make other clusters, so a smaller selection is not a prefix of a larger one.
 
     Args:
-        passes: of k-means, at most (see `aliquot.selection.clustering`).
+        passes: maximum number of k-means passes (see `aliquot.selection.clustering`).
         seed: of the start of k-means.
     """
 
@@ -35,7 +35,7 @@ class Coverage(Greedy):
 
     def __post_init__(self) -> None:
         if self.passes < 1:
-            raise ValueError(f"{self.passes} passes of k-means move no centre; use 1 or more, such as 5")
+            raise ValueError(f"{self.passes} passes of k-means move no center; use 1 or more, such as 5")
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 
@@ -44,7 +44,7 @@ class Coverage(Greedy):
         clusters = k_means(scores.features, k, self.passes, self.seed, workspace.directory)
         nearest_first = np.argsort(clusters.squared, kind="stable")
         _, first = np.unique(clusters.labels[nearest_first], return_index=True)
-        centres = nearest_first[first]  # one of each cluster
+        centres = nearest_first[first]  # one per cluster
         centres = centres[np.lexsort((centres, -clusters.sizes))]
         farthest_first = np.argsort(-clusters.squared, kind="stable")
         rest = farthest_first[~np.isin(farthest_first, centres)]

@@ -1,4 +1,4 @@
-"""Cover the whole pool: every prompt should be similar to a chosen one."""
+"""Cover the whole pool: every prompt should be similar to a selected one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FacilityLocation(Greedy):
-    """Pick greedily what most raises f(S) = sum_i max_{s in S} w_is over the whole pool.
+    """Greedily pick the prompts that most increase f(S) = sum_i max_{s in S} w_is over the whole pool.
 
     Within 1 - 1/e of the best set of its size (Nemhauser, Wolsey, Fisher 1978). Bhatt et al. 2024 (arXiv 2401.06692)
-    use it to choose prompts for finetuning and sweep the kernel width; their formula and grid are unknown to us. A
+    use it to select prompts for finetuning and sweep the kernel width; their formula and grid are unknown to us. A
     pick's gain is its marginal gain in f, so the gains sum to f(S); with mode Sparse, in the f of its graph.
 
     Args:
         kernel: the similarity w of `aliquot.selection.kernels`.
-        mode: how f is maximised, of `aliquot.selection.greedy.modes`. All but Exact log how near to exact they come.
+        mode: how f is maximized, from `aliquot.selection.greedy.modes`. All but Exact log how near to exact they are.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -40,7 +40,7 @@ class FacilityLocation(Greedy):
         return self.mode.nested
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
-        from aliquot.selection.greedy.approximation import describe  # numba and torch: not for composing a config
+        from aliquot.selection.greedy.approximation import describe  # imports numba and torch
 
         assert scores is not None
         embedding = embed_for_coverage(self.kernel, scores.features)
@@ -53,11 +53,11 @@ class FacilityLocation(Greedy):
 
     @property
     def num_parts(self) -> int:
-        """Into how many parts the mode cuts the pool for a first round; 1 if it does not."""
+        """The number of parts into which the mode divides the pool for a first round; 1 if it does not."""
         return self.mode.parts if isinstance(self.mode, Distributed) else 1
 
     def select_part(self, pool: Pool, scores: Scores | None, part: int, k: int, workspace: Workspace) -> Selection:
-        """Return what the first round chooses of one part: k rows of the pool, or all of a part that has fewer."""
+        """Return the first round's picks from one part: k rows of the pool, or the whole part if it has fewer."""
         from aliquot.selection.greedy.distributed import greedy_in_part
 
         assert scores is not None and isinstance(self.mode, Distributed)

@@ -1,4 +1,4 @@
-"""Teach the last layer: the prompts whose tokens tell most about its weights."""
+"""Teach the last layer: the prompts whose tokens give the most information about its weights."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from aliquot.types import Pool, Scores, Selection
 
 @dataclass(frozen=True)
 class InformationGain(Greedy):
-    """Pick greedily what most raises f(S) = log det(sigma^2 I + sum_{i in S} X_i^T X_i), X_i prompt i's token features.
+    """Greedily pick what most raises f(S) = log det(sigma^2 I + sum_{i in S} X_i^T X_i), X_i prompt i's token features.
 
     FisherSFT (Deb et al. 2025, arXiv 2505.14826): a greedy design on a lower bound of the log-determinant of the last
-    layer's Hessian. Within 1 - 1/e of the best rise of f (Nemhauser, Wolsey, Fisher 1978). Gains are cached as upper
-    bounds and computed again only where that can change a pick, which makes it fast and keeps it exact. A pick's gain
-    is its marginal gain in nats, so the gains sum to f(S) - f of the empty set. Tokens of zeros gain nothing.
+    layer's Hessian. Within 1 - 1/e of the best increase of f (Nemhauser, Wolsey, Fisher 1978). Gains are cached as
+    upper bounds and recomputed only if that can change a pick, which is fast and stays exact. A pick's gain is its
+    marginal gain in nats, so the gains sum to f(S) - f of the empty set. Zero-vector tokens gain nothing.
 
     Args:
-        sigma: what is known before, as if by tokens of this length in each direction: the larger, the more tokens it
-            takes until a direction counts as known. In units of u.
-        unit: "rms" for u = the root mean square length of the pool's token vectors (ours: the same sigma then does for
-            every model), "absolute" for u = 1.
-        length: "raw", where long prompts gain more, or "sqrt" for X_i / sqrt(T_i), where each counts as one token.
-        max_tokens: reads the last so many tokens of each prompt only; None reads all that the scorer keeps.
+        sigma: prior knowledge, as if from tokens of this length in each direction: the larger, the more tokens it takes
+            until a direction counts as known. In units of u.
+        unit: "rms" for u = the root mean square length of the pool's token vectors (ours: the same sigma then works
+            for every model), "absolute" for u = 1.
+        length: "raw", with which long prompts gain more, or "sqrt" for X_i / sqrt(T_i), where each counts as one token.
+        max_tokens: read only the last N tokens of each prompt; None reads all that the scorer keeps.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"token_features"})
@@ -48,7 +48,7 @@ class InformationGain(Greedy):
             raise ValueError(f"max_tokens {self.max_tokens} leaves no token; use 1 or more, or null for all")
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
-        from aliquot.selection.greedy.information import Blocks, information_gain  # torch: not for composing a config
+        from aliquot.selection.greedy.information import Blocks, information_gain  # imports torch
 
         assert scores is not None and scores.token_features is not None
         vectors, lengths = scores.token_features.vectors, scores.token_features.lengths
@@ -61,7 +61,7 @@ class InformationGain(Greedy):
 
 
 def check_sigma(sigma: float, unit: str) -> None:
-    """Raise ValueError unless `sigma` and its unit make a prior."""
+    """Raise ValueError unless `sigma` and its unit form a valid prior."""
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ValueError(f"sigma {sigma} leaves f without a bound; use a positive number, such as 1.0")
     if unit not in ("rms", "absolute"):
@@ -69,5 +69,5 @@ def check_sigma(sigma: float, unit: str) -> None:
 
 
 def noise(sigma: float, unit: str, vectors: np.ndarray) -> float:
-    """Return sigma in the units of `vectors`; where these are all zero, no unit matters."""
+    """Return sigma in the units of `vectors`; if these are all zero, the unit does not matter."""
     return sigma * (1.0 if unit == "absolute" else root_mean_square_norm(vectors) or 1.0)

@@ -1,4 +1,4 @@
-"""Spread out: no prompt of the pool should be far from all chosen ones."""
+"""Spread out: no prompt of the pool should be far from all selected ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _TINY = 2.0**-40  # features; smaller ones are rescaled, because products and fi
 
 @dataclass(frozen=True)
 class KCenter(Greedy):
-    """Pick the prompt farthest from all chosen ones, again and again (Gonzalez 1985).
+    """Repeatedly pick the prompt farthest from all selected ones (Gonzalez 1985).
 
-    The largest distance of any prompt to its nearest chosen one is at most twice the best possible. A pick's gain is
-    its distance to the nearest prompt chosen before; the first pick has none before it and gets the distance to its
-    farthest prompt, so that gains never rise. Picks and gains are those of distances computed in float64.
+    The largest distance of any prompt to its nearest selected one is at most twice the best possible. A pick's gain is
+    its distance to the nearest earlier pick. The first pick has no earlier one and gets the distance to its farthest
+    prompt, so gains never rise. Picks and gains are those of distances computed in float64.
 
     Args:
-        metric: "euclidean", or "cosine" for 1 - cos (a vector of zeros is at 1 from all others).
+        metric: "euclidean", or "cosine" for 1 - cos (a zero vector is at distance 1 from all others).
         first: "medoid" for the row nearest to the mean, "random", or a row of the pool.
         seed: of first="random".
     """
@@ -46,7 +46,7 @@ class KCenter(Greedy):
             raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 
     def check(self, pool: Pool) -> None:
-        """Raise ValueError where the first pick is no row of the pool."""
+        """Raise ValueError if the first pick is not a row of the pool."""
         if isinstance(self.first, int) and not 0 <= self.first < len(pool):
             raise ValueError(
                 f"strategy.first={self.first} is outside 0..{len(pool) - 1}, the rows of pool '{pool.name}'; choose "
@@ -55,7 +55,7 @@ class KCenter(Greedy):
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
         from aliquot.selection.greedy.farthest_first import (
-            farthest_first,  # numba and torch: not for composing a config
+            farthest_first,  # imports numba and torch
         )
 
         assert scores is not None

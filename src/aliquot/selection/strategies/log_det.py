@@ -16,18 +16,18 @@ from aliquot.types import Pool, Scores, Selection
 
 @dataclass(frozen=True)
 class LogDet(Greedy):
-    """Pick greedily what most raises f(S) = log det(sigma^2 I + sum_{i in S} x_i x_i^T) over the features x.
+    """Greedily pick what most increases f(S) = log det(sigma^2 I + sum_{i in S} x_i x_i^T) over the features x.
 
     The most probable set of a determinantal point process with kernel x_i . x_j / sigma^2 + 1[i = j], found greedily
-    (Chen, Zhang, Zhou 2018, arXiv 1709.05135); information gain with one token a prompt. Within 1 - 1/e of the best
-    rise of f (Nemhauser, Wolsey, Fisher 1978). A pick's gain is its marginal gain in nats; a vector of zeros has none.
+    (Chen, Zhang, Zhou 2018, arXiv 1709.05135); information gain with one token per prompt. Within 1 - 1/e of the best
+    increase of f (Nemhauser, Wolsey, Fisher 1978). A pick's gain is its marginal gain in nats; zero vectors gain none.
 
     Args:
-        sigma: the smaller, the less a second look at a direction is worth. In units of u.
+        sigma: the smaller, the less a second prompt in the same direction is worth. In units of u.
         unit: "rms" for u = the root mean square length of the vectors, "absolute" for u = 1.
-        normalize: True looks at directions only: every vector is scaled to length 1.
-        projection: wider features are projected to this many dimensions first, because a gain costs the square of
-            them; None leaves them as they are.
+        normalize: True uses directions only: every vector is scaled to length 1.
+        projection: wider features are first projected to this many dimensions, because the cost of a gain grows with
+            their square; None leaves them as they are.
         projection_seed: of that projection.
     """
 
@@ -48,13 +48,13 @@ class LogDet(Greedy):
             raise ValueError(f"projection_seed {self.projection_seed} is negative; use 0 or more")
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
-        from aliquot.selection.greedy.information import Blocks, information_gain  # torch: not for composing a config
+        from aliquot.selection.greedy.information import Blocks, information_gain  # imports torch
 
         assert scores is not None
         x = np.asarray(scores.features, dtype=np.float32)
         if self.projection is not None and self.projection < x.shape[1]:
             x = project(x, gaussian_projection(x.shape[1], self.projection, self.projection_seed))
-        if self.normalize:  # then every length that is not 0 is 1
+        if self.normalize:  # every nonzero length is then 1
             norms = np.sqrt(squared_norms(x))
             scale = np.where(norms > 0, 1 / self.sigma / np.where(norms > 0, norms, 1), 0.0)
         else:

@@ -1,4 +1,4 @@
-"""A control: where uncertainty beats random only because it prefers long prompts, this one beats it too."""
+"""A control: if uncertainty beats random only because it prefers long prompts, this strategy beats random too."""
 
 from __future__ import annotations
 

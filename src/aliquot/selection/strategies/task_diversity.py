@@ -13,27 +13,27 @@ from aliquot.selection.clustering import k_means
 from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
 
-_PASSES = 25  # of k-means: with few clusters they cost seconds
+_PASSES = 25  # of k-means: with few clusters they take seconds
 
 
 @dataclass(frozen=True)
 class TaskDiversity:
-    """Take prompts from all tasks in turn, or in proportion to how unsure the model is of a task.
+    """Take prompts from all tasks in turn, or in proportion to the model's uncertainty about a task.
 
-    The prompts of a task come in a random order, and the j-th of them (j = 1, 2, ...) has its turn at time
-    (j - 1/2) / q, where q is the quota of the task. So every prefix shares itself out as the quotas say, up to rounding
-    (Webster's method), and what a task is too small for flows to the others. With equal quotas this is round-robin.
-    Every gain is 0.
+    The prompts of a task come in random order, and the j-th of them (j = 1, 2, ...) has its turn at time (j - 1/2) / q,
+    where q is the quota of the task. Every prefix is therefore divided according to the quotas, up to rounding
+    (Webster's method), and any quota that a task is too small to fill goes to the others. With equal quotas this is
+    round-robin. Every gain is 0.
 
     The paper makes quotas inversely proportional to the base model's mean confidence on the task; its exact formula is
-    not known to us. Here the confidence in a prompt is exp(mean_t log p1_t), the geometric mean of the probabilities of
-    the tokens of the model's own response, and that in a task is the mean over its prompts.
+    not known to us. Here the confidence in a prompt is exp(mean_t log p1_t), the geometric mean of the token
+    probabilities of the model's own response, and the confidence in a task is the mean over its prompts.
 
     Args:
-        groups: what stands for a task: "tasks" for the labels of the pool, or "clusters" for k-means clusters of the
-            features, where the pool has none.
+        groups: the stand-in for tasks: "tasks" for the labels of the pool, or "clusters" for k-means clusters of the
+            features, if the pool has no labels.
         quotas: "uniform", or "inverse_confidence".
-        num_clusters: of groups="clusters".
+        num_clusters: for groups="clusters".
         seed: of the order within tasks and of the clusters.
     """
 
@@ -51,7 +51,9 @@ class TaskDiversity:
         if self.quotas not in ("uniform", "inverse_confidence"):
             raise ValueError(f"quotas '{self.quotas}' are unknown; use uniform or inverse_confidence")
         if self.num_clusters < 1:
-            raise ValueError(f"num_clusters {self.num_clusters} is no number of clusters; use 1 or more, such as 100")
+            raise ValueError(
+                f"num_clusters {self.num_clusters} is not a number of clusters; use 1 or more, such as 100"
+            )
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 
@@ -71,7 +73,7 @@ class TaskDiversity:
         begins = np.searchsorted(group[by_group], np.arange(len(quota)))
         turn = np.empty(len(pool))
         turn[by_group] = np.arange(len(pool)) - begins[group[by_group]]
-        # Whose turn is at the same time is drawn anew each time.
+        # The order among tasks with the same turn time is drawn anew each time.
         order = np.lexsort((rng.permutation(len(pool)), (turn + 0.5) / quota[group]))
         return Selection(order[:k].astype(np.int64), np.zeros(k))
 
@@ -92,7 +94,7 @@ def mean_confidence(scores: Scores, group: Int64[np.ndarray, " n"]) -> Float64[n
 def _lottery(
     group: Int64[np.ndarray, " n"], prompts: Sequence[str], rng: np.random.Generator
 ) -> Int64[np.ndarray, " n"]:
-    """Number the rows in a random order in which, of equal prompts of a group, the lower row comes first."""
+    """Number the rows in a random order, in which the lower row comes first among equal prompts of a group."""
     drawn = rng.permutation(len(group))
     first: dict[tuple[int, str], int] = {}
     kinds = [first.setdefault(one, row) for row, one in enumerate(zip(group.tolist(), prompts, strict=True))]

@@ -1,4 +1,4 @@
-"""Representative prompts among those the model is least sure of."""
+"""Representative prompts among those that the model is least sure of."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from aliquot.types import Pool, Scores, Selection
 
 @dataclass(frozen=True)
 class UncertainFacilityLocation(Greedy):
-    """Pick greedily by facility location, but only among the most uncertain prompts.
+    """Greedily pick by facility location, but only among the most uncertain prompts.
 
-    The candidates are the round(share n) most uncertain prompts, whatever the budget, so that a ranking is nested. Once
-    all of them are chosen, the other prompts follow by uncertainty. Uncertainty alone picks many prompts that are
-    alike; facility location alone, many that the model has no trouble with. A pick's gain is its marginal gain in f,
-    and 0 for those that follow by uncertainty.
+    The candidates are the round(share n) most uncertain prompts, for any budget, so a ranking is nested. Once all of
+    them are selected, the other prompts follow by uncertainty. Uncertainty alone picks many prompts that are alike;
+    facility location alone picks many that are easy for the model. A pick's gain is its marginal gain in f, and 0 for
+    prompts that follow by uncertainty.
 
     Args:
         kernel: the similarity w of `aliquot.selection.kernels`.
-        uncertainty: what makes a candidate.
+        uncertainty: the score by which candidates are selected.
         share: of the pool, in (0, 1].
-        cover: what f(S) = sum_i max_{s in S} w_is is summed over: the whole "pool", or the "candidates".
+        cover: the rows that f(S) = sum_i max_{s in S} w_is sums over: the whole "pool", or the "candidates".
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "tokens"})
@@ -42,12 +42,12 @@ class UncertainFacilityLocation(Greedy):
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"share {self.share} is no share of the pool; use a fraction in (0, 1], such as 0.5")
+            raise ValueError(f"share {self.share} is not a share of the pool; use a fraction in (0, 1], such as 0.5")
         if self.cover not in ("pool", "candidates"):
             raise ValueError(f"cover '{self.cover}' is unknown; use pool or candidates")
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
-        from aliquot.selection.greedy.facility_location import facility_location  # numba: not for composing a config
+        from aliquot.selection.greedy.facility_location import facility_location  # imports numba
 
         assert scores is not None
         n = len(pool)

@@ -1,4 +1,4 @@
-"""Annotate first what the model is least sure of (Bhatt et al. 2024, arXiv 2401.06692)."""
+"""Annotate first the prompts that the model is least sure of (Bhatt et al. 2024, arXiv 2401.06692)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Uncertainty(ResponseUncertainty):
-    """Order prompts by a score of `aliquot.selection.uncertainty`, the most uncertain first; a pick's gain is that."""
+    """Order prompts by a score of `aliquot.selection.uncertainty`, the most uncertain first; the gain is the score."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     nested: ClassVar[bool] = True
@@ -30,13 +30,13 @@ class Uncertainty(ResponseUncertainty):
 
 
 def largest(score: Score, k: int) -> Selection:
-    """Return the k rows of largest score, ties to the lower row; a pick's gain is its score."""
+    """Return the k rows with the largest scores, ties going to the lower row; a pick's gain is its score."""
     indices = np.argsort(-score, kind="stable")[:k]
     return Selection(indices.astype(np.int64), score[indices].astype(np.float64))
 
 
 def _correlation(score: Score, lengths: np.ndarray) -> float:
-    """Return Pearson's correlation; 0 where one of the two is constant."""
+    """Return Pearson's correlation; 0 if one of the two is constant."""
     if np.ptp(score) == 0 or np.ptp(lengths) == 0:
         return 0.0
     return float(np.corrcoef(score, lengths)[0, 1])

@@ -1,4 +1,4 @@
-"""Representative of the pool, and the more so of what the model is unsure of."""
+"""Representative of the pool, with more weight on the prompts that the model is unsure of."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from aliquot.types import Pool, Scores, Selection
 
 @dataclass(frozen=True)
 class WeightedFacilityLocation(Greedy):
-    """Pick greedily what most raises f(S) = sum_i a_i max_{s in S} w_is, uncertain prompts i weighing more.
+    """Greedily pick what most increases f(S) = sum_i a_i max_{s in S} w_is, with more weight on uncertain prompts i.
 
-    The weight a_i is the share of the pool that is no more uncertain than i, in (0, 1], to a power. It depends on the
-    order of the uncertainties only, so that no measure needs a scale of its own. Within 1 - 1/e of the best set of its
-    size, as any weights leave f monotone and submodular. A pick's gain is its marginal gain in f.
+    The weight a_i is a power of the share of the pool whose uncertainty is at most that of i, in (0, 1]. It depends
+    only on the order of the uncertainties, so the scale of a measure does not matter. Within 1 - 1/e of the best set of
+    its size, because f is monotone and submodular for any weights. A pick's gain is its marginal gain in f.
 
     Args:
         kernel: the similarity w of `aliquot.selection.kernels`.
-        uncertainty: what weighs.
-        power: of the weights: 0 is plain facility location, larger looks at the most uncertain only.
+        uncertainty: the score that sets the weights.
+        power: of the weights: 0 is plain facility location, larger values favor the most uncertain prompts only.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "tokens"})
@@ -42,7 +42,7 @@ class WeightedFacilityLocation(Greedy):
             raise ValueError(f"power {self.power} is negative or not finite; use 0 or more, such as 1")
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
-        from aliquot.selection.greedy.facility_location import facility_location  # numba: not for composing a config
+        from aliquot.selection.greedy.facility_location import facility_location  # imports numba
 
         assert scores is not None
         embedding = embed_for_coverage(self.kernel, scores.features)
@@ -51,5 +51,5 @@ class WeightedFacilityLocation(Greedy):
 
 
 def percentile(score: Score) -> Float32[np.ndarray, " n"]:
-    """Return the share of scores that are no larger than each, in (0, 1]."""
+    """Return, for each score, the share of scores that are at most as large, in (0, 1]."""
     return (np.searchsorted(np.sort(score), score, side="right") / len(score)).astype(np.float32)
