@@ -72,17 +72,17 @@ class Encoding:
         """Return the result of `pairs`, and which pairs hold text that looks like a control token, read as text."""
         before, literal = self.read(prompts)
         if self._has_encoder:
-            behind, more = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
+            rests, more = self._encode(prompts, responses, lambda _, responses: list(responses), self._target)
         else:
             whole, more = self._encode(prompts, responses, self._wholes, self._tokens)
-            behind = [both[len(ids) :] for ids, both in zip(before, whole, strict=True)]
+            rests = [both[len(ids) :] for ids, both in zip(before, whole, strict=True)]
             # Generation could not produce a token that crosses the border.
             over = [i for i, (ids, both) in enumerate(zip(before, whole, strict=True)) if both[: len(ids)] != ids]
             apart, _ = self._encode([prompts[i] for i in over], [responses[i] for i in over], self._rests, self._bare)
             for i, ids in zip(over, apart, strict=True):
-                behind[i] = ids
+                rests[i] = ids
         end = cast(int, self.tokenizer.eos_token_id)
-        ended = [rest if rest[-1:] == [end] else [*rest, end] for rest in behind]
+        ended = [rest if rest[-1:] == [end] else [*rest, end] for rest in rests]
         return list(zip(before, ended, strict=True)), literal | more
 
     @cached_property

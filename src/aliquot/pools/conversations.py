@@ -77,8 +77,8 @@ def _is_read(role: str, text: str | None, is_asked: bool) -> bool:
 
 def answer_text(record: Record, columns: Columns) -> str | None:
     """Return the text of the assistant's first turn after the user's; a tool call has none."""
-    behind = _parted(record, columns)[1]
-    response = next((content_of(message) for message in behind if role_of(message) == "assistant"), None)
+    later = _parted(record, columns)[1]
+    response = next((content_of(message) for message in later if role_of(message) == "assistant"), None)
     return whole(response, record, cast(str, columns.messages)) if response is not None else None
 
 

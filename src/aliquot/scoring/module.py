@@ -225,8 +225,8 @@ def _projection(network: PreTrainedModel, spec: TokenFeatureSpec | None) -> Tens
 
 def _last_tokens(lengths: Int64[Tensor, " b"], vectors: Tensor, most: int) -> dict[str, Tensor]:
     """Keep the last `most` of each row's tokens."""
-    behind = lengths.cumsum(dim=0).repeat_interleave(lengths) - torch.arange(len(vectors), device=lengths.device)
-    return {"token_vector_lengths": lengths.clamp(max=most), "token_vectors": vectors[behind <= most]}
+    remaining = lengths.cumsum(dim=0).repeat_interleave(lengths) - torch.arange(len(vectors), device=lengths.device)
+    return {"token_vector_lengths": lengths.clamp(max=most), "token_vectors": vectors[remaining <= most]}
 
 
 def end_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

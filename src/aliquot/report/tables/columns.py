@@ -36,7 +36,7 @@ LEGEND = (
     f"random, p < {LEVEL} after Holm's correction. "
     "annotations saved: how many times as many random needs for the same score; > where its largest budget does not "
     "reach it, < where its smallest is more than enough. cost: seconds of the scoring pass and of the ranking "
-    "to its deepest budget, while other work may have run at the same time."
+    "to its deepest budget, beside whatever else ran."
 )
 _NONE = "-"
 

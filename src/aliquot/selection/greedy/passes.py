@@ -105,7 +105,7 @@ class HostPasses:
         ends, lock = [0], Lock()
 
         def keep(num: int) -> int | None:
-            """Return where the next `num` entries go; None if there is no room for them."""
+            """Return where the next `num` entries go; None if they do not fit."""
             with lock:
                 if ends[-1] + num > len(found.rows):
                     return None
