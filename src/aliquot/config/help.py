@@ -163,6 +163,18 @@ _REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         lambda found: f"~{found[1]}: {found[1].partition('=')[0]} is chosen otherwise; leave it out",
     ),
     (
+        r"Error merging override ((\S+?)=.*)\n[\s\S]*could not be converted to Integer",
+        lambda found: f"{found[1]}: {found[2]} is a whole number; give one, such as {found[2]}=1",
+    ),
+    (
+        r"Error merging override ((\S+?)=.*)\n[\s\S]*is not a valid bool",
+        lambda found: f"{found[1]}: {found[2]} is true or false; give one of the two",
+    ),
+    (
+        r"Error merging override ((\S+?)=.*)\n[\s\S]*is not Optional",
+        lambda found: f"{found[1]}: {found[2]} cannot be null; give a value, or leave it out for the default",
+    ),
+    (
         r"Interpolation key '(.*?)' not found",
         lambda found: (
             f"${{{found[1]}}} names a setting that is not there; to mean the characters, as in a file's name, "
@@ -183,10 +195,10 @@ def _explain_config(error: Exception) -> str:
             f"{error.override}: Hydra reads brackets, commas, =, ~, quotes and letters beyond ASCII in its own way; "
             f"to mean the text, type {typed(name, value)}"
         )
-    for words, remedy in _REMEDIES:
-        if found := re.search(words, str(error)):
-            return remedy(found)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    for words, remedy in _REMEDIES:
+        if found := re.search(words, f"{error}\n{cause}"):
+            return remedy(found)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = ", ".join(error.options or ()) or "none; `python run.py --help` lists the groups"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from aliquot.selection.greedy.exact import exact_s_of_pairs, for_loops
+from aliquot.selection.greedy.exact_similarities import exact_s_of_pairs, for_loops
 from aliquot.selection.kernels import Embedding
 from aliquot.types import Selection
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aliquot.selection.greedy.exact import for_loops, no_exact
+from aliquot.selection.greedy.exact_similarities import for_loops, no_exact
 from aliquot.selection.greedy.fixed_point import ONE, comparison_margin, s_of
 from aliquot.selection.greedy.numba_simd import compiled
 from aliquot.selection.kernels import Differences, Embedding

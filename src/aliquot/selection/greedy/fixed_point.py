@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from aliquot.selection.greedy.exact import exact_quanta, is_doubtful, needs_exact
+from aliquot.selection.greedy.exact_similarities import exact_quanta, is_doubtful, needs_exact
 from aliquot.selection.greedy.numba_simd import compiled
 from aliquot.selection.kernels import Differences, Embedding
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aliquot.selection.greedy.exact import exact_quanta, is_doubtful
+from aliquot.selection.greedy.exact_similarities import exact_quanta, is_doubtful
 from aliquot.selection.greedy.fixed_point import ONE, comparison_margin, quanta_of, s_of
 from aliquot.selection.greedy.numba_simd import compiled, exceeding
 from aliquot.selection.kernels import Differences

@@ -18,7 +18,7 @@ from jaxtyping import Int32, Int64
 from aliquot.runtime.progress import Progress
 from aliquot.selection.greedy import neighbor_loops as loops
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.selection.greedy.exact import exact_s_of_pairs, for_loops
+from aliquot.selection.greedy.exact_similarities import exact_s_of_pairs, for_loops
 from aliquot.selection.greedy.fixed_point import ONE
 from aliquot.selection.greedy.workers import full_precision, numpy_workers
 from aliquot.selection.kernels import Embedding

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from aliquot.selection.greedy.cover import Cover, raise_one
-from aliquot.selection.greedy.exact import exact_quanta, is_doubtful, needs_exact
+from aliquot.selection.greedy.exact_similarities import exact_quanta, is_doubtful, needs_exact
 from aliquot.selection.greedy.fixed_point import quanta_of, similarity_of
 from aliquot.selection.greedy.numba_simd import compiled, exceeding
 

@@ -13,7 +13,7 @@ from jaxtyping import Int32, Int64
 
 from aliquot.runtime.progress import Progress
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
-from aliquot.selection.greedy.exact import for_loops
+from aliquot.selection.greedy.exact_similarities import for_loops
 from aliquot.selection.greedy.fixed_point import ONE, quanta_of_tile
 from aliquot.selection.greedy.numba_simd import compiled
 from aliquot.selection.greedy.workers import numpy_workers
