@@ -21,11 +21,6 @@ os.environ["WANDB_MODE"] = "offline"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items):
-    """Start with the tests that wait for SLURM: at the end, one process would wait for them alone."""
-    items.sort(key=lambda item: "slurm" not in item.path.parts)
-
-
 @pytest.fixture(autouse=True)
 def one_thread():
     """Keep torch at one thread: a peer library's parallel loops tell OpenMP to use all cores from then on."""
