@@ -229,7 +229,7 @@ def test_the_tasks_hold_every_prompt_as_it_is_and_the_interface_asks_for_respons
         ("cut.json", '[{"id": 1,\n "data": ', "cut.json:2: no JSON"),
         ("one.json", '{"id": 1}', "no list of objects"),
         ("numbers.json", "[1, 2]", "no list of objects"),
-        ("latin.json", b'["\xe9"]', "no UTF-8"),
+        ("latin.json", b'["\xe9"]', "not UTF-8"),
         ("export.conll", "-DOCSTART-", "export the project as JSON, JSON_MIN or CSV"),
     ],
 )

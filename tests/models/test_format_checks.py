@@ -9,6 +9,9 @@ from transformers import AutoTokenizer
 
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.spec import Scorer
+from aliquot.scoring.trial import Trial
 from tiny_model import save_tiny_model
 
 ROLES = (
@@ -35,9 +38,9 @@ def chatting(folder, template):
     return replace(edited(folder, lambda tokenizer: setattr(tokenizer, "chat_template", template)), template=CHAT)
 
 
-def refusal(model):
-    with pytest.raises(ValueError, match=str(model.path)) as error:
-        model.check()
+def refusal(checked):
+    with pytest.raises(ValueError, match=r"model\.path|the (tokenizer|chat template) of ") as error:
+        checked.check()
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -108,7 +111,8 @@ def test_a_turn_that_is_finished_in_another_way_than_it_was_opened_is_refused_wi
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     model = chatting(tmp_path, THINKING)
-    told = refusal(model)
+    model.check()  # a teacher may think aloud
+    told = refusal(Trial(model, Scorer(), TrainerSpec("cpu")))
     assert r"opens the response with '<think>\n' where a finished turn has 'It is b. </s>'" in told
     command = told.partition("write the finished turn as the format: ")[2]
     typed = subprocess.run(["bash", "-c", f"printf %s {command}"], capture_output=True, text=True, check=True).stdout
@@ -116,7 +120,7 @@ def test_a_turn_that_is_finished_in_another_way_than_it_was_opened_is_refused_wi
     settings = OmegaConf.create()
     OmegaConf.update(settings, override.key_or_group, override.value())
     followed = replace(model, template=settings.model.template)
-    followed.check()
+    Trial(followed, Scorer(), TrainerSpec("cpu")).check()
     tokenizer = followed.load_tokenizer()
     turn = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sees"}]
     finished = tokenizer.apply_chat_template(turn, tokenize=False)

@@ -88,6 +88,17 @@ def _check_chat(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
             f"model.template=chat: the chat template of {path} leaves out {lost} of a conversation of one question "
             f"and its answer; {_WRITE_ONE}"
         )
+
+
+def check_finished_turn(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> None:
+    """Raise ValueError if finetuning would learn responses after a turn that the chat template never finishes so.
+
+    Reasoning models, such as DeepSeek-R1, open a thought that their finished turns do not have. A teacher may be such a
+    model: it only writes.
+    """
+    if template != CHAT:
+        return
+    before, whole = Encoding.turn(tokenizer, _PROMPT, _RESPONSE)
     if not whole.startswith(before.rstrip()):
         opened, finished = _differing(before, whole)
         raise ValueError(

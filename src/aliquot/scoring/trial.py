@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from aliquot.models.format_checks import check_finished_turn
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer, check_scorer
@@ -56,6 +57,8 @@ class Trial(Stage[dict[str, float]]):
     def check(self) -> None:
         self.model.check()
         check_scorer(self.model, self.scorer)
+        if self.model.directory():
+            check_finished_turn(self.model.load_tokenizer(), self.model.template, self.model.path)
 
     def checked(self) -> tuple[object, ...]:
         return self.model, self.scorer

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aliquot.models.format_checks import check_tokens
+from aliquot.models.format_checks import check_finished_turn, check_tokens
 from aliquot.models.hub import reason_of
 from aliquot.models.spec import Model
 from aliquot.scoring.batching import Batch, EncodedPrompts, encode
@@ -77,6 +77,7 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
     """
     tokenizer, network = model.load_tokenizer(), model.load()
     check_tokens(model.encoding(tokenizer), _num_embeddings(network), model.path)
+    check_finished_turn(tokenizer, model.template, model.path)
     _check_finite(network, model)
     network = network.to(device)  # pyright: ignore[reportArgumentType]
     scorer = replace(scorer, max_new_tokens=min(scorer.max_new_tokens, _NUM_NEW))
