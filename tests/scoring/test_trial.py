@@ -1,6 +1,7 @@
 """A model is tried before anything is paid for: what the pass would read wrongly is refused by name."""
 
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -111,6 +112,19 @@ def test_numbers_that_float16_cannot_hold_are_told_with_a_type_that_can(tmp_path
 def test_a_prompt_longer_than_the_model_may_read_is_cut_for_the_trial(tmp_path, overlong):
     model = saved(tmp_path, "llama", max_tokens=6, overlong=overlong)
     assert try_model(model, SCORER, "cpu")
+
+
+def test_the_memory_of_the_model_is_free_after_the_trial(tmp_path, monkeypatch):
+    load, loaded = Model.load, []
+
+    def watched(self):
+        network = load(self)
+        loaded.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(Model, "load", watched)
+    try_model(saved(tmp_path, "llama"), SCORER, "cpu")
+    assert [network() for network in loaded] == [None]
 
 
 def test_it_is_tried_once_for_a_model_a_scorer_and_versions_of_libraries(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ Features and statistics of all three must agree up to rounding.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -75,6 +76,15 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
         ValueError: they differ beyond rounding, the model cannot be read, a weight is not a number, or a token that the
             model would have to read is outside its embeddings.
     """
+    try:
+        return _compared(model, scorer, device)
+    finally:  # hooks and network refer to each other, and the next to load the model needs the memory
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _compared(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
     tokenizer, network = model.load_tokenizer(), model.load()
     check_tokens(model.encoding(tokenizer), _num_embeddings(network), model.path)
     check_finished_turn(tokenizer, model.template, model.path)
