@@ -76,8 +76,8 @@ def test_an_accelerator_that_is_not_here_is_refused(accelerator):
 
 def test_what_this_machine_cannot_compute_is_refused_with_what_to_install_or_set(model, monkeypatch):
     flash = replace(model, attention="flash_attention_2")
-    for module in ("model", "quantization"):
-        monkeypatch.setattr(f"aliquot.{module}.find_spec", lambda name: None)
+    for module in ("spec", "quantization"):
+        monkeypatch.setattr(f"aliquot.models.{module}.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs the package flash-attn, .* or use model.attention=sdpa"):
         flash.check()
     with pytest.raises(ValueError, match=r"needs a GPU and the package bitsandbytes, .* use model/quantization=none"):
@@ -417,6 +417,6 @@ def test_an_attention_that_the_family_has_not_is_refused_with_the_one_it_has(tmp
     options = {"vocab_size": len(tokenizer), "hidden_size": 32, "n_layer": 1, "n_head": 2, "eos_token_id": 2}
     AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", **options)).save_pretrained(tmp_path)
     model = Model(str(tmp_path))
-    assert "model.attention=sdpa is not to be had" in refusal(model)
+    assert "model.attention=sdpa is not available" in refusal(model)
     assert "a bloom; set model.attention=eager" in refusal(model)
     replace(model, attention="eager").check()
