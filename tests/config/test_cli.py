@@ -229,7 +229,7 @@ def test_a_model_directory_without_weights_is_refused_before_anything_is_scored(
 def test_features_that_are_not_finite_are_counted_and_located(tmp_path):
     pool = write_pool(tmp_path / "pool.jsonl", *GOOD)
     overrides = [f"store={tmp_path / 'store'}", *pool, "budget=2", "tracker=none"]
-    assert call(*overrides, "until=score").returncode == 0
+    assert call(*overrides, "until=score")[0] == 0
     (file,) = (tmp_path / "store").glob("score/*/features.npy")  # in 16 bits, arithmetic may overflow
     np.save(file, np.full_like(np.load(file), np.nan))
     message = refuse(*overrides, "until=select")
@@ -264,7 +264,7 @@ def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):
 def test_a_pool_without_responses_is_told_so_before_anything_is_scored(tmp_path):
     pool = write_pool(tmp_path / "pool.jsonl", *[{"prompt": row["prompt"]} for row in GOOD])
     message = refuse(f"store={tmp_path / 'store'}", *pool, "budget=2", "tracker=none")
-    assert "no text in column 'response', so the oracle cannot annotate" in message
+    assert "no text in column 'response': " in message and "; so the oracle cannot annotate" in message
     assert "until=select" in message
     assert not (tmp_path / "store").exists()
 
