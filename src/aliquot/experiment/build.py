@@ -12,8 +12,6 @@ from omegaconf import DictConfig
 
 from aliquot.config.schema import Until, check_root, create, parse_budget
 from aliquot.experiment.work import do
-from aliquot.models.files import read_json
-from aliquot.models.hub import fetch
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
 from aliquot.pools.cleaning import EVALUATE
@@ -40,10 +38,9 @@ class Experiment:
         num_prompts: the size of the pool.
         budget: prompts to annotate.
         seed: of this run.
-        model: the base model.
+        trial: of the base model; it runs before any stage that reads the model.
         benchmark: names of the tasks, for the plan.
         overrides: what the command line changed; used to suggest the next command.
-        trial: of the model; it runs before any stage that reads the model.
     """
 
     stages: tuple[Stage[Any], ...]
@@ -52,15 +49,18 @@ class Experiment:
     num_prompts: int
     budget: int
     seed: int
-    model: Model
+    trial: Trial
     benchmark: str
     overrides: tuple[str, ...] = ()
-    trial: Trial | None = None
 
     def untried(self, store: Store) -> Trial | None:
-        """Return the trial of the model if it must run first: if a stage that reads the model is still to do."""
-        to_read = any(isinstance(stage, READERS) and store.record(stage) is None for stage in self.stages)
-        return self.trial if to_read and self.trial and store.record(self.trial) is None else None
+        """Return the trial of the model if it must run first."""
+        return _untried(self.trial, self.stages, store)
+
+    @property
+    def model(self) -> Model:
+        """The base model."""
+        return self.trial.model
 
     @property
     def id(self) -> str:
@@ -83,12 +83,10 @@ class Experiment:
     @property
     def unused_chat(self) -> bool:
         """Tell whether the tokenizer has a chat template that is not used; False where that is unknown."""
-        model = self.model
-        reads = any(isinstance(stage, Score | Finetune | Evaluate) for stage in self.stages)
-        if model.template == CHAT or not reads:
+        if self.model.template == CHAT or not any(isinstance(stage, READERS) for stage in self.stages):
             return False
         try:
-            return _has_chat_template(model)
+            return self.model.has_chat_template()
         except (ValueError, OSError):  # the check of the stage reports what is wrong with the model
             return False
 
@@ -136,11 +134,16 @@ def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...]
         num_prompts=len(pool),
         budget=budget,
         seed=cfg.seed,
-        overrides=overrides,
         trial=trial,
-        model=parts["model"],
         benchmark=", ".join(parts["evaluate"].tasks),
+        overrides=overrides,
     )
+
+
+def _untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial | None:
+    """Return the trial if it is not done, and one of the stages that are not done reads the model."""
+    to_read = any(isinstance(stage, READERS) and store.record(stage) is None for stage in stages)
+    return trial if to_read and store.record(trial) is None else None
 
 
 def quote(experiments: Iterable[Experiment], store: Store) -> float:
@@ -207,7 +210,8 @@ def _prepared(
     """
     if store.record(prepare) is None:
         stages = [stage for stage in draft() if store.record(stage) is None]
-        check_all(([trial] if any(isinstance(stage, READERS) for stage in stages) else []) + stages)
+        first = _untried(trial, stages, store)
+        check_all([first, *stages] if first else stages)
         store.check_writable()
         if not silent:
             terminal.say(prepare.title())
@@ -215,19 +219,6 @@ def _prepared(
         if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
             terminal.say(f"{lost}: {store.directory(prepare)}")
     return store.get(prepare), prepare.settled(store)
-
-
-def _has_chat_template(model: Model) -> bool:
-    """Tell whether the tokenizer of a model comes with a chat template; asks the hub if the tokenizer is not local."""
-    folder, revision = model.directory(), model.revision
-
-    def find(name: str) -> Path | None:
-        return folder / name if folder else fetch(model.path, revision or "", name)
-
-    template = find("chat_template.jinja")
-    return (template is not None and template.is_file()) or bool(
-        read_json(find("tokenizer_config.json")).get("chat_template")
-    )
 
 
 def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:

@@ -102,7 +102,7 @@ def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: boo
     """Select the prompts without recording a run: the run begins when people have answered."""
     numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
     if not silent:
-        _try_model(experiment, store)
+        try_model(experiment, store)
     for stage in upstream_first([waiting.select]):
         if store.record(stage) is None:
             if not silent:
@@ -110,7 +110,7 @@ def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: boo
             do(stage, store)
 
 
-def _try_model(experiment: Experiment, store: Store) -> None:
+def try_model(experiment: Experiment, store: Store) -> None:
     """Try the model before anything is paid for, unless it was tried before or no stage will read it."""
     if trial := experiment.untried(store):
         terminal.say(trial.title())
@@ -200,7 +200,7 @@ def _mirrored(
 
 def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
     """Build what is not done yet, stage by stage, and record the run."""
-    _try_model(experiment, store)
+    try_model(experiment, store)
     for number, stage in enumerate(experiment.stages, start=1):
         if isinstance(stage, Finetune):
             for line in _losses(stage, store):  # logged by an interrupted run, or by a worker of a sweep

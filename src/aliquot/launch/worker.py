@@ -21,8 +21,7 @@ from aliquot.config.help import explain
 from aliquot.config.schema import Config, create
 from aliquot.experiment.build import READERS, Experiment, build
 from aliquot.experiment.record import find_run
-from aliquot.experiment.run import build_stage, execute
-from aliquot.experiment.work import do
+from aliquot.experiment.run import build_stage, execute, try_model
 from aliquot.launch.plan import task_name
 from aliquot.launch.shared_store import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
@@ -56,9 +55,8 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
         if create(cfg, "trainer").place().rank > 0:  # the first of several processes does the rest alone
             store.assist(stage)
             return
-        if isinstance(stage, READERS) and (trial := experiment.untried(store)):
-            terminal.say(trial.title())
-            do(trial, store)
+        if isinstance(stage, READERS):
+            try_model(experiment, store)
         terminal.say(stage.title())
         build_stage(stage, experiment, store, cfg, create(cfg, "tracker"), sweep.label())
     for run in sweep.runs:

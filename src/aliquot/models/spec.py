@@ -21,7 +21,7 @@ from aliquot.models.hub import cached_folder, check_id, check_repository, fetch,
 from aliquot.models.positions import first_shift, num_positions
 from aliquot.models.quantization import NF4
 from aliquot.models.template import CHAT, OVERLONG, Encoding
-from aliquot.models.weights import check_reads_batches, check_weights_fit, reports_hidden
+from aliquot.models.weights import check_reads_batches, check_weights_fit, count_embeddings, reports_hidden
 from aliquot.store.content import locate
 from aliquot.store.store import key_fields
 
@@ -105,7 +105,7 @@ class Model:
         self.check_here()
         if local := self.directory():
             _check_local(self, weights_hash(local))
-        if self.template == CHAT and not self._has_chat_template():
+        if self.template == CHAT and not self.has_chat_template():
             raise ValueError(no_chat_template(self.path))
         self.check_positions(self.max_tokens, f"model.max_tokens={self.max_tokens} asks for")
 
@@ -140,7 +140,8 @@ class Model:
         if positions is not None and needed > positions:
             raise ValueError(f"{what} {needed} positions, the model has {positions}; set model.max_tokens={positions}")
 
-    def _has_chat_template(self) -> bool:
+    def has_chat_template(self) -> bool:
+        """Tell whether the tokenizer comes with a chat template; asks the hub if the model is not local."""
         return self._file("chat_template.jinja") is not None or bool(
             read_json(self._file("tokenizer_config.json")).get("chat_template")
         )
@@ -288,7 +289,7 @@ def _check_local(model: Model, content: str) -> None:
     if not hasattr(model.load_config(), "quantization_config"):  # else another library unpacks the weights
         attention = "eager" if model.attention == _FLASH else model.attention  # flash needs a GPU even for a check
         network = model._load(device_map="meta", attn_implementation=attention)  # pyright: ignore[reportPrivateUsage]
-        num_embeddings = cast(Any, network.get_input_embeddings()).weight.shape[0]
+        num_embeddings = count_embeddings(network)
     check_tokens(encoding, num_embeddings or model.load_config().get_text_config().vocab_size, model.path)
 
 

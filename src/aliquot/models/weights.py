@@ -68,6 +68,12 @@ def check_reads_batches(network: type, family: str, path: str) -> None:
         )
 
 
+def count_embeddings(network: PreTrainedModel) -> int:
+    """Return the number of tokens that the network has embeddings for."""
+    layer: Any = network.get_input_embeddings()
+    return layer.weight.shape[0]
+
+
 @contextmanager
 def reports_hidden() -> Generator[None]:
     """Hide transformers' table of weights that do not fit: we report it in one line, or it does not matter."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from aliquot.models.format_checks import check_finished_turn
 from aliquot.models.spec import Model
+from aliquot.models.template import CHAT
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer, check_scorer
 from aliquot.store.provenance import versions
@@ -57,7 +58,7 @@ class Trial(Stage[dict[str, float]]):
     def check(self) -> None:
         self.model.check()
         check_scorer(self.model, self.scorer)
-        if self.model.directory():
+        if self.model.template == CHAT and self.model.directory():
             check_finished_turn(self.model.load_tokenizer(), self.model.template, self.model.path)
 
     def checked(self) -> tuple[object, ...]:

@@ -25,7 +25,8 @@ from torch import Tensor
 from aliquot.models.format_checks import check_finished_turn, check_tokens
 from aliquot.models.hub import reason_of
 from aliquot.models.spec import Model
-from aliquot.scoring.batching import Batch, EncodedPrompts, encode
+from aliquot.models.weights import count_embeddings
+from aliquot.scoring.batching import Batch, encode
 from aliquot.scoring.decoding import describe
 from aliquot.scoring.features import pool_positions
 from aliquot.scoring.kv_cache import decoder_of
@@ -86,7 +87,7 @@ def try_model(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
 
 def _compared(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
     tokenizer, network = model.load_tokenizer(), model.load()
-    check_tokens(model.encoding(tokenizer), _num_embeddings(network), model.path)
+    check_tokens(model.encoding(tokenizer), count_embeddings(network), model.path)
     check_finished_turn(tokenizer, model.template, model.path)
     _check_finite(network, model)
     network = network.to(device)  # pyright: ignore[reportArgumentType]
@@ -97,10 +98,11 @@ def _compared(model: Model, scorer: Scorer, device: str) -> dict[str, float]:
     module = ScoringModule(network, scorer, ends, halved=lambda _: None).to(device)
     side, pad = "right" if network.config.is_encoder_decoder else "left", cast(int, tokenizer.pad_token_id)
     rows = [np.array([i]) for i in range(len(_PROMPTS))]
-    batches = PromptBatches(encoded, [*rows, np.concatenate(rows)], pad, side)
+    planned = PromptBatches(encoded, [*rows, np.concatenate(rows)], pad, side)
+    batches = [_on(planned[i], device) for i in range(len(planned))]  # each prompt alone, and all together
     try:
-        plain = [_by_transformers(network, tokens, scorer, ends) for tokens in _tokens(encoded, device)]
-        *single, together = [_by_row(module.signals(_on(batches[i], device))) for i in range(len(batches))]
+        plain = [_by_transformers(network, batch.tokens, scorer, ends) for batch in batches[:-1]]
+        *single, together = [_by_row(module.signals(batch)) for batch in batches]
     except Exception as error:  # a network that the pass cannot read may raise anything
         raise ValueError(
             f"model.path={model.path}, a {model.family()}, cannot be read by the scoring pass: "
@@ -141,20 +143,8 @@ def _check_finite(network: PreTrainedModel, model: Model) -> None:
         )
 
 
-def _num_embeddings(network: PreTrainedModel) -> int:
-    layer: Any = network.get_input_embeddings()
-    return layer.weight.shape[0]
-
-
 def _on(batch: Batch, device: str) -> Batch:
     return Batch(*(values.to(device) for values in batch))
-
-
-def _tokens(encoded: EncodedPrompts, device: str) -> Iterator[Tensor]:
-    """Yield the tokens of each prompt, shape (1, l)."""
-    for row in range(len(encoded.lengths)):
-        tokens, _ = encoded.padded(np.array([row]), 0, "left")
-        yield torch.from_numpy(tokens).to(device)
 
 
 @torch.inference_mode()
