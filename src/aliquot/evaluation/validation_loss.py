@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from aliquot.models.control_tokens import note_literal
-from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.columns import FIRST, Columns, check_conversations
 from aliquot.pools.files import READERS, format_of
 from aliquot.pools.rows import no_answer, prompt_row, response_text
 from aliquot.runtime.progress import Progress
@@ -67,13 +67,8 @@ class ValidationLoss:
     tokens_per_batch: int = 4096
 
     def __post_init__(self) -> None:
-        check_turn(self.turn, self.messages, "evaluate")
-        for name in ("prompt", "response"):
-            if self.messages and (value := getattr(self, name)) != name:
-                raise ValueError(
-                    f"evaluate.{name}={value} is not read where evaluate.messages={self.messages} holds the "
-                    f"conversation; set evaluate.messages=null, or leave evaluate.{name} at {name}"
-                )
+        replaced = {"prompt": (self.prompt, "prompt"), "response": (self.response, "response")}
+        check_conversations(self.turn, self.messages, replaced, "evaluate")
         for name in ("limit", "tokens_per_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:

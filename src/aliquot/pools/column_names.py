@@ -1,9 +1,8 @@
-"""Column names in messages: the existing ones, the one that was probably meant, and the override that names it."""
+"""Column names in messages: the existing ones, and the one that was probably meant."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
@@ -34,12 +33,6 @@ def listed(columns: Collection[str]) -> str:
     """Name columns for a message; quotes show blanks at the ends of a name."""
     names = [name if name and name.strip() == name else repr(name) for name in columns]
     return ", ".join([*names[:20], f"and {len(names) - 20} more"] if len(names) > 20 else names) or "none"
-
-
-def setting(what: str, column: str) -> str:
-    """Return the override that names a column, quoted so that a shell and Hydra leave it intact."""
-    plain = all(sign.isalnum() or sign in "_.-" for sign in column)
-    return f"pool.{what}={column}" if plain else f"'pool.{what}={json.dumps(column, ensure_ascii=False)}'"
 
 
 def refuse_repeated(columns: Sequence[str], place: str) -> None:

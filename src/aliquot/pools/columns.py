@@ -54,8 +54,17 @@ class Columns:
         return self.for_prompts() if self.messages else [*self.for_prompts(), self.response]
 
 
-def check_turn(turn: str, messages: str | None, group: str) -> None:
-    """Raise ValueError if a turn is unknown or needs conversations that are not read; `group` is the config group."""
+def check_conversations(
+    turn: str, messages: str | None, replaced: Mapping[str, tuple[str | None, str | None]], group: str
+) -> None:
+    """Raise ValueError if a turn is unknown or needs conversations that are not read, or they replace a named column.
+
+    Args:
+        turn: the setting.
+        messages: the column of conversations, or None.
+        replaced: name -> value and default of the settings that are not read if there are conversations.
+        group: the config group, for the message.
+    """
     if turn not in (FIRST, LAST):
         raise ValueError(f"{group}.turn={turn} is neither {FIRST} nor {LAST}; give one of them")
     if turn == LAST and not messages:
@@ -63,6 +72,12 @@ def check_turn(turn: str, messages: str | None, group: str) -> None:
             f"{group}.turn={LAST} asks for conversations, and {group}.messages={messages}; name their column with "
             f"{group}.messages, or leave {group}.turn at {FIRST}"
         )
+    for name, (value, default) in replaced.items() if messages else ():
+        if value not in (default, None):
+            raise ValueError(
+                f"{group}.{name}={value} is not read where {group}.messages={messages} holds the conversation; set "
+                f"{group}.messages=null, or leave {group}.{name} at {default or 'null'}"
+            )
 
 
 def has_column(record: Record, column: str) -> bool:

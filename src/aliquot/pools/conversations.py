@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import cast
+from typing import NamedTuple, cast
 
 from aliquot.pools.columns import LAST, Columns, found_instead, lookup, shown, whole
 from aliquot.pools.conversation import Turn, as_prompt, joined
@@ -14,19 +14,34 @@ from aliquot.pools.turns import content_of, other_parts, role_of, turns_of
 _ASKING = {"system": "user", "user": "user"}
 
 
-def asked_text(record: Record, columns: Columns) -> str:
-    """Return the turns of the user to be answered, below what comes before them."""
+class Asked(NamedTuple):
+    """What a conversation asks.
+
+    Args:
+        prompt: the turns of the user to be answered, below what comes before them.
+        passed_over: the roles of the turns before the user's that are not part of the prompt.
+    """
+
+    prompt: str
+    passed_over: tuple[str, ...] = ()
+
+
+def asked_in(record: Record, columns: Columns) -> Asked:
+    """Read the turns up to the end of the user's answered turn; all turns if the user has none."""
     column = cast(str, columns.messages)
     turns: list[Turn] = []
     is_asked = False  # by the user, since the assistant's last turn
     roles: list[str] = []
+    passed: list[str] = []
     has_asked = False
-    question = _question(record, columns)
+    question = _parted(record, columns)[0]
     for number, message in enumerate(question, start=1):
         role, text = role_of(message), content_of(message)
         if role is None or (role in _ASKING and text is None):
             raise _no_turn(record, columns, number, message)
-        if text and text.strip() and _is_read(role, text, has_asked):
+        if not _is_read(role, text, has_asked):
+            passed.append(role)
+        elif text and text.strip():
             has_asked = has_asked or role == "user"
             is_asked = role == "user" or (is_asked and role != "assistant")
             turns.append((_ASKING.get(role, role), whole(text, record, column)))
@@ -35,27 +50,9 @@ def asked_text(record: Record, columns: Columns) -> str:
         found = f"the roles are {', '.join(roles) or 'none'}"
         raise ValueError(f"{record.place}: no turn of role 'user' ({found}); add one or drop the line")
     try:
-        return as_prompt(joined(turns)) if is_asked else ""
+        return Asked(as_prompt(joined(turns)) if is_asked else "", tuple(passed))
     except ValueError as error:
         raise ValueError(f"{record.place}: {error}") from error
-
-
-def passed_over(record: Record, columns: Columns) -> list[str]:
-    """Return the roles of the turns before the user's that are not part of the prompt."""
-    if not columns.messages:
-        return []
-    passed: list[str] = []
-    has_asked = False
-    for message in _question(record, columns):
-        role, text = role_of(message) or "", content_of(message)
-        passed += [] if _is_read(role, text, has_asked) else [role]
-        has_asked = has_asked or (role == "user" and bool(text and text.strip()))
-    return passed
-
-
-def _question(record: Record, columns: Columns) -> list[object]:
-    """Return the turns up to the end of the user's first or last turn; all turns if the user has none."""
-    return _parted(record, columns)[0]
 
 
 def _parted(record: Record, columns: Columns) -> tuple[list[object], list[object]]:

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aliquot.pools.column_names import DEFAULTS, listed, near_miss, setting
+from aliquot.config.quoting import typed
+from aliquot.pools.column_names import DEFAULTS, listed, near_miss
 from aliquot.pools.columns import Columns, has_column
-from aliquot.pools.conversations import passed_over
 from aliquot.pools.record import Record
 from aliquot.pools.rows import EmptyPromptError, Row, label, prompt_row
 from aliquot.runtime.wording import counted
@@ -43,7 +43,7 @@ class Reading:
             return None
         try:
             row = prompt_row(record, columns)
-            self.passed_over.update(set(passed_over(record, columns)))
+            self.passed_over.update(set(row.passed_over))
             return row
         except EmptyPromptError as error:
             self.empty.append((record, label(record, columns.id, "id") or "", error))
@@ -102,4 +102,4 @@ class Reading:
                     f"or set pool.{what}=null to read none"
                 )
             if near:
-                self.hints.append(f"column {near!r} is not read; {setting(what, near)} takes it as the {what}")
+                self.hints.append(f"column {near!r} is not read; {typed(f'pool.{what}', near)} takes it as the {what}")

@@ -6,9 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import cast
 
-from aliquot.pools.column_names import listed, near_miss, setting
+from aliquot.config.quoting import typed
+from aliquot.pools.column_names import listed, near_miss
 from aliquot.pools.columns import ABSENT, Columns, found_instead, lookup, shown, whole
-from aliquot.pools.conversations import answer_text, asked_text
+from aliquot.pools.conversations import Asked, answer_text, asked_in
 from aliquot.pools.record import Record
 from aliquot.pools.turns import role_of, turns_of
 
@@ -27,6 +28,7 @@ class Row:
         prompt: the text.
         task: its label, if the source has one.
         digest: of the prompt, ignoring white space.
+        passed_over: the roles of the turns before the user's that are not part of the prompt.
     """
 
     record: Record
@@ -34,6 +36,7 @@ class Row:
     prompt: str
     task: str | None
     digest: bytes
+    passed_over: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,12 +56,12 @@ def prompt_row(record: Record, columns: Columns) -> Row:
         EmptyPromptError: the prompt is null or empty.
         ValueError: a column is missing or holds another type.
     """
-    prompt = _prompt(record, columns)
+    prompt, passed_over = asked_in(record, columns) if columns.messages else Asked(_plain(record, columns))
     if not prompt.strip():
         raise EmptyPromptError(f"{record.place}: the prompt is empty; fill it in or drop the line")
     digest = hashlib.sha256(" ".join(prompt.split()).encode()).digest()[:16]
     row_id = label(record, columns.id, "id") or _hashed(digest)
-    return Row(record, row_id, prompt, label(record, columns.task, "task"), digest)
+    return Row(record, row_id, prompt, label(record, columns.task, "task"), digest, passed_over)
 
 
 def usable_row(record: Record, columns: Columns) -> Row | None:
@@ -91,9 +94,7 @@ def no_answer(record: Record, columns: Columns) -> str:
     )
 
 
-def _prompt(record: Record, columns: Columns) -> str:
-    if columns.messages:
-        return asked_text(record, columns)
+def _plain(record: Record, columns: Columns) -> str:
     prompt = _text(record, columns.prompt, "prompt")
     context = lookup(record.fields, columns.context) if columns.context else None
     if context is None or context is ABSENT or context == "":
@@ -113,7 +114,7 @@ def _text(record: Record, column: str, what: str) -> str:
         remedy = f"set pool.messages={lists[0]}" if lists else f"name a column of text with pool.{what}"
         if value is ABSENT and not lists and any(isinstance(first, dict) for first in first_of.values()):
             remedy += f"; where {' or '.join(map(repr, first_of))} lists the rows, write that list alone into the file"
-        remedy = f"did you mean {near!r}? Set {setting(what, near)}" if near else remedy
+        remedy = f"did you mean {near!r}? Set {typed(f'pool.{what}', near)}" if near else remedy
         if value is None and not lists:
             raise EmptyPromptError(
                 f"{record.place}: the prompt in column '{column}' is null; fill it in or drop the line"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.pools.cleaning import Cleaning
-from aliquot.pools.columns import FIRST, Columns, check_turn
+from aliquot.pools.columns import FIRST, Columns, check_conversations
 from aliquot.pools.files import READERS, find_files
 from aliquot.pools.reading_notes import Reading
 from aliquot.pools.record import Record
@@ -62,14 +62,12 @@ class PoolSpec:
             value = getattr(self, field_name)
             if value is not None and value < 1:
                 raise ValueError(f"pool.{field_name}={value} leaves no prompts; give 1 or more, or null for all")
-        check_turn(self.turn, self.messages, "pool")
-        unread = {"prompt": "prompt", "context": None, "response": "response"} if self.messages else {}
-        for field_name, default in unread.items():
-            if (value := getattr(self, field_name)) not in (default, None):
-                raise ValueError(
-                    f"pool.{field_name}={value} is not read where pool.messages={self.messages} holds the "
-                    f"conversation; set pool.messages=null, or leave pool.{field_name} at {default or 'null'}"
-                )
+        replaced = {
+            "prompt": (self.prompt, "prompt"),
+            "context": (self.context, None),
+            "response": (self.response, "response"),
+        }
+        check_conversations(self.turn, self.messages, replaced, "pool")
 
     @property
     def columns(self) -> Columns:
