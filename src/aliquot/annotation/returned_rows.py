@@ -8,7 +8,7 @@ response counts until somebody decides between them. Returned files are never ch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,11 +87,15 @@ class Returns:
         }
 
 
-def returned_rows(kind: str, file: Path) -> Iterator[Record | Problem]:
-    """Yield the rows of a file that a table reader reads; each unreadable row becomes a problem."""
+def returned_rows(
+    kind: str, file: Path, read: Callable[[Record], Iterable[Answer | Problem]]
+) -> Iterator[Answer | Problem]:
+    """Yield what `read` makes of the rows of a file in a table format; each unreadable row becomes a problem."""
     bad: list[ValueError] = []
     try:
-        yield from (record for record in READERS[kind](file, bad=bad) if not record.blank)
+        for record in READERS[kind](file, bad=bad):
+            if not record.blank:
+                yield from read(record)
     except ValueError as error:  # rows before it count
         bad.append(error)
     yield from (Problem.of(file, error) for error in bad)
@@ -128,7 +132,7 @@ def sort_out(
             # a spreadsheet turns 007 into 7, and 1e5 into 1E+05: the prompt in the same row shows what was meant
             named, meant = row.id.strip(), by_prompt.get(" ".join((row.prompt or "").split()), row.id)
             row = replace(row, id=named if named in asked else meant)
-        if problem := _problem(row, asked, kept):
+        if problem := _problem(row, asked, by_prompt, kept):
             problems.append(problem)
         elif isinstance(row, Problem):  # reported above
             continue
@@ -140,7 +144,7 @@ def sort_out(
             kept.setdefault(row.id, []).append(row)
     final: dict[str, list[Answer]] = {}
     for row in decided:
-        if problem := _problem(row, asked, final):
+        if problem := _problem(row, asked, by_prompt, final):
             problems.append(problem)
         elif isinstance(row, Answer) and _is_given(row):
             final.setdefault(row.id, [row])
@@ -159,7 +163,12 @@ def _is_given(answer: Answer) -> bool:
     return bool(answer.response and answer.response.strip())
 
 
-def _problem(row: Answer | Problem, asked: Mapping[str, str], kept: Mapping[str, list[Answer]]) -> Problem | None:
+def _problem(
+    row: Answer | Problem,
+    asked: Mapping[str, str],
+    by_prompt: Mapping[str, str],
+    kept: Mapping[str, list[Answer]],
+) -> Problem | None:
     """Say why a row cannot be used; None if it can, or if it is merely empty."""
     if isinstance(row, Problem):
         return row
@@ -169,7 +178,7 @@ def _problem(row: Answer | Problem, asked: Mapping[str, str], kept: Mapping[str,
     elif row.id not in asked:
         what = "nobody asked for this id"
     elif row.prompt is not None and row.prompt.split() != asked[row.id].split():
-        of = next((row_id for row_id, prompt in asked.items() if prompt.split() == row.prompt.split()), None)
+        of = by_prompt.get(" ".join(row.prompt.split()))
         what = "the prompt was edited, so the response may answer something else"
         if of is not None:
             what = f"the prompt in this row has id '{of}'; write that, or put the prompt of this id in the row"

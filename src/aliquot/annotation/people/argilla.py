@@ -52,11 +52,7 @@ class Argilla(Tool):
             for number, row in enumerate(read_rows(file, "Argilla"), start=1):
                 yield from _read(row, f"{file}, record {number}")
         elif (kind := format_of(file)) in ("jsonl", "parquet"):
-            for record in returned_rows(kind, file):
-                if isinstance(record, Problem):
-                    yield record
-                else:
-                    yield from _read(record.fields, record.place)
+            yield from returned_rows(kind, file, lambda row: _read(row.fields, row.place))
         else:
             raise ValueError(
                 f"{file}: not a readable export of Argilla; give back what dataset.records.to_datasets() writes "

@@ -35,8 +35,7 @@ class FileAnnotator(People):
             raise ValueError(
                 f"{file}: the name tells no format; return .jsonl, .csv or .parquet files, compressed or not"
             )
-        for row in returned_rows(kind, file):
-            yield row if isinstance(row, Problem) else self._answer(row, by)
+        yield from returned_rows(kind, file, lambda row: [self._answer(row, by)])
 
     def _answer(self, record: Record, by: str | None) -> Answer | Problem:
         """Read a row; a row without an annotator is attributed to `by`."""

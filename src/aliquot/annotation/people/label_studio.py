@@ -49,11 +49,7 @@ class LabelStudio(Tool):
                 place = f"{file}, task {row.get('id', number)}"
                 yield from _read(_from_task if "data" in row else _from_columns, row, place)
         elif format_of(file) == "csv":
-            for record in returned_rows("csv", file):
-                if isinstance(record, Problem):
-                    yield record
-                else:
-                    yield from _read(_from_columns, record.fields, record.place)
+            yield from returned_rows("csv", file, lambda row: _read(_from_columns, row.fields, row.place))
         else:
             raise ValueError(
                 f"{file}: not a readable export of Label Studio; export the project as JSON, JSON_MIN or CSV"
