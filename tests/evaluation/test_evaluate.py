@@ -10,32 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import small_recipe
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.run import evaluate, load_result
-from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import finetune
 from aliquot.models.spec import Model
-from aliquot.runtime.trainer import TrainerSpec
 from aliquot.types import AnnotatedSet
+from small_recipe import CPU
 from tiny_model import WORDS, save_tiny_model
 from tiny_tasks import read_task, save_tiny_tasks
 
-CPU = TrainerSpec("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft, called here
-RECIPE = LoRA(
-    rank=4,
-    alpha=8,
+RECIPE = replace(
+    small_recipe.RECIPE,
     dropout=0.0,
-    target_modules="all-linear",
     learning_rate=2e-2,
     warmup=0.0,
     schedule="constant",
-    weight_decay=0.0,
     epochs=3,
     tokens_per_batch=200,
     accumulate=1,
-    max_grad_norm=1.0,
-    seed=0,
     checkpoint_every=1000,
 )
 

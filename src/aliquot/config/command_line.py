@@ -11,8 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from aliquot.config.quoting import typed
-from aliquot.config.schema import FILES, GROUPS, ROOT, Config, did_you_mean
+from aliquot.config.schema import FILES, GROUPS, ROOT, Config, choices_of, did_you_mean
 
+#: The name of the script that starts a run, in any directory.
+RUN = "run.py"
 _SWEEP = ("-m", "--multirun")
 _ONE_ROOT = ("-cn", "--config-name", "-cp", "--config-path")
 _WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "--experimental-rerun")
@@ -63,7 +65,7 @@ def _value_of(flag: str, rest: list[str]) -> str:
 def _one_root(flag: str, value: str) -> str:
     """Return the error for a flag that names another root of the configuration, with what to type instead."""
     file = Path(value).stem
-    found = next((path for folder in FILES for path in (ROOT / folder).rglob("*.yaml") if path.stem == file), None)
+    found = next((path for folder in FILES for path in choices_of(folder).rglob("*.yaml") if path.stem == file), None)
     remedy = "experiments=NAME for a file in experiments/, sweeps=NAME for one in sweeps/"
     if found:
         group, _, choice = found.relative_to(ROOT).with_suffix("").as_posix().partition("/")
@@ -98,19 +100,12 @@ def _check_setting(word: str, before: Sequence[str], sweep: bool) -> None:
         if Path(f"{start} {word}").expanduser().exists():
             whole = f"{start} {word}"
             raise ValueError(f"{before[-1]} {word}: the name of the file has a blank; type {typed(name, whole)}")
-    groups = [*GROUPS, *FILES]
-    folders = {group: ROOT / group if group in FILES else ROOT / "conf" / group for group in groups}
-    choice = next(
-        (f"; did you mean {group}={word}?" for group in groups if (folders[group] / f"{word}.yaml").exists()), ""
-    )
+    known = (group for group in (*GROUPS, *FILES) if (choices_of(group) / f"{word}.yaml").exists())
+    choice = next((f"; did you mean {group}={word}?" for group in known), "")
     raise ValueError(
         f"{word}: settings are typed NAME=VALUE{choice}; a value with blanks stands in quotes, such as "
         f"{typed('pool.path', 'my prompts.jsonl')}"
     )
-
-
-#: The name of the script that starts a run, in any directory.
-RUN = "run.py"
 
 
 def command(overrides: Iterable[str], program: str) -> str:
@@ -120,8 +115,6 @@ def command(overrides: Iterable[str], program: str) -> str:
         overrides: as Hydra sees them.
         program: the name under which the current script was called.
     """
-    from aliquot.config.schema import ROOT
-
     if Path(program).name != RUN:  # the user's own program, a notebook or a test
         program = RUN if Path.cwd() == ROOT else str(ROOT / RUN)
     return shlex.join(["python", program, *overrides])

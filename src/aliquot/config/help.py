@@ -19,7 +19,7 @@ from typing import Any
 
 from aliquot.config.command_line import read_arguments
 from aliquot.config.quoting import typed
-from aliquot.config.schema import FILES, GROUPS, ROOT, did_you_mean
+from aliquot.config.schema import FILES, GROUPS, ROOT, choices_of, did_you_mean
 
 _LONGEST = 500  # characters of an error to show
 _HELP = """\
@@ -217,8 +217,8 @@ def help_text() -> str:
     """Return the help: each group with its choices, and the first line of each choice's yaml as its description."""
     lines: list[str] = []
     defaults = _defaults()
-    for group in (*GROUPS, "hydra/launcher", "experiments", "sweeps"):
-        folder = ROOT / group if group in ("experiments", "sweeps") else ROOT / "conf" / group
+    for group in (*GROUPS, "hydra/launcher", *FILES):
+        folder = choices_of(group)
         files = sorted(folder.rglob("*.yaml"), key=lambda file: (file.parent, file.stem))
         for parent, choices in itertools.groupby(files, key=lambda file: file.parent):
             lines.append(f"  {(Path(group) / parent.relative_to(folder)).as_posix()}")

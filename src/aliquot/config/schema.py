@@ -88,9 +88,9 @@ def check_root(cfg: DictConfig) -> None:
     known = [field.name for field in fields(Config)]
     for name, value in cast(dict[str, object], OmegaConf.to_container(cfg, resolve=False)).items():
         if name not in (*known, "hydra"):
-            meant = did_you_mean(name, (*known, *FILES), f"={_as_typed(value)}")
+            meant = did_you_mean(name, (*known, *FILES), f"={as_typed(value)}")
             raise ValueError(
-                f"{name}={_as_typed(value)}: there is no setting '{name}', so nothing would read it{meant}; the "
+                f"{name}={as_typed(value)}: there is no setting '{name}', so nothing would read it{meant}; the "
                 f"settings are {', '.join(known)}, and the files {' and '.join(FILES)}"
             )
     for name in known:
@@ -120,6 +120,11 @@ def check_hydra(node: DictConfig) -> None:
             "hydra.job.chdir=true would run in another folder, where store, pool.path and other relative paths mean "
             "something else; leave it out, and set store=FOLDER for where results live"
         )
+
+
+def choices_of(group: str) -> Path:
+    """Return the directory that holds the choices of a group."""
+    return ROOT / group if group in FILES else ROOT / "conf" / group
 
 
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
@@ -211,11 +216,9 @@ def _check(node: object, where: str) -> None:
             remedy = (
                 ""
                 if value is None or str not in allowed
-                else f"; to mean the text, type {typed(f'{where}.{name}', _as_typed(value))}"
+                else f"; to mean the text, type {typed(f'{where}.{name}', as_typed(value))}"
             )
-            raise ValueError(
-                f"{where}.{name}={_as_typed(value)} is {type(value).__name__}; it must be {wanted}{remedy}"
-            )
+            raise ValueError(f"{where}.{name}={as_typed(value)} is {type(value).__name__}; it must be {wanted}{remedy}")
         if name in _PATHS and value == "":
             raise ValueError(f"{where}.{name}= is empty; name a file or folder: {where}.{name}=...")
         part, may_be_null = _part(hint), type(None) in _options(hint)
@@ -233,7 +236,7 @@ def _check_names(values: dict[str, object], target: type, where: str) -> None:
     for name, value in values.items():
         if name not in (*known, "_target_"):
             raise ValueError(
-                f"{where}.{name}={_as_typed(value)}: {target.__name__} has no field '{name}'"
+                f"{where}.{name}={as_typed(value)}: {target.__name__} has no field '{name}'"
                 f"{did_you_mean(name, known)}; its fields are {', '.join(known) or 'none'}"
             )
     for field in fields(target):
@@ -241,7 +244,7 @@ def _check_names(values: dict[str, object], target: type, where: str) -> None:
             raise ValueError(f"{where}.{field.name} has no value, and {target.__name__} needs one; set it")
 
 
-def _as_typed(value: object) -> str:
+def as_typed(value: object) -> str:
     """Write a value in Hydra's syntax."""
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
@@ -270,8 +273,8 @@ def _part(hint: object) -> type | None:
 def _ways(part: type, may_be_null: bool, where: str, name: str) -> str:
     """Say how to set a part of a config: by a choice of its group, or by its fields."""
     group = f"{where}.{name}".replace(".", "/")
-    ways = [f"{group}={file.stem}" for file in sorted((ROOT / "conf" / group).glob("*.yaml"))]
-    if (ROOT / "conf" / f"{group}.yaml").exists():
+    ways = [f"{group}={file.stem}" for file in sorted(choices_of(group).glob("*.yaml"))]
+    if choices_of(group).with_suffix(".yaml").exists():
         ways.append(f"{where}={name}")
     if is_dataclass(part) and not may_be_null:  # where the part is null, it has no fields yet
         ways += [f"{where}.{name}.{field.name}=..." for field in fields(part)]

@@ -1,18 +1,11 @@
-"""The LoRA recipe, and whether a model can be finetuned with it."""
+"""The LoRA recipe, and the names of the files that a training leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 _SCHEDULES = ("linear", "cosine", "constant")
-
-
 #: The files that a training leaves in its directory, and the one where the first process of a launch announces itself.
 RECORD, ADAPTER, MARKER = "finetune.json", "adapter", "launch"
 

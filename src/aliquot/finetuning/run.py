@@ -127,10 +127,6 @@ def _fingerprint(model: Model, recipe: LoRA, examples: Examples) -> str:
     return digest.hexdigest()
 
 
-if TYPE_CHECKING:
-    pass
-
-
 def check_trainable(model: Model, recipe: LoRA) -> None:
     """Raise ValueError if the model cannot be finetuned with the recipe, before anything expensive starts."""
     if model.dtype == "float16":

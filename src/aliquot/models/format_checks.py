@@ -125,10 +125,9 @@ def _as_format(tokenizer: PreTrainedTokenizerBase, whole: str) -> str:
 
 
 def _adds_beginning(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tell whether the tokenizer puts its beginning-of-sequence token before every text."""
-    begin = cast("str | None", tokenizer.bos_token)
-    ids = cast("list[int]", tokenizer(f"{begin}a")["input_ids"])
-    return begin is not None and ids[:2] == [tokenizer.bos_token_id] * 2
+    """Tell whether a tokenizer puts its beginning-of-sequence token, which it must have, before every text."""
+    ids = cast("list[int]", tokenizer(f"{tokenizer.bos_token}a")["input_ids"])
+    return ids[:2] == [tokenizer.bos_token_id] * 2
 
 
 def check_tokens(encoding: Encoding, num_embeddings: int, path: str) -> None:

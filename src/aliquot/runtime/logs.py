@@ -5,10 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def set_up_logging(silent: bool = False) -> None:

@@ -7,8 +7,6 @@ import math
 from aliquot.types import Metric
 
 _MINUS = "\N{MINUS SIGN}"
-
-
 _MOST_DECIMALS = 9
 
 
@@ -39,5 +37,6 @@ def gain(before: Metric, after: Metric) -> str:
 
 
 def signed(number: float, places: int) -> str:
+    """Write a number with its sign and this many decimals; zero has no sign."""
     rounded = round(number, places)
     return f"{rounded:+.{places}f}".replace("-", _MINUS) if rounded else f"{0:.{places}f}"

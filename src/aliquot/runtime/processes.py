@@ -22,6 +22,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aliquot.runtime.logs import set_up_logging
 from aliquot.runtime.signals import interruptible, terminable
 
 if TYPE_CHECKING:
@@ -170,8 +171,6 @@ def _raise_loss(number: int, code: int, world: int, failures: SimpleQueue[Except
 def _work(number: int, file: str, threads: int, told: Any, stop: Any, failures: Any) -> None:
     """Do a share in a separate process, until it is told to end or the parent is gone."""
     import torch
-
-    from aliquot.runtime.logs import set_up_logging
 
     set_up_logging(silent=True)
     torch.set_num_threads(threads)

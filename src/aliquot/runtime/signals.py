@@ -7,10 +7,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Event, current_thread, main_thread
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager
@@ -39,10 +35,6 @@ def interruptible() -> Generator[Event]:
     finally:
         if handles:
             signal.signal(signal.SIGINT, before)
-
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
-
-if TYPE_CHECKING:
-    pass
 
 
 def say(text: str) -> None:
@@ -23,4 +19,5 @@ def print_table(table: Table) -> None:
 
 
 def new_console() -> Console:
+    """Return a console that never breaks lines; without a terminal, tables are 110 columns wide."""
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=110)

@@ -118,9 +118,9 @@ def _versions(kinds: Iterable[type]) -> dict[str, int]:
 
 def _classes(groups: Iterable[str]) -> Sequence[type]:
     """Return the classes that the configs of these groups name."""
-    from aliquot.config.schema import ROOT
+    from aliquot.config.schema import choices_of
 
-    files = (file for group in groups for file in sorted((ROOT / "conf" / group).rglob("*.yaml")))
+    files = (file for group in groups for file in sorted(choices_of(group).rglob("*.yaml")))
     names = {name for file in files for name in re.findall(r"_target_: *(aliquot\.[\w.]+)", file.read_text())}
     return [pkgutil.resolve_name(name) for name in sorted(names)]
 
