@@ -91,9 +91,10 @@ def _ask(arguments: argparse.Namespace) -> None:
 def _sync(root: Path) -> None:
     from aliquot.experiment.tracker import sync
     from aliquot.runtime.logs import set_up_logging
+    from aliquot.store.store import Store
 
     set_up_logging()
-    uploaded, failed = sync(root / "runs")
+    uploaded, failed = sync(Store(root).runs)
     print(f"uploaded {uploaded} W&B runs; {failed} failed")
     if failed:
         sys.exit(1)

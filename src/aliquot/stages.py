@@ -10,7 +10,7 @@ gamma, budget and seed never reach the key of Score; the finetuning recipe never
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aliquot.annotation.annotator import Annotator, load_annotated, save_annotated
+from aliquot.annotation.annotator import Annotator, digest_of, load_annotated, save_annotated
 from aliquot.annotation.bill import Bill
-from aliquot.annotation.people.people import People, digest_of
 from aliquot.annotation.quality import Quality
-from aliquot.annotation.returned_rows import Answer
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.run import check_evaluable, evaluate, load_result
 from aliquot.evaluation.validation_loss import ValidationLoss
@@ -37,7 +35,7 @@ from aliquot.scoring.run import load_scores, score, score_share
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
 from aliquot.selection.strategy import Partitioned, Strategy, check_signals, rank
-from aliquot.store.store import Stage, Store, write_atomic
+from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
 from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
 
 log = logging.getLogger(__name__)
@@ -84,14 +82,10 @@ class Prepare(Stage[Pool]):
         store.ensure(self)
         return replace(self, digest=self.report(store).digest)
 
-    def check(self) -> None:
-        if self.without:
-            self.without.check()
+    def checks(self) -> Sequence[Check]:
+        return ((type(self.without).check, self.without),) if self.without else ()
 
-    def checked(self) -> tuple[object, ...]:
-        return (self.without,)
-
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         prepare(self.source, directory, _questions(self.without))
 
     def load(self, directory: Path) -> Pool:
@@ -139,11 +133,8 @@ class Score(Stage[Scores]):
     def size(self) -> float:
         return self.num_prompts
 
-    def check(self) -> None:
-        self.model.check_here()
-
-    def checked(self) -> tuple[object, ...]:
-        return (self.model,)
+    def checks(self) -> Sequence[Check]:
+        return ((Model.check_here, self.model),)
 
     def check_devices(self) -> None:
         self.trainer.check()
@@ -152,7 +143,7 @@ class Score(Stage[Scores]):
         if self.trainer.place().rank > 0:
             score_share(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
 
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         score(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
 
     def load(self, directory: Path) -> Scores:
@@ -182,7 +173,7 @@ class SelectPart(Stage[Selection]):
     def size(self) -> float:
         return self.budget
 
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         pool, scores = store.get(self.pool), store.get(self.score) if self.score else None
         check_signals(self.strategy, pool, scores)
         workspace = Workspace(directory / _RANKING, self.trainer.device())
@@ -228,13 +219,11 @@ class Select(Stage[Selection]):
     def size(self) -> float:
         return self.budget
 
-    def settles(self, record: Mapping[str, Any]) -> bool:
-        return record["depth"] >= self.budget
+    @property
+    def depth(self) -> int:
+        return self.budget
 
-    def notes(self) -> dict[str, Any]:
-        return {"depth": self.budget}
-
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         scores = store.get(self.score) if self.score else None
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         workspace = Workspace(directory / _RANKING, self.trainer.device())
@@ -286,8 +275,7 @@ class Annotate(Stage[AnnotatedSet]):
 
     def inputs(self) -> dict[str, object]:
         """Add where an oracle reads the responses: the ranking does not depend on them."""
-        reads_source = getattr(self.annotator, "reads_source", True)
-        return super().inputs() | ({"source": self.source.bare()} if reads_source else {})
+        return super().inputs() | ({"source": self.source.bare()} if self.annotator.reads_source else {})
 
     @property
     def source(self) -> PoolSpec:
@@ -300,21 +288,18 @@ class Annotate(Stage[AnnotatedSet]):
     def size(self) -> float:
         return self.budget
 
-    def check(self) -> None:
-        self.annotator.check(self.source)
-
-    def checked(self) -> tuple[object, ...]:
-        return self.annotator, self.source
+    def checks(self) -> Sequence[Check]:
+        return ((type(self.annotator).check, self.annotator, self.source),)
 
     def settled(self, store: Store) -> Annotate:
         """Return the stage with the digest of what people have returned; without one while prompts still wait."""
-        if not isinstance(self.annotator, People) or store.record(self.select) is None:
+        if not self.annotator.waits or store.record(self.select) is None:
             return self
         return replace(self, digest=self.annotator.digest(*self.request(store)))
 
     def waits(self) -> bool:
         """Tell whether people have to answer before this stage can be done."""
-        return isinstance(self.annotator, People) and self.digest is None
+        return self.annotator.waits and self.digest is None
 
     def request(self, store: Store) -> tuple[list[str], list[str]]:
         """Return the ids and the texts of the prompts, in the order selected."""
@@ -322,17 +307,15 @@ class Annotate(Stage[AnnotatedSet]):
         pool = store.get(self.select.pool)
         return [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
 
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         ids, prompts = self.request(store)
         annotated = self.annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
         bill = self.annotator.bill(ids, prompts, store.root / LEDGER)
-        doubled: list[tuple[Answer, ...]] = []
-        if isinstance(self.annotator, People):
-            doubled = self.annotator.doubled(ids, prompts)
-            read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
-            if read != self.digest or bill.num_responses != len(annotated):
-                folder = self.annotator.folder
-                raise ValueError(f"{folder}: the responses changed while the run began; give the same command again")
+        doubled = self.annotator.doubled(ids, prompts)
+        read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
+        if self.digest and (read != self.digest or bill.num_responses != len(annotated)):
+            by = self.annotator.name
+            raise ValueError(f"the responses of {by} changed while the run began; repeat the command")
         bill.write(directory / _BILL)
         write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out, doubled).page())
         save_annotated(annotated, directory / "annotated.jsonl")
@@ -369,12 +352,8 @@ class Finetune(Stage[Adapter]):
     def size(self) -> float:
         return self.recipe.epochs * self.annotate.budget
 
-    def check(self) -> None:
-        self.model.check_here()
-        check_trainable(self.model, self.recipe)
-
-    def checked(self) -> tuple[object, ...]:
-        return self.model, self.recipe
+    def checks(self) -> Sequence[Check]:
+        return (Model.check_here, self.model), (check_trainable, self.model, self.recipe)
 
     def check_devices(self) -> None:
         self.trainer.check()
@@ -384,8 +363,8 @@ class Finetune(Stage[Adapter]):
             annotated, is_done = partial(store.get, self.annotate), lambda: store.record(self) is not None
             take_part(self.model, annotated, self.recipe, self.trainer, directory, is_done)
 
-    def build(self, store: Store, directory: Path) -> None:
-        finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory, store.on_metrics)
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
+        finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory, on_metrics)
 
     def load(self, directory: Path) -> Adapter:
         return load_adapter(directory)
@@ -411,17 +390,13 @@ class Evaluate(Stage[EvalResult]):
         model, tasks = "finetuned" if self.finetune else "base", ", ".join(self.benchmark.tasks)
         return f"evaluate: {model} model on {tasks}{self.trainer.one_of_several()}"
 
-    def check(self) -> None:
-        self.model.check_here()
-        check_evaluable(self.model, self.benchmark)
-
-    def checked(self) -> tuple[object, ...]:
-        return self.model, self.benchmark
+    def checks(self) -> Sequence[Check]:
+        return (Model.check_here, self.model), (check_evaluable, self.model, self.benchmark)
 
     def check_devices(self) -> None:
         replace(self.trainer, devices=1, num_nodes=1).check()  # a separate job starts no processes for other devices
 
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         adapter = store.get(self.finetune) if self.finetune else None
         evaluate(self.model, adapter, self.benchmark, self.trainer, directory)
 

@@ -16,7 +16,7 @@ import pytest
 
 from aliquot.annotation.people.people import People
 from aliquot.config.schema import ROOT
-from aliquot.experiment.build import build, quote
+from aliquot.experiment.build import Parts, build, quote
 from aliquot.experiment.run import ask, fetch
 from aliquot.selection.strategies.random import Random
 from aliquot.stages import Annotate, Finetune
@@ -124,7 +124,7 @@ def test_a_sweep_is_quoted_by_its_deepest_rankings_and_by_no_prompt_twice(compos
     def quoted(*grid):
         shared = (*FILES[:1], "annotator.folder=x", "annotator.price=1", "pool.limit=300", f"store={tmp_path}")
         cfgs = [compose(*shared, f"strategy={strategy}", f"budget={budget}") for strategy, budget in grid]
-        return quote([build(cfg) for cfg in cfgs], Store(tmp_path))
+        return quote([build(Parts.of(cfg)) for cfg in cfgs], Store(tmp_path))
 
     assert quoted(("random", 40), ("random", 100), ("longest", 20)) == 120
     assert quoted(("random", 250), ("longest", 200)) == 300
@@ -153,7 +153,7 @@ def test_other_responses_are_another_finetuning_and_the_same_ones_in_other_files
 ):
     def finetune_key():
         small = ["pool.limit=300", "budget=40", "evaluate.limit=1", "tracker=none", f"store={tmp_path / 'store'}"]
-        experiment = build(compose(*small, *FILES, f"annotator.folder={folder}", "annotator.price=3"))
+        experiment = build(Parts.of(compose(*small, *FILES, f"annotator.folder={folder}", "annotator.price=3")))
         return next(stage.key for stage in experiment.stages if isinstance(stage, Finetune))
 
     files("until=annotate")
@@ -225,10 +225,10 @@ def test_an_experiment_without_responses_waits_beside_one_that_has_some(files, f
             f"annotator.folder={folder}", f"strategy={strategy}",
         )  # fmt: skip
         chosen[strategy] = cfg
-    open_ids, _ = build(chosen["random"], "random").waiting.request(store)
+    open_ids, _ = build(Parts.of(chosen["random"])).waiting.request(store)
     answer(folder, [row for row in asked(folder) if row["id"] not in open_ids])
     capsys.readouterr()
-    ask([build(cfg, strategy) for strategy, cfg in chosen.items()], store, "the command")
+    ask([build(Parts.of(cfg)) for cfg in chosen.values()], store, "the command")
     said = capsys.readouterr().out
     assert "10 of 10 prompts wait" in said and "the command" in said
 
@@ -246,9 +246,9 @@ def test_responses_that_change_while_the_run_begins_are_not_trained_on(files, fo
     answer(folder)
     build_stage = Annotate.build
 
-    def change_and_build(self, store, directory):
+    def change_and_build(self, store, directory, on_metrics):
         answer(folder, say="something else")
-        build_stage(self, store, directory)
+        build_stage(self, store, directory, on_metrics)
 
     monkeypatch.setattr(Annotate, "build", change_and_build)
     with pytest.raises(ValueError, match="changed while the run began"):
@@ -258,7 +258,7 @@ def test_responses_that_change_while_the_run_begins_are_not_trained_on(files, fo
 
 def test_the_oracle_needs_no_answer_and_its_key_knows_no_digest(compose, tmp_path):
     cfg = compose("pool.limit=200", "budget=5", "strategy=random", f"store={tmp_path / 'store'}")
-    (stage,) = (stage for stage in build(cfg).stages if isinstance(stage, Annotate))
+    (stage,) = (stage for stage in build(Parts.of(cfg)).stages if isinstance(stage, Annotate))
     assert set(stage.inputs()) == {"select", "annotator", "budget", "source"}
     assert stage.settled(Store(tmp_path / "store")) == stage and not stage.waits()
 

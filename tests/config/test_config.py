@@ -54,18 +54,19 @@ def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_and_sweep_composes_into_stages(compose, name, request, tmp_path, monkeypatch):
-    from aliquot.experiment.build import build
+    from aliquot.experiment.build import Parts, build
     from aliquot.types import Pool
 
     numbers = list(map(str, range(100_000)))  # stands in for pools of the hub, which have as many prompts
     pool = Pool("stand-in", numbers, numbers, numbers)
-    monkeypatch.setattr("aliquot.experiment.build._prepared", lambda prepare, *_, **__: (pool, prepare))
+    monkeypatch.setattr("aliquot.stages.Prepare.settled", lambda prepare, _: prepare)
+    monkeypatch.setattr("aliquot.store.store.Store.get", lambda *_: pool)
 
     text = (ROOT / f"{name}.yaml").read_text()
     if "ALIQUOT_DATA" in text:
         request.getfixturevalue("real_data")  # skips where there is none
     choice = name.replace("/", "=", 1)
-    assert build(compose(choice, f"store={tmp_path}")).stages
+    assert build(Parts.of(compose(choice, f"store={tmp_path}"))).stages
     assert f"python run.py {choice}" in text
 
 

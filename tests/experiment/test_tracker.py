@@ -9,7 +9,7 @@ import pytest
 
 from aliquot.experiment import run as pipeline
 from aliquot.experiment import tracker
-from aliquot.experiment.build import build
+from aliquot.experiment.build import Parts, build
 from aliquot.experiment.record import RunRecord
 from aliquot.experiment.run import build_stage
 from aliquot.experiment.tracker import NoTracker, WandB, address_of, describe_selection, logged_in, sync
@@ -107,10 +107,10 @@ def test_without_artifacts_nothing_refers_to_the_store(run, tmp_path):
 def test_a_run_that_was_cut_off_offline_is_mirrored_once_and_whole(run, tmp_path, monkeypatch):
     evaluate = Evaluate.build
 
-    def cut_off(self, store, directory):
+    def cut_off(self, store, directory, on_metrics):
         if self.finetune:
             raise KeyboardInterrupt
-        evaluate(self, store, directory)
+        evaluate(self, store, directory, on_metrics)
 
     options = ("tracker=wandb", "strategy=random", "budget=200", "evaluate.tasks=[demo_bbh]")
     with monkeypatch.context() as broken:
@@ -211,11 +211,11 @@ def test_a_worker_logs_losses_as_they_come_where_the_run_can_go_on_later(compose
     monkeypatch.setattr(wandb, "init", lambda **_: runs.append(FakeRun()) or runs[-1])
     overrides = ("strategy=random", "budget=200", "pool.limit=300", "evaluate.limit=1", f"store={tmp_path}")
     cfg, store = compose(*overrides), Store(tmp_path)
-    experiment = build(cfg)
+    experiment = build(Parts.of(cfg))
 
-    def train(self, store, directory):
+    def train(self, store, directory, on_metrics):
         for step in (1, 2):
-            store.on_metrics({"step": step, "loss": 0.5})
+            on_metrics({"step": step, "loss": 0.5})
             at_the_time.append(len(runs[-1].logged) if runs else 0)
 
     monkeypatch.setattr(Finetune, "build", train)
@@ -227,26 +227,25 @@ def test_a_worker_logs_losses_as_they_come_where_the_run_can_go_on_later(compose
     assert not NoTracker().live
 
 
-def test_a_worker_whose_training_fails_says_so_and_what_comes_next_is_not_logged_there(compose, tmp_path, monkeypatch):
+def test_a_worker_whose_training_fails_says_so(compose, tmp_path, monkeypatch):
     import wandb
 
     fake = FakeRun()
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(wandb, "init", lambda **_: fake)
     cfg = compose("strategy=random", "budget=20", "pool.limit=300", f"store={tmp_path}")
-    store, experiment = Store(tmp_path), build(cfg)
+    store, experiment = Store(tmp_path), build(Parts.of(cfg))
     stage = next(stage for stage in experiment.stages if isinstance(stage, Finetune))
     directory = store.directory(stage)
     directory.mkdir(parents=True)
     (directory / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')  # cut off as it wrote
 
-    def fail(self, store, directory):
+    def fail(self, store, directory, on_metrics):
         raise ValueError("the loss is nan")
 
     monkeypatch.setattr(Finetune, "build", fail)
     with pytest.raises(ValueError, match="the loss is nan"):
         build_stage(stage, experiment, store, cfg, WandB(), {"id": "0a1b", "command": "python run.py"})
-    store.on_metrics({"step": 3, "loss": 0.5})
     assert fake.logged == [{"finetune/step": 1, "finetune/loss": 0.5}]
     assert fake.ended == [1]
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from aliquot.config.schema import ROOT
-from aliquot.experiment.build import build
+from aliquot.experiment.build import Parts, build
 from aliquot.launch.launcher import worker_environments
 from aliquot.launch.local import Board
 from aliquot.launch.sweep import PlannedTask
@@ -92,7 +92,7 @@ def sweep(tmp_path):
 
 def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(sweep, compose, run, tmp_path):
     store, grid = tmp_path / "store", ("strategy=random,min_margin", "budget=20,40")
-    stages = build(compose(*SMALL, "strategy=random", "budget=20", f"store={tmp_path / 'keys'}")).stages
+    stages = build(Parts.of(compose(*SMALL, "strategy=random", "budget=20", f"store={tmp_path / 'keys'}"))).stages
     (failing,) = (stage.key for stage in stages if stage.name == "finetune")
     obstacle = store / "finetune" / failing / "finetune.json"
     obstacle.mkdir(parents=True)

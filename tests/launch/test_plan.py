@@ -24,7 +24,7 @@ class Step(Stage[int]):
     def size(self):
         return self.amount
 
-    def build(self, store, directory):
+    def build(self, store, directory, on_metrics):
         for stage in self.upstream():
             store.ensure(stage)
 
@@ -42,11 +42,9 @@ class Select(Step):
     score: Score = SCORE
     budget: int = 1
 
-    def notes(self):
-        return {"depth": self.budget}
-
-    def settles(self, record):
-        return record["depth"] >= self.budget
+    @property
+    def depth(self):
+        return self.budget
 
 
 @dataclass(frozen=True)
@@ -167,24 +165,20 @@ def test_seconds_of_annotating_are_those_of_the_same_annotator(tmp_path):
     assert make_plan([Asked(2, annotator="slow")], store).tasks[0].seconds is None
 
 
-def test_of_stages_that_agree_in_what_a_check_looks_at_one_is_checked():
-    checked = []
+def test_a_check_that_several_stages_share_is_made_once():
+    made = []
 
     @dataclass(frozen=True)
     class Checked(Step):
         name: ClassVar[str] = "score"
         specs: list[str] = field(default_factory=list)
 
-        def check(self):
-            checked.append((self.value, self.specs))
+        def checks(self):
+            return (made.append, ("value", self.value)), (made.append, ("specs", self.specs))
 
-    @dataclass(frozen=True)
-    class Alike(Checked):
-        def checked(self):
-            return (self.specs,)
-
-    check_all(Checked(value, specs=["a"]) for value in [*range(100), *range(100)])
-    assert checked == [(value, ["a"]) for value in range(100)]
-    checked.clear()
-    check_all(Alike(value, specs=[spec]) for spec in "ab" for value in range(100))
-    assert checked == [(0, ["a"]), (0, ["b"])]
+    check_all(Checked(value, specs=[spec]) for spec in "ab" for value in range(100))
+    assert made == [
+        *(("value", 0), ("specs", ["a"])),
+        *(("value", value) for value in range(1, 100)),
+        ("specs", ["b"]),
+    ]

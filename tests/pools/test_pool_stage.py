@@ -11,7 +11,7 @@ import pytest
 from aliquot.annotation.annotator import Oracle
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.harness.tasks import read_questions
-from aliquot.experiment.build import build
+from aliquot.experiment.build import Parts, build
 from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.spec import JsonlPool
 from aliquot.runtime.trainer import TrainerSpec
@@ -68,7 +68,8 @@ def test_questions_of_the_chosen_benchmark_are_kept_out_of_the_pool(compose, tmp
         "until=select",
     ]
     pool = ["pool.clean.decontaminate=[evaluate]", "pool.clean.overlap=5"]
-    stages = {text: build(compose(*chosen, *text)).stages[0] for text in ((), tuple(pool), (*pool, "evaluate.limit=3"))}
+    texts = ((), tuple(pool), (*pool, "evaluate.limit=3"))
+    stages = {text: build(Parts.of(compose(*chosen, *text))).stages[0] for text in texts}
     left = [list(Store(tmp_path / "store").get(stage).prompts) for stage in stages.values()]
     assert [len(prompts) for prompts in left] == [2, 1, 1]
     assert left[1] == [rows[1]["prompt"]]

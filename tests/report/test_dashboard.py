@@ -13,7 +13,7 @@ import pytest
 from wandb_server import Server
 
 from aliquot.config.schema import create
-from aliquot.experiment.build import build
+from aliquot.experiment.build import Parts, build
 from aliquot.experiment.run import execute
 from aliquot.launch.plan import make_plan
 from aliquot.launch.sweep import Sweep
@@ -41,7 +41,7 @@ def swept(tmp_path_factory):
         overrides = ("strategy=facility_location", f"strategy.kernel.gamma={gamma}", *SMALL)
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = hydra.compose("config", overrides=[*overrides, f"store={store.root}"])
-        jobs.append((cfg, build(cfg, "facility_location", overrides)))
+        jobs.append((cfg, build(Parts.of(cfg, overrides))))
     experiments = [experiment for _, experiment in jobs]
     plan = make_plan((stage for experiment in experiments for stage in experiment.stages), store)
     sweep = Sweep.of(experiments, plan, "python run.py -m strategy=facility_location strategy.kernel.gamma=0.5,1")

@@ -20,7 +20,7 @@ from aliquot.annotation.annotator import Oracle
 from aliquot.config.schema import ROOT
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.validation_loss import ValidationLoss
-from aliquot.experiment.build import build
+from aliquot.experiment.build import Parts, build
 from aliquot.models.spec import Model
 from aliquot.pools.spec import JsonlPool
 from aliquot.scoring.spec import Scorer
@@ -453,7 +453,7 @@ def test_what_lm_eval_does_not_read_of_a_model_leads_to_no_other_evaluation(comp
 
     def keys(*overrides):
         config = compose(f"store={tmp_path / 'store'}", "pool.limit=50", "budget=10", *overrides)
-        base, *rest = [stage.key for stage in build(config, "random").stages if stage.name in ("evaluate", "finetune")]
+        base, *rest = [stage.key for stage in build(Parts.of(config)).stages if stage.name in ("evaluate", "finetune")]
         return base, rest
 
     loss = ("evaluate=validation_loss", f"evaluate.path={tmp_path / 'held-out.jsonl'}")
@@ -474,7 +474,8 @@ def test_another_way_to_the_same_prompts_leads_to_no_other_training(compose, tmp
 
     def keys(*overrides):
         wanted = [f"store={tmp_path / 'store'}", "pool=jsonl", f"pool.path={pool}", "pool.limit=null", "budget=5"]
-        return {stage.name: stage.key for stage in build(compose(*wanted, "until=finetune", *overrides), "x").stages}
+        cfg = compose(*wanted, "until=finetune", *overrides)
+        return {stage.name: stage.key for stage in build(Parts.of(cfg)).stages}
 
     before = keys()
     for change in ("clean.max_words=100", "clean.near=0.9", "clean.exact=false", "limit=20", "sample=20", "task=null"):

@@ -24,7 +24,7 @@ class Number(Stage[int]):
     value: float
     workers: int = field(default=1, metadata={"key": False})
 
-    def build(self, store, directory):
+    def build(self, store, directory, on_metrics):
         with open(directory / "log", "a") as file:
             file.write("built\n")
         (directory / "value").write_text(str(self.value))
@@ -38,7 +38,7 @@ class Double(Stage[int]):
     name: ClassVar[str] = "double"
     number: Number
 
-    def build(self, store, directory):
+    def build(self, store, directory, on_metrics):
         (directory / "value").write_text(str(2 * store.get(self.number)))
 
     def load(self, directory):
@@ -78,8 +78,8 @@ def test_the_record_says_from_what_and_with_what_a_result_was_made(tmp_path):
 class Failing(Number):
     name: ClassVar[str] = "failing"
 
-    def build(self, store, directory):
-        super().build(store, directory)
+    def build(self, store, directory, on_metrics):
+        super().build(store, directory, on_metrics)
         if builds(store, self) == 1:
             raise RuntimeError("the first attempt fails")
 
@@ -98,8 +98,8 @@ def test_a_failed_stage_leaves_its_error_is_not_done_and_is_retried(tmp_path):
 class Slow(Number):
     name: ClassVar[str] = "slow"
 
-    def build(self, store, directory):
-        super().build(store, directory)
+    def build(self, store, directory, on_metrics):
+        super().build(store, directory, on_metrics)
         time.sleep(0.5)
 
 
@@ -173,8 +173,8 @@ def test_who_lost_the_lease_does_not_mark_the_stage_done(tmp_path):
     class Robbed(Number):
         name: ClassVar[str] = "robbed"
 
-        def build(self, store, directory):
-            super().build(store, directory)
+        def build(self, store, directory, on_metrics):
+            super().build(store, directory, on_metrics)
             (directory / "lease").write_text("{}")
 
     with pytest.raises(RuntimeError, match="lost the lease"):
@@ -226,8 +226,8 @@ def test_an_input_that_changes_while_it_is_read_is_noticed(tmp_path):
         name: ClassVar[str] = "reading"
         source: Source = field(default_factory=lambda: Source(str(tmp_path / "file")))
 
-        def build(self, store, directory):
-            super().build(store, directory)
+        def build(self, store, directory, on_metrics):
+            super().build(store, directory, on_metrics)
             (tmp_path / "file").write_text("changed")
 
     (tmp_path / "file").write_text("as it was")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from aliquot.annotation.bill import Bill
+from aliquot.annotation.returned_rows import Answer
 from aliquot.pools.spec import PoolSpec
 from aliquot.types import AnnotatedSet
 
@@ -17,18 +19,19 @@ class Annotator(Protocol):
     """Answers prompts, for a price.
 
     The annotator sees only the selected prompts. Its responses are used for finetuning and for nothing before it.
-    A class whose responses do not depend on the pool's source sets the class variable `reads_source = False`: its
-    responses then stay valid where another source has the same prompts.
+    A class that inherits from this one gets methods that suit an annotator which answers at once.
     """
+
+    #: Whether the responses depend on the pool's source; if not, they stay valid where another source has the prompts.
+    reads_source: ClassVar[bool] = True
+    #: Whether it answers in its own time, so that a run may have to wait: its responses are known by their digest.
+    waits: ClassVar[bool] = False
+    #: The launcher resources for a job in which it answers, by name; None if answering takes no time.
+    resources: ClassVar[str | None] = None
 
     @property
     def name(self) -> str:
         """The name of the annotator in messages and bills."""
-        ...
-
-    @property
-    def resources(self) -> str | None:
-        """The launcher resources for a job in which it answers, by name; None if answering takes no time."""
         ...
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
@@ -57,13 +60,24 @@ class Annotator(Protocol):
         """Return the cost of the responses to these prompts, once they exist, regardless of which run paid for them."""
         ...
 
+    def fetch(self) -> None:
+        """Bring responses that are ready elsewhere to this machine; called once, before anything reads them."""
+
+    def digest(self, ids: Sequence[str], prompts: Sequence[str]) -> str | None:
+        """Return the hash of the responses that are back, or None if they cannot be used yet (`digest_of`)."""
+
+    def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> Sequence[Sequence[Answer]]:
+        """Return the answers to those of the prompts that several people answered."""
+        return ()
+
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Annotator):
     """Reveals the responses that the pool's own source already holds: for research, where they exist."""
 
-    name: ClassVar[str] = "Oracle"
-    resources: ClassVar[None] = None
+    @property
+    def name(self) -> str:
+        return "Oracle"
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
         """Return 0: all responses already exist."""
@@ -85,6 +99,11 @@ class Oracle:
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return a bill of zero: all responses already existed."""
         return Bill(by=self.name, num_asked=len(ids), num_responses=len(ids))
+
+
+def digest_of(responses: Iterable[tuple[str, str]]) -> str:
+    """Return the hash of pairs of id and response, in the order of the prompts."""
+    return hashlib.sha256(json.dumps(list(responses)).encode()).hexdigest()
 
 
 def save_annotated(annotated: AnnotatedSet, path: Path) -> None:

@@ -127,6 +127,12 @@ def choices_of(group: str) -> Path:
     return ROOT / group if group in FILES else ROOT / "conf" / group
 
 
+def strategy_name(cfg: DictConfig) -> str:
+    """Return the name of the strategy's choice; for a config without one, the name of its class in snake case."""
+    kind = str(cfg.strategy._target_).rpartition(".")[2]
+    return str(cfg.strategy.get("name") or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower())
+
+
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
     """Return a question that suggests the closest known name, or an empty string where none is close."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
@@ -182,7 +188,9 @@ def create(cfg: DictConfig, group: str) -> Any:
     missing = sorted(OmegaConf.missing_keys(cfg[group]))
     if missing:
         raise ValueError(f"{group} needs {', '.join(missing)}; set it on the command line")
-    node = OmegaConf.to_container(cfg[group], resolve=True)
+    node = cast(dict[str, Any], OmegaConf.to_container(cfg[group], resolve=True))
+    if group == "strategy":
+        node.pop("name", None)  # of the choice (`strategy_name`), and no field of its class
     asked = f"{group}={node}"
     if asked in _CREATED:
         return _CREATED[asked]

@@ -1,30 +1,113 @@
-"""Build an experiment from one configuration; everything that can be checked is checked before any expensive work."""
+"""Build an experiment: from one configuration to its parts, and from the parts and the prepared pool to its stages.
+
+    cfg -> Parts -> (the pool is prepared: `aliquot.experiment.pool`) -> Experiment
+
+Nothing here prints, or reads anything but the configuration and the store.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig
 
-from aliquot.config.schema import Until, check_root, create, parse_budget
-from aliquot.experiment.work import do
+from aliquot.annotation.annotator import Annotator
+from aliquot.config.schema import Until, check_root, create, parse_budget, strategy_name
+from aliquot.evaluation.benchmark import Benchmark
+from aliquot.evaluation.validation_loss import ValidationLoss
+from aliquot.experiment.arm import label_of
+from aliquot.finetuning.recipe import LoRA
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
 from aliquot.pools.cleaning import EVALUATE
-from aliquot.runtime import terminal
+from aliquot.pools.spec import PoolSpec
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
 from aliquot.selection.strategy import Strategy, check_requirements
 from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
-from aliquot.store.store import Stage, Store, check_all, upstream_first
-from aliquot.types import Pool
+from aliquot.store.store import Stage, Store, upstream_first
 
 #: The stages that read the model.
 READERS = (Score, Finetune, Evaluate)
 _NUM_SAMPLED = 1000  # prompts of a pool that are read to estimate prompt lengths
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that one configuration names, instantiated.
+
+    Args:
+        strategy_name: the name of the strategy's config choice.
+        budget: as typed: a share of the pool is a number only when the pool is known.
+        overrides: what the command line changed; used to suggest the next command.
+    """
+
+    model: Model
+    pool: PoolSpec
+    scorer: Scorer
+    strategy: Strategy
+    annotator: Annotator
+    finetune: LoRA
+    benchmark: Benchmark | ValidationLoss
+    trainer: TrainerSpec
+    strategy_name: str
+    budget: str
+    seed: int
+    until: Until
+    store: Store
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, cfg: DictConfig, overrides: Iterable[str] = ()) -> Parts:
+        """Instantiate what a composed config names; its `hydra` node is not read.
+
+        Raises:
+            ValueError: a setting is unknown, or a field is wrong.
+        """
+        check_root(cfg)
+        strategy = create(cfg, "strategy")
+        if not isinstance(strategy, Strategy):
+            raise ValueError(
+                f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
+            )
+        return cls(
+            model=create(cfg, "model"),
+            pool=create(cfg, "pool"),
+            scorer=create(cfg, "scorer"),
+            strategy=strategy,
+            annotator=create(cfg, "annotator"),
+            finetune=create(cfg, "finetune"),
+            benchmark=create(cfg, "evaluate"),
+            trainer=create(cfg, "trainer"),
+            strategy_name=strategy_name(cfg),
+            budget=cfg.budget,
+            seed=cfg.seed,
+            until=cfg.until,
+            store=Store(Path(cfg.store)),
+            overrides=tuple(overrides),
+        )
+
+    @property
+    def prepare(self) -> Prepare:
+        """The stage that prepares the pool."""
+        without = cast(Any, self.benchmark).bare() if EVALUATE in self.pool.clean.decontaminate else None
+        return Prepare(self.pool, without)
+
+    @property
+    def trial(self) -> Trial:
+        """The trial of the model."""
+        return Trial(self.model, self.scorer, self.trainer)
+
+    def draft(self) -> tuple[Stage[Any], ...]:
+        """Return the stages before the pool is known, for checks.
+
+        Their keys are not final, and each stage that reads the pool counts as not done.
+        """
+        return _stages(self, self.prepare, budget=1, num_prompts=1, settle=False)
 
 
 @dataclass(frozen=True)
@@ -55,7 +138,7 @@ class Experiment:
 
     def untried(self, store: Store) -> Trial | None:
         """Return the trial of the model if it must run first."""
-        return _untried(self.trial, self.stages, store)
+        return untried(self.trial, self.stages, store)
 
     @property
     def model(self) -> Model:
@@ -70,10 +153,9 @@ class Experiment:
 
     @property
     def arm(self) -> str:
-        """The strategy, with its settings and the scorer's that the command line changed, except seeds."""
-        changed = [o for o in self.overrides if o.startswith(("strategy.", "strategy/", "scorer"))]
-        shown = [o.removeprefix("strategy.").removeprefix("strategy/") for o in changed if "seed=" not in o]
-        return " ".join([self.strategy, *shown])
+        """The strategy and the settings that distinguish it from the plain choice of that name."""
+        select = next((stage for stage in self.stages if isinstance(stage, Select)), None)
+        return label_of(self.strategy, select) if select else self.strategy
 
     @property
     def waiting(self) -> Annotate | None:
@@ -97,50 +179,31 @@ class Experiment:
         return tuple(stage for stage in self.stages if not any(up is waiting for up in upstream_first([stage])))
 
 
-def build(cfg: DictConfig, choice: str | None = None, overrides: tuple[str, ...] = ()) -> Experiment:
-    """Turn a composed config into an experiment.
-
-    The pool is prepared first, unless it is prepared already: its size determines the budget and the plan.
-
-    Args:
-        cfg: without Hydra's own node.
-        choice: the name of the strategy; None takes it and the overrides from Hydra.
-        overrides: what the command line changed.
+def build(parts: Parts) -> Experiment:
+    """Return the experiment of these parts; the pool is prepared if it is not yet (see `aliquot.experiment.pool`).
 
     Raises:
-        ValueError: a setting is unknown, a field is wrong, the pool cannot be read, or the strategy needs a signal that
-            the scorer does not keep.
+        ValueError: the pool cannot be read, the budget exceeds it, or the strategy needs a signal that the scorer does
+            not keep.
     """
-    check_root(cfg)
-    if choice is None:
-        choice, overrides = _command_line(cfg)
-    parts = {group: create(cfg, group) for group in ("model", "pool", "scorer", "strategy", "annotator")}
-    parts |= {group: create(cfg, group) for group in ("finetune", "evaluate", "trainer")}
-    spec, strategy = parts["pool"], parts["strategy"]
-    if not isinstance(strategy, Strategy):
-        raise ValueError(
-            f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
-        )
-    prepare = Prepare(spec, parts["evaluate"].bare() if EVALUATE in spec.clean.decontaminate else None)
-    trial = Trial(parts["model"], parts["scorer"], parts["trainer"])
-    draft, assists = partial(_stages, parts, prepare, cfg.until), parts["trainer"].place().rank > 0
-    pool, prepare = _prepared(prepare, Store(Path(cfg.store)), draft, trial, silent=assists)
-    budget = parse_budget(cfg.budget, len(pool), pool.name)
-    check_requirements(strategy, pool, parts["scorer"])
+    prepare = parts.prepare.settled(parts.store)
+    pool = parts.store.get(prepare)
+    budget = parse_budget(parts.budget, len(pool), pool.name)
+    check_requirements(parts.strategy, pool, parts.scorer)
     return Experiment(
-        stages=_stages(parts, prepare, cfg.until, budget, len(pool), Store(Path(cfg.store))),
-        strategy=choice,
+        stages=_stages(parts, prepare, budget, len(pool)),
+        strategy=parts.strategy_name,
         pool=pool.name,
         num_prompts=len(pool),
         budget=budget,
-        seed=cfg.seed,
-        trial=trial,
-        benchmark=", ".join(parts["evaluate"].tasks),
-        overrides=overrides,
+        seed=parts.seed,
+        trial=parts.trial,
+        benchmark=", ".join(parts.benchmark.tasks),
+        overrides=parts.overrides,
     )
 
 
-def _untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial | None:
+def untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial | None:
     """Return the trial if it is not done, and one of the stages that are not done reads the model."""
     to_read = any(isinstance(stage, READERS) and store.record(stage) is None for stage in stages)
     return trial if to_read and store.record(trial) is None else None
@@ -167,65 +230,28 @@ def quote(experiments: Iterable[Experiment], store: Store) -> float:
 
 
 def _stages(
-    parts: dict[str, Any],
-    prepare: Prepare,
-    until: Until,
-    budget: int = 1,
-    num_prompts: int = 1,
-    store: Store | None = None,
+    parts: Parts, prepare: Prepare, budget: int, num_prompts: int, settle: bool = True
 ) -> tuple[Stage[Any], ...]:
-    """Return the stages up to the goal, upstream first; a draft has no store, which knows what people returned."""
-    model, strategy, trainer = parts["model"], parts["strategy"], parts["trainer"]
-    score = Score(model, prepare, parts["scorer"], trainer, num_prompts)
+    """Return the stages up to the goal, upstream first; `settle` reads what people have returned."""
+    model, strategy, trainer = parts.model, parts.strategy, parts.trainer
+    score = Score(model, prepare, parts.scorer, trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
     select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
-    annotate = Annotate(select, parts["annotator"], budget)
-    if store is not None:
-        annotate = annotate.settled(store)
-    finetune = Finetune(model, annotate, parts["finetune"], trainer)
-    base = Evaluate(model, None, parts["evaluate"], trainer)
+    annotate = Annotate(select, parts.annotator, budget)
+    if settle:
+        annotate = annotate.settled(parts.store)
+    finetune = Finetune(model, annotate, parts.finetune, trainer)
+    base = Evaluate(model, None, parts.benchmark, trainer)
     goal: Stage[Any] = {
         Until.score: score,
         Until.select: select,
         Until.annotate: annotate,
         Until.finetune: finetune,
-        Until.evaluate: Evaluate(model, finetune, parts["evaluate"], trainer),
-    }[until]
+        Until.evaluate: Evaluate(model, finetune, parts.benchmark, trainer),
+    }[parts.until]
     chain = list(
         {stage.key: stage for stage in upstream_first([goal])}.values()
     )  # all parts of a ranking share a scoring pass
-    if until == Until.evaluate:
+    if parts.until == Until.evaluate:
         chain.insert(-2, base)  # before finetuning, so that an evaluation that cannot work fails early
     return tuple(chain)
-
-
-def _prepared(
-    prepare: Prepare, store: Store, draft: Callable[[], Sequence[Stage[Any]]], trial: Trial, silent: bool
-) -> tuple[Pool, Prepare]:
-    """Return the pool and the stage that describes its content; read and clean the pool now if that is not done.
-
-    That may take long, so everything that can be known to fail without the pool is checked first. `draft` makes the
-    stages of the experiment before the pool is known. Their keys are not final, and each stage that reads the pool
-    counts as not done.
-    """
-    if store.record(prepare) is None:
-        stages = [stage for stage in draft() if store.record(stage) is None]
-        first = _untried(trial, stages, store)
-        check_all([first, *stages] if first else stages)
-        store.check_writable()
-        if not silent:
-            terminal.say(prepare.title())
-        do(prepare, store)
-        if (lost := prepare.report(store).line(prepare.source.name)) and not silent:
-            terminal.say(f"{lost}: {store.directory(prepare)}")
-    return store.get(prepare), prepare.settled(store)
-
-
-def _command_line(cfg: DictConfig) -> tuple[str, tuple[str, ...]]:
-    """Return the strategy's name and the overrides as typed; without a command line, the name is that of its module."""
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized():
-        return str(cfg.strategy._target_).split(".")[-2], ()
-    hydra = HydraConfig.get()
-    return str(hydra.runtime.choices["strategy"]), tuple(hydra.overrides.task)

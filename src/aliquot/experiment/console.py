@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
 
 from aliquot.evaluation.validation_loss import measured
 from aliquot.experiment.record import RunRecord
 from aliquot.runtime.numbers import gain, with_error
-from aliquot.runtime.terminal import new_console, say
+from aliquot.runtime.terminal import new_console, print_table, say
 from aliquot.store.provenance import of_other_libraries
 from aliquot.store.store import Stage, Store
 from aliquot.types import Metric
@@ -20,35 +21,37 @@ if TYPE_CHECKING:
     from aliquot.experiment.build import Experiment
 
 
-def show_plan(experiment: Experiment, store: Store, cost: float) -> None:
+def show_plan(experiment: Experiment, store: Store, cost: float, out: Console) -> None:
     """Print what will be done, what is already done, and how much annotators may cost."""
     say(
         f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
-        f"'{experiment.pool}', seed {experiment.seed}"
+        f"'{experiment.pool}', seed {experiment.seed}",
+        out,
     )
-    show_models([experiment])
+    show_models([experiment], out)
     table = Table("", "stage", "key", "", box=None, pad_edge=False, header_style="dim")
     for number, stage in enumerate(experiment.stages, start=1):
         record = store.record(stage)
         state = "to do" if record is None else f"done ({record['seconds']:.0f} s, {record['finished'][:16]})"
         table.add_row(str(number), stage.title(), stage.key, state)
-    new_console().print(table)
-    show_libraries(experiment.stages, store)
-    show_quote(cost)
+    print_table(table, out)
+    show_libraries(experiment.stages, store, out)
+    show_quote(cost, out)
 
 
-def show_models(experiments: Iterable[Experiment]) -> None:
+def show_models(experiments: Iterable[Experiment], out: Console | None = None) -> None:
     """Name each pair of model and benchmark once, and mention a chat template that is not used."""
     for (model, benchmark), one in {(e.model.path, e.benchmark): e for e in experiments}.items():
-        say(f"model {model}, benchmark {benchmark}")
+        say(f"model {model}, benchmark {benchmark}", out)
         if one.unused_chat:
             say(
                 "Note: the tokenizer of the model has a chat template, and model.template is another; where the model "
-                "is an instruct model, set model.template=chat"
+                "is an instruct model, set model.template=chat",
+                out,
             )
 
 
-def show_libraries(stages: Iterable[Stage[Any]], store: Store) -> None:
+def show_libraries(stages: Iterable[Stage[Any]], store: Store, out: Console | None = None) -> None:
     """Print, one line per kind of stage, which existing results were made with other library versions."""
     found: dict[str, dict[str, str]] = {}
     for stage in {stage.key: stage for stage in stages}.values():
@@ -57,20 +60,20 @@ def show_libraries(stages: Iterable[Stage[Any]], store: Store) -> None:
     for name, keys in found.items():
         (key, other), number = next(iter(keys.items())), len(keys)
         results = f"{name} {key}" if number == 1 else f"{number:,} results of {name}, such as {key}"
-        say(f"Reused: {results}, made with {other}. To make it again, delete its folder in {store.root / name}.")
+        say(f"Reused: {results}, made with {other}. To make it again, delete its folder in {store.root / name}.", out)
 
 
-def show_quote(cost: float) -> None:
+def show_quote(cost: float, out: Console | None = None) -> None:
     """Print the maximum cost before anything is bought; print nothing where it is free."""
     if cost:
-        say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.")
+        say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.", out)
 
 
-def show_checked(trials: Iterable[str]) -> None:
+def show_checked(trials: Iterable[str], out: Console | None = None) -> None:
     """Print that the checks passed, the results of the trials, and what was done although this was only a check."""
     for line in trials:
-        say(line)
-    say("Checked: everything is in order. Nothing was done, except that the pool was read.")
+        say(line, out)
+    say("Checked: everything is in order. Nothing was done, except that the pool was read.", out)
 
 
 def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:
@@ -126,10 +129,9 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
     table = Table("strategy", "budget", "seed", "pool", *benchmarks, "seconds", "run", box=None, pad_edge=False)
     for run in runs:
         scores = {metric.name: _percent(metric) for metric in run.finetuned}
-        changes = [o.removeprefix("strategy.") for o in run.overrides if o.startswith(("strategy.", "strategy/"))]
         seconds = f"{sum(s for _, _, s in run.stages):,.0f}"
         table.add_row(
-            " ".join([run.strategy, *changes]),
+            run.arm or run.strategy,
             f"{run.budget:,}",
             str(run.seed),
             run.pool,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shlex
 import sys
@@ -10,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from aliquot.config.command_line import command
+from aliquot.config.compose import composed, values_of
 from aliquot.config.quoting import setting
-from aliquot.config.schema import GROUPS, ROOT, Until, as_typed, choices_of, create
+from aliquot.config.schema import GROUPS, Until, as_typed, choices_of, create
 from aliquot.experiment.record import RunRecord
 
 #: The number of fields that may differ from the default choice of a group; beyond it, another choice may be nearer.
@@ -93,16 +93,16 @@ def again(cfg: DictConfig) -> str:
 
 def overrides_of(cfg: DictConfig) -> tuple[str, ...]:
     """Return overrides that compose to a configuration: the nearest choice of each group, then the differences."""
-    asked = _values(cfg)
+    asked = values_of(cfg)
     asked.pop("hydra", None)
-    changed = (o for o in _changes(_composed(()), asked) if o.partition("=")[0] in asked)
+    changed = (o for o in _changes(composed(()), asked) if o.partition("=")[0] in asked)
     overrides = [o.replace('"', "") if o.startswith("budget=") else o for o in changed]  # a budget is always text
     for group in GROUPS:
-        default = _composed(tuple(overrides))[group]
+        default = composed(tuple(overrides))[group]
         changes = list(_changes(default, asked[group]))
         if len(changes) > _FEW or (changes and default["_target_"] != asked[group]["_target_"]):
             overrides += _nearest(group, asked[group], tuple(overrides))
-    return (*overrides, *_changes(_composed(tuple(overrides)), asked))
+    return (*overrides, *_changes(composed(tuple(overrides)), asked))
 
 
 def _nearest(group: str, asked: Mapping[str, Any], overrides: tuple[str, ...]) -> list[str]:
@@ -110,30 +110,8 @@ def _nearest(group: str, asked: Mapping[str, Any], overrides: tuple[str, ...]) -
     target = f"_target_: {asked.get('_target_')}\n"
     files = sorted(choices_of(group).glob("*.yaml"))
     choices = [f"{group}={file.stem}" for file in files if target in file.read_text(encoding="utf-8")]
-    differences = {o: len(list(_changes(_composed((*overrides, o))[group], asked))) for o in choices}
+    differences = {o: len(list(_changes(composed((*overrides, o))[group], asked))) for o in choices}
     return sorted(differences, key=lambda choice: differences[choice])[:1]
-
-
-@functools.cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Compose as the command line does, without changing the program's current composition."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    instance = GlobalHydra.instance()
-    before, instance.hydra = instance.hydra, None
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return _values(compose("config", overrides=list(overrides)))
-    finally:
-        GlobalHydra.instance().hydra = before
-
-
-def _values(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings, with every reference resolved that can be: an environment path may be missing."""
-    values = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
-    cfg = OmegaConf.create(cast(dict[str, Any], values))
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[str]:

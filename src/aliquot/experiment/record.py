@@ -33,7 +33,7 @@ class RunRecord:
 
     Args:
         id: the name of its directory.
-        strategy: the config choice; `overrides` has the changes to it.
+        strategy: the name of the strategy's config choice.
         budget: prompts annotated, of the pool's `num_prompts`.
         base: metrics of the model before finetuning; empty if the run stopped before evaluation.
         finetuned: metrics after finetuning.
@@ -42,6 +42,8 @@ class RunRecord:
         num_annotated: responses bought; None if the run stopped earlier, or predates bills.
         annotator: who wrote the responses, or "".
         annotation_cost: of these responses, whichever run paid for them: runs that share prompts share their cost.
+        arm: what reports compare: the strategy and the settings that distinguish it from the plain choice; "" in the
+            records of older runs.
     """
 
     id: str
@@ -58,6 +60,7 @@ class RunRecord:
     num_annotated: int | None = None
     annotator: str = ""
     annotation_cost: float = 0.0
+    arm: str = ""
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> RunRecord:
@@ -91,6 +94,7 @@ class RunRecord:
             num_annotated=bill.num_responses if bill else None,
             annotator=bill.by if bill else "",
             annotation_cost=bill.cost if bill else 0.0,
+            arm=experiment.arm,
         )
 
     def mean_score(self) -> float:

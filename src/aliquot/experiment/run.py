@@ -11,61 +11,84 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.console import Console
 
-from aliquot.annotation.people.people import People
+from aliquot.annotation.annotator import Annotator
 from aliquot.config.schema import Until, check_hydra, check_root, create
 from aliquot.experiment import console
-from aliquot.experiment.build import Experiment, build, quote
+from aliquot.experiment.build import Experiment, Parts, build, quote
 from aliquot.experiment.next_command import again, next_command, overrides_of
+from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import RunRecord, save_config, write_selection
 from aliquot.experiment.tracker import NoTracker, Tracked, Tracker
 from aliquot.experiment.work import do
-from aliquot.runtime import logs, terminal
+from aliquot.runtime.logs import set_up_logging
+from aliquot.runtime.terminal import new_console, say
 from aliquot.scoring.trial import Trial
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
-from aliquot.store.store import Pending, Stage, Store, check_all, ignore, upstream_first, write_atomic
+from aliquot.store.store import OnMetrics, Pending, Stage, Store, check_all, upstream_first, write_atomic
 
 
 def run(cfg: DictConfig) -> float:
-    """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any)."""
+    """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any).
+
+    Several processes may run it together. Only the first prints, and does what must happen once.
+    """
     check_root(cfg)
     if HydraConfig.initialized():
         check_hydra(cast(DictConfig, HydraConfig.get()))
     assists = create(cfg, "trainer").place().rank > 0
-    logs.set_up_logging(silent=assists)
+    set_up_logging(silent=assists)
+    out = new_console(silent=assists)
     tracker: Tracker = create(cfg, "tracker")
     fetch([cfg])
-    experiment = build(cfg)
-    store = Store(Path(cfg.store))
-    todo = [stage for stage in experiment.stages if store.record(stage) is None]
-    if not assists:
-        console.show_plan(experiment, store, quote([experiment], store))
-    store.check_writable()
+    parts = Parts.of(cfg, HydraConfig.get().overrides.task if HydraConfig.initialized() else ())
+    prepare_pool(parts, out)
+    experiment, store = build(parts), parts.store
     trial = experiment.untried(store)
-    check_all([trial, *todo] if trial else todo)
-    if not cfg.check or trial is None or trial.trainer.is_here():
-        for stage in todo:
-            stage.check_devices()
+    todo = [stage for stage in experiment.stages if store.record(stage) is None]
+    console.show_plan(experiment, store, quote([experiment], store), out)
+    _check(experiment, trial, todo, store, only_checks=cfg.check)
     if cfg.check:
         if not assists:
-            console.show_checked(try_models([trial] if trial else [], store))
+            console.show_checked(try_models([trial] if trial else [], store), out)
+        return math.nan
+    if assists:
+        _assist(parts, experiment)
         return math.nan
     if experiment.waiting:
-        _choose(experiment.waiting, experiment, store, silent=assists)
-        experiment = build(cfg)  # people may have answered the selected prompts already
+        _select(experiment.waiting, experiment, store, out)
+        experiment = build(parts)  # people may have answered the selected prompts already
         if experiment.waiting:
-            if not assists:
-                ask([experiment], store, again(cfg))
+            ask([experiment], store, again(cfg))
             return math.nan
-    if assists:  # one of several processes; only the first does what must happen once
-        for stage in experiment.stages:
-            store.assist(stage)
-        return math.nan
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
     overrides = experiment.overrides if HydraConfig.initialized() else overrides_of(cfg)
     following = next_command(record, cfg, overrides)
-    console.show_results(record, store.root / "runs" / experiment.id, len(todo), following)
+    console.show_results(record, store.run_directory(experiment.id), len(todo), following)
     return record.mean_score()
+
+
+def _check(
+    experiment: Experiment, trial: Trial | None, todo: Sequence[Stage[Any]], store: Store, only_checks: bool
+) -> None:
+    """Check everything that can be known to fail; devices are not needed where other machines will do the work."""
+    store.check_writable()
+    check_all([trial, *todo] if trial else todo)
+    if not only_checks or trial is None or trial.trainer.is_here():
+        for stage in todo:
+            stage.check_devices()
+
+
+def _assist(parts: Parts, experiment: Experiment) -> None:
+    """Do this process's shares of the stages, as one of several; the first process does the rest alone."""
+    if experiment.waiting:
+        for stage in upstream_first([experiment.waiting.select]):
+            do(stage, parts.store)
+        experiment = build(parts)
+    if not experiment.waiting:
+        for stage in experiment.stages:
+            parts.store.assist(stage)
 
 
 def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -> list[str]:
@@ -88,36 +111,34 @@ def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -
     return lines
 
 
-def fetch(cfgs: Sequence[DictConfig]) -> None:
+def fetch(cfgs: Iterable[DictConfig]) -> None:
     """Fetch people's responses from labeling servers, once per batch: keys depend on them."""
-    seen: list[People] = []
+    seen: list[Annotator] = []
     for cfg in cfgs:
         annotator = create(cfg, "annotator") if cfg.until not in (Until.score, Until.select) else None
-        if isinstance(annotator, People) and annotator not in seen:
+        if annotator is not None and annotator not in seen:
             seen.append(annotator)
             annotator.fetch()
 
 
-def _choose(waiting: Annotate, experiment: Experiment, store: Store, silent: bool) -> None:
+def _select(waiting: Annotate, experiment: Experiment, store: Store, out: Console) -> None:
     """Select the prompts without recording a run: the run begins when people have answered."""
     numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
-    if not silent:
-        try_model(experiment, store)
+    try_model(experiment, store)
     for stage in upstream_first([waiting.select]):
         if store.record(stage) is None:
-            if not silent:
-                terminal.say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
+            say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}", out)
             do(stage, store)
 
 
 def try_model(experiment: Experiment, store: Store) -> None:
     """Try the model before anything is paid for, unless it was tried before or no stage will read it."""
     if trial := experiment.untried(store):
-        terminal.say(trial.title())
+        say(trial.title())
         do(trial, store)
 
 
-def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
+def ask(experiments: Iterable[Experiment], store: Store, command: str) -> None:
     """Ask people for everything that the experiments wait for, and print each request once.
 
     Args:
@@ -125,10 +146,10 @@ def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
         store: where the selections are.
         command: what to type when the responses are there.
     """
-    batches: dict[People, list[Annotate]] = {}
+    batches: dict[Annotator, list[Annotate]] = {}
     for experiment in experiments:
         stage = experiment.waiting
-        if stage and isinstance(stage.annotator, People) and store.record(stage.select):  # else selection failed
+        if stage and store.record(stage.select):  # else selection failed
             batches.setdefault(stage.annotator, []).append(stage)
     for annotator, stages in batches.items():
         requests = [stage.request(store) for stage in stages]
@@ -137,7 +158,7 @@ def ask(experiments: Sequence[Experiment], store: Store, command: str) -> None:
             try:
                 annotator.annotate(stages[0].source, ids, prompts, store.root / LEDGER)
             except Pending as pending:
-                terminal.say(f"{pending}\n  {command}")
+                say(f"{pending}\n  {command}")
                 break
 
 
@@ -153,9 +174,8 @@ def execute(
         tracker: opens the mirror of the run.
         sweep: id and command of the sweep that the experiment belongs to.
     """
-    directory = store.root / "runs" / experiment.id
     with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
-        record = _execute(experiment, store, directory, tracked)
+        record = _execute(experiment, store, tracked)
         tracked.results(record.summary())
     return record
 
@@ -171,17 +191,15 @@ def build_stage(
         do(stage, store)
         return
     with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
-        for line in _losses(stage, store):  # logged by a worker that was interrupted
-            tracked.log(line)
-        do(stage, store)
+        _finetune(stage, store, tracked.log)
 
 
 @contextlib.contextmanager
 def _mirrored(
     experiment: Experiment, store: Store, cfg: DictConfig, tracker: Tracker, sweep: dict[str, str] | None
 ) -> Generator[Tracked]:
-    """Mirror the values that the store logs inside the block, in the experiment's run of the tracker."""
-    directory = store.root / "runs" / experiment.id
+    """Open the experiment's run of the tracker, and close it at the end of the block."""
+    directory = store.run_directory(experiment.id)
     config = save_config(cfg, directory)
     about = {name: getattr(experiment, name) for name in ("strategy", "arm", "budget", "pool", "num_prompts")}
     config["experiment"] = about | {"model": Path(config["model"]["path"]).name}
@@ -190,35 +208,40 @@ def _mirrored(
         config["sweep"] = sweep
     tracked, failed = tracker.start(experiment.id, config, directory), True
     try:
-        store.on_metrics = tracked.log
         yield tracked
         failed = False
     finally:
-        store.on_metrics = ignore
         tracked.finish(failed)
 
 
-def _execute(experiment: Experiment, store: Store, directory: Path, tracked: Tracked) -> RunRecord:
+def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecord:
     """Build what is not done yet, stage by stage, and record the run."""
+    directory = store.run_directory(experiment.id)
     try_model(experiment, store)
     for number, stage in enumerate(experiment.stages, start=1):
-        if isinstance(stage, Finetune):
-            for line in _losses(stage, store):  # logged by an interrupted run, or by a worker of a sweep
-                tracked.log(line)
         if store.record(stage) is None:
-            terminal.say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
+            say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
+        if isinstance(stage, Finetune):
+            _finetune(stage, store, tracked.log)
+            tracked.adapter(store.get(stage).path)
+        else:
             do(stage, store)
         if isinstance(stage, Select):
             file = directory / "selected.jsonl"
             tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
         if isinstance(stage, Annotate) and (page := stage.quality(store)):
             write_atomic(directory / "quality.html", page)
-        if isinstance(stage, Finetune):
-            tracked.adapter(store.get(stage).path)
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)
     record.write(directory, losses="".join(path.read_text() for path in logged))
     return record
+
+
+def _finetune(stage: Finetune, store: Store, on_metrics: OnMetrics) -> None:
+    """Finetune unless it is done; first pass on what an interrupted run, or a worker of a sweep, has logged."""
+    for line in _losses(stage, store):
+        on_metrics(line)
+    do(stage, store, on_metrics)
 
 
 def _losses(stage: Finetune, store: Store) -> Iterator[dict[str, Any]]:

@@ -8,19 +8,21 @@ from typing import Any
 
 from aliquot.config.help import explain, in_one_line
 from aliquot.runtime.progress import watched
-from aliquot.store.store import Pending, Stage, Store
+from aliquot.store.store import OnMetrics, Pending, Stage, Store, ignore
 
 
-def do(stage: Stage[Any], store: Store) -> None:
-    """Build a stage unless it is done.
+def do(stage: Stage[Any], store: Store, on_metrics: OnMetrics = ignore) -> None:
+    """Build a stage unless it is done; `on_metrics` takes the values that it logs meanwhile.
 
     Raises:
         ValueError: a library or aliquot itself failed; the message has the task, the error's own message, and the path
             of the traceback.
     """
+    if store.record(stage) is not None:
+        return
     try:
         with watched(stage.name):
-            store.ensure(stage)
+            store.ensure(stage, on_metrics)
     except Pending:
         raise
     except Exception as error:

@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 
 from aliquot.config.schema import create
 from aliquot.experiment import console
-from aliquot.experiment.build import Experiment, build, quote
+from aliquot.experiment.build import Experiment, Parts, build, quote
 from aliquot.experiment.next_command import after_sweep
+from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import RunRecord, find_run, save_config
 from aliquot.experiment.run import ask, fetch, try_models
 from aliquot.launch import display
@@ -36,12 +37,10 @@ class Job:
 
     Args:
         cfg: the configuration, without Hydra's own node.
-        strategy: the selection strategy.
         overrides: what the command line and the sweep changed.
     """
 
     cfg: DictConfig
-    strategy: str
     overrides: tuple[str, ...]
 
 
@@ -75,8 +74,8 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     logs.set_up_logging()
     store = Store(Path(jobs[0].cfg.store))
     store.check_writable()
-    fetch([job.cfg for job in jobs])
-    experiments = [build(job.cfg, job.strategy, job.overrides) for job in jobs]
+    fetch(job.cfg for job in jobs)
+    experiments = [_experiment(job) for job in jobs]
     plan = make_plan((stage for experiment in experiments for stage in experiment.ready), store)
     sweep = Sweep.of(experiments, plan, shlex.join(["python", *sys.argv]))
     display.show_plan(sweep, plan, quote(experiments, store))
@@ -93,9 +92,15 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
         return None
     for job, experiment in zip(jobs, experiments, strict=True):
         create(job.cfg, "tracker")
-        save_config(job.cfg, store.root / "runs" / experiment.id)
+        save_config(job.cfg, store.run_directory(experiment.id))
     sweep.save(store)
     return Planned(store, sweep, experiments, [job for job, e in zip(jobs, experiments, strict=True) if e.waiting])
+
+
+def _experiment(job: Job) -> Experiment:
+    parts = Parts.of(job.cfg, job.overrides)
+    prepare_pool(parts)
+    return build(parts)
 
 
 def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord | None]:
@@ -110,7 +115,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
             board = run_tasks(store, sweep, environments, dashboard.show)
     else:
         board = Board(())
-    if any(not build(job.cfg, job.strategy, job.overrides).waiting for job in planned.waiting):
+    if any(not _experiment(job).waiting for job in planned.waiting):
         return launch_here(jobs, num_workers)  # some of the selected prompts had already been answered
     for run in sweep.runs:
         finish(store, sweep, run)
@@ -121,7 +126,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
         sys.exit(1)
     if len(records) == len(planned.experiments):
         terminal.say(f"Next          {after_sweep(sweep.id, sweep.command, records, jobs[0].cfg)}")
-    return [find_run(store.root / "runs" / experiment.id) for experiment in planned.experiments]
+    return [find_run(store.run_directory(experiment.id)) for experiment in planned.experiments]
 
 
 def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
@@ -154,7 +159,7 @@ def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
 
 def _records(planned: Planned) -> list[RunRecord]:
     """Return the finished runs."""
-    found = (find_run(planned.store.root / "runs" / experiment.id) for experiment in planned.experiments)
+    found = (find_run(planned.store.run_directory(experiment.id)) for experiment in planned.experiments)
     return [record for record in found if record]
 
 

@@ -80,7 +80,7 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
     distinct: dict[str, Stage[Any]] = {}
     for stage in upstream_first(stages):
         known = distinct.get(task_name(stage))
-        if known is None or not stage.settles(known.notes()):  # a shallower ranking of the same key
+        if known is None or known.depth < stage.depth:  # a shallower ranking of the same key
             distinct[task_name(stage)] = stage
     todo = {name: stage for name, stage in distinct.items() if store.record(stage) is None}
     tasks = [

@@ -50,7 +50,7 @@ def show_status(store: Store, sweep: Sweep) -> None:
         finish(store, sweep, run)
     jobs = load_jobs(store, sweep)
     states = task_states(store, sweep)
-    finished = sum(find_run(store.root / "runs" / run.id) is not None for run in sweep.runs)
+    finished = sum(find_run(store.run_directory(run.id)) is not None for run in sweep.runs)
     terminal.say(f"Sweep {sweep.id}: {finished:,} of {len(sweep.runs):,} runs are finished")
     table = Table("stage", *_STATES, box=None, pad_edge=False, header_style="dim")
     for stage, tasks in sweep.by_kind().items():

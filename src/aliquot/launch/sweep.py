@@ -30,13 +30,11 @@ class PlannedRun:
 
     Args:
         id: the name of its directory.
-        strategy: the selection strategy.
         overrides: the changes from the command line.
         stages: names of all its stages, upstream first.
     """
 
     id: str
-    strategy: str
     overrides: Sequence[str]
     stages: Sequence[str]
 
@@ -44,7 +42,7 @@ class PlannedRun:
     def of(cls, experiment: Experiment) -> PlannedRun:
         """Describe an experiment."""
         stages = [task_name(stage) for stage in experiment.stages]
-        return cls(experiment.id, experiment.strategy, experiment.overrides, stages)
+        return cls(experiment.id, experiment.overrides, stages)
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,8 @@ class Sweep:
         for task in plan.tasks:
             # Among experiments that share a ranking, the one with the largest budget leads to the planned stage.
             run = next(run for run, stage in composed[task.name] if stage == task.stage)
-            depth = task.stage.notes().get("depth", 0)
-            tasks.append(PlannedTask(task.name, task.kind, task.stage.title(), run, task.needs, task.seconds, depth))
+            about = (task.name, task.kind, task.stage.title(), run, task.needs, task.seconds, task.stage.depth)
+            tasks.append(PlannedTask(*about))
         runs = {experiment.id: PlannedRun.of(experiment) for experiment in experiments}
         return cls(sweep_id(runs), command, str(Path.cwd()), list(runs.values()), tasks, environment())
 
@@ -158,7 +156,8 @@ class Sweep:
             named = f" named '{sweep}...'" if sweep else ""
             raise ValueError(f"{len(matching)} sweeps{named} are in {store.root}; name one of {', '.join(found)}")
         values = json.loads((sweep_directory(store, matching[0]) / _RECORD).read_text(encoding="utf-8"))
-        values["runs"] = [PlannedRun(**run) for run in values["runs"]]
+        names = [field.name for field in dataclasses.fields(PlannedRun)]  # older sweeps have more
+        values["runs"] = [PlannedRun(**{name: run[name] for name in names}) for run in values["runs"]]
         values["tasks"] = [PlannedTask(**task) for task in values["tasks"]]
         return cls(**values)
 

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from aliquot.config.help import explain
 from aliquot.config.schema import Config, create
-from aliquot.experiment.build import READERS, Experiment, build
+from aliquot.experiment.build import READERS, Experiment, Parts, build
+from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import find_run
 from aliquot.experiment.run import build_stage, execute, try_model
 from aliquot.launch.plan import task_name
@@ -28,7 +29,7 @@ from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, s
 from aliquot.runtime import terminal
 from aliquot.store.lease import Lease
 from aliquot.store.provenance import environment
-from aliquot.store.store import Store, read_record
+from aliquot.store.store import Store, check_all, read_record
 
 #: Printed on standard output at the end of a task, for the process that sent its name.
 DONE, FAILED = "done", "failed"
@@ -50,7 +51,7 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
             f"{', '.join(map(task_name, experiment.stages))}: a file it names has changed; give `{sweep.command}` again"
         )
     if store.record(stage) is None:
-        stage.check()
+        check_all([stage])
         stage.check_devices()
         if create(cfg, "trainer").place().rank > 0:  # the first of several processes does the rest alone
             store.assist(stage)
@@ -77,7 +78,7 @@ def assigned(store: Store, sweep: str) -> Sweep:
 
 def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
     """Write a run's files for people, and mirror it, unless that is done or a stage is missing."""
-    directory = store.root / "runs" / run.id
+    directory = store.run_directory(run.id)
     if find_run(directory) or any(read_record(stage_directory(store, stage)) is None for stage in run.stages):
         return  # early, because composing takes longer and sweeps have many runs
     experiment, cfg = _compose(store, run)
@@ -133,9 +134,11 @@ def _logged(path: Path) -> Generator[None]:
 
 def _compose(store: Store, run: PlannedRun) -> tuple[Experiment, DictConfig]:
     """Make the experiment of a run from its saved configuration."""
-    cfg = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(store.root / "runs" / run.id / "config.yaml"))
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(store.run_directory(run.id) / "config.yaml"))
     assert isinstance(cfg, DictConfig)
-    return build(cfg, run.strategy, tuple(run.overrides)), cfg
+    parts = Parts.of(cfg, run.overrides)
+    prepare_pool(parts)
+    return build(parts), cfg
 
 
 def _check_environment(sweep: Sweep) -> None:

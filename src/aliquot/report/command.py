@@ -105,19 +105,20 @@ def _origin(root: Path, studies: Sequence[Study], sweeps: Sequence[Sweep], folde
     newest = max((record for study in studies for record in study.records), key=lambda record: record.finished)
     name, key, _ = newest.stages[-1]
     made_with = read_record(root / name.split()[0] / key) or {}
+    addresses = {r.id: address_of(Store(root).run_directory(r.id)) for study in studies for r in study.records}
     return Origin(
         made=time.strftime("%Y-%m-%d %H:%M"),
         commands=[sweep.command for sweep in sweeps],
         versions=made_with.get("libraries", {}),
         progress=" ".join(progress_of(root, sweep) for sweep in sweeps),
-        runs=Path(os.path.relpath(root / "runs", folder)).as_posix(),
-        urls={run.id: url for study in studies for run in study.records if (url := address_of(root / "runs" / run.id))},
+        runs=Path(os.path.relpath(Store(root).runs, folder)).as_posix(),
+        urls={run: url for run, url in addresses.items() if url},
     )
 
 
 def progress_of(root: Path, sweep: Sweep) -> str:
     """Say how many of a sweep's runs are finished."""
-    finished = sum((root / "runs" / run.id / "results.json").exists() for run in sweep.runs)
+    finished = sum((Store(root).run_directory(run.id) / "results.json").exists() for run in sweep.runs)
     return f"Sweep {sweep.id}: {finished:,} of {len(sweep.runs):,} runs finished."
 
 

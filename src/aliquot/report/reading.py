@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from aliquot.experiment.arm import ArmSettings, Record, flatten, shown
 from aliquot.experiment.record import RunRecord
 from aliquot.launch.sweep import Sweep
 from aliquot.report.analysis.arms import (
-    Choice,
-    Record,
     differences,
-    flatten,
     label_replicates,
     name_arms,
     setting_of,
-    shown,
 )
 from aliquot.report.analysis.correctness import Correct, Evaluations
 from aliquot.report.analysis.numbers import price
@@ -39,7 +36,7 @@ class _Run:
     """A finished run, and the records of its stages."""
 
     record: RunRecord
-    choice: Choice
+    arm_settings: ArmSettings
     budget: int
     seed: int
     setting: Mapping[str, Any]
@@ -64,7 +61,7 @@ def read_records(root: Path, sweeps: Sequence[Sweep] = ()) -> list[RunRecord]:
     """Return the finished runs of a store, or of some of its sweeps, oldest first; evaluated or not."""
     wanted = {run.id for sweep in sweeps for run in sweep.runs}
     records: list[RunRecord] = []
-    for path in (root / "runs").glob("*/results.json"):
+    for path in Store(root).runs.glob("*/results.json"):
         if sweeps and path.parent.name not in wanted:
             continue
         try:
@@ -94,7 +91,7 @@ class _Reader:
     def __init__(self, root: Path, on_run: Callable[[], object]) -> None:
         self._root, self._on_run = root, on_run
         self._records: dict[str, Record] = {}
-        self._choices: dict[tuple[str, str], Choice] = {}
+        self._arm_settings: dict[tuple[str, str], ArmSettings] = {}
         self._left_out: dict[str, list[str]] = {}  # reason -> ids
 
     def run(self, record: RunRecord) -> _Run | None:
@@ -104,21 +101,21 @@ class _Reader:
             finetune = self._record(**evaluate["fields"]["finetune"])
             annotate = self._record(**finetune["fields"]["annotate"])
             select = self._record(**annotate["fields"]["select"])
-            choice = self._choice(record.strategy, select)
+            arm_settings = self._settings_of_arm(record.strategy, select)
             seed, setting = finetune["fields"]["recipe"]["seed"], setting_of(evaluate, finetune, annotate, select)
-            return _Run(record, choice, annotate["fields"]["budget"], seed, setting)
+            return _Run(record, arm_settings, annotate["fields"]["budget"], seed, setting)
         except KeyError as error:
             self._leave_out(record.id, f"the records of its stages have no {error}")
         except (OSError, ValueError) as error:
             self._leave_out(record.id, str(error))
         return None
 
-    def _choice(self, strategy: str, select: Record) -> Choice:
+    def _settings_of_arm(self, strategy: str, select: Record) -> ArmSettings:
         known = strategy, select["key"]
-        if known not in self._choices:
+        if known not in self._arm_settings:
             scored = select["fields"]["score"]
-            self._choices[known] = Choice.of(strategy, select, self._record(**scored) if scored else None)
-        return self._choices[known]
+            self._arm_settings[known] = ArmSettings.of(strategy, select, self._record(**scored) if scored else None)
+        return self._arm_settings[known]
 
     def _record(self, stage: str, key: str) -> Record:
         name = f"{stage}/{key}"
@@ -133,9 +130,9 @@ class _Reader:
         """Return the study of runs that share a setting; `text` distinguishes it from others."""
         first = runs[0].record
         evaluations = Evaluations([run.record.finetuned for run in runs])
-        arms, by_arm = name_arms(run.choice for run in runs), defaultdict[str, list[_Run]](list)
+        arms, by_arm = name_arms(run.arm_settings for run in runs), defaultdict[str, list[_Run]](list)
         for run in runs:
-            by_arm[run.choice.identity].append(run)
+            by_arm[run.arm_settings.identity].append(run)
         cells = [cell for key, alike in by_arm.items() for cell in self._cells(arms[key], alike, evaluations)]
         read = {name for cell in cells for name in cell.runs}
         model = self._model(first)
@@ -160,7 +157,8 @@ class _Reader:
     def _cells(self, arm: Arm, runs: Sequence[_Run], evaluations: Evaluations) -> Iterator[Cell]:
         """Yield the cells of an arm's runs."""
         by_budget = defaultdict[int, list[tuple[str, _Run]]](list)
-        for label, run in zip(label_replicates([(run.seed, run.choice.seeds) for run in runs]), runs, strict=True):
+        labels = label_replicates([(run.seed, run.arm_settings.seeds) for run in runs])
+        for label, run in zip(labels, runs, strict=True):
             by_budget[run.budget].append((label, run))
         for budget, replicates in by_budget.items():
             replicates.sort(key=lambda replicate: (replicate[1].seed, replicate[0]))
@@ -194,7 +192,7 @@ class _Reader:
         from omegaconf import OmegaConf
 
         try:
-            path = str(OmegaConf.load(self._root / "runs" / record.id / "config.yaml").model.path)
+            path = str(OmegaConf.load(Store(self._root).run_directory(record.id) / "config.yaml").model.path)
         except (OSError, ValueError, AttributeError):
             return "model"
         return "/".join(PurePosixPath(path.removeprefix("pkg://")).parts[-2:])

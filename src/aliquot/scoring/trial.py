@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +19,7 @@ from aliquot.models.template import CHAT
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer, check_scorer
 from aliquot.store.provenance import versions
-from aliquot.store.store import Stage, Store, write_atomic
+from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
 
 _AGREEMENT = "agreement.json"
 #: The libraries that determine how a model is read: after a new release, the model is tried again.
@@ -55,19 +56,13 @@ class Trial(Stage[dict[str, float]]):
     def title(self) -> str:
         return "trial: read three prompts alone and in one batch, and compare"
 
-    def check(self) -> None:
-        self.model.check()
-        check_scorer(self.model, self.scorer)
-        if self.model.template == CHAT and self.model.directory():
-            check_finished_turn(self.model.load_tokenizer(), self.model.template, self.model.path)
-
-    def checked(self) -> tuple[object, ...]:
-        return self.model, self.scorer
+    def checks(self) -> Sequence[Check]:
+        return (Model.check, self.model), (check_scorer, self.model, self.scorer), (_check_chat, self.model)
 
     def check_devices(self) -> None:
         self.trainer.check()
 
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         from aliquot.scoring.trial_reading import try_model
 
         agreement = try_model(self.model, self.scorer, self.trainer.device())
@@ -87,3 +82,9 @@ class Trial(Stage[dict[str, float]]):
         if self.trainer.device() == "cpu" and size > _MOST_MEMORY * free:
             return f"its weights take {1e-9 * size:.0f} GB, and {1e-9 * free:.0f} GB of memory are free"
         return None
+
+
+def _check_chat(model: Model) -> None:
+    """Check the chat template if it is used, and if the model is on this machine."""
+    if model.template == CHAT and model.directory():
+        check_finished_turn(model.load_tokenizer(), model.template, model.path)

@@ -16,7 +16,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -28,6 +28,8 @@ from aliquot.store.shipped import named
 T = TypeVar("T")
 #: Takes the values that a stage logs while it runs, such as the loss.
 OnMetrics = Callable[[dict[str, Any]], object]
+#: A function and its arguments.
+Check = tuple[Callable[..., object], *tuple[object, ...]]
 _RECORD = "stage.json"
 _PRESENT = object()  # equals no value, so a field with this default for `absent` is never left out
 #: Entries of a key other than the fields of a class or a stage.
@@ -77,12 +79,13 @@ class Stage(Generic[T]):
         """Return the amount of work, in units of this kind of stage: seconds are estimated from it."""
         return 1.0
 
-    def check(self) -> None:
-        """Raise ValueError for problems that can be detected before any work is done."""
+    def checks(self) -> Sequence[Check]:
+        """Return calls that raise ValueError for problems that can be detected before any work is done.
 
-    def checked(self) -> tuple[object, ...]:
-        """Return what `check` examines: of stages of one kind that agree in it, only one is checked."""
-        return (self.key,)
+        Each is a function and its arguments. Stages that agree in a call share it: the hundreds of stages of a sweep
+        have a few models and benchmarks.
+        """
+        return ()
 
     def check_devices(self) -> None:
         """Raise ValueError if this machine lacks the devices that `build` needs."""
@@ -94,16 +97,19 @@ class Stage(Generic[T]):
         afterwards, and finds the stage done, or builds it in place of a process that died.
         """
 
-    def settles(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether the result with this record is sufficient for this stage."""
-        return True
+    @property
+    def depth(self) -> int:
+        """How far a result must go that others may extend under the same key, such as a ranking; 0 for all others."""
+        return 0
 
-    def notes(self) -> dict[str, Any]:
-        """Return what the record should hold in addition to provenance, for `settles` to read."""
-        return {}
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
+        """Compute the result into `directory`, resuming from the files of an earlier attempt.
 
-    def build(self, store: Store, directory: Path) -> None:
-        """Compute the result into `directory`, resuming from the files of an earlier attempt."""
+        Args:
+            store: for the results of other stages.
+            directory: of this stage.
+            on_metrics: takes the values that are logged meanwhile.
+        """
         raise NotImplementedError
 
     def load(self, directory: Path) -> T:
@@ -119,17 +125,18 @@ def upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
 
 
 def check_all(stages: Iterable[Stage[Any]]) -> None:
-    """Check stages without repetition: the hundreds of stages of a sweep share a few models and benchmarks.
+    """Make every check of the stages once.
 
     Raises:
         ValueError: a stage is known to fail.
     """
-    seen: list[tuple[object, ...]] = []
+    made: list[Check] = []
     for stage in stages:
-        looked_at = (stage.name, *stage.checked())
-        if looked_at not in seen:
-            stage.check()
-            seen.append(looked_at)
+        for check in stage.checks():
+            if check not in made:
+                call, *arguments = check
+                call(*arguments)
+                made.append(check)
 
 
 def key_fields(value: object) -> dict[str, object]:
@@ -192,7 +199,15 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
-        self.on_metrics: OnMetrics = ignore
+
+    @property
+    def runs(self) -> Path:
+        """The directory that holds the directories of all runs."""
+        return self.root / "runs"
+
+    def run_directory(self, run: str) -> Path:
+        """Return the directory of a run's files for people, by the id of the run."""
+        return self.runs / run
 
     def directory(self, stage: Stage[Any]) -> Path:
         """Return the directory of the stage's files, whether it is done or not."""
@@ -201,7 +216,7 @@ class Store:
     def record(self, stage: Stage[Any]) -> dict[str, Any] | None:
         """Return the record of a finished stage, or None if the stage is not done."""
         record = read_record(self.directory(stage))
-        return record if record is not None and stage.settles(record) else None
+        return record if record is not None and record.get("depth", 0) >= stage.depth else None
 
     def get(self, stage: Stage[T]) -> T:
         """Return the stage's result; if it is not done, build it, and any upstream stages that its `build` asks for."""
@@ -214,8 +229,13 @@ class Store:
                 f"{error.filename} is gone, though {stage.name} is done; delete the folder {folder} to make it again"
             ) from error
 
-    def ensure(self, stage: Stage[Any]) -> None:
-        """Build the stage unless it is done. One process builds; the others wait for it."""
+    def ensure(self, stage: Stage[Any], on_metrics: OnMetrics = ignore) -> None:
+        """Build the stage unless it is done. One process builds; the others wait for it.
+
+        Args:
+            stage: what to build.
+            on_metrics: takes the values that the stage logs while this process builds it.
+        """
         if self.record(stage) is not None:
             return
         self.assist(stage)
@@ -227,7 +247,7 @@ class Store:
             started = time.monotonic() - (earlier["seconds"] if earlier else 0)
             reset_peak_memory()
             try:
-                stage.build(self, directory)
+                stage.build(self, directory, on_metrics)
             except Pending:
                 raise
             except Exception:
@@ -262,7 +282,7 @@ class Store:
             "version": stage.version,
             "fields": canonical(stage.inputs()),
             "upstream": [f"{up.name}/{up.key}" for up in stage.upstream()],
-            **stage.notes(),
+            **({"depth": stage.depth} if stage.depth else {}),
             "size": stage.size(),
             "seconds": round(seconds, 2),
             "peak_memory_gb": peak_memory_gb(),

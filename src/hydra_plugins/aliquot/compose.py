@@ -30,33 +30,32 @@ class Composer:
         self._loader, self._config, self._parser = loader, config, OverridesParser.create()
         self._parsed: dict[str, Override] = {}
         self._groups: dict[str, bool] = {}
-        self._composed: dict[tuple[str, ...], tuple[DictConfig, str]] = {}
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
-    def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, str]:
-        """Return the configuration of one job without Hydra's own node, and the name of its strategy."""
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the configuration of one job without Hydra's own node."""
         parsed = [self._parse(override) for override in overrides]
         values = [override for override in parsed if self._is_value(override)]
         if any(override.type is not OverrideType.CHANGE for override in values):
             values = []  # overrides that add or delete must keep their place among the values
-        whole, strategy = self._by_hydra(tuple(o for o, p in zip(overrides, parsed, strict=True) if p not in values))
+        whole = self._by_hydra(tuple(o for o, p in zip(overrides, parsed, strict=True) if p not in values))
         cfg = copy.deepcopy(whole)
         try:
             for value in values:
                 OmegaConf.update(cfg, value.key_or_group, value.value(), merge=True)
         except OmegaConfBaseException:
             return self._by_hydra(tuple(overrides))  # Hydra reports what is wrong in its own words
-        return cfg, strategy
+        return cfg
 
-    def _by_hydra(self, overrides: tuple[str, ...]) -> tuple[DictConfig, str]:
+    def _by_hydra(self, overrides: tuple[str, ...]) -> DictConfig:
         if overrides not in self._composed:
             cfg = self._loader.load_sweep_config(self._config, list(overrides))
             check_root(cfg)
             check_hydra(cfg.hydra)
-            strategy = str(cfg.hydra.runtime.choices["strategy"])
             OmegaConf.set_readonly(cfg, False)
             with open_dict(cfg):
                 del cfg["hydra"]
-            self._composed[overrides] = cfg, strategy
+            self._composed[overrides] = cfg
         return self._composed[overrides]
 
     def _parse(self, override: str) -> Override:

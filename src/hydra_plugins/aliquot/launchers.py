@@ -30,7 +30,7 @@ class _SweepLauncher(Launcher):
     def _jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
         from aliquot.launch.launcher import Job
 
-        return [Job(*self._composer.compose(overrides), tuple(overrides)) for overrides in job_overrides]
+        return [Job(self._composer.compose(overrides), tuple(overrides)) for overrides in job_overrides]
 
 
 class LocalLauncher(_SweepLauncher):

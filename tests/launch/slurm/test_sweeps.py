@@ -10,7 +10,7 @@ import pytest
 from cluster import SMALL, tasks, wait_until
 from safetensors.numpy import load_file
 
-from aliquot.experiment.build import build
+from aliquot.experiment.build import Parts, build
 from aliquot.report.reading import read_records
 
 #: A finetuning that takes long enough to be disturbed.
@@ -72,11 +72,8 @@ def test_a_failed_stage_stops_what_depends_on_it_alone_and_is_tried_again(cluste
     store, grid = tmp_path / "store", ["strategy=random", "budget=20,40"]
     submit(*grid, "check=true")
     assert not (store / "sweeps").exists()
-    (failing,) = (
-        stage.key
-        for stage in build(compose(*SMALL, "strategy=random", "budget=20", f"store={tmp_path / 'keys'}")).stages
-        if stage.name == "finetune"
-    )
+    cfg = compose(*SMALL, "strategy=random", "budget=20", f"store={tmp_path / 'keys'}")
+    (failing,) = (stage.key for stage in build(Parts.of(cfg)).stages if stage.name == "finetune")
     obstacle = store / "finetune" / failing / "finetune.json"
     obstacle.mkdir(parents=True)
     submit(*grid)

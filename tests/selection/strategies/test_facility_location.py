@@ -19,7 +19,7 @@ from aliquot.selection.kernels import RBF, Cosine
 from aliquot.selection.strategies.facility_location import FacilityLocation
 from aliquot.selection.strategy import rank
 from aliquot.stages import Select
-from aliquot.store.store import Stage, Store
+from aliquot.store.store import OnMetrics, Stage, Store
 from aliquot.types import Pool, Scores
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -100,7 +100,7 @@ class Listed(Stage[Pool]):
     name: ClassVar[str] = "listed"
     n: int
 
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         (directory / "built").touch()
 
     def load(self, directory: Path) -> Pool:
@@ -114,7 +114,7 @@ class Given(Stage[Scores]):
     name: ClassVar[str] = "given"
     n: int
 
-    def build(self, store: Store, directory: Path) -> None:
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         (directory / "built").touch()
 
     def load(self, directory: Path) -> Scores:

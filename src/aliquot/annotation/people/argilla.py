@@ -30,11 +30,14 @@ class Argilla(Tool):
         workspace: of the dataset on the server; None uses the server's first.
     """
 
-    name: ClassVar[str] = "people (Argilla)"
     imported: ClassVar[str] = "argilla"
     pulled: ClassVar[str] = "argilla_server.json"
 
     workspace: str | None = None
+
+    @property
+    def name(self) -> str:
+        return "people (Argilla)"
 
     def connect(self, url: str) -> ArgillaServer:
         key = api_key("ARGILLA_API_KEY", url, "My settings in Argilla")

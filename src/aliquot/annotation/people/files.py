@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from aliquot.annotation.people.people import People
 from aliquot.annotation.returned_rows import Answer, Problem, returned_rows
@@ -23,10 +22,12 @@ class FileAnnotator(People):
         annotator: name of the annotator column, if there is one.
     """
 
-    name: ClassVar[str] = "people (files)"
-
     response: str = "response"
     annotator: str = "annotator"
+
+    @property
+    def name(self) -> str:
+        return "people (files)"
 
     def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
         kind = "jsonl" if file.suffix.lower() == ".json" else format_of(file)

@@ -30,9 +30,12 @@ _COLUMNS = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lea
 class LabelStudio(Tool):
     """Writes tasks and a labeling interface, and reads the exports JSON, JSON_MIN and CSV."""
 
-    name: ClassVar[str] = "people (Label Studio)"
     imported: ClassVar[str] = "label_studio_tasks.json"
     pulled: ClassVar[str] = "label_studio_server.json"
+
+    @property
+    def name(self) -> str:
+        return "people (Label Studio)"
 
     def connect(self, url: str) -> LabelStudioServer:
         key = api_key("LABEL_STUDIO_API_KEY", url, "Account & Settings in Label Studio")

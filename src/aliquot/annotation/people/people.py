@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
+from aliquot.annotation.annotator import Annotator, digest_of
 from aliquot.annotation.bill import Bill
 from aliquot.annotation.people.batch import (
     ADJUDICATE,
@@ -58,7 +58,7 @@ _SHOWN = 60  # characters of a prompt in a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class People:
+class People(Annotator):
     """The common base of annotators who answer in their own time.
 
     Args:
@@ -71,10 +71,8 @@ class People:
             for a decision.
     """
 
-    #: Their name in messages and bills.
-    name: ClassVar[str]
     reads_source: ClassVar[bool] = False
-    resources: ClassVar[None] = None
+    waits: ClassVar[bool] = True
 
     folder: str
     allow_partial: bool = False
@@ -266,11 +264,6 @@ class People:
 def _as_texts(asked: Mapping[str, str]) -> dict[str, str]:
     """Return prompts in the form shown to people."""
     return {row_id: as_text(prompt) for row_id, prompt in asked.items()}
-
-
-def digest_of(responses: Iterable[tuple[str, str]]) -> str:
-    """Return the hash of the responses and their ids, in the order of the prompts."""
-    return hashlib.sha256(json.dumps(list(responses)).encode()).hexdigest()
 
 
 def returned_files(folder: Path) -> list[Path]:

@@ -50,7 +50,7 @@ class EndpointTeacher(Teacher):
         timeout: per request, in seconds.
     """
 
-    resources: ClassVar[str] = "annotate"
+    resources: ClassVar[str | None] = "annotate"
 
     model: str
     system: str | None = None

@@ -37,7 +37,7 @@ class LocalTeacher(Teacher):
         trainer: specifies the device.
     """
 
-    resources: ClassVar[str] = "score"  # it needs the same resources as the scoring pass
+    resources: ClassVar[str | None] = "score"  # it needs the same resources as the scoring pass
 
     model: Model
     batch_size: int = field(default=16, metadata={"key": False})

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, cast
 
+from aliquot.annotation.annotator import Annotator
 from aliquot.annotation.bill import Bill, Price
 from aliquot.annotation.task_tables import write_table
 from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Question, Reply
@@ -39,7 +40,7 @@ _NOT_ASKED = ("keep_cut", "allow_partial", "keep_reasoning", "code")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
+class Teacher(Annotator):
     """Asks a model once for each prompt.
 
     Refused, empty and cut-off answers are final: they are counted, not trained on, and not requested again. A prompt
@@ -70,8 +71,6 @@ class Teacher:
             raise ValueError(f"annotator.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more")
 
     reads_source: ClassVar[bool] = False
-    #: Launcher resources for a job in which the teacher answers.
-    resources: ClassVar[str]
 
     @property
     def name(self) -> str:

@@ -3,43 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from aliquot.experiment.arm import ArmSettings, Record, shown, version_of, without
 from aliquot.report.analysis.study import Arm
-
-#: A stage's record, as stored in stage.json.
-Record = Mapping[str, Any]
-_HASH = re.compile("[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How prompts were selected, regardless of the budget.
-
-    Args:
-        strategy: the name of the strategy on the command line.
-        parameters: of the strategy and, if it reads signals, of the scorer, as dotted names, without seeds.
-        seeds: those of the strategy and the scorer, by dotted name.
-        identity: what all runs of an arm have in common.
-    """
-
-    strategy: str
-    parameters: Mapping[str, object]
-    seeds: Mapping[str, int]
-    identity: str
-
-    @classmethod
-    def of(cls, strategy: str, select: Record, score: Record | None) -> Choice:
-        """Read it from the records of two stages; `score` is None if the strategy reads no signals."""
-        settings = flatten(select["fields"]["strategy"])
-        if score is not None:
-            settings |= flatten(_without(score, "model", "pool")) | _version(score)
-        seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
-        parameters = {name: value for name, value in settings.items() if name not in seeds}
-        return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
 
 
 def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Record) -> dict[str, Any]:
@@ -51,45 +19,14 @@ def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Rec
     fields = {
         "model": finetune["fields"]["model"],
         "pool": {"digest": pool.get("digest") or pool["key"]},
-        **_without(annotate, "select", "budget", "digest"),
-        **_without(finetune, "annotate", "model", "recipe"),
+        **without(annotate, "select", "budget", "digest"),
+        **without(finetune, "annotate", "model", "recipe"),
         "finetune": {name: value for name, value in finetune["fields"]["recipe"].items() if name != "seed"},
-        **_without(evaluate, "finetune", "model"),
+        **without(evaluate, "finetune", "model"),
     }
     for stage in (select, annotate, finetune, evaluate):
-        fields |= _version(stage)
+        fields |= version_of(stage)
     return fields
-
-
-def _without(stage: Record, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in stage["fields"].items() if name not in names}
-
-
-def _version(stage: Record) -> dict[str, object]:
-    return {} if stage["version"] == 1 else {f"{stage['stage']}.stage_version": stage["version"]}
-
-
-def _is_seed(name: str) -> bool:
-    return name.rpartition(".")[2].endswith("seed")
-
-
-def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Flatten nested fields to dotted names.
-
-    A component, such as a kernel, is represented by the name of its class (`type` for the outermost), and by its
-    version if that is not 1.
-    """
-    flat: dict[str, object] = {}
-    for name, value in fields.items():
-        if name == "type":
-            flat[prefix.removesuffix(".") or name] = value.rpartition(".")[2]
-        elif name == "version" and "type" in fields:
-            flat |= {} if value == 1 else {f"{prefix}{name}": value}
-        elif isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def differences(settings: Sequence[Mapping[str, object]]) -> list[str]:
@@ -113,24 +50,17 @@ def _differences(settings: Sequence[Mapping[str, object]], names: set[str], abse
     return [" ".join(f"{name}={shown(each[name])}" for name in each if name in differing) for each in settings]
 
 
-def shown(value: object) -> str:
-    """Write a setting as it is typed on the command line; a hash by its first digits."""
-    if isinstance(value, str) and value.isprintable():
-        return value[:8] if _HASH.fullmatch(value) else value
-    return json.dumps(value)
-
-
-def name_arms(choices: Iterable[Choice]) -> dict[str, Arm]:
+def name_arms(every: Iterable[ArmSettings]) -> dict[str, Arm]:
     """Return the arm of each identity; if the same selection has several names, the first is used."""
-    first: dict[str, Choice] = {}
-    for choice in choices:
-        first.setdefault(choice.identity, choice)
+    first: dict[str, ArmSettings] = {}
+    for settings in every:
+        first.setdefault(settings.identity, settings)
     arms: dict[str, Arm] = {}
-    for strategy in sorted({choice.strategy for choice in first.values()}):
-        alike = {identity: choice for identity, choice in first.items() if choice.strategy == strategy}
-        texts = differences([choice.parameters for choice in alike.values()])
-        for (identity, choice), text in zip(alike.items(), texts, strict=True):
-            arms[identity] = Arm(f"{strategy} {text}".rstrip(), strategy, choice.parameters)
+    for strategy in sorted({settings.strategy for settings in first.values()}):
+        alike = {identity: settings for identity, settings in first.items() if settings.strategy == strategy}
+        texts = differences([settings.parameters for settings in alike.values()])
+        for (identity, settings), text in zip(alike.items(), texts, strict=True):
+            arms[identity] = Arm(f"{strategy} {text}".rstrip(), strategy, settings.parameters)
     return arms
 
 

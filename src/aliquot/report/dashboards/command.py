@@ -66,13 +66,13 @@ def create_dashboards(root: Path, name: str, entity: str | None = None, project:
         say(
             f"Nothing was created: nobody is logged in to W&B, or WANDB_MODE says so. What it would hold: {record.path}"
         )
-    if waiting := [folder for run in sweep.runs for folder in unsynced(root / "runs" / run.id)]:
+    if waiting := [folder for run in sweep.runs for folder in unsynced(Store(root).run_directory(run.id))]:
         say(f"{len(waiting)} W&B runs of it were made offline and not uploaded yet: python -m aliquot sync")
 
 
 def _place(root: Path, sweep: Sweep, entity: str | None, project: str | None, online: bool) -> Place:
     """Return where the runs are, unless the user specifies otherwise."""
-    tracker = OmegaConf.load(root / "runs" / sweep.runs[0].id / "config.yaml").tracker
+    tracker = OmegaConf.load(Store(root).run_directory(sweep.runs[0].id) / "config.yaml").tracker
     if "project" not in tracker:
         raise ValueError(
             f"the runs of sweep {sweep.id} were made with tracker=none, so W&B has nothing to draw; "

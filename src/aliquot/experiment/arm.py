@@ -1,0 +1,129 @@
+"""What an arm of a study is: everything that decides which prompts are selected, except the budget and the seeds.
+
+Reports tell arms apart by the records of finished stages, dashboards by the stages of a run; both do it here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from aliquot.config.compose import composed
+from aliquot.config.schema import choices_of, create
+from aliquot.stages import Select
+from aliquot.store.store import Stage, canonical
+
+#: A stage's record, as stored in stage.json.
+Record = Mapping[str, Any]
+_HASH = re.compile("[0-9a-f]{64}")
+_NOTHING = object()  # equals no setting
+
+
+@dataclass(frozen=True)
+class ArmSettings:
+    """How prompts are selected, regardless of the budget.
+
+    Args:
+        strategy: the name of the strategy on the command line.
+        parameters: of the strategy and, if it reads signals, of the scorer, as dotted names, without seeds.
+        seeds: those of the strategy and the scorer, by dotted name.
+        identity: what all runs of an arm have in common.
+    """
+
+    strategy: str
+    parameters: Mapping[str, object]
+    seeds: Mapping[str, int]
+    identity: str
+
+    @classmethod
+    def of(cls, strategy: str, select: Record, score: Record | None) -> ArmSettings:
+        """Read them from the records of two stages; `score` is None if the strategy reads no signals."""
+        settings = flatten(select["fields"]["strategy"])
+        if score is not None:
+            settings |= flatten(without(score, "model", "pool")) | version_of(score)
+        seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
+        parameters = {name: value for name, value in settings.items() if name not in seeds}
+        return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
+
+
+def label_of(strategy: str, select: Select) -> str:
+    """Return the strategy's name and the settings in which a selection differs from the plain choice of that name.
+
+    It does not matter where a setting comes from: the command line, or a file of `experiments/`. Two runs have the same
+    label if and only if a report counts them as the same arm, unless one selection has two names.
+    """
+    ours, plain = _parameters(strategy, select), _plain(strategy, select)
+    changed = {name: f"{name}={shown(value)}" for name, value in ours.items() if plain.get(name, _NOTHING) != value}
+    # that a kernel has no gamma follows from its kind, which is among the changes
+    lacking = [f"without {name}" for name in plain if name not in ours and _kind_of(name) not in changed]
+    return " ".join([strategy, *changed.values(), *lacking])
+
+
+def _kind_of(name: str) -> str:
+    """Return the setting that names the class of the component to which a setting belongs."""
+    return name.rpartition(".")[0] or "type"
+
+
+def _plain(strategy: str, select: Select) -> Mapping[str, object]:
+    """Return the parameters of the choice as it comes; empty for a choice that aliquot does not have."""
+    if not (choices_of("strategy") / f"{strategy}.yaml").exists():
+        return {}
+    cfg = OmegaConf.create(composed((f"strategy={strategy}",)))
+    score = select.score and replace(select.score, scorer=create(cfg, "scorer"))
+    plain = replace(select, strategy=create(cfg, "strategy"), score=score)
+    return _parameters(strategy, plain)
+
+
+def _parameters(strategy: str, select: Select) -> Mapping[str, object]:
+    score = _record(select.score) if select.score else None
+    return ArmSettings.of(strategy, _record(select), score).parameters
+
+
+def _record(stage: Stage[Any]) -> Record:
+    """Return the entries of a stage's record that say what it depends on."""
+    return {"stage": stage.name, "version": stage.version, "fields": canonical(stage.inputs())}
+
+
+def without(stage: Record, *names: str) -> dict[str, Any]:
+    """Return the fields in a record except those of these names."""
+    return {name: value for name, value in stage["fields"].items() if name not in names}
+
+
+def version_of(stage: Record) -> dict[str, object]:
+    """Return the version of a stage as a setting, if it is not the first."""
+    return {} if stage["version"] == 1 else {f"{stage['stage']}.stage_version": stage["version"]}
+
+
+def _is_seed(name: str) -> bool:
+    return name.rpartition(".")[2].endswith("seed")
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Flatten nested fields to dotted names.
+
+    A component, such as a kernel, is represented by the name of its class (`type` for the outermost), and by its
+    version if that is not 1.
+    """
+    flat: dict[str, object] = {}
+    for name, value in fields.items():
+        if name == "type":
+            flat[prefix.removesuffix(".") or name] = value.rpartition(".")[2]
+        elif name == "version" and "type" in fields:
+            flat |= {} if value == 1 else {f"{prefix}{name}": value}
+        elif isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def shown(value: object) -> str:
+    """Write a setting as it is typed on the command line; a hash by its first digits."""
+    if isinstance(value, str) and value.isprintable():
+        return value[:8] if _HASH.fullmatch(value) else value
+    return json.dumps(value)

@@ -1,0 +1,33 @@
+"""Prepare the pool of an experiment: the one part of building it that may take long, and that prints."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from aliquot.experiment.build import Parts, untried
+from aliquot.experiment.work import do
+from aliquot.runtime.terminal import say
+from aliquot.store.store import check_all
+
+
+def prepare_pool(parts: Parts, out: Console | None = None) -> None:
+    """Read and clean the pool unless that is done; first check everything that can be known to fail without the pool.
+
+    Args:
+        parts: of the experiment.
+        out: where to print; None is standard output.
+
+    Raises:
+        ValueError: the pool cannot be read, or a later stage is certain to fail.
+    """
+    prepare, store = parts.prepare, parts.store
+    if store.record(prepare) is not None:
+        return
+    stages = [stage for stage in parts.draft() if store.record(stage) is None]
+    first = untried(parts.trial, stages, store)
+    check_all([first, *stages] if first else stages)
+    store.check_writable()
+    say(prepare.title(), out)
+    do(prepare, store)
+    if lost := prepare.report(store).line(prepare.source.name):
+        say(f"{lost}: {store.directory(prepare)}", out)

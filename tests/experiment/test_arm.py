@@ -1,0 +1,75 @@
+"""What an arm is: dashboards, tables and reports tell the same runs apart, wherever their settings come from."""
+
+import itertools
+from pathlib import Path
+
+import hydra
+import pytest
+
+from aliquot.config.schema import ROOT, strategy_name
+from aliquot.experiment.arm import ArmSettings, label_of
+from aliquot.experiment.build import Parts, build
+from aliquot.stages import Select
+from aliquot.store.store import canonical
+
+SMALL = ("pool.limit=300", "budget=20", "until=select")
+#: Ways to ask for a selection; those in one row are one arm.
+ARMS = [
+    [("strategy=facility_location",), ("strategy=facility_location", "strategy.kernel.gamma=0.25", "seed=3")],
+    [("strategy=facility_location", "strategy.kernel.gamma=2"), ("experiments=wide", "seed=1")],
+    [("strategy=facility_location", "strategy/kernel=cosine"), ("strategy=facility_location", "strategy/kernel=cosine", "seed=2")],
+    [("strategy=min_margin",), ("strategy=min_margin", "budget=30", "seed=7")],
+    [("strategy=min_margin", "strategy.residualize=both")],
+    [("strategy=min_margin", "scorer.max_new_tokens=7")],
+    [("strategy=random",), ("strategy=random", "scorer.max_new_tokens=7"), ("strategy=random", "seed=4")],
+]
+
+
+@pytest.fixture
+def select(tmp_path, monkeypatch):
+    """Compose overrides as the command line does, with `experiments/wide.yaml`; return the strategy and its stage."""
+    files = tmp_path / "files"
+    (files / "experiments").mkdir(parents=True)
+    (files / "experiments" / "wide.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /strategy: facility_location\nstrategy: {kernel: {gamma: 2}}\n"
+    )
+
+    def select(overrides):
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            path = f"hydra.searchpath=[file://{files}]"
+            cfg = hydra.compose("config", overrides=[*SMALL, path, f"store={tmp_path / 'store'}", *overrides])
+        experiment = build(Parts.of(cfg, overrides))
+        (stage,) = (stage for stage in experiment.stages if isinstance(stage, Select))
+        assert experiment.arm == label_of(strategy_name(cfg), stage)
+        return strategy_name(cfg), stage
+
+    return select
+
+
+def test_dashboards_group_runs_as_the_report_does_wherever_a_setting_comes_from(select):
+    labels, identities = [], []
+    for number, asked in enumerate(ARMS):
+        for overrides in asked:
+            strategy, stage = select(overrides)
+            records = [each and record_of(each) for each in (stage, stage.score)]
+            labels.append((number, label_of(strategy, stage)))
+            identities.append((strategy, ArmSettings.of(strategy, *records).identity))
+    for (one, a), (other, b) in itertools.combinations(zip(labels, identities, strict=True), 2):
+        assert (one == other) == (a == b), (one, other)
+    assert {label for _, label in labels} >= {"facility_location kernel.gamma=2", "min_margin residualize=both"}
+    assert len(set(labels)) == len(ARMS)
+
+
+def record_of(stage):
+    """What the record of a finished stage holds about its settings."""
+    return {"stage": stage.name, "version": stage.version, "fields": canonical(stage.inputs())}
+
+
+def test_every_choice_of_a_strategy_is_named_as_its_file(compose):
+    names = sorted(file.stem for file in Path(ROOT / "conf" / "strategy").glob("*.yaml"))
+    assert [strategy_name(compose(f"strategy={name}")) for name in names] == names
+
+
+def test_a_strategy_without_a_name_has_that_of_its_class(compose):
+    cfg = compose("strategy=weighted_facility_location", "~strategy.name")
+    assert strategy_name(cfg) == "weighted_facility_location"
