@@ -13,11 +13,12 @@ from aliquot.stages import Select
 from aliquot.store.store import canonical
 
 SMALL = ("pool.limit=300", "budget=20", "until=select")
+COSINE = ("strategy=facility_location", "strategy/kernel=cosine")
 #: Ways to ask for a selection; those in one row are one arm.
 ARMS = [
     [("strategy=facility_location",), ("strategy=facility_location", "strategy.kernel.gamma=0.25", "seed=3")],
     [("strategy=facility_location", "strategy.kernel.gamma=2"), ("experiments=wide", "seed=1")],
-    [("strategy=facility_location", "strategy/kernel=cosine"), ("strategy=facility_location", "strategy/kernel=cosine", "seed=2")],
+    [(*COSINE,), (*COSINE, "seed=2")],
     [("strategy=min_margin",), ("strategy=min_margin", "budget=30", "seed=7")],
     [("strategy=min_margin", "strategy.residualize=both")],
     [("strategy=min_margin", "scorer.max_new_tokens=7")],
