@@ -24,7 +24,7 @@ from rich.table import Table
 
 from aliquot.report.analysis import numbers
 from aliquot.report.analysis.numbers import percent, percent_interval, points, points_interval, with_interval
-from aliquot.report.analysis.statistics import Estimate, Resampling, draws, estimate, mean, p_value, summarise
+from aliquot.report.analysis.statistics import Estimate, Resampling, draws, estimate, mean, p_value, summarize
 from aliquot.report.analysis.study import Cell
 from aliquot.report.reading import read_studies
 from aliquot.store.content import locate
@@ -60,7 +60,7 @@ def compare(ours: Cell, theirs: Cell | None, benchmark: str, weights: np.ndarray
     names = [cell.replicates for cell in (ours, theirs) if cell is not None]
     owners = [cell.arm.name for cell in (ours, theirs) if cell is not None]
     samples = [
-        summarise(v, n, owner, {i: 1.0}) for i, (v, n, owner) in enumerate(zip(sides, names, owners, strict=True))
+        summarize(v, n, owner, {i: 1.0}) for i, (v, n, owner) in enumerate(zip(sides, names, owners, strict=True))
     ]
     value = mean(*samples)
     drawn = [resampling.draw(sample) for sample in samples]

@@ -40,12 +40,12 @@ _SPREADS, _OUTLIERS = ("1e-2", "1e-3", "1e-4", "1e-5"), ("1e3", "1e5", "1e7", "1
 def make_pools(n: int, d: int, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the pools and their names; rows come in a random order."""
     rng = np.random.default_rng(seed)
-    plain, centre = rng.normal(size=(n, d)), rng.normal(size=d)
+    plain, center = rng.normal(size=(n, d)), rng.normal(size=d)
     yield "plain", plain.astype(np.float32)
     for spread in _SPREADS:
         x = plain.copy()
         tight = rng.permutation(n)[: n * 4 // 5]
-        x[tight] = centre + float(spread) * plain[tight]
+        x[tight] = center + float(spread) * plain[tight]
         yield f"cluster {spread}", x.astype(np.float32)
     for size in _OUTLIERS:
         x = plain.copy()
@@ -63,7 +63,7 @@ def make_pools(n: int, d: int, seed: int = 0) -> Iterator[tuple[str, np.ndarray]
     spreads = 10 ** rng.uniform(-5, 0, size=50)
     yield "50 clusters", (rng.normal(size=(50, d))[cluster] + spreads[cluster, None] * plain).astype(np.float32)
     halves = np.where(rng.random(n) < 0.6, 1.0, -1.0)[:, None]
-    yield "two clusters", (halves * centre + 1e-4 * plain).astype(np.float32)
+    yield "two clusters", (halves * center + 1e-4 * plain).astype(np.float32)
     yield "heavy tails", (rng.pareto(0.5, size=(n, 1)) * plain).astype(np.float32)
     yield "subnormal", (plain * 1e-40).astype(np.float32)
 

@@ -4,7 +4,7 @@
     python benchmarks/facility_location.py --n 99000 --k 45000   # the scale of the published pool; ours alone fits
 
 Counted is the whole job from features to selection, imports included: the kernel (the peers need the dense n x n
-matrix, computed by blocks in float32), building their object, maximising. The first run of ours in a fresh environment
+matrix, computed by blocks in float32), building their object, maximizing. The first run of ours in a fresh environment
 compiles, so it is shown apart. *Warm start* goes on to k from the first 4/9 of the picks, which are not counted.
 Contestants take turns; the table has their medians. `above` is peak memory beyond imports and features. `f` is
 evaluated in the same way for all, and `recovered` is (f - f_random) / (f_ours - f_random). `dense` is the rate of the

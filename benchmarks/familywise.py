@@ -22,7 +22,7 @@ from rich.table import Table
 from scipy.special import ndtr, ndtri, stdtr
 
 from aliquot.report.analysis.findings import LEVEL
-from aliquot.report.analysis.statistics import Mean, Sample, holm, mean, p_value, summarise
+from aliquot.report.analysis.statistics import Mean, Sample, holm, mean, p_value, summarize
 
 ARMS, BUDGETS = 15, 4
 ACCURACY, GAIN = 0.6, 0.12
@@ -42,7 +42,7 @@ def family(
         moved = spreads[which] * rng.standard_normal((seeds[which], 1))
         level = ndtri(accuracy) * np.sqrt(2 + spreads[which] ** 2)  # so that the mean over questions and seeds is that
         right = rng.random((seeds[which], questions)) < ndtr(level + moved + hardness)
-        return summarise(right.astype(np.float32), [str(s) for s in range(seeds[which])], name, {})
+        return summarize(right.astype(np.float32), [str(s) for s in range(seeds[which])], name, {})
 
     for _ in range(BUDGETS):
         random = cell(0, "random", ACCURACY)

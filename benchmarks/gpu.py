@@ -7,7 +7,7 @@ Each job runs in a process of its own, as a user would run it: `score` and `fine
 pool, strung together to the lengths of instruction data (log-normal, median 65 tokens, tenth longest over 440). The
 clock runs from the model in place to the last array on disk. Model FLOPs are those that the method needs: 2 per weight
 and token read, the attention of a causal model (2 layers x width x length^2 of a prompt), and for LoRA as much again
-for the backward pass, since the frozen weights need no gradients. Utilisation is their share of the device's dense
+for the backward pass, since the frozen weights need no gradients. Utilization is their share of the device's dense
 peak. Every row is added to measured_gpu.csv and printed as a row of docs/performance.md.
 """
 
@@ -51,7 +51,7 @@ RECIPE = LoRA(
     checkpoint_every=10**6, gradient_checkpointing=True,
 )  # fmt: skip
 COLUMNS = ("shape", "job", "device", "parameters", "prompts", "read", "generated", "tokens_per_batch", "seconds")
-COLUMNS += ("tokens_s", "tflops", "utilisation", "peak_gb", "machine")
+COLUMNS += ("tokens_s", "tflops", "utilization", "peak_gb", "machine")
 in_place: list[float] = []  # when the model was
 
 
@@ -143,7 +143,7 @@ def run(job: str, shape: str, count: int, tokens_per_batch: int, new_tokens: int
         "seconds": round(seconds, 2),
         "tokens_s": round((lengths.sum() + generated) / seconds),
         "tflops": float(f"{needed / seconds / 1e12:.4g}"),
-        "utilisation": round(needed / seconds / 1e12 / peak, 3) if peak else "",
+        "utilization": round(needed / seconds / 1e12 / peak, 3) if peak else "",
         "peak_gb": round(peak_bytes(on_gpu) / 1e9, 2),
         "machine": "one GPU" if on_gpu else contest.machine(),
     }
@@ -175,7 +175,7 @@ def main() -> None:
         for job in jobs:
             row = contest.run_apart("--alone", "--shape", shape, "--job", job, *sizes)
             contest.append(options.csv, [row], COLUMNS)
-            shown = ("shape", "job", "device", "tokens_s", "tflops", "utilisation", "peak_gb")
+            shown = ("shape", "job", "device", "tokens_s", "tflops", "utilization", "peak_gb")
             print("| " + " | ".join(str(row[name]) for name in shown) + " |", flush=True)
 
 

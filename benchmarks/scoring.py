@@ -3,7 +3,7 @@
     python benchmarks/scoring.py [--new-tokens 8] [--prompts 8000] [--rounds 3] [--threads 2]
     python benchmarks/scoring.py --pool FILE --model DIRECTORY --max-tokens 512
 
-Each contestant runs in a process of its own and starts from texts: it loads the model, tokenises and reads all prompts.
+Each contestant runs in a process of its own and starts from texts: it loads the model, tokenizes and reads all prompts.
 - `aliquot`: `score`, which also pools features, takes token statistics and writes shards and arrays.
 - `bare loop`: prefill and greedy decoding of the same batches and nothing else, not even an end of a response.
 - `generate`: transformers' own, in pool order, padded to the longest of each batch, keeping the logits.

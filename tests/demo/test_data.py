@@ -96,7 +96,7 @@ def test_gold_places_are_even() -> None:
 
 
 def test_benchmark_is_apart_from_the_pool() -> None:
-    """By content (fact or instance, whatever the words) and by the normalised text of the prompt."""
+    """By content (fact or instance, whatever the words) and by the normalized text of the prompt."""
     keys, texts = {row.key for row in pool_rows()}, {plain(row.prompt) for row in pool_rows()}
     hidden = {(fact.entity, fact.attribute) for fact in facts() if fact.held_out}
     asked = {tuple(key.split()[1:3]) for key in keys if key.startswith("fact ")}

@@ -1,4 +1,4 @@
-"""Evaluation beside lm-eval's own command line: the same questions, answers and judgements, one by one."""
+"""Evaluation beside lm-eval's own command line: the same questions, answers and judgments, one by one."""
 
 import json
 

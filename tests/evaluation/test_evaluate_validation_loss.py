@@ -38,7 +38,7 @@ def write(path, rows):
     return ValidationLoss(str(path), tokens_per_batch=60)
 
 
-def labelled_loss(model, row):
+def labeled_loss(model, row):
     """Let transformers compute the mean loss of one row, prompt tokens left out by their labels."""
     import torch
 
@@ -54,7 +54,7 @@ def labelled_loss(model, row):
 def test_losses_are_those_that_transformers_computes_from_labels(model, rows, tmp_path):
     spec = write(tmp_path / "held_out.jsonl", rows)
     found = evaluate(model, None, spec, CPU, tmp_path)
-    losses, lengths = np.array([labelled_loss(model, row) for row in rows]).T
+    losses, lengths = np.array([labeled_loss(model, row) for row in rows]).T
     values = np.exp(-losses)
     np.testing.assert_allclose(found.correct[LIKELIHOOD], values, rtol=1e-5)
     (metric,) = found.metrics

@@ -79,8 +79,8 @@ def test_only_the_response_and_its_end_are_trained_on(model):
     assert trained == ["the bird </s>", "two </s>"]
     assert batch.num_targets == 5
     for part in batch.micro_batches:
-        labelled = part.targets[:, :-1] != IGNORE
-        assert (part.targets[:, :-1][labelled] == part.input_ids[:, 1:][labelled]).all()
+        labeled = part.targets[:, :-1] != IGNORE
+        assert (part.targets[:, :-1][labeled] == part.input_ids[:, 1:][labeled]).all()
         assert (part.attention_mask.sum(1) == (part.input_ids != 0).sum(1)).all()
 
 

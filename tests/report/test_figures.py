@@ -18,7 +18,7 @@ from aliquot.report.analysis.findings import Comparison, Curve, Estimate, Findin
 from aliquot.report.analysis.study import Arm, Study
 from aliquot.report.analysis.verdict import times
 from aliquot.report.figures.ablation import find_ablations
-from aliquot.report.figures.drawing import COLOURS, INK, NEUTRAL, apart
+from aliquot.report.figures.drawing import COLORS, INK, NEUTRAL, apart
 from aliquot.report.figures.study import draw, draw_into
 from aliquot.report.selections.picks import Picks
 
@@ -168,11 +168,11 @@ def test_many_arms_get_a_panel_each_and_random_is_in_all_of_them(many_drawn):
         dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
         assert [line.get_color() for line in dashed] == [NEUTRAL]
         solid = [line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata())]
-        assert [line.get_color() for line in solid] == [COLOURS[0]]
+        assert [line.get_color() for line in solid] == [COLORS[0]]
     assert len(points(drawing)) == 4 * 13
 
 
-def test_random_is_grey_and_dashed_and_no_two_arms_differ_by_colour_alone(few_drawn):
+def test_random_is_grey_and_dashed_and_no_two_arms_differ_by_color_alone(few_drawn):
     (axes,) = few_drawn["accuracy-demo_mmlu"].figure.axes
     named = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     assert (named["random"].get_color(), named["random"].get_linestyle()) == (NEUTRAL, "--")
@@ -336,24 +336,24 @@ def test_no_text_leaves_the_canvas_or_touches_another(few_drawn, many_drawn, lon
             assert not touched, (drawing.name, text, touched)
 
 
-def luminance(colour):
+def luminance(color):
     """Relative luminance as WCAG 2 defines it."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
     return float(np.dot((0.2126, 0.7152, 0.0722), linear))
 
 
-def test_colours_can_be_told_from_white_and_from_near_black():
-    for colour in (*COLOURS, NEUTRAL):
+def test_colors_can_be_told_from_white_and_from_near_black():
+    for color in (*COLORS, NEUTRAL):
         for ground in ("white", "#15171a"):
-            light, dark = sorted((luminance(colour), luminance(ground)), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) >= 3, (colour, ground)
+            light, dark = sorted((luminance(color), luminance(ground)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 3, (color, ground)
 
 
-def test_text_and_axes_take_the_colour_of_the_page(few_drawn):
+def test_text_and_axes_take_the_color_of_the_page(few_drawn):
     for drawing in few_drawn.values():
         svg = drawing.svg()
-        colours = set(re.findall(r"#[0-9a-f]{6}\b", svg))
-        assert colours <= {*COLOURS, NEUTRAL}, colours
+        colors = set(re.findall(r"#[0-9a-f]{6}\b", svg))
+        assert colors <= {*COLORS, NEUTRAL}, colors
         assert INK not in svg
         root = ElementTree.fromstring(svg)
         assert all("fill: currentColor" in text.get("style") for text in root.iter(f"{SVG}text"))

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import ndtr, ndtri
 
 from aliquot.config.schema import ROOT
-from aliquot.report.analysis.statistics import Resampling, draws, estimate, holm, mean, p_value, summarise
+from aliquot.report.analysis.statistics import Resampling, draws, estimate, holm, mean, p_value, summarize
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import familywise
@@ -52,7 +52,7 @@ def judged(ours, theirs=None):
     resampling = Resampling(np.concatenate([values.mean(axis=1) for values in sides]))
     for study in range(len(ours)):
         drawn = [
-            resampling.draw(summarise(values[study], list(map(str, range(values.shape[1]))), owner, {cell: 1.0}))
+            resampling.draw(summarize(values[study], list(map(str, range(values.shape[1]))), owner, {cell: 1.0}))
             for owner, values, cell in zip("ab", sides, (study, len(ours) + study), strict=False)
         ]
         difference = mean(*(d.sample for d in drawn))
@@ -107,7 +107,7 @@ def test_a_large_difference_is_found_in_a_family_of_sixty():
 
 
 def sample(values, owner="a", cell=0):
-    return summarise(values, list(map(str, range(len(values)))), owner, {cell: 1.0})
+    return summarize(values, list(map(str, range(len(values)))), owner, {cell: 1.0})
 
 
 def test_one_run_has_no_interval_and_no_p():
@@ -195,6 +195,6 @@ def test_holm_is_that_of_statsmodels_with_ties():
 
 def test_the_same_answers_in_another_order_differ_by_nothing():
     values = np.random.default_rng(3).random((5, 7))
-    ours, theirs = (summarise(v, "01234", "x", {0: 1.0}) for v in (values, values[::-1, ::-1]))
+    ours, theirs = (summarize(v, "01234", "x", {0: 1.0}) for v in (values, values[::-1, ::-1]))
     assert ours.value != theirs.value, "in the last bit, or this tests nothing"
     assert mean(ours, theirs).value == 0

@@ -47,7 +47,7 @@ def test_normalisation_in_blocks_is_normalisation_of_the_whole(how):
     raw = np.random.default_rng(0).normal(3, 1, (23, 4)).astype(np.float32)
     wanted = {
         "raw": raw,
-        "centred": raw - raw.mean(axis=0),
+        "centered": raw - raw.mean(axis=0),
         "unit": raw / np.linalg.norm(raw, axis=1, keepdims=True),
     }[how]
     features = raw.copy()

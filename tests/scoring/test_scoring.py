@@ -184,8 +184,8 @@ def test_two_threads_say_what_one_says_and_are_given_back(models, pool, tmp_path
 
 
 def test_normalisation_looks_at_the_whole_pool(models, pool, tmp_path):
-    centred = scores_of(models(), pool, tmp_path / "centred", normalize="centred", shard_size=7)
-    np.testing.assert_allclose(centred.features.mean(axis=0), 0, atol=1e-6)
+    centered = scores_of(models(), pool, tmp_path / "centered", normalize="centered", shard_size=7)
+    np.testing.assert_allclose(centered.features.mean(axis=0), 0, atol=1e-6)
     unit = scores_of(models(), pool, tmp_path / "unit", normalize="unit", shard_size=7)
     np.testing.assert_allclose(np.linalg.norm(unit.features, axis=1), 1, rtol=1e-6)
 

@@ -109,10 +109,12 @@ def test_narrow_states_stay_as_they_are(model, pool, tmp_path):
     np.testing.assert_allclose(found.vectors, np.concatenate(one_by_one(model, pool, "prompt")), rtol=1e-4, atol=1e-4)
 
 
-def test_centring_looks_at_the_tokens_of_the_whole_pool(model, pool, tmp_path):
-    centred = token_features_of(model, pool, tmp_path / "centred", TokenFeatureSpec(normalize="centred"), shard_size=7)
+def test_centering_looks_at_the_tokens_of_the_whole_pool(model, pool, tmp_path):
+    centered = token_features_of(
+        model, pool, tmp_path / "centered", TokenFeatureSpec(normalize="centered"), shard_size=7
+    )
     raw = token_features_of(model, pool, tmp_path / "raw", TokenFeatureSpec())
-    np.testing.assert_allclose(centred.vectors, raw.vectors - raw.vectors.mean(axis=0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(centered.vectors, raw.vectors - raw.vectors.mean(axis=0), rtol=1e-3, atol=1e-4)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 def extreme_pools(n: int, d: int = 16, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
     """Yield pools with their names: tight clusters beside wide ones, outliers, numbers that float32 hardly holds."""
     rng = np.random.default_rng(seed)
-    plain, centre, third = rng.normal(size=(n, d)), rng.normal(size=d), n // 3
+    plain, center, third = rng.normal(size=(n, d)), rng.normal(size=d), n // 3
     for spread in (1e-2, 1e-4, 1e-5):
         x = plain.copy()
         tight = rng.permutation(n)[: n * 4 // 5]
-        x[tight] = centre + spread * plain[tight]
+        x[tight] = center + spread * plain[tight]
         yield f"80 % in a cluster of spread {spread:.0e}", x.astype(np.float32)
     for size in (1e3, 1e5, 1e7, 1e9):
         row, entry = plain.copy(), plain.copy()
@@ -29,7 +29,7 @@ def extreme_pools(n: int, d: int = 16, seed: int = 0) -> Iterator[tuple[str, np.
     cluster, spreads = rng.integers(20, size=n), 10 ** rng.uniform(-5, 0, size=20)
     yield "clusters of many spreads", (rng.normal(size=(20, d))[cluster] + spreads[cluster, None] * plain).astype("f4")
     side = np.where(rng.random(n) < 0.6, 1.0, -1.0)[:, None]
-    yield "two tight clusters far apart", (side * centre + 1e-4 * plain).astype(np.float32)
+    yield "two tight clusters far apart", (side * center + 1e-4 * plain).astype(np.float32)
     yield "heavy tails", (rng.pareto(0.5, size=(n, 1)) * plain).astype(np.float32)
     yield "subnormal", (1e-40 * plain).astype(np.float32)
     yield "huge", (1e14 * plain).astype(np.float32)

@@ -85,13 +85,13 @@ class LoRAModule(LightningModule):
         # The loss of each step, summed over its response tokens, in nats; part of the checkpoint.
         self.register_buffer("losses", torch.zeros(len(plan)))
         self._share = share_dropout(network)
-        self._labelled = torch.empty(0)
+        self._labeled = torch.empty(0)
         head = cast(torch.nn.Module, network.get_output_embeddings())
-        head.register_forward_pre_hook(self._keep_labelled)
+        head.register_forward_pre_hook(self._keep_labeled)
 
-    def _keep_labelled(self, head: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    def _keep_labeled(self, head: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         """Pass only the positions that have a target to the output layer, which is the widest of all layers."""
-        return (args[0][self._labelled],)
+        return (args[0][self._labeled],)
 
     def train_dataloader(self) -> StepBatches:
         """Return this process's share of every step; whole micro-batches only, if dropout requires it."""
@@ -146,13 +146,13 @@ class LoRAModule(LightningModule):
 
     def loss_sum(self, part: MicroBatch) -> torch.Tensor:
         """Sum the cross-entropy of the response tokens, in nats."""
-        self._labelled = part.targets != IGNORE
+        self._labeled = part.targets != IGNORE
         response = {} if part.decoder_input_ids is None else {"decoder_input_ids": part.decoder_input_ids}
         logits = self.network(
             input_ids=part.input_ids, attention_mask=part.attention_mask, use_cache=False, **response
         ).logits
         assert logits.ndim == 2, f"the output layer was bypassed: logits {tuple(logits.shape)}"
-        return cross_entropy(logits.float(), part.targets[self._labelled], reduction="sum")
+        return cross_entropy(logits.float(), part.targets[self._labeled], reduction="sum")
 
     def _adapter(self) -> list[torch.nn.Parameter]:
         return [p for p in self.network.parameters() if p.requires_grad]

@@ -18,12 +18,12 @@ from aliquot.runtime import terminal
 from aliquot.store.lease import is_held
 from aliquot.store.store import Store, read_record
 
-_STATES = ("done", "running", "waiting", "failed", "cancelled")
+_STATES = ("done", "running", "waiting", "failed", "canceled")
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def task_states(store: Store, sweep: Sweep) -> dict[str, str]:
-    """Return task -> done, running, waiting, failed or cancelled."""
+    """Return task -> done, running, waiting, failed or canceled."""
     jobs = load_jobs(store, sweep)
     by_slurm = job_states(jobs.values())
     return {task.name: _state(store, task, by_slurm.get(jobs.get(task.name, ""))) for task in sweep.tasks}
@@ -38,7 +38,7 @@ def _state(store: Store, task: PlannedTask, job_state: str | None) -> str:
     if job_state is not None:
         if job_state in UNFINISHED:
             return "running" if job_state == "RUNNING" else "waiting"
-        return "cancelled" if job_state == "CANCELLED" else "failed"
+        return "canceled" if job_state == "CANCELLED" else "failed"
     if is_held(directory / "lease"):
         return "running"
     return "failed" if (directory / "error.txt").exists() else "waiting"
@@ -65,7 +65,7 @@ def show_status(store: Store, sweep: Sweep) -> None:
             terminal.say(
                 f"FAILED   {task.name}, {task.title}:\n{_reason(store, sweep, task.name, jobs.get(task.name))}"
             )
-    if {"failed", "cancelled"} & set(states.values()):
+    if {"failed", "canceled"} & set(states.values()):
         terminal.say(f"Try again what failed, and only that: {sweep.command}")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POSITIONS = ("last", "mean", "weighted")
-NORMALIZATIONS = ("raw", "centred", "unit")
+NORMALIZATIONS = ("raw", "centered", "unit")
 _BLOCK = 8192  # rows held in memory at once
 
 
@@ -50,7 +50,7 @@ def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: in
         block: rows held in memory at once.
     """
     blocks = [slice(start, start + block) for start in range(0, len(features), block)]
-    if how == "centred":
+    if how == "centered":
         mean = sum(features[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / len(features)
         for rows in blocks:
             features[rows] -= mean

@@ -28,7 +28,7 @@ class TokenFeatureSpec:
             N(0, 1/projection); others stay as they are.
         projection_seed: seed of that matrix.
         max_tokens: keep only the last N tokens of each prompt or response.
-        normalize: raw, centred on the mean of all tokens of the pool, or unit norm.
+        normalize: raw, centered on the mean of all tokens of the pool, or unit norm.
     """
 
     source: str = "prompt"
@@ -58,7 +58,7 @@ class Scorer:
         max_new_tokens: the longest response that the model itself generates; 0 keeps features only.
         layer: index into the model's hidden states: 0 is the embeddings, -1 the last layer, after the final norm.
         position: which tokens of the prompt its features come from: last, mean, or weighted toward the end.
-        normalize: raw, centred on the mean of the pool, or unit norm.
+        normalize: raw, centered on the mean of the pool, or unit norm.
         tokens_per_batch: tokens read and generated together, including padding. Affects memory and speed and, for a
             model in 16 bits, also the result.
         shard_size: prompts between two saves; at most this much work is lost if the pass is interrupted.

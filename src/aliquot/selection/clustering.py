@@ -74,36 +74,36 @@ def k_means(features: Features, num_clusters: int, passes: int, seed: int, direc
     checkpoint = Checkpoint(directory, x, num_clusters, seed)
     saved = checkpoint.load()
     first = x[np.random.default_rng(seed).choice(distinct, num_clusters, replace=False)]
-    done, centres = int(saved.get("done", 0)), saved.get("centres", first)
+    done, centers = int(saved.get("passes", 0)), saved.get("centers", first)
     labels = saved.get("labels", _EMPTY)
     with Progress("k-means", passes, "round", done=done) as progress:
         while done < passes:
             before = labels
-            centres, labels = _pass(x, centres) if centres.dtype == np.float32 else _exact_pass(x, centres)
-            if done == 0 and centres.dtype == np.float32 and _doubtful(x, centres, labels).mean() > _MANY:
-                centres, labels = first.astype(np.float64), _EMPTY
+            centers, labels = _pass(x, centers) if centers.dtype == np.float32 else _exact_pass(x, centers)
+            if done == 0 and centers.dtype == np.float32 and _doubtful(x, centers, labels).mean() > _MANY:
+                centers, labels = first.astype(np.float64), _EMPTY
                 continue
             done += 1
             progress.update()
             if np.array_equal(labels, before):
                 break  # the centers no longer move
             if checkpoint.due():
-                checkpoint.save({"done": np.array(done), "centres": centres, "labels": labels})
-    again = np.arange(len(x)) if centres.dtype == np.float64 else np.flatnonzero(_doubtful(x, centres, labels))
+                checkpoint.save({"passes": np.array(done), "centers": centers, "labels": labels})
+    again = np.arange(len(x)) if centers.dtype == np.float64 else np.flatnonzero(_doubtful(x, centers, labels))
     labels = labels.copy()
-    labels[again] = nearest_centres(x[again], centres)
-    squared = np.ldexp(_squared_distances(x, centres, labels).astype(np.float64), -2 * power)
+    labels[again] = nearest_centers(x[again], centers)
+    squared = np.ldexp(_squared_distances(x, centers, labels).astype(np.float64), -2 * power)
     log.info("k-means: %d passes, mean squared distance to a center %.4g", done, squared.mean())
     _, labels = np.unique(labels, return_inverse=True)
     return Clusters(labels.astype(np.int64), squared)
 
 
-def nearest_centres(x: Features, centres: Float[np.ndarray, "c d"]) -> Int64[np.ndarray, " n"]:
+def nearest_centers(x: Features, centers: Float[np.ndarray, "c d"]) -> Int64[np.ndarray, " n"]:
     """Return the nearest center of each row, the first among equals, in float64; from differences where that errs."""
-    middle = central(centres)
-    right = centres.astype(np.float64) - middle
+    middle = central(centers)
+    right = centers.astype(np.float64) - middle
     right_squares, nearest = np.einsum("nd,nd->n", right, right), np.empty(len(x), dtype=np.int64)
-    size = max(1, _PAIRS // len(centres))
+    size = max(1, _PAIRS // len(centers))
     for start in range(0, len(x), size):
         left = x[start : start + size].astype(np.float64) - middle
         left_squares = np.einsum("nd,nd->n", left, left)
@@ -111,41 +111,41 @@ def nearest_centres(x: Features, centres: Float[np.ndarray, "c d"]) -> Int64[np.
         room = _ROUNDING * (left_squares[:, None] + right_squares)
         highest = (squared + room).min(axis=1)
         rows, columns = (squared - room <= highest[:, None]).nonzero()  # possible nearest, at least one per row
-        exact = np.square(x[start + rows] - centres[columns].astype(np.float64)).sum(axis=1)
+        exact = np.square(x[start + rows] - centers[columns].astype(np.float64)).sum(axis=1)
         order = np.lexsort((columns, exact, rows))
         nearest[start : start + size] = columns[order[np.unique(rows[order], return_index=True)[1]]]
     return nearest
 
 
-def _squared_distances(x: Features, centres: Float[np.ndarray, "c d"], labels: np.ndarray) -> np.ndarray:
+def _squared_distances(x: Features, centers: Float[np.ndarray, "c d"], labels: np.ndarray) -> np.ndarray:
     blocks = np.array_split(np.arange(len(x)), -(-len(x) // 4096))
-    return np.concatenate([np.square(x[block] - centres[labels[block]]).sum(axis=1) for block in blocks])
+    return np.concatenate([np.square(x[block] - centers[labels[block]]).sum(axis=1) for block in blocks])
 
 
-def _doubtful(x: Features, centres: Float[np.ndarray, "c d"], labels: np.ndarray) -> Bool[np.ndarray, " n"]:
+def _doubtful(x: Features, centers: Float[np.ndarray, "c d"], labels: np.ndarray) -> Bool[np.ndarray, " n"]:
     """Tell which rows are so close to their center that in float32 products another might be as close."""
-    squared = _squared_distances(x, centres, labels)
+    squared = _squared_distances(x, centers, labels)
     # scikit-learn computes norms from the mean.
     norms = 2 * half_squared_norms(x - x.mean(axis=0, dtype=np.float64).astype(np.float32))
     return (squared > 0) & (squared < _DOUBTFUL * norms)
 
 
-def _exact_pass(x: Features, centres: Float64[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
+def _exact_pass(x: Features, centers: Float64[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
     """Do what `_pass` does in float64, except that centers without rows stay; labels are those before the move."""
-    labels = nearest_centres(x, centres)
+    labels = nearest_centers(x, centers)
     order = np.argsort(labels, kind="stable")
     kept, first = np.unique(labels[order], return_index=True)
-    moved = centres.copy()
+    moved = centers.copy()
     moved[kept] = np.add.reduceat(x[order].astype(np.float64), first, axis=0) / np.bincount(labels)[kept, None]
     return moved, labels
 
 
-def _pass(x: Features, centres: Float[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
+def _pass(x: Features, centers: Float[np.ndarray, "c d"]) -> tuple[np.ndarray, np.ndarray]:
     """Assign the rows to the centers and move these; return the new centers and the label of each row."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    solver = cast(Any, KMeans)(len(centres), init=centres, n_init=1, max_iter=1, tol=0.0)
+    solver = cast(Any, KMeans)(len(centers), init=centers, n_init=1, max_iter=1, tol=0.0)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning that one pass has not converged
         solver.fit(x)

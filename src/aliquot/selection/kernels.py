@@ -38,7 +38,7 @@ class Differences(NamedTuple):
         features: x.
         factor: f.
         scale: 0 or more.
-        centre: of the vectors, in units of f x.
+        center: of the vectors, in units of f x.
         far: rows with a smaller bias are far.
         close: the `s` of a product above which the pair is also computed from differences.
     """
@@ -46,7 +46,7 @@ class Differences(NamedTuple):
     features: Features
     factor: Float64[np.ndarray, " n"]
     scale: float
-    centre: Float64[np.ndarray, " d"]
+    center: Float64[np.ndarray, " d"]
     far: float
     close: float
 
@@ -128,16 +128,16 @@ class RBF:
     def embed(self, features: Features) -> Embedding:
         x, power = rescaled(np.ascontiguousarray(features, dtype=np.float32))
         # Distances do not change under a shift, float32 rounding does: centered vectors are the shortest.
-        centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred = x - centre
-        half_norms = half_squared_norms(centred)
-        scale = self._scale(centred, power)
+        center = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centered = x - center
+        half_norms = half_squared_norms(centered)
+        scale = self._scale(centered, power)
         if scale * half_norms.max() > _FAR:
             # A far row, or a minority of them, moves the mean away from all others. Centered rows are also rounded.
             scale, median = self._scale(x, power), central(x)
             from_median = half_squared_norms(x - median)
             if np.median(from_median) < 0.5 * np.median(half_norms):
-                centre, centred, half_norms = median, x - median, from_median
+                center, centered, half_norms = median, x - median, from_median
         longest = half_norms.max()
         if not scale * longest < _LARGEST:
             raise ValueError(
@@ -146,7 +146,7 @@ class RBF:
                 f"exponents reach {scale * longest:.3g}, and overflow beyond {_LARGEST:.0e}; use a wider one, such as "
                 "0.25 with unit=median, or leave that prompt out"
             )
-        return _around(x, centre, centred, half_norms, scale)
+        return _around(x, center, centered, half_norms, scale)
 
     def _unit(self, x: Features, power: int) -> float:
         return 4.0**power if self.unit == "absolute" else _median_squared_distance(x, self.seed)
@@ -177,26 +177,26 @@ def embed_for_coverage(kernel: Kernel, features: Features) -> Embedding:
     return embedding
 
 
-def embed_around(embedding: Embedding, rows: Int64[np.ndarray, " m"], centre: Float32[np.ndarray, " d"]) -> Embedding:
+def embed_around(embedding: Embedding, rows: Int64[np.ndarray, " m"], center: Float32[np.ndarray, " d"]) -> Embedding:
     """Return an RBF embedding of some rows around their own center, from which few of them are then far."""
     x = embedding.exact.features[rows]
-    centred = x - centre
-    return _around(x, centre, centred, half_squared_norms(centred), 2 * embedding.exact.scale)
+    centered = x - center
+    return _around(x, center, centered, half_squared_norms(centered), 2 * embedding.exact.scale)
 
 
 def _around(
-    x: Features, centre: Float32[np.ndarray, " d"], centred: Features, half_norms: np.ndarray, scale: float
+    x: Features, center: Float32[np.ndarray, " d"], centered: Features, half_norms: np.ndarray, scale: float
 ) -> Embedding:
-    """Return the RBF embedding of x with exponents -scale |x_i - x_j|^2 / 2; `centred` becomes a part of it."""
+    """Return the RBF embedding of x with exponents -scale |x_i - x_j|^2 / 2; `centered` becomes a part of it."""
     # Each exponent is raised by the rounding error of its product, so that w_ii and w of duplicates are exactly 1:
     # pairs closer than rounding count as equal. Exponents of far rows are raised above any rounding.
     far_lift = (x.shape[1] + 16) * float(np.finfo(np.float32).eps)
     is_far = (1.0 - far_lift) * scale * half_norms > _FAR
     bias = ((np.where(is_far, far_lift, _ROUNDING) - 1.0) * scale * half_norms).astype(np.float32)
     far = -_FAR if is_far.any() else -math.inf
-    exact = Differences(x, np.ones(len(x)), 0.5 * scale, centre.astype(np.float64), far, math.inf)
-    centred *= np.float32(math.sqrt(scale))
-    return Embedding(centred, bias, exponential=True, exact=exact)
+    exact = Differences(x, np.ones(len(x)), 0.5 * scale, center.astype(np.float64), far, math.inf)
+    centered *= np.float32(math.sqrt(scale))
+    return Embedding(centered, bias, exponential=True, exact=exact)
 
 
 def warn_if_degenerate(embedding: Embedding, remedy: str) -> None:

@@ -124,7 +124,7 @@ def test_two_processes_of_a_job_share_scoring_and_finetuning(cluster, submit, ru
         np.testing.assert_allclose(there[name], weights, rtol=1e-2, atol=1e-4, err_msg=name)
 
 
-def test_a_cancelled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster, aliquot, submit, tmp_path):
+def test_a_canceled_sweep_leaves_no_job_and_goes_on_by_the_same_command(cluster, aliquot, submit, tmp_path):
     submit(*LONG)
     (job,) = tasks(tmp_path / "store", "finetune").values()
     wait_until(lambda: any((tmp_path / "store" / "finetune").glob("*/metrics.jsonl")))

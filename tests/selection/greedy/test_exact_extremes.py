@@ -57,7 +57,7 @@ def test_the_certificate_and_f_see_a_wrong_pick_though_products_do_not(pool: np.
 
 
 @pytest.mark.parametrize("search", ["tiles", "device", "cells"])
-def test_similarities_with_neighbours_are_those_of_the_features(pool: np.ndarray, search: str) -> None:
+def test_similarities_with_neighbors_are_those_of_the_features(pool: np.ndarray, search: str) -> None:
     w, embedding, rows = rbf(pool, 0.25), RBF().embed(pool), np.arange(len(pool))
     if search == "cells":
         pytest.importorskip("faiss")

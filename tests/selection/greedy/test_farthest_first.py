@@ -213,10 +213,10 @@ def test_one_far_outlier_costs_no_more_looks_at_pairs(monkeypatch: pytest.Monkey
         seen = []
         lower_close = module.loops.lower_close
 
-        def counting(points, norms, places, centres, product, bound) -> None:
-            least = (norms[places, None] + norms[centres]) - 2 * product
+        def counting(points, norms, places, centers, product, bound) -> None:
+            least = (norms[places, None] + norms[centers]) - 2 * product
             seen.append(np.count_nonzero(least < bound[places, None]))
-            lower_close(points, norms, places, centres, product, bound)
+            lower_close(points, norms, places, centers, product, bound)
 
         with monkeypatch.context() as during:
             during.setattr(module.loops, "lower_close", counting)

@@ -1,4 +1,4 @@
-"""Greedy on the neighbour graph against greedy on the same sparse matrix, and against apricot."""
+"""Greedy on the neighbor graph against greedy on the same sparse matrix, and against apricot."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_the_report_says_what_is_reached_and_recovered() -> None:
     assert recovered == pytest.approx((f - random) / (exact - random), abs=1e-3)
 
 
-def test_too_few_neighbours_and_too_small_parts_are_objected_to_with_the_remedy() -> None:
+def test_too_few_neighbors_and_too_small_parts_are_objected_to_with_the_remedy() -> None:
     assert "m=64 neighbors are too few" in str(Sparse(64).objection(99_000, 1_000))
     assert "m=594 or more" in str(Sparse(64).objection(99_000, 1_000))
     assert Sparse(594).objection(99_000, 1_000) is None
@@ -206,7 +206,7 @@ def test_bad_values_are_refused_with_the_remedy(make, message: str) -> None:
         make()
 
 
-def test_approximate_neighbours_without_faiss_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approximate_neighbors_without_faiss_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'aliquot\[ann\]'"):
         Sparse(neighbors="approximate")

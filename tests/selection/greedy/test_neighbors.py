@@ -93,7 +93,7 @@ def test_the_number_of_threads_changes_nothing(find, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("kernel", [RBF(), Cosine()], ids=str)
 @pytest.mark.parametrize("constant", [0.0, 3.0])
-def test_of_more_duplicates_than_neighbours_itself_and_the_lower_rows_are_kept(kernel: Kernel, constant: float) -> None:
+def test_of_more_duplicates_than_neighbors_itself_and_the_lower_rows_are_kept(kernel: Kernel, constant: float) -> None:
     found = exact(kernel.embed(np.full((300, 4), constant, dtype=np.float32)), 3)
     others = [[1, 2], [0, 2], *(298 * [[0, 1]])]
     np.testing.assert_array_equal(found.rows, np.column_stack([np.arange(300), others]))
@@ -112,7 +112,7 @@ def test_prompts_without_anything_similar_keep_themselves_alone(find) -> None:
         )
 
 
-def test_approximate_neighbours_are_nearly_all_right_and_similar_as_they_should_be() -> None:
+def test_approximate_neighbors_are_nearly_all_right_and_similar_as_they_should_be() -> None:
     embedding = RBF().embed(mixture(5000, d=16))
     found, expected = approximate(embedding, 32), exact(embedding, 32)
     hits = [len(np.intersect1d(a, b)) for a, b in zip(found.rows, expected.rows, strict=True)]

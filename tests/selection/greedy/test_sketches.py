@@ -23,14 +23,14 @@ def test_products_are_at_least_those_of_the_vectors(d: int, seed: int, data: st.
     mean = x.mean(axis=0)
     h = data.draw(st.integers(0, d))
     seen = Sketch(mean, principal(x, mean)[:, :h])
-    sketches, centred = seen.of(x), (x - mean).astype(np.float64)
+    sketches, centered = seen.of(x), (x - mean).astype(np.float64)
     assert sketches.shape == (60, seen.width) == (60, h + 1)
-    slack = 1e-5 * np.square(centred).sum(axis=1).max()
-    assert (sketches @ sketches.T >= centred @ centred.T - slack).all()
-    np.testing.assert_allclose(np.square(sketches).sum(axis=1), np.square(centred).sum(axis=1), rtol=1e-4, atol=slack)
+    slack = 1e-5 * np.square(centered).sum(axis=1).max()
+    assert (sketches @ sketches.T >= centered @ centered.T - slack).all()
+    np.testing.assert_allclose(np.square(sketches).sum(axis=1), np.square(centered).sum(axis=1), rtol=1e-4, atol=slack)
 
 
-def test_without_directions_a_sketch_is_the_centred_vector() -> None:
+def test_without_directions_a_sketch_is_the_centered_vector() -> None:
     x = points_of(9, 5)
     np.testing.assert_array_equal(Sketch(x[0]).of(x), x - x[0])
 
@@ -50,7 +50,7 @@ def test_where_every_direction_counts_alike_all_are_seen_while_bounds_are_wide()
     assert found.directions is None
 
 
-def test_points_that_meet_few_centres_are_not_sketched() -> None:
+def test_points_that_meet_few_centers_are_not_sketched() -> None:
     x = points_of(3000, 64)
     mean, near = x.mean(axis=0), np.full(50, 1.0)
     assert cheapest(mean, principal(x, mean), x[:50], near, x[100:300], 10, 800).directions is None

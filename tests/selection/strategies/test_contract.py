@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
+from aliquot.config.schema import create
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.greedy.modes import Stochastic
 from aliquot.selection.strategies.random import Random
@@ -33,7 +33,7 @@ def configured(*overrides: str) -> Strategy:
     """Return the strategy as the command line would make it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=["+seed=0", *overrides])
-    return instantiate(config.strategy, _convert_="all")
+    return create(config, "strategy")
 
 
 STRATEGIES = {"-".join(setup): configured(*setup) for setup in SETUPS}

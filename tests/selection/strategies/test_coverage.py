@@ -34,7 +34,7 @@ def test_separate_heaps_give_their_middles_the_largest_first() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3, 50, 199, 200])
-def test_each_cluster_is_picked_once_at_its_centre(k: int) -> None:
+def test_each_cluster_is_picked_once_at_its_center(k: int) -> None:
     x = np.random.default_rng(1).normal(size=(200, 3)).astype(np.float32)
     selection = select(x, k)
     clusters = k_means(x, k, Coverage().passes, 0)

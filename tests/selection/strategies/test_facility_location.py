@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
+from aliquot.config.schema import create
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.selection.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
 from aliquot.selection.kernels import RBF, Cosine
@@ -42,7 +42,7 @@ def make_pool(x: np.ndarray) -> tuple[Pool, Scores]:
 def test_the_kernel_is_chosen_on_the_command_line(overrides: list[str], kernel: RBF | Cosine) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=["+strategy=facility_location", *overrides])
-    assert instantiate(config.strategy, _convert_="all") == FacilityLocation(kernel)
+    assert create(config, "strategy") == FacilityLocation(kernel)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_kernel_is_chosen_on_the_command_line(overrides: list[str], kernel: 
 def test_the_mode_is_chosen_on_the_command_line(overrides: list[str], mode: Mode, nested: bool) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=["+seed=7", "+strategy=facility_location", *overrides])
-    strategy = instantiate(config.strategy, _convert_="all")
+    strategy = create(config, "strategy")
     assert strategy == FacilityLocation(RBF(), mode)
     assert strategy.nested == nested
 
@@ -79,9 +79,9 @@ def test_approximate_modes_log_how_near_to_exact_they_come_and_why_they_may_not_
 
 def test_one_prompt_of_each_cluster_comes_first_the_largest_cluster_before_the_others() -> None:
     rng = np.random.default_rng(0)
-    centres = 10 * np.eye(3)
+    centers = 10 * np.eye(3)
     cluster = np.repeat([0, 1, 2], [10, 40, 20])
-    x = centres[cluster] + 0.1 * rng.normal(size=(70, 3))
+    x = centers[cluster] + 0.1 * rng.normal(size=(70, 3))
     selection = rank(FacilityLocation(RBF(0.05)), *make_pool(x), k=3)
     assert cluster[selection.indices].tolist() == [1, 2, 0]
     np.testing.assert_allclose(selection.gains, [40, 20, 10], rtol=0.02)

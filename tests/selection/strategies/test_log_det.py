@@ -50,7 +50,7 @@ def test_sigma_is_in_units_of_the_typical_length() -> None:
     np.testing.assert_allclose(one.gains, two.gains, rtol=1e-6)
 
 
-def test_normalised_looks_at_directions_only() -> None:
+def test_normalized_looks_at_directions_only() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 5)).astype(np.float32)
     scaled = x * 2.0 ** rng.integers(-9, 9, size=(40, 1))

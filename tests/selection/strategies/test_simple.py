@@ -47,7 +47,7 @@ def test_uncertainty_takes_the_largest_score_first_and_reports_it() -> None:
     assert selection.gains.tolist() == [2.5, 2.5, 1.0]
 
 
-def test_least_confidence_favours_long_responses_only_where_it_is_not_normalised() -> None:
+def test_least_confidence_favours_long_responses_only_where_it_is_not_normalized() -> None:
     top1 = np.array([0.5, 0.8, 0.8, 0.8, 0.8, 0.8], dtype=np.float32)
     tokens = TokenStats(np.array([1, 5]), top1, top1, top1 / 8)
     scores = Scores(np.zeros((2, 1), dtype=np.float32), np.ones(2, dtype=np.int64), tokens)

@@ -102,7 +102,7 @@ def test_clusters_stand_in_for_tasks_without_labels() -> None:
     rng = np.random.default_rng(0)
     heap = np.repeat(np.arange(3), [60, 5, 20])
     scores = scores_of(np.full(85, 0.5), np.eye(3)[heap] * 50 + rng.normal(size=(85, 3)))
-    pool = Pool("unlabelled", [str(i) for i in range(85)], [f"{i}" for i in range(85)])
+    pool = Pool("unlabeled", [str(i) for i in range(85)], [f"{i}" for i in range(85)])
     strategy = TaskDiversity(groups="clusters", num_clusters=3, seed=1)
     order = heap[rank(strategy, pool, scores, 15).indices]
     assert all(sorted(order[i : i + 3]) == [0, 1, 2] for i in range(0, 15, 3))

@@ -10,7 +10,7 @@ import numpy as np
 
 from aliquot.report.analysis.findings import MIN_SEEDS, REFERENCE, Curve, Finding
 from aliquot.report.analysis.numbers import points
-from aliquot.report.analysis.statistics import Estimate, mean, summarise
+from aliquot.report.analysis.statistics import Estimate, mean, summarize
 from aliquot.report.analysis.study import Arm, Cell, Study, shared_replicates
 
 #: The number of seeds from which onward nothing is said about their number.
@@ -66,7 +66,7 @@ def _on_falls(study: Study, reference: Arm | None) -> list[str]:
     cells = sorted((cell for cell in study.cells if cell.arm.name == reference.name), key=lambda cell: cell.budget)
     for benchmark in study.benchmarks:
         best, last = max(cells, key=lambda cell: float(cell.correct[benchmark].mean())), cells[-1]
-        fall = mean(*(summarise(cell.correct[benchmark], cell.replicates, "random", {}) for cell in (best, last)))
+        fall = mean(*(summarize(cell.correct[benchmark], cell.replicates, "random", {}) for cell in (best, last)))
         if fall.value > _FALL * fall.stderr:  # never if one has a single seed, whose standard error is NaN
             found.append(
                 f"Random falls on {benchmark} by {points(Estimate(fall.value, fall.stderr))[1:]} points, from "

@@ -21,7 +21,7 @@ from aliquot.report.analysis.statistics import (
     holm,
     mean,
     p_value,
-    summarise,
+    summarize,
 )
 from aliquot.report.analysis.study import Arm, Study, shared_replicates
 
@@ -63,7 +63,7 @@ class Judge:
         replicates = shared_replicates([self.cells[i] for i in weights])
         rows = {i: [self.cells[i].replicates.index(replicate) for replicate in replicates] for i in weights}
         values = np.sum([np.float32(weight) * self.values[i][rows[i]] for i, weight in weights.items()], axis=0)
-        return self.resampling.draw(summarise(values, replicates, self.cells[next(iter(weights))].arm.name, weights))
+        return self.resampling.draw(summarize(values, replicates, self.cells[next(iter(weights))].arm.name, weights))
 
     def _finding(self, i: int) -> Finding:
         cell, drawn = self.cells[i], self.drawn[i]
@@ -124,7 +124,7 @@ class Judge:
 
 def judge_base(correct: Float32[np.ndarray, " questions"]) -> Estimate:
     """Return the accuracy before finetuning; its interval covers the questions only, because no seed affects it."""
-    drawn = Resampling(correct[None]).draw(summarise(correct[None], ["base"], "base", {0: 1.0}))
+    drawn = Resampling(correct[None]).draw(summarize(correct[None], ["base"], "base", {0: 1.0}))
     value = replace(mean(drawn.sample), seeds=(0.0,))
     return estimate(value, draws(value, drawn), least=0.0)
 

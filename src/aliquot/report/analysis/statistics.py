@@ -99,7 +99,7 @@ class Mean:
         return self.dof * (self.questions + seeds) / seeds if seeds > 0 else math.inf
 
 
-def summarise(
+def summarize(
     values: Float[np.ndarray, "replicates questions"],
     replicates: Sequence[str],
     owner: str,
@@ -221,20 +221,20 @@ def _resample(columns: Float32[np.ndarray, "cells questions"]) -> Float32[np.nda
     """Return means over questions drawn with replacement, minus those over all questions."""
     rng = np.random.default_rng(_SEED)
     count = columns.shape[1]
-    centred = np.ascontiguousarray((columns - columns.mean(axis=1, keepdims=True)).T, np.float32)
+    centered = np.ascontiguousarray((columns - columns.mean(axis=1, keepdims=True)).T, np.float32)
     means: list[np.ndarray] = []
     for _ in range(0, NUM_DRAWS, _CHUNK):
         drawn = rng.integers(count, size=(_CHUNK, count)) + count * np.arange(_CHUNK)[:, None]
         times = np.bincount(drawn.ravel(), minlength=_CHUNK * count).reshape(_CHUNK, count)
-        means.append(times.astype(np.float32) @ centred / count)
+        means.append(times.astype(np.float32) @ centered / count)
     return np.ascontiguousarray(np.concatenate(means).T)
 
 
 def _standard(draws: Float[np.ndarray, " draws"]) -> Float[np.ndarray, " draws"]:
     """Give draws mean 0 and variance 1 exactly, which reduces the noise in results derived from them."""
-    centred = draws - draws.mean(dtype=np.float64)
-    deviation = math.sqrt(np.square(centred).mean())
-    return centred / deviation if deviation > 0 else centred
+    centered = draws - draws.mean(dtype=np.float64)
+    deviation = math.sqrt(np.square(centered).mean())
+    return centered / deviation if deviation > 0 else centered
 
 
 @lru_cache(maxsize=256)  # 4 MB; consecutive cells of an arm share their seeds

@@ -13,7 +13,7 @@ from aliquot.report.analysis.findings import REFERENCE, Finding, Findings
 from aliquot.report.analysis.numbers import percent
 from aliquot.report.analysis.study import Arm
 from aliquot.report.figures.drawing import (
-    COLOURS,
+    COLORS,
     INK,
     MARKERS,
     NEUTRAL,
@@ -114,12 +114,12 @@ def _mark_values(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _draw_line(canvas: Canvas, axes: Axes, series: list[Finding], value_of: Mapping[str, float], position: int) -> None:
-    colour, marker = COLOURS[position], MARKERS[position]
+    color, marker = COLORS[position], MARKERS[position]
     x, y = [value_of[f.arm.name] for f in series], [100 * f.score.value for f in series]
-    axes.vlines(x, [100 * f.score.low for f in series], [100 * f.score.high for f in series], color=colour)
-    axes.plot(x, y, color=colour)
-    canvas.points(axes, x, y, [say_score(f) for f in series], color=colour, marker=marker)
-    axes.plot([], [], color=colour, marker=marker, label=f"{series[0].budget:,} prompts")
+    axes.vlines(x, [100 * f.score.low for f in series], [100 * f.score.high for f in series], color=color)
+    axes.plot(x, y, color=color)
+    canvas.points(axes, x, y, [say_score(f) for f in series], color=color, marker=marker)
+    axes.plot([], [], color=color, marker=marker, label=f"{series[0].budget:,} prompts")
 
 
 def _draw_random(axes: Axes, findings: Sequence[Finding]) -> None:

@@ -11,7 +11,7 @@ from aliquot.report.analysis.numbers import percent, percent_interval, with_inte
 from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.figures.drawing import (
     ACCENT,
-    COLOURS,
+    COLORS,
     INK,
     MARKERS,
     NEUTRAL,
@@ -66,7 +66,7 @@ def _one_panel(others: list[Series], random: Series, base: Estimate, axis: str) 
     canvas = Canvas(3.6 + 0.2 * ((len(others) + 3) // 2))
     axes = canvas.panels[0][0]
     for position, series in enumerate(others):
-        _draw_arm(canvas, axes, series, COLOURS[position], MARKERS[position])
+        _draw_arm(canvas, axes, series, COLORS[position], MARKERS[position])
     if random:
         _draw_arm(canvas, axes, random, NEUTRAL, "o", hollow=True)
     _draw_base(axes, [*others, random], base)
@@ -110,20 +110,20 @@ def _one_budget(all_series: list[Series], random: Series, base: Estimate, axis: 
     return canvas
 
 
-def _draw_arm(canvas: Canvas, axes: Axes, series: Series, colour: str, marker: str, hollow: bool = False) -> None:
+def _draw_arm(canvas: Canvas, axes: Axes, series: Series, color: str, marker: str, hollow: bool = False) -> None:
     """Draw a line with its band; random's is dashed and its markers are hollow."""
     budgets, values = [f.budget for f in series], [100 * f.score.value for f in series]
     low, high = [100 * f.score.low for f in series], [100 * f.score.high for f in series]
     if len(series) > 1:
-        axes.fill_between(budgets, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.fill_between(budgets, low, high, color=color, alpha=0.16, linewidth=0)
     else:
-        axes.vlines(budgets, low, high, color=colour)
-    line, face = "--" if hollow else "-", "none" if hollow else colour
-    axes.plot(budgets, values, color=colour, linestyle=line)
+        axes.vlines(budgets, low, high, color=color)
+    line, face = "--" if hollow else "-", "none" if hollow else color
+    axes.plot(budgets, values, color=color, linestyle=line)
     titles = [say_score(f) for f in series]
-    canvas.points(axes, budgets, values, titles, color=colour, marker=marker, markerfacecolor=face)
+    canvas.points(axes, budgets, values, titles, color=color, marker=marker, markerfacecolor=face)
     label = series[0].arm.name
-    axes.plot([], [], color=colour, linestyle=line, marker=marker, markerfacecolor=face, label=label)
+    axes.plot([], [], color=color, linestyle=line, marker=marker, markerfacecolor=face, label=label)
 
 
 def _draw_base(axes: Axes, all_series: list[Series], base: Estimate) -> None:

@@ -38,7 +38,7 @@ INK = "#1b1d21"
 NEUTRAL = "#808080"
 ACCENT = "#0072b2"
 #: One per arm; blue, vermilion and green of Okabe and Ito (2008), the others chosen to match them.
-COLOURS = (ACCENT, "#d55e00", "#009e73", "#b558a0", "#8a6d00", "#6f63d6")
+COLORS = (ACCENT, "#d55e00", "#009e73", "#b558a0", "#8a6d00", "#6f63d6")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _DPI = 200

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from aliquot.report.figures.drawing import COLOURS, INK, NEUTRAL, Canvas, Drawing, wrapped
+from aliquot.report.figures.drawing import COLORS, INK, NEUTRAL, Canvas, Drawing, wrapped
 from aliquot.report.figures.intervals import Whisker, fill_panel, row_height
 from aliquot.report.selections.picks import Picks, Summary
 
@@ -141,9 +141,9 @@ def _draw_matrix(names: Sequence[str], matrix: np.ndarray, write: Callable[[floa
     axes = canvas.panels[0][0]
     size = 9 if len(names) <= 8 else 7.5
     for (row, column), number in np.ndenumerate(matrix):
-        value, colour = float(number), COLOURS[0] if number > 0 else COLOURS[1]
+        value, color = float(number), COLORS[0] if number > 0 else COLORS[1]
         corner = (column - 0.5, row - 0.5)
-        ground = Rectangle(corner, 1, 1, color=colour, alpha=0.6 * abs(value), linewidth=0)
+        ground = Rectangle(corner, 1, 1, color=color, alpha=0.6 * abs(value), linewidth=0)
         canvas.patch(axes, ground, f"{names[row]} and {names[column]}: {write(value)}")
         if len(names) <= _WRITTEN:
             axes.text(column, row, write(value), ha="center", va="center", fontsize=size, color=INK)

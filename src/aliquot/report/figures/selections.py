@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aliquot.report.figures.drawing import ACCENT, COLOURS, NEUTRAL, Canvas, Drawing, wrapped
+from aliquot.report.figures.drawing import ACCENT, COLORS, NEUTRAL, Canvas, Drawing, wrapped
 from aliquot.report.figures.selection_numbers import draw_correlations, draw_overlap, draw_summary
 from aliquot.report.selections.picks import Picks, Tasks
 
@@ -97,7 +97,7 @@ def _draw_map(picks: Picks) -> Drawing | None:
     def fill(canvas: Canvas, axes: Axes, arm: int) -> None:
         look: dict[str, Any] = {"rasterized": True, "markeredgewidth": 0}
         axes.plot(*plane.pool.T, ".", color=NEUTRAL, markersize=2, alpha=0.5, **look)
-        axes.plot(*plane.picked[arm].T, ".", color=COLOURS[1], markersize=2.4, alpha=0.8, **look)
+        axes.plot(*plane.picked[arm].T, ".", color=COLORS[1], markersize=2.4, alpha=0.8, **look)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
 

@@ -133,7 +133,7 @@ for (const body of document.querySelectorAll("tbody")) {
   });
   body.addEventListener("focusout", hideTip);
   body.addEventListener("keydown", (event) => {
-    const next = event.target.dataset.tip && neighbour(event.target, event.key);
+    const next = event.target.dataset.tip && neighbor(event.target, event.key);
     if (!next) return;
     event.preventDefault();
     next.focus();
@@ -141,7 +141,7 @@ for (const body of document.querySelectorAll("tbody")) {
 }
 
 // The next cell with a value in the direction of an arrow key.
-function neighbour(cell, key) {
+function neighbor(cell, key) {
   if (key in STEPS) {
     const cells = [...cell.parentElement.querySelectorAll("[data-tip]")];
     return cells[cells.indexOf(cell) + STEPS[key]];

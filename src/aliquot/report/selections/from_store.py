@@ -150,9 +150,9 @@ def _prepare_features(scores: Scores) -> Float32[np.ndarray, "n d"]:
     stored = scores.features
     wide = stored.shape[1] > _NUM_PROJECTED
     features = project(stored, gaussian_projection(stored.shape[1], _NUM_PROJECTED, 0)) if wide else stored
-    centred = np.array(features, dtype=np.float32)
-    centred -= centred.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return centred
+    centered = np.array(features, dtype=np.float32)
+    centered -= centered.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return centered
 
 
 def _sample(num_rows: int, most: int) -> Rows:

@@ -52,7 +52,7 @@ def jaccard(choices: Sequence[Rows]) -> Float64[np.ndarray, "a a"]:
 
 def distances_to_nearest(features: Features, sample: Rows, choices: Sequence[Rows]) -> Float64[np.ndarray, "a m"]:
     """Return the distance of each sampled row to the nearest row of each selection."""
-    x, norms = _centred(features)
+    x, norms = _centered(features)
     nearest = np.empty((len(choices), len(sample)))
     for start in range(0, len(sample), _BLOCK):
         rows = sample[start : start + _BLOCK]
@@ -67,7 +67,7 @@ def distances_to_nearest(features: Features, sample: Rows, choices: Sequence[Row
 def distances_within(features: Features, choice: Rows, sample: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
     """Return the distance of each sampled position of a selection to the nearest other row of the selection."""
     chosen = features[choice]
-    x, norms = _centred(chosen)
+    x, norms = _centered(chosen)
     nearest = np.empty(len(sample))
     for start in range(0, len(sample), _BLOCK):
         positions = sample[start : start + _BLOCK]
@@ -77,7 +77,7 @@ def distances_within(features: Features, choice: Rows, sample: Int64[np.ndarray,
     return nearest
 
 
-def _centred(features: Features) -> tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, " n"]]:
+def _centered(features: Features) -> tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, " n"]]:
     """Return the features around a center that is robust to outliers, and their squared norms."""
     x = features.astype(np.float64) - central(features)
     return x, np.einsum("nd,nd->n", x, x)

@@ -101,7 +101,7 @@ def _highest(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Flo
 
 def _exponents(embedding: Embedding, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, "m k"]:
     exact = embedding.exact
-    left, right = (exact.factor[part, None] * exact.features[part] - exact.centre for part in (rows, columns))
+    left, right = (exact.factor[part, None] * exact.features[part] - exact.center for part in (rows, columns))
     if not embedding.exponential:
         return left @ right.T + np.outer(exact.factor[rows] == 0, exact.factor[columns] == 0)
     row_squares, column_squares = (np.einsum("nd,nd->n", part, part) * exact.scale for part in (left, right))

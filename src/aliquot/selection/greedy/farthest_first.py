@@ -94,8 +94,8 @@ class _Traversal:
     def __init__(self, points: Points, k: int, device: str, cell: np.ndarray | None) -> None:
         n, d = points.shape
         # Distances do not change under a shift, rounding does: products use centered vectors, which are the shortest.
-        self.centre, norms = _centre(points)
-        cell = _cells(points, self.centre, device) if cell is None else cell
+        self.center, norms = _center(points)
+        cell = _cells(points, self.center, device) if cell is None else cell
         self.row = np.argsort(cell, kind="stable")
         self.place = np.argsort(self.row)
         self.points = points[self.row]
@@ -107,9 +107,9 @@ class _Traversal:
         self.indices, self.squared = np.zeros(k, dtype=np.int64), np.zeros(k)
         self.picked = self.given = 0
         # A device multiplies faster than the CPU makes sketches.
-        self.sketch, self.next_look = Sketch(self.centre), _FIRST_LOOK if device == "cpu" else n
+        self.sketch, self.next_look = Sketch(self.center), _FIRST_LOOK if device == "cpu" else n
         self.directions: np.ndarray | None = None  # the principal directions, once they are needed
-        self.centres = torch.empty((k, d), device=device)  # as sketches
+        self.centers = torch.empty((k, d), device=device)  # as sketches
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the state from which `begin` resumes, indexed by row of the pool."""
@@ -123,24 +123,24 @@ class _Traversal:
         if len(known):
             self.indices[: len(known)], self.squared[: len(known)] = known, saved["squared"][: len(known)]
             self.bound, self.seen = saved["bound"][self.row], saved["seen"][self.row]
-            self._add_centres(0, len(known))
+            self._add_centers(0, len(known))
         self.given = int(saved["given"]) if len(known) >= len(start) else len(start)
         if len(known) < len(start):
             self.indices[len(known) : len(start)] = start[len(known) :]
             self.bound[self.place[start]] = -1
             self._lower_cells(len(known), len(start))
-            self._add_centres(len(known), len(start))
+            self._add_centers(len(known), len(start))
         if not len(known):
             self._refresh(np.flatnonzero(self.bound >= 0), min(_TILE, len(start)), workers)
             if len(start) == 1:
                 self.squared[0] = self.bound.max(initial=0)
 
-    def _add_centres(self, first: int, end: int) -> None:
+    def _add_centers(self, first: int, end: int) -> None:
         """Compare the picks from `first` onward by products."""
         self.picked = end
         for a in range(first, end, _FRONT):
             part = slice(a, min(a + _FRONT, end))
-            self.centres[part] = self._on_device(self.place[self.indices[part]])
+            self.centers[part] = self._on_device(self.place[self.indices[part]])
 
     def _lower_cells(self, first: int, end: int) -> None:
         """Lower the bounds of the cells of the picks from `first` onward."""
@@ -148,21 +148,21 @@ class _Traversal:
         loops.lower_cells(self.points, places, self.cell, self.first_of_cell, self.bound)
 
     def _on_device(self, places: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.sketch.of(self.points[places])).to(self.centres.device)
+        return torch.from_numpy(self.sketch.of(self.points[places])).to(self.centers.device)
 
     def _choose_sketch(self, front: np.ndarray) -> None:
         """Use the number of dimensions that takes the least work for this front."""
         self.next_look = int(_GROWTH * self.picked)
         if self.directions is None:
-            self.directions = principal(self.points, self.centre)
-        some, centres = _evenly(front, 64), _evenly(self.place[self.indices[: self.picked]], 256)
+            self.directions = principal(self.points, self.center)
+        some, centers = _evenly(front, 64), _evenly(self.place[self.indices[: self.picked]], 256)
         missed = max(1.0, float((self.picked - self.seen[front]).mean()))
-        points, pair = self.points[some], _PAIR + len(self.centre)
-        sketch = cheapest(self.centre, self.directions, points, self.bound[some], self.points[centres], missed, pair)
+        points, pair = self.points[some], _PAIR + len(self.center)
+        sketch = cheapest(self.center, self.directions, points, self.bound[some], self.points[centers], missed, pair)
         if sketch.width != self.sketch.width:
             self.sketch = sketch
-            self.centres = torch.empty((len(self.indices), sketch.width), device=self.centres.device)
-            self._add_centres(0, self.picked)
+            self.centers = torch.empty((len(self.indices), sketch.width), device=self.centers.device)
+            self._add_centers(0, self.picked)
 
     def round(self, workers: ThreadPoolExecutor) -> None:
         """Update the points with the largest bounds, and pick among them while that is safe."""
@@ -174,7 +174,7 @@ class _Traversal:
         live = front[self.bound[front] >= best_outside]
         live = live[np.argsort(self.row[live])]
         norms, bound, before = self.norms[live], self.bound[live], self.picked
-        vectors = torch.from_numpy(Sketch(self.centre).of(self.points[live])).to(self.centres.device)
+        vectors = torch.from_numpy(Sketch(self.center).of(self.points[live])).to(self.centers.device)
         between = torch.addmm(torch.from_numpy(norms).to(vectors.device), vectors, vectors.T, alpha=-2).cpu().numpy()
         end = loops.pick_among(
             self.points[live], self.row[live], bound, between, norms, best_outside, row_outside,
@@ -182,7 +182,7 @@ class _Traversal:
         )  # fmt: skip
         self.bound[live], self.seen[live] = bound, end
         self._lower_cells(before, end)
-        self._add_centres(before, end)
+        self._add_centers(before, end)
 
     def _front(self, size: int) -> tuple[np.ndarray, float, int]:
         """Return the places of the `size` largest bounds, lower rows first among equals; and the best of the others."""
@@ -212,15 +212,15 @@ class _Traversal:
             part = slice(first, min(first + _TILE, end))
             missing = int(np.searchsorted(seen, part.stop))  # from here on, all points have seen these
             product = self._product(points[:missing], part, buffer)
-            centres = self.place[self.indices[part]]
-            loops.lower_close(self.points, self.norms, block[:missing], centres, product, self.bound)
+            centers = self.place[self.indices[part]]
+            loops.lower_close(self.points, self.norms, block[:missing], centers, product, self.bound)
 
     def _product(self, points: torch.Tensor, part: slice, buffer: Float32[np.ndarray, " b"]) -> np.ndarray:
-        centres = self.centres[part]
-        if centres.device.type != "cpu":
-            return (points @ centres.T).cpu().numpy()
-        product = buffer[: len(points) * len(centres)].reshape(len(points), len(centres))
-        return np.matmul(points.numpy(), centres.numpy().T, out=product)
+        centers = self.centers[part]
+        if centers.device.type != "cpu":
+            return (points @ centers.T).cpu().numpy()
+        product = buffer[: len(points) * len(centers)].reshape(len(points), len(centers))
+        return np.matmul(points.numpy(), centers.numpy().T, out=product)
 
 
 def _known_picks(start: np.ndarray, saved: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -236,7 +236,7 @@ def _evenly(rows: np.ndarray, num: int) -> np.ndarray:
     return rows[:: -(-len(rows) // num)]
 
 
-def _centre(points: Points) -> tuple[Float32[np.ndarray, " d"], Float64[np.ndarray, " n"]]:
+def _center(points: Points) -> tuple[Float32[np.ndarray, " d"], Float64[np.ndarray, " n"]]:
     """Return the mean, or the median if outliers have moved the mean too far, and all squared distances from it."""
     mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)
     median = central(points)
@@ -244,15 +244,15 @@ def _centre(points: Points) -> tuple[Float32[np.ndarray, " d"], Float64[np.ndarr
     return (median, from_median) if np.median(from_median) < 0.5 * np.median(from_mean) else (mean, from_mean)
 
 
-def _squared_norms(points: Points, centre: Float[np.ndarray, " d"]) -> Float64[np.ndarray, " n"]:
+def _squared_norms(points: Points, center: Float[np.ndarray, " d"]) -> Float64[np.ndarray, " n"]:
     blocks = np.array_split(points, -(-len(points) // _FRONT))
-    return np.concatenate([np.square(block.astype(np.float64) - centre).sum(axis=1) for block in blocks])
+    return np.concatenate([np.square(block.astype(np.float64) - center).sum(axis=1) for block in blocks])
 
 
-def _cells(points: Points, centre: Float32[np.ndarray, " d"], device: str) -> Int64[np.ndarray, " n"]:
+def _cells(points: Points, center: Float32[np.ndarray, " d"], device: str) -> Int64[np.ndarray, " n"]:
     """Assign the points to the nearest of a sample of them. The sample changes the time, never the result."""
     n = len(points)
-    see = Sketch(centre).of
+    see = Sketch(center).of
     anchors = see(points[np.random.default_rng(0).permutation(n)[: int(_CELLS_PER_ROOT * np.sqrt(n))]])
     offsets, right = torch.from_numpy(np.square(anchors).sum(axis=1)).to(device), torch.from_numpy(anchors.T).to(device)
     blocks = np.array_split(points, -(-n // _FRONT))

@@ -40,11 +40,11 @@ def _roughly(points: np.ndarray, a: int, b: int) -> np.float32:
 
 
 @compiled
-def _lower(bound: np.ndarray, i: int, points: np.ndarray, centre: int) -> None:
+def _lower(bound: np.ndarray, i: int, points: np.ndarray, center: int) -> None:
     """Lower the bound of point i to its distance from a center, if that is smaller."""
     slack = 1.0 - 2.0 * (points.shape[1] + 8) * _EPS
-    if slack * _roughly(points, i, centre) < bound[i]:
-        bound[i] = min(bound[i], _squared_distance(points, i, centre))
+    if slack * _roughly(points, i, center) < bound[i]:
+        bound[i] = min(bound[i], _squared_distance(points, i, center))
 
 
 @compiled
@@ -52,7 +52,7 @@ def lower_close(
     points: np.ndarray,
     norms: np.ndarray,
     places: np.ndarray,
-    centres: np.ndarray,
+    centers: np.ndarray,
     product: np.ndarray,
     bound: np.ndarray,
 ) -> None:
@@ -61,34 +61,34 @@ def lower_close(
     Centers at distance sqrt(bound) have x.c = (|x|^2 + |c|^2 - bound) / 2. The norms are squared, and reduced by the
     possible rounding error.
     """
-    half = np.empty(len(centres), dtype=np.float32)
-    for c in range(len(centres)):
-        half[c] = np.float32(0.5) * norms[centres[c]]
-    found = np.empty(len(centres), dtype=np.uint32)
+    half = np.empty(len(centers), dtype=np.float32)
+    for c in range(len(centers)):
+        half[c] = np.float32(0.5) * norms[centers[c]]
+    found = np.empty(len(centers), dtype=np.uint32)
     for r in range(len(places)):
         i = places[r]
         room = np.float32(0.5 * (bound[i] - norms[i])) + _LEAST
         for p in range(exceeding(product[r], half, room, found)):
             c = int(found[p])
             if product[r, c] + room > half[c]:  # still true after earlier centers
-                _lower(bound, i, points, centres[c])
+                _lower(bound, i, points, centers[c])
                 room = np.float32(0.5 * (bound[i] - norms[i])) + _LEAST
 
 
 @compiled
 def lower_cells(
-    points: np.ndarray, centres: np.ndarray, cell: np.ndarray, first_of_cell: np.ndarray, bound: np.ndarray
+    points: np.ndarray, centers: np.ndarray, cell: np.ndarray, first_of_cell: np.ndarray, bound: np.ndarray
 ) -> None:
-    """Lower the bounds of all points in the cells of `centres`, which ascend by cell; picked points stay at -1."""
+    """Lower the bounds of all points in the cells of `centers`, which ascend by cell; picked points stay at -1."""
     first = 0
-    while first < len(centres):
-        this = cell[centres[first]]
+    while first < len(centers):
+        this = cell[centers[first]]
         end = first
-        while end < len(centres) and cell[centres[end]] == this:
+        while end < len(centers) and cell[centers[end]] == this:
             end += 1
         for i in range(first_of_cell[this], first_of_cell[this + 1]):
             if bound[i] > 0:
-                for c in centres[first:end]:
+                for c in centers[first:end]:
                     _lower(bound, i, points, c)
         first = end
 

@@ -22,67 +22,67 @@ class Sketch:
     """How vectors are sketched.
 
     Args:
-        centre: subtracted from all of them first.
+        center: subtracted from all of them first.
         directions: U, as columns; None for all directions, in which case a sketch is the vector itself.
     """
 
-    centre: Float32[np.ndarray, " d"]
+    center: Float32[np.ndarray, " d"]
     directions: Float64[np.ndarray, "d h"] | None = None
 
     @property
     def width(self) -> int:
         """The length of a sketch."""
-        return len(self.centre) if self.directions is None else self.directions.shape[1] + 1
+        return len(self.center) if self.directions is None else self.directions.shape[1] + 1
 
     def of(self, vectors: Points) -> Float32[np.ndarray, "n w"]:
         """Return the sketches of some vectors."""
-        centred = vectors - self.centre
+        centered = vectors - self.center
         if self.directions is None:
-            return centred.astype(np.float32, copy=False)
-        exact = centred.astype(np.float64)  # so that a sketch is rounded once, like the vector
+            return centered.astype(np.float32, copy=False)
+        exact = centered.astype(np.float64)  # so that a sketch is rounded once, like the vector
         seen = exact @ self.directions
         unseen = (_squares(exact) - _squares(seen)).clip(0)
         return np.column_stack([seen, np.sqrt(unseen)]).astype(np.float32)
 
 
-def principal(points: Points, centre: Float32[np.ndarray, " d"]) -> Float64[np.ndarray, "d m"]:
+def principal(points: Points, center: Float32[np.ndarray, " d"]) -> Float64[np.ndarray, "d m"]:
     """Return the principal directions of a sample of the points, the widest first."""
     rows = np.random.default_rng(0).permutation(len(points))[:_SAMPLE]
-    return np.linalg.svd((points[rows] - centre).astype(np.float64), full_matrices=False)[2].T
+    return np.linalg.svd((points[rows] - center).astype(np.float64), full_matrices=False)[2].T
 
 
 def cheapest(
-    centre: Float32[np.ndarray, " d"],
+    center: Float32[np.ndarray, " d"],
     directions: Float64[np.ndarray, "d m"],
     points: Points,
     bound: Float64[np.ndarray, " n"],
-    centres: Points,
+    centers: Points,
     per_point: float,
     pair: float,
 ) -> Sketch:
     """Return the sketch with which finding the centers within the bounds of some points takes the least work.
 
     Args:
-        centre: of the sketches.
+        center: of the sketches.
         directions: the candidates; the first of them are used.
-        points, centres: samples of the points and centers to be compared.
+        points, centers: samples of the points and centers to be compared.
         bound: squared distances from the points within which a center must be examined.
         per_point: number of centers compared with a point per sketch of it.
         pair: cost of examining a pair, in dimensions of a product.
     """
-    x, c = (vectors.astype(np.float64) - centre for vectors in (points, centres))
+    x, c = (vectors.astype(np.float64) - center for vectors in (points, centers))
     x_squared, c_squared = _squares(x), _squares(c)
     least_product = (np.add.outer(x_squared, c_squared) - bound[:, None]) / 2
     x, c = x @ directions, c @ directions
-    best, least = Sketch(centre), float(len(centre))
-    for h in (int(share * len(centre)) for share in _SHARES):
+    best, least = Sketch(center), float(len(center))
+    for h in (int(share * len(center)) for share in _SHARES):
         x_seen, c_seen = x[:, :h], c[:, :h]
         x_unseen, c_unseen = (x_squared - _squares(x_seen)).clip(0), (c_squared - _squares(c_seen)).clip(0)
         passing = x_seen @ c_seen.T + np.sqrt(np.outer(x_unseen, c_unseen)) >= least_product
-        sketching = 2 * len(centre) * h / per_point  # in float64
+        sketching = 2 * len(center) * h / per_point  # in float64
         work = h + 1 + sketching + pair * float(passing.mean())
         if h <= directions.shape[1] and work < least:
-            best, least = Sketch(centre, directions[:, :h]), work
+            best, least = Sketch(center, directions[:, :h]), work
     return best
 
 

@@ -44,10 +44,10 @@ class Coverage(Greedy):
         clusters = k_means(scores.features, k, self.passes, self.seed, workspace.directory)
         nearest_first = np.argsort(clusters.squared, kind="stable")
         _, first = np.unique(clusters.labels[nearest_first], return_index=True)
-        centres = nearest_first[first]  # one per cluster
-        centres = centres[np.lexsort((centres, -clusters.sizes))]
+        centers = nearest_first[first]  # one per cluster
+        centers = centers[np.lexsort((centers, -clusters.sizes))]
         farthest_first = np.argsort(-clusters.squared, kind="stable")
-        rest = farthest_first[~np.isin(farthest_first, centres)]
+        rest = farthest_first[~np.isin(farthest_first, centers)]
         gains = np.zeros(len(pool))
-        gains[: len(centres)] = clusters.sizes[clusters.labels[centres]]
-        return leave_out(start, Selection(np.concatenate([centres, rest]).astype(np.int64), gains), k)
+        gains[: len(centers)] = clusters.sizes[clusters.labels[centers]]
+        return leave_out(start, Selection(np.concatenate([centers, rest]).astype(np.int64), gains), k)
