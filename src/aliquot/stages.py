@@ -27,7 +27,7 @@ from aliquot.evaluation.validation_loss import ValidationLoss
 from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import check_trainable, finetune, load_adapter, take_part
 from aliquot.models.spec import Model
-from aliquot.pools.cleaning import Report
+from aliquot.pools.cleaning import PoolReport
 from aliquot.pools.prepare import load_prepared, prepare
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.trainer import TrainerSpec
@@ -91,9 +91,9 @@ class Prepare(Stage[Pool]):
     def load(self, directory: Path) -> Pool:
         return load_prepared(directory, self.source.name)
 
-    def report(self, store: Store) -> Report:
+    def report(self, store: Store) -> PoolReport:
         """Return the report of the dropped rows, once the pool is prepared."""
-        return Report.read(store.directory(self))
+        return PoolReport.read(store.directory(self))
 
 
 def _questions(benchmark: Benchmark | ValidationLoss | None) -> Sequence[str]:

@@ -292,9 +292,9 @@ def test_a_fraction_is_asked_twice_the_same_prompts_in_every_budget(batch):
 def test_what_is_skipped_with_a_reason_does_not_wait(batch, monkeypatch):
     jsonl(batch, *rows({"q1": "Hello."}))
     people = FileAnnotator(folder=str(batch), price=2)
-    from aliquot.annotation.returned_rows import Answer
+    from aliquot.annotation.returned_rows import ReturnedRow
 
-    skips = [Answer("x:1", "q2", None, skipped="harmful"), Answer("x:2", "7", None, skipped="harmful")]
+    skips = [ReturnedRow("x:1", "q2", None, skipped="harmful"), ReturnedRow("x:2", "7", None, skipped="harmful")]
     read = FileAnnotator.answers
     monkeypatch.setattr(FileAnnotator, "answers", lambda self, folder: [*read(self, folder), *skips])
     assert annotate(batch) == {"q1": "Hello."}

@@ -9,7 +9,7 @@ import pytest
 
 from aliquot.config.schema import create
 from aliquot.models.template import Encoding
-from aliquot.pools.cleaning import Report
+from aliquot.pools.cleaning import PoolReport
 from aliquot.pools.prepare import load_prepared, prepare
 from small_tokenizers import small_tokenizer
 
@@ -37,7 +37,7 @@ def read(source, tmp_path):
 
     def reading(case, *overrides):
         prepare(source(case, *overrides), tmp_path)
-        return load_prepared(tmp_path, "case"), Report.read(tmp_path).line("case") or ""
+        return load_prepared(tmp_path, "case"), PoolReport.read(tmp_path).line("case") or ""
 
     return reading
 

@@ -15,7 +15,7 @@ import pytest
 from aliquot.config.schema import ROOT
 from aliquot.experiment.build import Parts, build
 from aliquot.launch.launcher import worker_environments
-from aliquot.launch.local import Board
+from aliquot.launch.local import TaskBoard
 from aliquot.launch.sweep import PlannedTask
 from aliquot.report.reading import read_records
 
@@ -27,7 +27,7 @@ def task(name, *needs, kind="finetune", seconds=None):
 
 
 def test_a_task_is_taken_only_after_all_it_needs():
-    board = Board([task("a"), task("b"), task("c", "a", "b")])
+    board = TaskBoard([task("a"), task("b"), task("c", "a", "b")])
     assert [board.take().name, board.take().name] == ["a", "b"]
     board.report("a", succeeded=True)
     taken = []
@@ -41,7 +41,7 @@ def test_a_task_is_taken_only_after_all_it_needs():
 
 
 def test_a_failure_keeps_its_dependants_from_starting_and_nothing_else():
-    board = Board([task("a"), task("b", "a"), task("c", "b"), task("d")])
+    board = TaskBoard([task("a"), task("b", "a"), task("c", "b"), task("d")])
     board.take()
     board.report("a", succeeded=False)
     assert board.take().name == "d"
@@ -53,7 +53,7 @@ def test_a_failure_keeps_its_dependants_from_starting_and_nothing_else():
 
 
 def test_time_left_follows_tasks_of_the_kind_that_are_done():
-    board = Board([task("a"), task("b"), task("c"), task("d", kind="evaluate", seconds=7)])
+    board = TaskBoard([task("a"), task("b"), task("c"), task("d", kind="evaluate", seconds=7)])
     assert board.seconds_left(1) is None
     board.take()
     board.started["a"] -= 10

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from aliquot.pools.cleaning import Cleaning, Report
-from aliquot.pools.contamination import Benchmarks, Question, read_questions
+from aliquot.pools.cleaning import Cleaning, PoolReport
+from aliquot.pools.contamination import Benchmarks, BenchmarkText, read_questions
 from aliquot.pools.near_duplicates import hashes_per_band, near_duplicates
 from aliquot.pools.prepare import load_pool, load_prepared, prepare
 from aliquot.pools.shingles import Grams, words
@@ -28,7 +28,7 @@ def prepared(folder, spec):
     folder.mkdir(exist_ok=True)
     prepare(spec, folder)
     dropped = [json.loads(line) for line in (folder / "dropped.jsonl").read_text().splitlines()]
-    return load_prepared(folder, spec.name), Report.read(folder), dropped
+    return load_prepared(folder, spec.name), PoolReport.read(folder), dropped
 
 
 def test_the_first_of_repeated_prompts_stays_whatever_their_white_space(tmp_path):
@@ -216,7 +216,7 @@ def test_prompts_are_searched_as_by_comparing_every_run_of_words():
     rng = random.Random(0)
     texts = [" ".join(rng.choice("abcd") for _ in range(rng.randrange(30))) for _ in range(400)]
     questions, prompts = texts[:40], texts[40:]
-    hits = Benchmarks((Question("exam", text) for text in questions), 6).find(prompts)
+    hits = Benchmarks((BenchmarkText("exam", text) for text in questions), 6).find(prompts)
     for prompt, hit in zip(prompts, hits, strict=True):
         runs = [" ".join(prompt.split()[i : i + 6]) for i in range(len(prompt.split()) - 5)]
         shared = next((run for run in runs if any(f" {run} " in f" {q} " for q in questions)), None)

@@ -62,14 +62,14 @@ def store(swept, tmp_path):
 def board(swept):
     """Make the dashboard of the sweep."""
     from aliquot.report.analysis.compare import find
-    from aliquot.report.dashboards.boards import Place, make_board
+    from aliquot.report.dashboards.boards import WandbProject, make_board
 
     store, sweep = swept
     (study,) = read_studies(store.root, [sweep.id])
     findings = find(study)
 
     def make(number=None, **changes):
-        return make_board(sweep, dataclasses.replace(study, **changes), findings, Place("me", "mine"), number)
+        return make_board(sweep, dataclasses.replace(study, **changes), findings, WandbProject("me", "mine"), number)
 
     return make
 

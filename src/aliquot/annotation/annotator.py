@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from aliquot.annotation.bill import Bill
-from aliquot.annotation.returned_rows import Answer
+from aliquot.annotation.returned_rows import ReturnedRow
 from aliquot.pools.spec import PoolSpec
 from aliquot.types import AnnotatedSet
 
@@ -66,7 +66,7 @@ class Annotator(Protocol):
     def digest(self, ids: Sequence[str], prompts: Sequence[str]) -> str | None:
         """Return the hash of the responses that are back, or None if they cannot be used yet (`digest_of`)."""
 
-    def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> Sequence[Sequence[Answer]]:
+    def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> Sequence[Sequence[ReturnedRow]]:
         """Return the answers to those of the prompts that several people answered."""
         return ()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aliquot.annotation.returned_rows import Answer
+from aliquot.annotation.returned_rows import ReturnedRow
 from aliquot.runtime.wording import counted
 from aliquot.types import AnnotatedSet
 
@@ -69,7 +69,11 @@ class Quality:
 
     @classmethod
     def of(
-        cls, by: str, annotated: AnnotatedSet, left_out: Mapping[str, int], doubled: Sequence[Sequence[Answer]] = ()
+        cls,
+        by: str,
+        annotated: AnnotatedSet,
+        left_out: Mapping[str, int],
+        doubled: Sequence[Sequence[ReturnedRow]] = (),
     ) -> Quality:
         """Measure responses.
 
@@ -114,7 +118,7 @@ def token_f1(one: str, other: str) -> float:
     return 2 * shared / (len(words[0]) + len(words[1]))
 
 
-def _agreement(doubled: Sequence[Sequence[Answer]]) -> Agreement | None:
+def _agreement(doubled: Sequence[Sequence[ReturnedRow]]) -> Agreement | None:
     pairs = [(given[0].response or "", given[1].response or "") for given in doubled]
     if not pairs:
         return None

@@ -20,7 +20,7 @@ SUGGESTED = "a prediction or suggestion is not a response; have it submitted as 
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReturnedRow:
     """One returned row.
 
     Args:
@@ -74,11 +74,11 @@ class Returns:
     skipped: Mapping[str, str]
     problems: tuple[Problem, ...]
     empty: tuple[Problem, ...]
-    doubled: Mapping[str, tuple[Answer, ...]]
+    doubled: Mapping[str, tuple[ReturnedRow, ...]]
     decided: frozenset[str]
 
     @property
-    def disagreements(self) -> dict[str, tuple[Answer, ...]]:
+    def disagreements(self) -> dict[str, tuple[ReturnedRow, ...]]:
         """Return the answers that differ in more than white space and that nobody has decided between."""
         return {
             row_id: given
@@ -88,8 +88,8 @@ class Returns:
 
 
 def returned_rows(
-    kind: str, file: Path, read: Callable[[Record], Iterable[Answer | Problem]]
-) -> Iterator[Answer | Problem]:
+    kind: str, file: Path, read: Callable[[Record], Iterable[ReturnedRow | Problem]]
+) -> Iterator[ReturnedRow | Problem]:
     """Yield what `read` makes of the rows of a file in a table format; each unreadable row becomes a problem."""
     bad: list[ValueError] = []
     try:
@@ -101,7 +101,7 @@ def returned_rows(
     yield from (Problem.of(file, error) for error in bad)
 
 
-def told_once(file: Path, rows: Sequence[Answer | Problem]) -> Sequence[Answer | Problem]:
+def told_once(file: Path, rows: Sequence[ReturnedRow | Problem]) -> Sequence[ReturnedRow | Problem]:
     """Return the rows of a file; if it has several and none can be read, return one problem that says so."""
     problems = [row for row in rows if isinstance(row, Problem)]
     if len(problems) < len(rows) or len(rows) < 2:
@@ -111,7 +111,7 @@ def told_once(file: Path, rows: Sequence[Answer | Problem]) -> Sequence[Answer |
 
 
 def sort_out(
-    rows: Iterable[Answer | Problem], asked: Mapping[str, str], decided: Iterable[Answer | Problem] = ()
+    rows: Iterable[ReturnedRow | Problem], asked: Mapping[str, str], decided: Iterable[ReturnedRow | Problem] = ()
 ) -> Returns:
     """Separate the rows that can be used from those that cannot.
 
@@ -120,7 +120,7 @@ def sort_out(
         asked: id -> prompt, for everything ever asked of these annotators.
         decided: responses that override all others.
     """
-    kept: dict[str, list[Answer]] = {}
+    kept: dict[str, list[ReturnedRow]] = {}
     skipped: dict[str, str] = {}
     problems: list[Problem] = []
     blank: list[Problem] = []
@@ -128,7 +128,7 @@ def sort_out(
     for row_id, prompt in asked.items():
         by_prompt.setdefault(" ".join(prompt.split()), row_id)
     for row in rows:
-        if isinstance(row, Answer) and row.id not in asked:
+        if isinstance(row, ReturnedRow) and row.id not in asked:
             # a spreadsheet turns 007 into 7, and 1e5 into 1E+05: the prompt in the same row shows what was meant
             named, meant = row.id.strip(), by_prompt.get(" ".join((row.prompt or "").split()), row.id)
             row = replace(row, id=named if named in asked else meant)
@@ -142,11 +142,11 @@ def sort_out(
             blank.append(Problem(row.place, row.id, SUGGESTED if row.suggested else "the response is empty"))
         elif all(earlier.annotator != row.annotator for earlier in kept.get(row.id, ())):
             kept.setdefault(row.id, []).append(row)
-    final: dict[str, list[Answer]] = {}
+    final: dict[str, list[ReturnedRow]] = {}
     for row in decided:
         if problem := _problem(row, asked, by_prompt, final):
             problems.append(problem)
-        elif isinstance(row, Answer) and _is_given(row):
+        elif isinstance(row, ReturnedRow) and _is_given(row):
             final.setdefault(row.id, [row])
     responses = {row_id: given[0].response or "" for row_id, given in (kept | final).items()}
     return Returns(
@@ -159,15 +159,15 @@ def sort_out(
     )
 
 
-def _is_given(answer: Answer) -> bool:
+def _is_given(answer: ReturnedRow) -> bool:
     return bool(answer.response and answer.response.strip())
 
 
 def _problem(
-    row: Answer | Problem,
+    row: ReturnedRow | Problem,
     asked: Mapping[str, str],
     by_prompt: Mapping[str, str],
-    kept: Mapping[str, list[Answer]],
+    kept: Mapping[str, list[ReturnedRow]],
 ) -> Problem | None:
     """Say why a row cannot be used; None if it can, or if it is merely empty."""
     if isinstance(row, Problem):

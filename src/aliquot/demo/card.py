@@ -38,7 +38,7 @@ class Run(TypedDict):
     loss: float
 
 
-class Score(TypedDict):
+class Measurement(TypedDict):
     """One measurement of `scores.json`: accuracy in percent after finetuning on `rows` random rows."""
 
     rows: int

@@ -32,7 +32,7 @@ CLOSINGS = (" Thanks.", " Be brief.", " Keep it short.", " Just the answer, plea
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """One row of the pool file, with the content key, which is not written."""
 
     id: str
@@ -106,10 +106,10 @@ def fresh(task: Task, rng: Random) -> Item:
             return item
 
 
-def rows_of(task: Task, size: int, seen: set[str]) -> Iterator[Row]:
+def rows_of(task: Task, size: int, seen: set[str]) -> Iterator[DemoRow]:
     """Yield the rows of one task; prompts are unique over the whole pool through `seen`."""
     rng = seeded("pool", task.name)
-    made: list[Row] = []
+    made: list[DemoRow] = []
     misses = 0
     while len(made) < size:
         if made and rng.random() < NEAR_DUPLICATES:
@@ -124,13 +124,13 @@ def rows_of(task: Task, size: int, seen: set[str]) -> Iterator[Row]:
             assert misses < 200 * size, f"task {task.name} cannot give {size} different prompts"
             continue
         seen.add(prompt)
-        row = Row(f"{task.name}-{len(made):05d}", prompt, response, task.name, task.family, key)
+        row = DemoRow(f"{task.name}-{len(made):05d}", prompt, response, task.name, task.family, key)
         made.append(row)
         yield row
 
 
 @cache
-def pool_rows() -> tuple[Row, ...]:
+def pool_rows() -> tuple[DemoRow, ...]:
     """Return the whole pool in its final, shuffled order."""
     seen: set[str] = set()
     rows = [row for task in TASKS for row in rows_of(task, sizes()[task.name], seen)]

@@ -150,7 +150,7 @@ def row_losses(
     from torch.nn.functional import cross_entropy
 
     from aliquot.finetuning.adapter import load_finetuned
-    from aliquot.finetuning.examples import IGNORE, Plan, StepBatches, encode_examples, micro_batches
+    from aliquot.finetuning.examples import IGNORE, StepBatches, StepPlan, encode_examples, micro_batches
 
     tokenizer = model.load_tokenizer()
     assert isinstance(tokenizer.pad_token_id, int)
@@ -160,7 +160,9 @@ def row_losses(
     batches = micro_batches(examples.lengths, spec.tokens_per_batch, np.random.default_rng(0))
     targets = examples.lengths - examples.prompt_lengths
     steps = [[rows] for rows in batches]
-    plan = Plan(steps, *(np.array([counts[rows].sum() for rows in batches]) for counts in (examples.lengths, targets)))
+    plan = StepPlan(
+        steps, *(np.array([counts[rows].sum() for rows in batches]) for counts in (examples.lengths, targets))
+    )
     network = (load_finetuned(model, adapter) if adapter else model.load()).to(device)  # pyright: ignore[reportArgumentType]
     sums = np.empty(len(targets))
     with torch.inference_mode(), Progress(f"evaluate {LIKELIHOOD}", len(targets), "row") as progress:

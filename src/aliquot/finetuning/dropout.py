@@ -22,7 +22,7 @@ from aliquot.finetuning.examples import Part
 
 
 @dataclass
-class Share:
+class DeviceShare:
     """This device's part of the current micro-batch.
 
     Args:
@@ -42,7 +42,7 @@ class SharedDropout(nn.Module):
         share: the current micro-batch; the training loop keeps it up to date.
     """
 
-    def __init__(self, p: float, share: Share) -> None:
+    def __init__(self, p: float, share: DeviceShare) -> None:
         super().__init__()
         self.p, self._share = p, share
 
@@ -90,9 +90,9 @@ def rows_seen(network: nn.Module, num_rows: int, widths: Sequence[int]) -> Gener
             hook.remove()
 
 
-def share_dropout(network: nn.Module) -> Share:
+def share_dropout(network: nn.Module) -> DeviceShare:
     """Replace the adapter's own dropout by `SharedDropout`; return the share that controls it."""
-    share = Share()
+    share = DeviceShare()
     for module in network.modules():
         drops: Any = getattr(module, "lora_dropout", {})
         for name, own in drops.items():

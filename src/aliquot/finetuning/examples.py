@@ -90,7 +90,7 @@ def encode_examples(model: Model, tokenizer: PreTrainedTokenizerBase, annotated:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """The rows that every optimizer step trains on.
 
     Args:
@@ -107,13 +107,13 @@ class Plan:
         return len(self.steps)
 
 
-def plan_steps(examples: Examples, recipe: LoRA) -> Plan:
+def plan_steps(examples: Examples, recipe: LoRA) -> StepPlan:
     """Lay out all epochs; the last step of an epoch has the rows or micro-batches that remain."""
     lengths = examples.lengths
     epochs = (_plan_epoch(lengths, recipe, np.random.default_rng([recipe.seed, i])) for i in range(recipe.epochs))
     steps = [step for epoch in epochs for step in epoch]
     targets = lengths - examples.prompt_lengths
-    return Plan(
+    return StepPlan(
         steps,
         num_tokens=np.array([sum(lengths[rows].sum() for rows in step) for step in steps]),
         num_targets=np.array([sum(targets[rows].sum() for rows in step) for step in steps]),
@@ -200,7 +200,7 @@ class StepBatches:
     """
 
     def __init__(
-        self, examples: Examples, plan: Plan, pad: int, rank: int = 0, world: int = 1, whole: bool = False
+        self, examples: Examples, plan: StepPlan, pad: int, rank: int = 0, world: int = 1, whole: bool = False
     ) -> None:
         self._examples, self._plan, self._pad = examples, plan, pad
         self._rank, self._world, self._whole = rank, world, whole

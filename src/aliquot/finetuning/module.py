@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from aliquot.finetuning.adapter import full_disk_told
 from aliquot.finetuning.dropout import rest_base, rows_seen, share_dropout
-from aliquot.finetuning.examples import IGNORE, Examples, MicroBatch, Part, Plan, StepBatch, StepBatches
+from aliquot.finetuning.examples import IGNORE, Examples, MicroBatch, Part, StepBatch, StepBatches, StepPlan
 from aliquot.runtime.collectives import add_up, agreed
 from aliquot.runtime.processes import Place
 from aliquot.runtime.progress import Progress
@@ -70,7 +70,7 @@ class LoRAModule(LightningModule):
         network: PeftModel,
         recipe: LoRA,
         examples: Examples,
-        plan: Plan,
+        plan: StepPlan,
         pad: int,
         fingerprint: str,
         at: Place = _ALONE,
@@ -221,10 +221,10 @@ class Checkpoints(Callback):
             raise SystemExit(128 + signal.SIGTERM)
 
 
-class Report(Callback):
+class LossLog(Callback):
     """Shows progress and, about a hundred times, appends a line to metrics.jsonl and passes it to `on_metrics`."""
 
-    def __init__(self, path: Path, plan: Plan, at: Place, on_metrics: OnMetrics) -> None:
+    def __init__(self, path: Path, plan: StepPlan, at: Place, on_metrics: OnMetrics) -> None:
         self._path = path
         self._at = at
         self._on_metrics = on_metrics

@@ -19,7 +19,7 @@ import torch
 
 from aliquot.finetuning.adapter import add_adapter, save_adapter
 from aliquot.finetuning.examples import Examples, plan_steps
-from aliquot.finetuning.module import Checkpoints, LoRAModule, Report
+from aliquot.finetuning.module import Checkpoints, LoRAModule, LossLog
 from aliquot.finetuning.recipe import ADAPTER, MARKER, RECORD, LoRA
 from aliquot.models.spec import Model
 from aliquot.runtime.collectives import agreed, meeting_point, together
@@ -95,7 +95,7 @@ class Training:
             max_epochs=1,  # the plan holds all epochs
             precision="bf16-mixed" if self.model.dtype == "bfloat16" else "32-true",
             callbacks=[
-                Report(self.directory / "metrics.jsonl", plan, at, on_metrics),
+                LossLog(self.directory / "metrics.jsonl", plan, at, on_metrics),
                 Checkpoints(checkpoint, self.recipe.checkpoint_every, at, told_to_end),
             ],
         )

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from aliquot.experiment import console
 from aliquot.experiment.record import RunRecord
-from aliquot.launch.local import Board
-from aliquot.launch.plan import Plan
+from aliquot.launch.local import TaskBoard
+from aliquot.launch.plan import SweepPlan
 from aliquot.launch.sweep import Sweep, log_file, sweep_directory
 from aliquot.runtime import terminal
 from aliquot.runtime.progress import clock
@@ -27,7 +27,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 LINES_OF_AN_ERROR = 3
 
 
-def show_plan(sweep: Sweep, plan: Plan, cost: float) -> None:
+def show_plan(sweep: Sweep, plan: SweepPlan, cost: float) -> None:
     """Print how many stages of each kind there are, how many are done, and the time and cost of the rest."""
     terminal.say(f"Sweep {sweep.id}: {len(sweep.runs):,} experiments")
     table = Table("stage", "distinct", "done", "to do", "device time", box=None, pad_edge=False, header_style="dim")
@@ -71,7 +71,7 @@ class Dashboard:
         if self._live:
             self._live.stop()
 
-    def show(self, board: Board) -> None:
+    def show(self, board: TaskBoard) -> None:
         """Show the current board."""
         ended = [name for name in board.seconds if name not in self._ended]
         self._ended.update(ended)
@@ -93,7 +93,7 @@ class Dashboard:
         self._spoke = time.monotonic()
         print(line, file=sys.stderr, flush=True)
 
-    def _summary(self, board: Board) -> str:
+    def _summary(self, board: TaskBoard) -> str:
         parts = [f"{board.num_done:,} of {len(board.tasks):,} stages done", f"{len(board.running)} running"]
         if board.failed:
             parts.append(f"{len(board.failed)} failed, {len(board.skipped)} cannot start")
@@ -120,7 +120,7 @@ def show_submitted(store: Store, sweep: Sweep, jobs: Mapping[str, str]) -> None:
     terminal.say(f"Results       python -m aliquot report {sweep.id}{where}")
 
 
-def show_results(store: Store, sweep: Sweep, board: Board, runs: Sequence[RunRecord]) -> None:
+def show_results(store: Store, sweep: Sweep, board: TaskBoard, runs: Sequence[RunRecord]) -> None:
     """Print the finished runs, and the failed tasks with reasons."""
     if not sweep.tasks:
         terminal.say("Everything was done already; nothing was computed.")

@@ -19,7 +19,7 @@ from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import RunRecord, find_run, save_config
 from aliquot.experiment.run import ask, fetch, try_models
 from aliquot.launch import display
-from aliquot.launch.local import Board, run_tasks
+from aliquot.launch.local import TaskBoard, run_tasks
 from aliquot.launch.plan import make_plan
 from aliquot.launch.shared_store import doubt
 from aliquot.launch.slurm import Cluster, submit
@@ -32,7 +32,7 @@ from aliquot.store.store import Store, check_all
 
 
 @dataclass(frozen=True)
-class Job:
+class ComposedJob:
     """One composed job of a sweep.
 
     Args:
@@ -58,10 +58,10 @@ class Planned:
     store: Store
     sweep: Sweep
     experiments: Sequence[Experiment]
-    waiting: Sequence[Job]
+    waiting: Sequence[ComposedJob]
 
 
-def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
+def prepare(jobs: Sequence[ComposedJob], elsewhere: bool = False) -> Planned | None:
     """Plan the jobs as one sweep, show the plan and check every stage; return None if only that was requested.
 
     Args:
@@ -97,13 +97,13 @@ def prepare(jobs: Sequence[Job], elsewhere: bool = False) -> Planned | None:
     return Planned(store, sweep, experiments, [job for job, e in zip(jobs, experiments, strict=True) if e.waiting])
 
 
-def _experiment(job: Job) -> Experiment:
+def _experiment(job: ComposedJob) -> Experiment:
     parts = Parts.of(job.cfg, job.overrides)
     prepare_pool(parts)
     return build(parts)
 
 
-def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord | None]:
+def launch_here(jobs: Sequence[ComposedJob], num_workers: int | None) -> list[RunRecord | None]:
     """Run a sweep on this machine and show its results; return the record of each job, None for failed ones."""
     planned = prepare(jobs)
     if planned is None:
@@ -114,7 +114,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
         with display.Dashboard(store, sweep, len(environments)) as dashboard:
             board = run_tasks(store, sweep, environments, dashboard.show)
     else:
-        board = Board(())
+        board = TaskBoard(())
     if any(not _experiment(job).waiting for job in planned.waiting):
         return launch_here(jobs, num_workers)  # some of the selected prompts had already been answered
     for run in sweep.runs:
@@ -129,7 +129,7 @@ def launch_here(jobs: Sequence[Job], num_workers: int | None) -> list[RunRecord 
     return [find_run(store.run_directory(experiment.id)) for experiment in planned.experiments]
 
 
-def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
+def launch_on_cluster(jobs: Sequence[ComposedJob], cluster: Cluster) -> None:
     """Submit a sweep to SLURM and say how to watch it; the jobs do not need this process, which may wait for them."""
     cluster.check()
     if reason := doubt(Store(Path(jobs[0].cfg.store)).root):
@@ -141,7 +141,7 @@ def launch_on_cluster(jobs: Sequence[Job], cluster: Cluster) -> None:
     for run in sweep.runs:
         finish(store, sweep, run)
     if not sweep.tasks:
-        display.show_results(store, sweep, Board(()), _records(planned))
+        display.show_results(store, sweep, TaskBoard(()), _records(planned))
         ask(planned.experiments, store, sweep.command)
         return
     if planned.waiting:

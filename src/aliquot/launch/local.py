@@ -25,7 +25,7 @@ _GRACE = 120.0
 
 
 @dataclass
-class Board:
+class TaskBoard:
     """The state of every task of a sweep; workers take tasks from it and report to it.
 
     Args:
@@ -112,8 +112,8 @@ class Board:
 
 
 def run_tasks(
-    store: Store, sweep: Sweep, environments: Sequence[dict[str, str]], show: Callable[[Board], None]
-) -> Board:
+    store: Store, sweep: Sweep, environments: Sequence[dict[str, str]], show: Callable[[TaskBoard], None]
+) -> TaskBoard:
     """Build all tasks of a sweep with one worker per environment; return how they ended.
 
     Args:
@@ -125,7 +125,7 @@ def run_tasks(
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; all workers have saved and ended.
     """
-    board = Board(sweep.tasks)
+    board = TaskBoard(sweep.tasks)
     workers = [_Worker(store, sweep, environment) for environment in environments]
     threads = [threading.Thread(target=worker.work_on, args=(board,), daemon=True) for worker in workers]
     try:
@@ -155,7 +155,7 @@ class _Worker:
         self._store, self._sweep, self._environment = store, sweep, environment
         self._process: subprocess.Popen[str] | None = None
 
-    def work_on(self, board: Board) -> None:
+    def work_on(self, board: TaskBoard) -> None:
         """Take tasks until none are left."""
         while (task := board.take()) is not None:
             board.report(task.name, self._build(task.name))

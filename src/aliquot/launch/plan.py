@@ -23,7 +23,7 @@ _REMEMBERED = 20
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedStage:
     """One stage that one worker builds.
 
     Args:
@@ -49,7 +49,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """The work of a sweep.
 
     Args:
@@ -60,7 +60,7 @@ class Plan:
     """
 
     todo: tuple[Stage[Any], ...]
-    tasks: tuple[Task, ...]
+    tasks: tuple[PlannedStage, ...]
     num_distinct: dict[str, int]
     num_done: dict[str, int]
 
@@ -70,7 +70,7 @@ def task_name(stage: Stage[Any]) -> str:
     return f"{stage.name}-{stage.key}"
 
 
-def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
+def make_plan(stages: Iterable[Stage[Any]], store: Store) -> SweepPlan:
     """Plan the stages, and everything they depend on, against the content of the store.
 
     Args:
@@ -84,13 +84,13 @@ def make_plan(stages: Iterable[Stage[Any]], store: Store) -> Plan:
             distinct[task_name(stage)] = stage
     todo = {name: stage for name, stage in distinct.items() if store.record(stage) is None}
     tasks = [
-        Task(stage, tuple(dict.fromkeys(_needs(stage, todo))), estimate(stage, store))
+        PlannedStage(stage, tuple(dict.fromkeys(_needs(stage, todo))), estimate(stage, store))
         for stage in todo.values()
         if stage.resources
     ]
     kinds = sorted({stage.name for stage in distinct.values()}, key=KINDS.index)
     names = {kind: [name for name, stage in distinct.items() if stage.name == kind] for kind in kinds}
-    return Plan(
+    return SweepPlan(
         todo=tuple(todo.values()),
         tasks=tuple(tasks),
         num_distinct={kind: len(names[kind]) for kind in kinds},

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aliquot.launch.plan import KINDS, Plan, task_name
+from aliquot.launch.plan import KINDS, SweepPlan, task_name
 from aliquot.store.provenance import environment
 from aliquot.store.store import Stage, Store, write_atomic
 
@@ -94,7 +94,7 @@ class Sweep:
     environment: dict[str, Any]
 
     @classmethod
-    def of(cls, experiments: Sequence[Experiment], plan: Plan, command: str) -> Sweep:
+    def of(cls, experiments: Sequence[Experiment], plan: SweepPlan, command: str) -> Sweep:
         """Make a sweep of experiments and their plan."""
         composed: dict[str, list[tuple[str, Stage[Any]]]] = {}
         for experiment in experiments:

@@ -21,7 +21,7 @@ SCHEMA = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("task", pa.st
 _ROWS_PER_BATCH = 8192
 
 
-class Column(Sequence[str]):
+class TextColumn(Sequence[str]):
     """One column of a memory-mapped table, as a sequence of texts: only the rows that are read take memory.
 
     A slice is a list. Iteration decodes a few thousand rows at a time, so it is as fast as over a list.
@@ -110,5 +110,5 @@ def digest_of(table: Any) -> str:
 def read_pool(path: Path, name: str) -> Pool:
     """Return the prompts of a prepared file; it counts as labeled if every row has a task."""
     table = read_table(path)
-    tasks = Column(table["task"]) if len(table) and table["task"].null_count == 0 else None
-    return Pool(name, Column(table["id"]), Column(table["prompt"]), tasks)
+    tasks = TextColumn(table["task"]) if len(table) and table["task"].null_count == 0 else None
+    return Pool(name, TextColumn(table["id"]), TextColumn(table["prompt"]), tasks)

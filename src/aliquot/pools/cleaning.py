@@ -81,7 +81,7 @@ class Cleaning:
 
 
 @dataclass(frozen=True)
-class Report:
+class PoolReport:
     """How many rows were read, how many are left, and why the others were dropped.
 
     Args:
@@ -119,7 +119,7 @@ class Report:
         write_atomic(directory / _REPORT, json.dumps(self.__dict__, indent=2) + "\n")
 
     @classmethod
-    def read(cls, directory: Path) -> Report:
+    def read(cls, directory: Path) -> PoolReport:
         """Read what `write` wrote."""
         return cls(**json.loads((directory / _REPORT).read_text(encoding="utf-8")))
 

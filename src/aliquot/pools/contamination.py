@@ -22,7 +22,7 @@ _TEXTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Question:
+class BenchmarkText:
     """A text of a benchmark, and where it is from."""
 
     place: str
@@ -33,7 +33,7 @@ class Question:
 class Hit:
     """What a prompt shares with a question."""
 
-    question: Question
+    question: BenchmarkText
     shared: str
 
 
@@ -45,7 +45,7 @@ class Benchmarks:
         size: the words of a run.
     """
 
-    def __init__(self, questions: Iterable[Question], size: int) -> None:
+    def __init__(self, questions: Iterable[BenchmarkText], size: int) -> None:
         self._grams = Grams(size)
         self._questions = [q for q in questions if len(words(q.text)) >= size]
         hashes: list[np.ndarray] = []
@@ -85,7 +85,7 @@ class Benchmarks:
         return Hit(question, shared) if f" {shared} " in f" {' '.join(words(question.text))} " else None
 
 
-def read_questions(paths: Sequence[str]) -> Iterator[Question]:
+def read_questions(paths: Sequence[str]) -> Iterator[BenchmarkText]:
     """Yield every text in the files that the paths name: jsonl, csv, parquet, json (compressed or not) and txt.
 
     Raises:
@@ -109,18 +109,18 @@ def _kind(file: Path) -> str | None:
     return format_of(file) or (name.suffix if name.suffix in (".json", ".txt") else None)
 
 
-def _questions_in(file: Path) -> Iterator[Question]:
+def _questions_in(file: Path) -> Iterator[BenchmarkText]:
     kind = cast(str, _kind(file))
     if kind in READERS:
         for record in READERS[kind](file):
-            yield from (Question(record.place, text) for text in _texts(record.fields))
+            yield from (BenchmarkText(record.place, text) for text in _texts(record.fields))
         return
     text = "".join(read_lines(file))
     if kind == ".txt":
-        yield Question(str(file), text)
+        yield BenchmarkText(str(file), text)
         return
     try:
-        yield from (Question(str(file), found) for found in _texts(json.loads(text)))
+        yield from (BenchmarkText(str(file), found) for found in _texts(json.loads(text)))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}); fix it or leave it out of pool.clean.decontaminate") from error
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from aliquot.pools.arrow import Column, TableWriter, digest_of, read_pool, read_table, write_kept
-from aliquot.pools.cleaning import EVALUATE, Dropped, Report
-from aliquot.pools.contamination import Benchmarks, Question, read_questions
+from aliquot.pools.arrow import TableWriter, TextColumn, digest_of, read_pool, read_table, write_kept
+from aliquot.pools.cleaning import EVALUATE, Dropped, PoolReport
+from aliquot.pools.contamination import Benchmarks, BenchmarkText, read_questions
 from aliquot.pools.near_duplicates import near_duplicates
 from aliquot.pools.reading_notes import Reading
 from aliquot.pools.rows import Row
@@ -77,7 +77,7 @@ def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screen
         (directory / "kept.partial").replace(directory / _POOL)
     table = read_table(directory / _POOL)
     missing = int(table["task"].null_count)
-    Report(
+    PoolReport(
         rows=num_rows,
         prompts=int(kept.sum()),
         dropped=dict(dropped.counts),
@@ -136,7 +136,7 @@ def _decontaminated(source: PoolSpec, questions: Sequence[str], rows: Iterator[R
     if not clean.decontaminate:
         yield from rows
         return
-    chosen = (Question(EVALUATE, text) for text in questions)
+    chosen = (BenchmarkText(EVALUATE, text) for text in questions)
     benchmarks = Benchmarks(itertools.chain(chosen, read_questions(clean.paths())), clean.overlap)
     if not len(benchmarks):
         raise ValueError(
@@ -154,9 +154,9 @@ def _decontaminated(source: PoolSpec, questions: Sequence[str], rows: Iterator[R
 def _final_rows(source: PoolSpec, screened: Path, dropped: Dropped) -> Bool[np.ndarray, " n"]:
     """Return which of the screened rows are kept: those that do not nearly repeat another, and of these the sample."""
     table = read_table(screened)
-    ids, kept = Column(table["id"]), np.ones(len(table), dtype=bool)
+    ids, kept = TextColumn(table["id"]), np.ones(len(table), dtype=bool)
     if source.clean.near is not None:
-        for row, first in near_duplicates(Column(table["prompt"]), source.clean.near).items():
+        for row, first in near_duplicates(TextColumn(table["prompt"]), source.clean.near).items():
             kept[row] = False
             dropped.add(ids[row], "near_duplicate", of=ids[first])
     if source.sample is not None:

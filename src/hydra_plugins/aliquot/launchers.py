@@ -15,7 +15,7 @@ from hydra_plugins.aliquot.compose import Composer
 
 if TYPE_CHECKING:
     from aliquot.experiment.record import RunRecord
-    from aliquot.launch.launcher import Job
+    from aliquot.launch.launcher import ComposedJob
 
 
 class _SweepLauncher(Launcher):
@@ -27,10 +27,10 @@ class _SweepLauncher(Launcher):
         """Remember what jobs are composed from; the task function, one whole run, is not called."""
         self._composer = Composer(hydra_context.config_loader, config)
 
-    def _jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
-        from aliquot.launch.launcher import Job
+    def _jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[ComposedJob]:
+        from aliquot.launch.launcher import ComposedJob
 
-        return [Job(self._composer.compose(overrides), tuple(overrides)) for overrides in job_overrides]
+        return [ComposedJob(self._composer.compose(overrides), tuple(overrides)) for overrides in job_overrides]
 
 
 class LocalLauncher(_SweepLauncher):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 
 from aliquot.annotation.people.argilla_server import QUESTIONS, ArgillaServer
 from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
-from aliquot.annotation.returned_rows import Answer, Problem, returned_rows
+from aliquot.annotation.returned_rows import Problem, ReturnedRow, returned_rows
 from aliquot.pools.files import format_of
 from aliquot.store.content import locate
 from aliquot.store.store import write_atomic
@@ -50,7 +50,7 @@ class Argilla(Tool):
         write_atomic(files / ".argilla" / "settings.json", json.dumps(settings(), indent=1))
         write_atomic(files / "records.json", json.dumps(records, ensure_ascii=False, indent=1))
 
-    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+    def read_file(self, file: Path, by: str | None) -> Iterator[ReturnedRow | Problem]:
         if file.suffix.lower() == ".json":
             for number, row in enumerate(read_rows(file, "Argilla"), start=1):
                 yield from _read(row, f"{file}, record {number}")
@@ -93,7 +93,7 @@ def settings() -> dict[str, Any]:
     }
 
 
-def _read(row: Mapping[str, object], place: str) -> Iterator[Answer | Problem]:
+def _read(row: Mapping[str, object], place: str) -> Iterator[ReturnedRow | Problem]:
     """Yield the answers of a row, or the problem with it, so that other rows can still be read."""
     try:
         yield from _answers(row, place)
@@ -101,7 +101,7 @@ def _read(row: Mapping[str, object], place: str) -> Iterator[Answer | Problem]:
         yield Problem(place, str(row.get("id") or ""), str(error))
 
 
-def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
+def _answers(row: Mapping[str, object], place: str) -> Iterator[ReturnedRow]:
     """Yield what each annotator submitted or discarded.
 
     Raises:
@@ -129,13 +129,13 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[Answer]:
         for value, user, status in zip(*cast(list[list[Any]], parts), strict=True):
             given.setdefault(user, {"status": status})[name] = _text(value, f"{name}.responses")
     if not given and row.get("response.suggestion"):
-        yield Answer(place, str(row.get("id") or ""), None, prompt, suggested=True)
+        yield ReturnedRow(place, str(row.get("id") or ""), None, prompt, suggested=True)
     for user, values in given.items():
         if values["status"] not in ("submitted", "discarded"):
             continue
         discarded = values["status"] == "discarded"
         reasons = [reason for reason in (values.get("skip"), values.get("comment")) if reason]
-        yield Answer(
+        yield ReturnedRow(
             place,
             id=str(row.get("id") or ""),
             response=None if discarded else values.get("response"),

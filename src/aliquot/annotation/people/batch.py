@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aliquot.annotation.returned_rows import Answer, Problem
+from aliquot.annotation.returned_rows import Problem, ReturnedRow
 from aliquot.annotation.task_tables import write_table
 from aliquot.pools.files import read_csv
 from aliquot.pools.jsonl import read_jsonl
@@ -46,14 +46,14 @@ def add_requests(file: Path, requests: Mapping[str, str]) -> None:
         write_atomic(file, text + end + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def typed_in(file: Path, by: str | None) -> Iterator[Answer | Problem]:
+def typed_in(file: Path, by: str | None) -> Iterator[ReturnedRow | Problem]:
     """Yield the responses that were typed into a file of requests; a row without an annotator is attributed to `by`."""
     for row in _rows(file):
         row_id, response, who = (row.fields.get(column) for column in ("id", "response", "annotator"))
         if response is not None and not isinstance(response, str):
             yield Problem(row.place, str(row_id), f"response is {type(response).__name__}, not text; write text")
         elif response and response.strip():
-            yield Answer(row.place, str(row_id), response, str(row.fields["prompt"]), str(who) if who else by)
+            yield ReturnedRow(row.place, str(row_id), response, str(row.fields["prompt"]), str(who) if who else by)
 
 
 def _rows(file: Path) -> tuple[Record, ...]:
@@ -76,13 +76,13 @@ def _read(file: Path, size: int, modified_ns: int) -> tuple[Record, ...]:
     return rows
 
 
-def read_decisions(folder: Path) -> Iterator[Answer | Problem]:
+def read_decisions(folder: Path) -> Iterator[ReturnedRow | Problem]:
     """Yield the decisions on prompts on which annotators differed."""
     file = folder / ADJUDICATE
     try:
         for row in _decisions(file):
             row_id, response = (row.fields.get(name) for name in ("id", "response"))
-            yield Answer(row.place, str(row_id or ""), None if response is None else str(response))
+            yield ReturnedRow(row.place, str(row_id or ""), None if response is None else str(response))
     except ValueError as error:
         yield Problem.of(file, error)
 

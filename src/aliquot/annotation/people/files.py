@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aliquot.annotation.people.people import People
-from aliquot.annotation.returned_rows import Answer, Problem, returned_rows
+from aliquot.annotation.returned_rows import Problem, ReturnedRow, returned_rows
 from aliquot.pools.files import format_of
 from aliquot.pools.opening import first_bytes, refuse_named
 from aliquot.pools.record import Record
@@ -29,7 +29,7 @@ class FileAnnotator(People):
     def name(self) -> str:
         return "people (files)"
 
-    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+    def read_file(self, file: Path, by: str | None) -> Iterator[ReturnedRow | Problem]:
         kind = "jsonl" if file.suffix.lower() == ".json" else format_of(file)
         if kind is None:
             refuse_named(first_bytes(file), file)
@@ -38,7 +38,7 @@ class FileAnnotator(People):
             )
         yield from returned_rows(kind, file, lambda row: [self._answer(row, by)])
 
-    def _answer(self, record: Record, by: str | None) -> Answer | Problem:
+    def _answer(self, record: Record, by: str | None) -> ReturnedRow | Problem:
         """Read a row; a row without an annotator is attributed to `by`."""
         named = {name: _columns(record, name) for name in ("id", self.response, "prompt", self.annotator)}
         columns = ", ".join(record.columns) or "none"
@@ -59,7 +59,7 @@ class FileAnnotator(People):
                     record.place, str(values.get("id", "")), f"{name} is {type(value).__name__}, not text; write text"
                 )
             values[name] = value
-        return Answer(
+        return ReturnedRow(
             record.place,
             values["id"] or "",
             values[self.response],

@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 
 from aliquot.annotation.people.label_studio_server import LabelStudioServer
 from aliquot.annotation.people.labeling_tool import GUIDELINES, SKIP_REASONS, Tool, api_key, read_rows
-from aliquot.annotation.returned_rows import Answer, Problem, returned_rows
+from aliquot.annotation.returned_rows import Problem, ReturnedRow, returned_rows
 from aliquot.pools.files import format_of
 from aliquot.store.store import write_atomic
 
@@ -46,7 +46,7 @@ class LabelStudio(Tool):
         write_atomic(folder / self.imported, json.dumps(tasks, ensure_ascii=False, indent=1) + "\n")
         write_atomic(folder / INTERFACE, interface())
 
-    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+    def read_file(self, file: Path, by: str | None) -> Iterator[ReturnedRow | Problem]:
         if file.suffix.lower() == ".json":
             for number, row in enumerate(read_rows(file, "Label Studio"), start=1):
                 place = f"{file}, task {row.get('id', number)}"
@@ -81,8 +81,8 @@ def interface() -> str:
 
 
 def _read(
-    read: Callable[[Mapping[str, Any], str], Iterator[Answer]], row: Mapping[str, Any], place: str
-) -> Iterator[Answer | Problem]:
+    read: Callable[[Mapping[str, Any], str], Iterator[ReturnedRow]], row: Mapping[str, Any], place: str
+) -> Iterator[ReturnedRow | Problem]:
     """Yield the annotations of a row, or the problem with it, so that other rows can still be read."""
     try:
         yield from read(row, place)
@@ -93,7 +93,7 @@ def _read(
         yield Problem(place, row_id if isinstance(row_id, str) else "", what)
 
 
-def _from_task(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
+def _from_task(row: Mapping[str, Any], place: str) -> Iterator[ReturnedRow]:
     """Yield the annotations of a task in the export JSON."""
     annotations = row.get("annotations") or ()
     if row.get("predictions") and not annotations:
@@ -112,7 +112,7 @@ def _from_task(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
         yield _answer(row["data"], given, by.get("email", by.get("id")) if isinstance(by, dict) else by, place)
 
 
-def _from_columns(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
+def _from_columns(row: Mapping[str, Any], place: str) -> Iterator[ReturnedRow]:
     """Read an annotation, or a task without one, as a flat row of JSON_MIN or CSV."""
     if row.get("annotation_id"):
         _refuse_others({name: value for name, value in row.items() if name not in _COLUMNS})
@@ -120,7 +120,7 @@ def _from_columns(row: Mapping[str, Any], place: str) -> Iterator[Answer]:
     yield _answer(row, given, row.get("annotator") or None, place)
 
 
-def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object, place: str) -> Answer:
+def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object, place: str) -> ReturnedRow:
     """Combine the question and the answer.
 
     Raises:
@@ -140,7 +140,7 @@ def _answer(data: Mapping[str, Any], given: Mapping[str, Any], annotator: object
                 f"{name} is {type(value).__name__}, not one text; use the labeling interface in {INTERFACE}"
             )
     reasons = [reason for reason in (values.get("skip"), values.get("comment")) if reason]
-    return Answer(
+    return ReturnedRow(
         place,
         id=values["prompt_id"] or "",
         response=values.get("response"),

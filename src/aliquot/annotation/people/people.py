@@ -39,7 +39,7 @@ from aliquot.annotation.people.batch import (
     typed_in,
 )
 from aliquot.annotation.quality import Quality
-from aliquot.annotation.returned_rows import SUGGESTED, Answer, Problem, Returns, sort_out, told_once
+from aliquot.annotation.returned_rows import SUGGESTED, Problem, ReturnedRow, Returns, sort_out, told_once
 from aliquot.annotation.task_tables import write_table
 from aliquot.pools.conversation import as_text
 from aliquot.pools.files import is_litter
@@ -142,7 +142,7 @@ class People(Annotator):
         num_paid = num_given + sum(len(answers) - 1 for answers in returns.doubled.values())
         return Bill(self.name, len(ids), num_given, self.price * num_paid, left_out=left_out)
 
-    def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> list[tuple[Answer, ...]]:
+    def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> list[tuple[ReturnedRow, ...]]:
         """Return the answers to the prompts in this list that several annotators answered."""
         return list(self.read(dict(zip(ids, prompts, strict=True))).doubled.values())
 
@@ -194,9 +194,9 @@ class People(Annotator):
     def fetch(self) -> None:
         """Pull the annotators' work into the directory, if their tool is a server."""
 
-    def answers(self, folder: Path) -> list[Answer | Problem]:
+    def answers(self, folder: Path) -> list[ReturnedRow | Problem]:
         """Return every returned row, and the problems of unreadable ones."""
-        rows: list[Answer | Problem] = list(typed_in(folder / REQUESTS, None))
+        rows: list[ReturnedRow | Problem] = list(typed_in(folder / REQUESTS, None))
         for file in self.files(folder):
             stat = file.stat()
             rows += _rows(self, file, SECOND if is_second(file, folder) else None, stat.st_size, stat.st_mtime_ns)
@@ -206,7 +206,7 @@ class People(Annotator):
         """Return the files that hold answers, in order of precedence."""
         return returned_files(folder)
 
-    def read_file(self, file: Path, by: str | None) -> Iterator[Answer | Problem]:
+    def read_file(self, file: Path, by: str | None) -> Iterator[ReturnedRow | Problem]:
         """Yield every row and unreadable-row problem of a file; rows without an annotator are attributed to `by`."""
         raise NotImplementedError
 
@@ -280,9 +280,11 @@ def is_second(file: Path, folder: Path) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _rows(annotator: People, file: Path, by: str | None, size: int, modified_ns: int) -> tuple[Answer | Problem, ...]:
+def _rows(
+    annotator: People, file: Path, by: str | None, size: int, modified_ns: int
+) -> tuple[ReturnedRow | Problem, ...]:
     """Read one file; cached while its size and time stay the same, since a sweep reads it once per experiment."""
-    rows: list[Answer | Problem] = []
+    rows: list[ReturnedRow | Problem] = []
     try:
         for row in annotator.read_file(file, by):
             rows.append(row)  # rows before an error count
@@ -315,7 +317,9 @@ def _renamed(found: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]
     return {row_id: found[key] for row_id, key in keys.items() if key in found}
 
 
-def _to_decide(disagreements: Mapping[str, Sequence[Answer]], asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def _to_decide(
+    disagreements: Mapping[str, Sequence[ReturnedRow]], asked: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
     """Return id -> the decision in adjudicate.csv on a prompt, under the id by which the annotators know it."""
     return {
         first.id: {"prompt": asked[row_id], "first": first.response or "", "second": second.response or ""}

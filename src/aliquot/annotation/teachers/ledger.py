@@ -30,7 +30,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
-class Question:
+class Request:
     """A prompt to send to a teacher."""
 
     id: str

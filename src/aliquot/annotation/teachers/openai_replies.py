@@ -38,7 +38,7 @@ _USAGE = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_token
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """A server's answer to a prompt.
 
     Args:
@@ -54,7 +54,7 @@ class Answer:
     model: str | None
 
 
-def read_answer(text: str) -> Answer:
+def read_answer(text: str) -> Completion:
     """Read the body of an answer; an unreadable one is kept whole if it says what it cost.
 
     Raises:
@@ -72,13 +72,13 @@ def read_answer(text: str) -> Answer:
     except (Again, Refused, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         tokens = _tokens(body.get("usage")) if isinstance(body, dict) else None
         if tokens and sum(tokens):
-            return Answer(whole(text), UNREADABLE, tokens, None)
+            return Completion(whole(text), UNREADABLE, tokens, None)
         if isinstance(error, Again | Refused):
             raise
         raise Unreadable("an answer that cannot be read") from None
 
 
-def read_body(body: Any) -> Answer:
+def read_body(body: Any) -> Completion:
     """Read a parsed answer; if it is malformed, any exception may be raised."""
     choice, model = body["choices"][0], body.get("model")
     message, ending = choice["message"], str(choice.get("finish_reason"))
@@ -91,7 +91,7 @@ def read_body(body: Any) -> Answer:
         if isinstance(apart := message.get(name), str):
             response = with_reasoning(apart, response)
             break
-    return Answer(
+    return Completion(
         whole(response), whole(ending), _tokens(body.get("usage")), whole(model) if isinstance(model, str) else None
     )
 
@@ -159,7 +159,7 @@ def _tokens(usage: Any) -> tuple[int, int] | None:
     return None
 
 
-def read_error(error: APIStatusError) -> Answer:
+def read_error(error: APIStatusError) -> Completion:
     """Return the answer if the error is how the server refuses a prompt because of its content.
 
     Raises:
@@ -171,9 +171,9 @@ def read_error(error: APIStatusError) -> Answer:
     return _judge(error.status_code, error.code or error.type or "", reason_of(error), seconds)
 
 
-def _judge(status: int | None, code: str, reason: str, seconds: float | None = None) -> Answer:
+def _judge(status: int | None, code: str, reason: str, seconds: float | None = None) -> Completion:
     if code in _FILTERED:
-        return Answer("", CONTENT_FILTER, (0, 0), None)
+        return Completion("", CONTENT_FILTER, (0, 0), None)
     if status in _OF_REQUEST or code in _TOO_LONG:
         raise Refused(reason, for_prompt=code in _TOO_LONG) from None
     if (status is None or status in _TRANSIENT or status >= 500) and code not in _NO_MONEY:

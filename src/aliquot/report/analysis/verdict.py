@@ -11,7 +11,7 @@ from aliquot.report.analysis.numbers import p_value, points, points_interval, sa
 
 
 @dataclass(frozen=True)
-class Answer:
+class Verdict:
     """The verdict of a study on one benchmark.
 
     Args:
@@ -23,7 +23,7 @@ class Answer:
     detail: str
 
 
-def answers(findings: Findings) -> list[Answer]:
+def answers(findings: Findings) -> list[Verdict]:
     """Return one answer per benchmark, in the order of the study."""
     return [_answer(name, [f for f in findings.findings if f.benchmark == name]) for name in findings.base]
 
@@ -35,12 +35,12 @@ def verdict(comparison: Comparison) -> str:
     return "better" if comparison.difference.value > 0 else "worse"
 
 
-def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
+def _answer(benchmark: str, findings: Sequence[Finding]) -> Verdict:
     compared = [(f, f.comparison) for f in findings if f.comparison]
     tested = [(f, comparison) for f, comparison in compared if not comparison.why_untested]
     if not compared:
         headline = f"Nothing can be compared with {REFERENCE} on {benchmark} yet."
-        return Answer(headline, f"No run of {REFERENCE} has the budget of another strategy's.")
+        return Verdict(headline, f"No run of {REFERENCE} has the budget of another strategy's.")
     if not tested:
         return _untested(benchmark, [f for f, _ in compared])
     better = [f for f, comparison in tested if verdict(comparison) == "better"]
@@ -65,19 +65,19 @@ def _answer(benchmark: str, findings: Sequence[Finding]) -> Answer:
             f" {_comparisons(len(untested)).capitalize()} more could not be tested, and the notes say why; the highest "
             f"is {_at(highest)}."
         )
-    return Answer(headline, detail)
+    return Verdict(headline, detail)
 
 
-def _untested(benchmark: str, compared: Sequence[Finding]) -> Answer:
+def _untested(benchmark: str, compared: Sequence[Finding]) -> Verdict:
     """Say why nothing can be distinguished from chance."""
     detail = f"The highest difference is {_at(max(compared, key=_difference))}."
     if any(f.comparison and f.comparison.fewest_seeds < MIN_SEEDS for f in compared):
         headline = f"One seed cannot tell a gain on {benchmark} from chance: run at least one more."
-        return Answer(headline, f"{detail} Another seed alone moves a score; the notes say where seeds are missing.")
+        return Verdict(headline, f"{detail} Another seed alone moves a score; the notes say where seeds are missing.")
     headline = (
         f"Nothing can be distinguished from chance on {benchmark}: no seed and no question makes a difference there."
     )
-    return Answer(headline, detail)
+    return Verdict(headline, detail)
 
 
 def _difference(finding: Finding) -> float:

@@ -24,7 +24,7 @@ _TITLE = 128  # maximum characters that W&B accepts
 
 
 @dataclass(frozen=True)
-class Place:
+class WandbProject:
     """A location in W&B: the project of a user or team; "" is the account's default."""
 
     entity: str
@@ -55,7 +55,7 @@ class Board:
         return {name: model.model_dump(mode="json", by_alias=True, exclude_none=True) for name, model in models.items()}
 
 
-def make_board(sweep: Sweep, study: Study, findings: Findings, place: Place, number: int | None) -> Board:
+def make_board(sweep: Sweep, study: Study, findings: Findings, place: WandbProject, number: int | None) -> Board:
     """Lay out the dashboard of a study.
 
     Args:
@@ -94,7 +94,7 @@ def make_board(sweep: Sweep, study: Study, findings: Findings, place: Place, num
     return Board(view, report)
 
 
-def _always(benchmarks: Sequence[str]) -> list[panels.Section]:
+def _always(benchmarks: Sequence[str]) -> list[panels.PanelSection]:
     """Return the sections after those on accuracy."""
     return [panels.losses(), panels.cost(benchmarks), panels.selections()]
 

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from aliquot.experiment.tracker import unsynced, wandb_mode
 from aliquot.launch.sweep import Sweep, sweep_directory
 from aliquot.report.analysis.compare import find
-from aliquot.report.dashboards.boards import Board, Place, make_board
+from aliquot.report.dashboards.boards import Board, WandbProject, make_board
 from aliquot.report.reading import read_studies
 from aliquot.runtime.terminal import say
 from aliquot.store.store import Store, write_atomic
@@ -70,7 +70,7 @@ def create_dashboards(root: Path, name: str, entity: str | None = None, project:
         say(f"{len(waiting)} W&B runs of it were made offline and not uploaded yet: python -m aliquot sync")
 
 
-def _place(root: Path, sweep: Sweep, entity: str | None, project: str | None, online: bool) -> Place:
+def _place(root: Path, sweep: Sweep, entity: str | None, project: str | None, online: bool) -> WandbProject:
     """Return where the runs are, unless the user specifies otherwise."""
     tracker = OmegaConf.load(Store(root).run_directory(sweep.runs[0].id) / "config.yaml").tracker
     if "project" not in tracker:
@@ -80,13 +80,13 @@ def _place(root: Path, sweep: Sweep, entity: str | None, project: str | None, on
         )
     with _trouble("telling the account's default entity"):
         entity = entity or tracker.entity or (wandb.Api().default_entity if online else None)
-    return Place(entity or "", project or tracker.project)
+    return WandbProject(entity or "", project or tracker.project)
 
 
 class _Record:
     """dashboard.json: the content of the dashboards and, once they are created, their locations."""
 
-    def __init__(self, path: Path, place: Place, boards: Sequence[Board]) -> None:
+    def __init__(self, path: Path, place: WandbProject, boards: Sequence[Board]) -> None:
         self.path, self.place = path, place
         self._boards = {board.report.title: board.spec() for board in boards}
         self._links: dict[str, dict[str, str]] = json.loads(path.read_text())["links"] if path.exists() else {}

@@ -30,14 +30,14 @@ SERIES = 100
 
 
 @dataclass(frozen=True)
-class Section:
+class PanelSection:
     """Panels that belong together, under a title."""
 
     title: str
     panels: Sequence[PanelTypes]
 
 
-def accuracy(benchmarks: Sequence[str]) -> Section:
+def accuracy(benchmarks: Sequence[str]) -> PanelSection:
     """Return accuracy against the budget: the mean of each arm with its standard error, and each run."""
     panels: list[PanelTypes] = []
     for name in benchmarks:
@@ -47,17 +47,17 @@ def accuracy(benchmarks: Sequence[str]) -> Section:
         )
         means.groupby, means.groupby_aggfunc, means.groupby_rangefunc = Config(ARM), "mean", "stderr"
         panels += [means, _dots(f"{name}: {measured(name)} of each run", SummaryMetric("budget"), score, log_x=True)]
-    return Section(f"{measured(*benchmarks).capitalize()} by budget", panels)
+    return PanelSection(f"{measured(*benchmarks).capitalize()} by budget", panels)
 
 
-def at_one_budget(benchmarks: Sequence[str], budget: int) -> Section:
+def at_one_budget(benchmarks: Sequence[str], budget: int) -> PanelSection:
     """Return accuracy and gain of each arm, to be shown for the runs of this budget."""
     titles = {"finetuned": measured(*benchmarks), "gain": "gain over the base model"}
     panels = [_bars(f"{name}: {titles[kind]}", f"{kind}/{name}", ARM) for name in benchmarks for kind in titles]
-    return Section(f"{budget:,} annotations", panels)
+    return PanelSection(f"{budget:,} annotations", panels)
 
 
-def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> Section:
+def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> PanelSection:
     """Return accuracy against one setting, for all runs that have it."""
     path, log_x = _config_path(ablation.setting), ablation.values[0] > 0
     panels: list[PanelTypes] = []
@@ -66,29 +66,31 @@ def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> Secti
         dots = _dots(f"{name}: {measured(name)} of each run, colored by budget", Config(path), score, log_x)
         dots.z = SummaryMetric("budget")
         panels += [dots, _bars(f"{name}: {measured(name)}, mean over all budgets", score, path)]
-    return Section(title, panels)
+    return PanelSection(title, panels)
 
 
-def losses() -> Section:
+def losses() -> PanelSection:
     """Return the curves of finetuning, one line per run."""
     loss = _lines("loss", "finetune/step", "finetune/loss", log_y=True, title_x="optimizer steps")
     rate = _lines("learning rate", "finetune/step", "finetune/learning_rate", title_x="optimizer steps")
-    return Section("Losses", [loss, rate])
+    return PanelSection("Losses", [loss, rate])
 
 
-def cost(benchmarks: Sequence[str]) -> Section:
+def cost(benchmarks: Sequence[str]) -> PanelSection:
     """Return the time of selection and finetuning, and the gain from selection."""
     seconds, title = SummaryMetric("selection_seconds"), "gain against seconds of choosing"
     choosing = _bars("seconds of choosing (scoring pass and ranking)", seconds.name, ARM)
     finetuning = _bars("seconds of finetuning", "seconds/finetune", ARM)
-    return Section("Cost", [choosing, finetuning, *(_dots(f"{n}: {title}", seconds, f"gain/{n}") for n in benchmarks)])
+    return PanelSection(
+        "Cost", [choosing, finetuning, *(_dots(f"{n}: {title}", seconds, f"gain/{n}") for n in benchmarks)]
+    )
 
 
-def selections() -> Section:
+def selections() -> PanelSection:
     """Return the picks: two numbers by arm, and the first prompts of each run."""
     words = _bars("words of a prompt, mean", "selection/mean_words", ARM)
     tasks = _bars("effective number of tasks, of pools that name them", "selection/effective_tasks", ARM)
-    return Section(
+    return PanelSection(
         "Selections", [words, tasks, WeavePanelSummaryTable(table_name="selection", layout=Layout(w=24, h=12))]
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from aliquot.report.figures.drawing import ACCENT, COLORS, NEUTRAL, Canvas, Drawing, wrapped
 from aliquot.report.figures.selection_numbers import draw_correlations, draw_overlap, draw_summary
-from aliquot.report.selections.picks import Picks, Tasks
+from aliquot.report.selections.picks import Picks, TaskShares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def _draw_tasks(picks: Picks) -> Drawing | None:
     )
 
 
-def _say_task(picks: Picks, tasks: Tasks, arm: int, task: int) -> str:
+def _say_task(picks: Picks, tasks: TaskShares, arm: int, task: int) -> str:
     picked, of_pool = 100 * tasks.picked[arm, task], 100 * tasks.pool[task]
     return f"{picks.arms[arm].name}, {tasks.names[task]}: {picked:.2f} % of the picks, {of_pool:.2f} % of the pool"
 

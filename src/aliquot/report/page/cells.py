@@ -21,7 +21,7 @@ from aliquot.report.analysis.verdict import verdict
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """A column.
 
     Args:
@@ -36,7 +36,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """One cell.
 
     Args:
@@ -57,7 +57,7 @@ class Cell:
 
 
 #: The cell for a missing value; sorts last in both directions.
-NONE = Cell("-")
+NONE = PageCell("-")
 
 
 @dataclass(frozen=True)
@@ -65,28 +65,28 @@ class Table:
     """A table whose first column names the rows; `note` is small print below it."""
 
     caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
+    columns: Sequence[Heading]
+    rows: Sequence[Sequence[PageCell]]
     note: str = ""
 
 
-def count(number: int) -> Cell:
+def count(number: int) -> PageCell:
     """Write a count."""
-    return Cell(f"{number:,}", number)
+    return PageCell(f"{number:,}", number)
 
 
-def number(value: float | None, form: str, tip: str = "") -> Cell:
+def number(value: float | None, form: str, tip: str = "") -> PageCell:
     """Write a number in a form such as ".2f"."""
-    return NONE if value is None else Cell(f"{value:{form}}", value, tip=tip)
+    return NONE if value is None else PageCell(f"{value:{form}}", value, tip=tip)
 
 
-def accuracy(score: Estimate, of: str = "") -> Cell:
+def accuracy(score: Estimate, of: str = "") -> PageCell:
     """Write an accuracy in percent; `of` says in the tip what it was measured on."""
     exact = f"{100 * score.value:.4g} %" + (f", standard error {100 * score.stderr:.2g}" if score.stderr > 0 else "")
-    return Cell(percent(score), score.value, percent_interval(score), f"{exact}; {of}" if of else exact)
+    return PageCell(percent(score), score.value, percent_interval(score), f"{exact}; {of}" if of else exact)
 
 
-def difference(comparison: Comparison | None) -> Cell:
+def difference(comparison: Comparison | None) -> PageCell:
     """Write a difference in points."""
     if comparison is None:
         return NONE
@@ -94,26 +94,26 @@ def difference(comparison: Comparison | None) -> Cell:
     exact = f"{100 * d.value:+.4g} points".replace("-", "\N{MINUS SIGN}")
     counted = f"{seeds} seed{'s' if seeds > 1 else ''} or more an arm"
     if comparison.why_untested:
-        return Cell(points(d), d.value, points_interval(d), f"{exact}; not tested: {comparison.why_untested}")
+        return PageCell(points(d), d.value, points_interval(d), f"{exact}; not tested: {comparison.why_untested}")
     tested = (
         f"standard error {100 * d.stderr:.2g}, {p_value(comparison.p)}, after Holm {p_value(comparison.p_adjusted)}"
     )
-    return Cell(points(d), d.value, points_interval(d), f"{exact}, {tested}; Welch's t, {counted}")
+    return PageCell(points(d), d.value, points_interval(d), f"{exact}, {tested}; Welch's t, {counted}")
 
 
-def judged(comparison: Comparison | None) -> Cell:
+def judged(comparison: Comparison | None) -> PageCell:
     """Write the verdict."""
-    return Cell(verdict(comparison), verdict(comparison)) if comparison else NONE
+    return PageCell(verdict(comparison), verdict(comparison)) if comparison else NONE
 
 
-def compared(comparison: Comparison | None) -> tuple[Cell, ...]:
+def compared(comparison: Comparison | None) -> tuple[PageCell, ...]:
     """Write a comparison in full: difference, standard error, p, p after Holm, verdict, fewest seeds."""
     if comparison is None:
         return (NONE,) * 6
     stderr = comparison.difference.stderr
     return (
         difference(comparison),
-        Cell(f"{100 * stderr:.2g}", stderr) if comparison.difference.has_interval else NONE,
+        PageCell(f"{100 * stderr:.2g}", stderr) if comparison.difference.has_interval else NONE,
         _p(comparison.p),
         _p(comparison.p_adjusted),
         judged(comparison),
@@ -121,32 +121,34 @@ def compared(comparison: Comparison | None) -> tuple[Cell, ...]:
     )
 
 
-def _p(p: float | None) -> Cell:
-    return NONE if p is None else Cell(p_value(p).removeprefix("p ").removeprefix("= "), p, tip=f"{p:.2g}")
+def _p(p: float | None) -> PageCell:
+    return NONE if p is None else PageCell(p_value(p).removeprefix("p ").removeprefix("= "), p, tip=f"{p:.2g}")
 
 
-def times_saved(saved: Saved | None) -> Cell:
+def times_saved(saved: Saved | None) -> PageCell:
     """Write annotations saved as a ratio."""
     if saved is None:
         return NONE
     low, high = saved.range
     if saved.ratio is not None:
-        return Cell(f"{times(saved.ratio)}x", saved.ratio, saved_interval(saved), f"{saved.ratio:.4g} times")
+        return PageCell(f"{times(saved.ratio)}x", saved.ratio, saved_interval(saved), f"{saved.ratio:.4g} times")
     if saved.side == "above":
         tip = f"random needs more than {times(high)} times as many"
-        return Cell("not reached", high, saved_interval(saved), tip)
+        return PageCell("not reached", high, saved_interval(saved), tip)
     tip = f"random needs less than {times(low)} times as many"
-    return Cell(f"below {times(low)}x", low, saved_interval(saved), tip)
+    return PageCell(f"below {times(low)}x", low, saved_interval(saved), tip)
 
 
-def needed(finding: Finding, saved: Saved) -> Cell:
+def needed(finding: Finding, saved: Saved) -> PageCell:
     """Write how many annotations random needs to reach the accuracy of a finding."""
     low, high = (finding.budget * end for end in saved.range)
     if saved.ratio is not None:
         return number(saved.ratio * finding.budget, ",.0f")
-    return Cell(f"more than {high:,.0f}", high) if saved.side == "above" else Cell(f"fewer than {low:,.0f}", low)
+    return (
+        PageCell(f"more than {high:,.0f}", high) if saved.side == "above" else PageCell(f"fewer than {low:,.0f}", low)
+    )
 
 
-def seconds(spent: float) -> Cell:
+def seconds(spent: float) -> PageCell:
     """Write the cost of selection."""
-    return Cell(numbers.seconds(spent), spent, tip=f"{spent:,.2f} device-seconds of scoring and ranking")
+    return PageCell(numbers.seconds(spent), spent, tip=f"{spent:,.2f} device-seconds of scoring and ranking")

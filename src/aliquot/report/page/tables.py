@@ -14,8 +14,8 @@ from aliquot.report.analysis.statistics import Estimate
 from aliquot.report.analysis.study import Study
 from aliquot.report.page.cells import (
     NONE,
-    Cell,
-    Column,
+    Heading,
+    PageCell,
     Table,
     accuracy,
     compared,
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 #: Maximum rows of runs on the page; runs.csv has them all.
 RUNS_SHOWN = 300
 
-_STRATEGY, _BUDGET = Column("strategy", number=False), Column("annotations", filter=True)
-_BENCHMARK, _VERDICT = Column("benchmark", number=False, filter=True), Column("verdict", number=False, filter=True)
+_STRATEGY, _BUDGET = Heading("strategy", number=False), Heading("annotations", filter=True)
+_BENCHMARK, _VERDICT = Heading("benchmark", number=False, filter=True), Heading("verdict", number=False, filter=True)
 _WHERE = (_STRATEGY, _BUDGET, _BENCHMARK)
-_COMPARED = (Column("difference, points"), Column("standard error"), Column("p"), Column("p, Holm"), _VERDICT)
+_COMPARED = (Heading("difference, points"), Heading("standard error"), Heading("p"), Heading("p, Holm"), _VERDICT)
 
 
 def result_table(findings: Findings) -> Table:
     """Return one row per benchmark, budget and strategy, the best of each budget first."""
     measure = measured(*findings.base)
-    columns = (Column(f"{measure}, %"), Column("against random, points"), _VERDICT, Column("annotations saved"))
+    columns = (Heading(f"{measure}, %"), Heading("against random, points"), _VERDICT, Heading("annotations saved"))
     order = {name: place for place, name in enumerate(findings.base)}
     rows = [
         (
@@ -61,7 +61,7 @@ def result_table(findings: Findings) -> Table:
     note = f"Before finetuning: {', '.join(known)}." if known else ""
     return Table(
         f"{measure.capitalize()} after finetuning, with 95 % intervals",
-        (*_WHERE, *columns, Column("seeds")),
+        (*_WHERE, *columns, Heading("seeds")),
         rows,
         note,
     )
@@ -70,14 +70,14 @@ def result_table(findings: Findings) -> Table:
 def difference_table(findings: Findings) -> Table:
     """Return one row per comparison with random."""
     rows = [(*_where(f), *compared(f.comparison)) for f in findings.findings if f.comparison]
-    columns = (*_WHERE, *_COMPARED, Column("fewest seeds"))
+    columns = (*_WHERE, *_COMPARED, Heading("fewest seeds"))
     return Table("Strategy minus random, same budget and questions", columns, rows)
 
 
 def saved_table(findings: Findings) -> Table:
     """Return one row per arm and budget whose accuracy was looked up on random's curve."""
     rows = [(*_where(f), times_saved(f.saved), needed(f, f.saved)) for f in findings.findings if f.saved]
-    columns = (*_WHERE, Column("annotations saved"), Column("random would need"))
+    columns = (*_WHERE, Heading("annotations saved"), Heading("random would need"))
     return Table(
         f"Annotations that random needs for the same {measured(*findings.base)}, over the strategy's own", columns, rows
     )
@@ -87,16 +87,16 @@ def area_table(curves: Sequence[Curve]) -> Table:
     """Return one row per benchmark and arm with several budgets."""
     rows = [
         (
-            Cell(curve.arm.name),
-            Cell(curve.benchmark),
+            PageCell(curve.arm.name),
+            PageCell(curve.benchmark),
             accuracy(curve.area),
             *compared(curve.comparison)[:5],
-            Cell(f"{curve.budgets[0]:,} to {curve.budgets[-1]:,}, {len(curve.budgets)} budgets"),
+            PageCell(f"{curve.budgets[0]:,} to {curve.budgets[-1]:,}, {len(curve.budgets)} budgets"),
         )
         for curve in curves
     ]
     measure = measured(*(curve.benchmark for curve in curves))
-    columns = (_STRATEGY, _BENCHMARK, Column(f"mean {measure}, %"), *_COMPARED, Column("over", number=False))
+    columns = (_STRATEGY, _BENCHMARK, Heading(f"mean {measure}, %"), *_COMPARED, Heading("over", number=False))
     return Table(f"Area under the {measure} over the logarithm of the budget", columns, rows)
 
 
@@ -107,7 +107,7 @@ def cost_table(findings: Findings) -> Table:
         cells.setdefault((f.arm.name, f.budget), {})[f.benchmark] = f
     rows = [
         (
-            Cell(arm),
+            PageCell(arm),
             count(budget),
             seconds(max(f.selection_seconds for f in found.values())),
             *_bought(next(iter(found.values()))),
@@ -115,37 +115,37 @@ def cost_table(findings: Findings) -> Table:
         )
         for (arm, budget), found in cells.items()
     ]
-    gains = [Column(f"{name} against random, points") for name in findings.base]
-    bought = (Column("responses of a run"), Column("from", number=False), Column("their price"))
-    columns = (_STRATEGY, _BUDGET, Column("choosing, device-seconds"), *bought, *gains)
+    gains = [Heading(f"{name} against random, points") for name in findings.base]
+    bought = (Heading("responses of a run"), Heading("from", number=False), Heading("their price"))
+    columns = (_STRATEGY, _BUDGET, Heading("choosing, device-seconds"), *bought, *gains)
     return _without_empty("Cost of selection and annotation, and the gain", columns, rows)
 
 
-def _bought(f: Finding) -> tuple[Cell, Cell, Cell]:
+def _bought(f: Finding) -> tuple[PageCell, PageCell, PageCell]:
     """Write the cost of annotation."""
     bought = f.annotations
-    cost = NONE if bought.cost is None else Cell(price(bought.cost), bought.cost)
-    return number(bought.number, ",.0f"), Cell(bought.by) if bought.by else NONE, cost
+    cost = NONE if bought.cost is None else PageCell(price(bought.cost), bought.cost)
+    return number(bought.number, ",.0f"), PageCell(bought.by) if bought.by else NONE, cost
 
 
 def pick_table(picks: Picks) -> Table:
     """Return one row per arm, and one for the pool; columns without data in the store are left out."""
     titles = ("tasks", "as diverse as", "mean tokens", "pool to pick", "pick to pick", "same features", "shared")
     rows = [_picked(summary) for summary in picks.summaries()]
-    columns = [_STRATEGY, *(Column(title) for title in titles)]
+    columns = [_STRATEGY, *(Heading(title) for title in titles)]
     caption = f"What was picked: {picks.budget:,} of {picks.num_prompts:,} prompts, one run a strategy"
     return _without_empty(caption, columns, rows)
 
 
-def _without_empty(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+def _without_empty(caption: str, columns: Sequence[Heading], rows: Sequence[Sequence[PageCell]]) -> Table:
     """Leave out the columns in which no row has a value."""
     kept = [place for place in range(len(columns)) if any(row[place] != NONE for row in rows)]
     return Table(caption, [columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
-def _picked(s: Summary) -> tuple[Cell, ...]:
+def _picked(s: Summary) -> tuple[PageCell, ...]:
     return (
-        Cell(s.arm),
+        PageCell(s.arm),
         number(s.num_tasks, ",d"),
         number(s.effective_tasks, ",.0f"),
         number(s.mean_length, ",.1f"),
@@ -168,26 +168,26 @@ def run_table(study: Study, runs: str, urls: Mapping[str, str]) -> Table:
     shown = list(reversed(study.records))[:RUNS_SHOWN]
     rows = [
         (
-            Cell(run.id, link=f"{runs}/{run.id}/"),
-            Cell(arms.get(run.id, run.strategy)),
+            PageCell(run.id, link=f"{runs}/{run.id}/"),
+            PageCell(arms.get(run.id, run.strategy)),
             count(run.budget),
             count(run.seed),
             *_scores(run, study.benchmarks),
-            Cell(run.finished[:16].replace("T", " "), run.finished),
+            PageCell(run.finished[:16].replace("T", " "), run.finished),
             _tracked(urls.get(run.id, "")),
-            Cell(shlex.join(["python", "run.py", *run.overrides]), code=True),
+            PageCell(shlex.join(["python", "run.py", *run.overrides]), code=True),
         )
         for run in shown
     ]
-    columns = [Column("run", False), Column("strategy", False, filter=True), _BUDGET, Column("seed")]
-    columns += [Column(f"{name}, %") for name in study.benchmarks]
-    columns += [Column(title, number=False) for title in ("finished", "W&B", "command")]
+    columns = [Heading("run", False), Heading("strategy", False, filter=True), _BUDGET, Heading("seed")]
+    columns += [Heading(f"{name}, %") for name in study.benchmarks]
+    columns += [Heading(title, number=False) for title in ("finished", "W&B", "command")]
     more = len(study.records) > len(shown)
     note = f"The newest {len(shown):,} of {len(study.records):,} runs; runs.csv has them all." if more else ""
     return Table("Finished runs, newest first", columns, rows, note)
 
 
-def _scores(run: RunRecord, benchmarks: Sequence[str]) -> list[Cell]:
+def _scores(run: RunRecord, benchmarks: Sequence[str]) -> list[PageCell]:
     scores = {metric.name: metric for metric in run.finetuned}
     return [
         accuracy(Estimate(m.value, m.stderr), f"one seed, {m.num_questions:,} questions")
@@ -197,12 +197,12 @@ def _scores(run: RunRecord, benchmarks: Sequence[str]) -> list[Cell]:
     ]
 
 
-def _tracked(url: str) -> Cell:
-    return Cell("open", link=url) if url.startswith(("https://", "http://")) else NONE
+def _tracked(url: str) -> PageCell:
+    return PageCell("open", link=url) if url.startswith(("https://", "http://")) else NONE
 
 
-def _where(f: Finding) -> tuple[Cell, Cell, Cell]:
-    return Cell(f.arm.name), count(f.budget), Cell(f.benchmark)
+def _where(f: Finding) -> tuple[PageCell, PageCell, PageCell]:
+    return PageCell(f.arm.name), count(f.budget), PageCell(f.benchmark)
 
 
 def _measured_on(f: Finding) -> str:

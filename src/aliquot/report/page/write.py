@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from aliquot.evaluation.validation_loss import measured
 from aliquot.report.analysis.findings import Findings
 from aliquot.report.analysis.study import Study
-from aliquot.report.analysis.verdict import Answer, answers
+from aliquot.report.analysis.verdict import Verdict, answers
 from aliquot.report.page.cells import Table
 from aliquot.report.page.tables import (
     area_table,
@@ -108,7 +108,7 @@ class _View:
     """A study in the form that the template reads."""
 
     report: StudyReport
-    answers: Sequence[Answer]
+    answers: Sequence[Verdict]
     measure: str
     sections: Sequence[Section]
 

@@ -15,7 +15,7 @@ from aliquot.pools.prepare import load_prepared
 from aliquot.report.analysis.study import Arm, Study
 from aliquot.report.selections import measures
 from aliquot.report.selections.measures import Rows
-from aliquot.report.selections.picks import Correlations, FeatureMap, Lengths, Nearness, Picks, Tasks
+from aliquot.report.selections.picks import Correlations, FeatureMap, Lengths, Nearness, Picks, TaskShares
 from aliquot.scoring.features import gaussian_projection, project
 from aliquot.scoring.run import load_scores
 from aliquot.selection.clustering import number_rows
@@ -159,12 +159,12 @@ def _sample(num_rows: int, most: int) -> Rows:
     return np.random.default_rng(_STREAM).permutation(num_rows)[:most]
 
 
-def _tasks(pool: Pool, rows: Sequence[Rows]) -> Tasks:
+def _tasks(pool: Pool, rows: Sequence[Rows]) -> TaskShares:
     names, labels = np.unique(np.asarray(pool.tasks, dtype=object).astype(str), return_inverse=True)
     of_pool = measures.shares(labels, len(names))
     order = np.argsort(-of_pool, kind="stable")
     picked = np.stack([measures.shares(labels[chosen], len(names))[order] for chosen in rows])
-    return Tasks(tuple(names[order].tolist()), of_pool[order], picked)
+    return TaskShares(tuple(names[order].tolist()), of_pool[order], picked)
 
 
 def _lengths(scores: Scores, rows: Sequence[Rows]) -> Lengths:

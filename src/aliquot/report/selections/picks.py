@@ -18,7 +18,7 @@ from aliquot.report.selections import measures
 
 
 @dataclass(frozen=True)
-class Tasks:
+class TaskShares:
     """The tasks that were picked: shares of each, the most frequent task of the pool first."""
 
     names: tuple[str, ...]
@@ -133,7 +133,7 @@ class Picks:
     replicates: tuple[str, ...]
     left_out: tuple[str, ...]
     overlap: Float64[np.ndarray, "arms arms"]
-    tasks: Tasks | None
+    tasks: TaskShares | None
     lengths: Lengths | None
     nearness: Nearness | None
     correlations: Correlations | None
