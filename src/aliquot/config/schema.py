@@ -40,6 +40,8 @@ _INSTEAD = {
     "evaluate": "to stop before it is needed: until=finetune",
     "tracker": "to run without a mirror: tracker=none",
 }
+#: The error for a setting that has another name now.
+WORKERS = "hydra.launcher.jobs is now hydra.launcher.workers, the number of workers of hydra/launcher=local"
 #: Fields that name files or directories.
 _PATHS = ("path", "folder", "include", "data")
 #: The objects that `create` has made, by request; all of them are frozen.
@@ -102,7 +104,7 @@ def check_root(cfg: DictConfig) -> None:
 
 
 def check_hydra(node: DictConfig) -> None:
-    """Refuse Hydra settings that nothing reads, and the one that would change the meaning of relative paths.
+    """Refuse Hydra settings that nothing reads, old names, and the one that would change what relative paths mean.
 
     Args:
         node: the `hydra` node of a composed configuration.
@@ -115,6 +117,8 @@ def check_hydra(node: DictConfig) -> None:
         if name not in (*known, "env"):  # Hydra itself adds env
             meant = did_you_mean(str(name), known)
             raise ValueError(f"hydra.{name}: Hydra has no such setting{meant}; its settings are {', '.join(known)}")
+    if "jobs" in node.launcher:
+        raise ValueError(WORKERS)
     if node.job.chdir:
         raise ValueError(
             "hydra.job.chdir=true would run in another folder, where store, pool.path and other relative paths mean "
