@@ -131,6 +131,15 @@ def choices_of(group: str) -> Path:
     return ROOT / group if group in FILES else ROOT / "conf" / group
 
 
+def target_of(file: Path) -> str | None:
+    """Return the class that a choice names, itself or through the choice from which it inherits; None without one."""
+    node = cast(DictConfig, OmegaConf.load(file))
+    if "_target_" in node:
+        return str(node._target_)
+    parents = [name for name in node.get("defaults", ()) if isinstance(name, str) and name != "_self_"]
+    return target_of(file.with_name(f"{parents[0]}.yaml")) if parents else None
+
+
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
     """Return a question that suggests the closest known name, or an empty string where none is close."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
