@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from aliquot.config.help import errors_explained
@@ -101,6 +102,11 @@ def _sync(root: Path) -> None:
 
 
 def _dashboard(arguments: argparse.Namespace) -> None:
+    if find_spec("wandb_workspaces") is None:
+        raise ValueError(
+            "dashboard needs the package wandb-workspaces, which is not installed; run: pip install "
+            "'aliquot[dashboards]'"
+        )
     from aliquot.report.dashboards.command import create_dashboards
     from aliquot.runtime.logs import set_up_logging
 

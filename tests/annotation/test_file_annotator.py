@@ -267,7 +267,7 @@ def test_a_waiting_sweep_asks_once_for_the_prompts_of_all_and_one_batch_serves_i
     def sweep(*more):
         command = [
             "run.py", "-m", "pool.limit=200", "budget=8,16", *FILES, f"annotator.folder={folder}",
-            "tracker=none", f"store={tmp_path}/store", "until=finetune", "hydra.launcher.jobs=1", *more,
+            "tracker=none", f"store={tmp_path}/store", "until=finetune", "hydra.launcher.workers=1", *more,
         ]  # fmt: skip
         return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=os.environ)
 

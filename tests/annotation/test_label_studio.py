@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 import threading
 from pathlib import Path
 from xml.etree import ElementTree
@@ -259,6 +260,14 @@ def test_without_a_server_or_with_a_stranger_at_its_address_one_sentence_says_so
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
     with pytest.raises(ValueError, match="LABEL_STUDIO_API_KEY is not set"):
         LabelStudio(folder=str(tmp_path), url="http://localhost:1").check(None)
+
+
+def test_without_the_http_client_one_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "key")
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    batch = LabelStudio(folder=str(tmp_path / "batch"), url="http://localhost:8080")
+    with pytest.raises(ValueError, match=r"needs the package httpx2, .* pip install 'aliquot\[label-studio\]'"):
+        batch.connect(batch.url).check()
 
 
 def test_cells_with_several_texts_are_read_and_one_bad_row_is_one(tmp_path):

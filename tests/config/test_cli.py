@@ -105,6 +105,11 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["hydra.job.chdir=true"], "would run in another folder"),
         (["-m", "hydra.job.chdir=true", "seed=1,2"], "would run in another folder"),
         (["-m", "hydra/launcher=basic", "hydra.job.chdir=true", "seed=1,2"], "would run in another folder"),
+        (["hydra.launcher.jobs=2"], "is now hydra.launcher.workers"),
+        (["+hydra.launcher.jobs=2"], "is now hydra.launcher.workers"),
+        (["-m", "hydra.launcher.jobs=2", "seed=1,2"], "is now hydra.launcher.workers"),
+        (["-m", "++hydra.launcher.jobs=2", "seed=1,2"], "is now hydra.launcher.workers"),
+        (["-m", "hydra/launcher=slurm", "+hydra.launcher.jobs=2", "seed=1,2"], "is now hydra.launcher.workers"),
         (["-m", "hydra/launcher=slurm", "+foo=1", "seed=1,2"], "foo=1: there is no setting 'foo'"),
         (["pool=jsonl", "pool.path=12"], """type 'pool.path="12"'"""),
         (["pool=jsonl", "pool.path="], "pool.path= is empty"),
@@ -144,6 +149,16 @@ def test_a_mistake_gets_one_message_and_leaves_nothing_behind_but_the_pool(tmp_p
     store = tmp_path / "store"
     assert message in refuse(f"store={store}", "tracker=none", "until=select", *overrides)
     assert {path.parent.name for path in store.glob("*/*")} <= {"pool", "multirun"}
+
+
+@pytest.mark.parametrize("group", ["experiments", "sweeps"])
+@pytest.mark.parametrize("mode", ["RUN", "MULTIRUN"])
+def test_an_old_name_in_a_file_gets_the_new_one(tmp_path, group, mode):
+    (tmp_path / group).mkdir()
+    hydra = {"launcher": {"jobs": 2}, "mode": mode, "sweeper": {"params": {"seed": "1,2"}}}
+    (tmp_path / group / "old.yaml").write_text(f"# @package _global_\nhydra: {json.dumps(hydra)}\n")
+    message = refuse("--config-dir", tmp_path, f"{group}=old", f"store={tmp_path}", "tracker=none", "until=select")
+    assert "is now hydra.launcher.workers" in message
 
 
 ODD_NAMES = [

@@ -1,13 +1,16 @@
 """Evaluation cut off and taken up again, in the cheapest way, with the adapter in use, and by vLLM."""
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import types
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -171,6 +174,23 @@ def test_evaluation_records_by_how_much_the_adapter_matters(tiny, tmp_path):
     assert untrained == pytest.approx(0, abs=1e-4) and abs(trained) > 1e-2
     evaluate(tiny.causal, None, benchmark, CPU, tmp_path / "base")
     assert json.loads((tmp_path / "base" / "metrics.json").read_text())["adapter_effect"] is None
+
+
+def test_each_method_that_is_overridden_is_one_that_lm_eval_has_and_calls():
+    from aliquot.evaluation.harness.model import HarnessModel
+
+    bases = "".join(inspect.getsource(base) for base in HarnessModel.__mro__[1:-1])
+    overridden = set(re.findall(r"super\(\)\.(\w+)\(", inspect.getsource(HarnessModel))) - {"__init__"}
+    private = {"_loglikelihood_tokens", "_model_call", "_model_generate", "tok_batch_encode"}
+    assert overridden == private | {"generate_until", "loglikelihood"}  # the latter are lm-eval's interface
+    for name in private:
+        assert f"def {name}(" in bases, f"lm-eval has no {name} any more: nothing calls ours"
+        assert f"self.{name}(" in bases, f"lm-eval no longer calls {name}"
+
+
+def test_lm_evals_class_for_vllm_has_what_is_set_and_called_on_it():
+    source = Path(find_spec("lm_eval.models.vllm_causallms").origin).read_text()
+    assert all(text in source for text in ("def _loglikelihood_tokens(", "self.lora_request", "lora_local_path"))
 
 
 class FakeVLLM:

@@ -68,7 +68,7 @@ def test_workers_share_the_gpus_or_the_cores_out(monkeypatch):
     assert visible == [["0,1"], ["2,3"]]
     assert len(worker_environments(None, 1)) == 5
     assert len(worker_environments(3, 1)) == 3
-    with pytest.raises(ValueError, match=r"3 jobs .* of 2 devices .* asked, 5 GPUs found"):
+    with pytest.raises(ValueError, match=r"3 workers .* of 2 devices .* asked, 5 GPUs found"):
         worker_environments(3, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (alone,) = worker_environments(None, 1)
@@ -83,7 +83,7 @@ def sweep(tmp_path):
     environment = {**os.environ, "ALIQUOT_STORE": str(tmp_path / "store")}
 
     def start(*overrides):
-        command = [sys.executable, "run.py", "-m", *SMALL, "hydra.launcher.jobs=2", *overrides]
+        command = [sys.executable, "run.py", "-m", *SMALL, "hydra.launcher.workers=2", *overrides]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 

@@ -12,6 +12,7 @@ import sys
 import pytest
 from wandb_server import Server
 
+from aliquot.__main__ import main
 from aliquot.config.schema import create
 from aliquot.experiment.build import Parts, build
 from aliquot.experiment.run import execute
@@ -232,6 +233,13 @@ def test_the_same_command_goes_on_after_a_refusal_and_makes_the_same_dashboard_a
         assert again.stdout.split()[3] == links["view"]
         assert [view["type"] for view in server.views.values() if view] == ["project-view", "runs"]
     assert KEY not in path.read_text() + again.stdout + refused.stderr
+
+
+def test_without_the_library_one_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("aliquot.__main__.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["aliquot", "dashboard", "--store", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"needs the package wandb-workspaces, .* pip install 'aliquot\[dashboards\]'"):
+        main()
 
 
 def test_a_sweep_without_results_or_mirror_is_refused_with_a_remedy(swept, store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -132,12 +133,20 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path, caplog):
     assert "taking over" in caplog.text
 
 
-def test_the_lease_of_another_host_is_honoured_while_it_beats_and_taken_over_when_it_stops(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "holder",
+    [
+        {"machine": "elsewhere", "pid": 1, "born": 1.0},
+        {"machine": lease._machine(), "pid": os.getpid(), "born": 1.0},  # the pid was reused, or the clock was set
+    ],
+)
+def test_the_lease_of_a_process_out_of_sight_is_kept_while_it_beats_and_taken_over_when_it_stops(
+    tmp_path, monkeypatch, holder
+):
     monkeypatch.setattr(lease, "STALE_SECONDS", 1.0)
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
     path = tmp_path / "lease"
-    holder = {"host": "elsewhere", "machine": "elsewhere", "pid": 1, "born": "1", "job": "77", "token": "t"}
-    path.write_text(json.dumps(holder))
+    path.write_text(json.dumps(holder | {"host": "elsewhere", "job": "77", "token": "t"}))
     started = time.monotonic()
 
     def beat():
@@ -166,6 +175,16 @@ def test_a_stopped_process_of_this_machine_keeps_its_lease(tmp_path, monkeypatch
         held.check()
     waiter.join()
     assert entered.is_set()
+
+
+def test_a_process_that_ended_holds_nothing_even_before_its_parent_takes_notice():
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    assert lease._born(process.pid) == lease._born(process.pid) != lease._born(os.getpid())
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie
+    assert lease._born(process.pid) is None
+    process.wait()
+    assert lease._born(process.pid) is None
 
 
 def test_who_lost_the_lease_does_not_mark_the_stage_done(tmp_path):

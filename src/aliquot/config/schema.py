@@ -40,6 +40,8 @@ _INSTEAD = {
     "evaluate": "to stop before it is needed: until=finetune",
     "tracker": "to run without a mirror: tracker=none",
 }
+#: The error for a setting that has another name now.
+WORKERS = "hydra.launcher.jobs is now hydra.launcher.workers, the number of workers of hydra/launcher=local"
 #: Fields that name files or directories.
 _PATHS = ("path", "folder", "include", "data")
 #: The objects that `create` has made, by request; all of them are frozen.
@@ -102,7 +104,7 @@ def check_root(cfg: DictConfig) -> None:
 
 
 def check_hydra(node: DictConfig) -> None:
-    """Refuse Hydra settings that nothing reads, and the one that would change the meaning of relative paths.
+    """Refuse Hydra settings that nothing reads, old names, and the one that would change what relative paths mean.
 
     Args:
         node: the `hydra` node of a composed configuration.
@@ -115,6 +117,8 @@ def check_hydra(node: DictConfig) -> None:
         if name not in (*known, "env"):  # Hydra itself adds env
             meant = did_you_mean(str(name), known)
             raise ValueError(f"hydra.{name}: Hydra has no such setting{meant}; its settings are {', '.join(known)}")
+    if "jobs" in node.launcher:
+        raise ValueError(WORKERS)
     if node.job.chdir:
         raise ValueError(
             "hydra.job.chdir=true would run in another folder, where store, pool.path and other relative paths mean "
@@ -131,6 +135,15 @@ def strategy_name(cfg: DictConfig) -> str:
     """Return the name of the strategy's choice; for a config without one, the name of its class in snake case."""
     kind = str(cfg.strategy._target_).rpartition(".")[2]
     return str(cfg.strategy.get("name") or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower())
+
+
+def target_of(file: Path) -> str | None:
+    """Return the class that a choice names, itself or through the choice from which it inherits; None without one."""
+    node = cast(DictConfig, OmegaConf.load(file))
+    if "_target_" in node:
+        return str(node._target_)
+    parents = [name for name in node.get("defaults", ()) if isinstance(name, str) and name != "_self_"]
+    return target_of(file.with_name(f"{parents[0]}.yaml")) if parents else None
 
 
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:

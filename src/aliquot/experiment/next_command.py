@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from aliquot.config.command_line import command
 from aliquot.config.compose import composed, values_of
 from aliquot.config.quoting import setting
-from aliquot.config.schema import GROUPS, Until, as_typed, choices_of, create
+from aliquot.config.schema import GROUPS, Until, as_typed, choices_of, create, target_of
 from aliquot.experiment.record import RunRecord
 
 #: The number of fields that may differ from the default choice of a group; beyond it, another choice may be nearer.
@@ -107,9 +107,8 @@ def overrides_of(cfg: DictConfig) -> tuple[str, ...]:
 
 def _nearest(group: str, asked: Mapping[str, Any], overrides: tuple[str, ...]) -> list[str]:
     """Return the choice of a group that differs least from `asked`; empty where no choice has its class."""
-    target = f"_target_: {asked.get('_target_')}\n"
     files = sorted(choices_of(group).glob("*.yaml"))
-    choices = [f"{group}={file.stem}" for file in files if target in file.read_text(encoding="utf-8")]
+    choices = [f"{group}={file.stem}" for file in files if target_of(file) == asked.get("_target_")]
     differences = {o: len(list(_changes(composed((*overrides, o))[group], asked))) for o in choices}
     return sorted(differences, key=lambda choice: differences[choice])[:1]
 

@@ -181,14 +181,14 @@ def worker_environments(num_workers: int | None, num_devices: int) -> list[dict[
         most = len(gpus) // num_devices
         if not 1 <= (num_workers or most) <= most:
             raise ValueError(
-                f"{num_workers or 1} jobs (hydra.launcher.jobs) of {num_devices} devices (trainer.devices) each asked, "
-                f"{len(gpus)} GPUs found; lower one of them"
+                f"{num_workers or 1} workers (hydra.launcher.workers) of {num_devices} devices (trainer.devices) each "
+                f"asked, {len(gpus)} GPUs found; lower one of them"
             )
         shares = [gpus[start : start + num_devices] for start in range(0, most * num_devices, num_devices)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares[:num_workers]]
     cores = num_cores()
     if num_workers is not None and not 1 <= num_workers <= cores:
-        raise ValueError(f"hydra.launcher.jobs={num_workers} asked, {cores} cores found; give 1 to {cores}")
+        raise ValueError(f"hydra.launcher.workers={num_workers} asked, {cores} cores found; give 1 to {cores}")
     threads = str(cores // (num_workers or 1))
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
     # Waiting threads must not use up the cores of other workers.

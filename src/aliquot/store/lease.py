@@ -2,8 +2,8 @@
 
 A lease is a file created with O_EXCL, which works on file systems where flock does not. It names its holder, which
 touches it every few seconds. A process that finds the lease taken waits, and removes it once the holder is known to be
-dead: a process of this machine that no longer runs, or one of another machine that has not touched the file for a
-minute *by the waiter's own clock* (the clocks of two machines need not agree).
+dead: a process of this machine that no longer runs, or another one that has not touched the file for a minute *by the
+waiter's own clock* (the clocks of two machines need not agree).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class Lease:
             "host": socket.gethostname(),
             "machine": _machine(),
             "pid": os.getpid(),
-            "born": _process_start(os.getpid()),
+            "born": _born(os.getpid()),
             "job": os.environ.get("SLURM_JOB_ID"),
             "token": self._token,
         }
@@ -148,9 +150,15 @@ def _modified(path: Path) -> int:
 
 
 def _is_dead(holder: dict[str, Any], seconds_quiet: float) -> bool:
-    """Judge a process of this machine by whether it runs, one of another machine by how long it has been silent."""
+    """Judge a process of this machine by whether it runs, any other by how long it has been silent.
+
+    The latter includes a process with the holder's pid and another start: a later process, or the holder itself after
+    the clock was set, because the system derives the start from the clock.
+    """
     if holder["machine"] == _machine():
-        return _process_start(holder["pid"]) != holder["born"]
+        born = _born(holder["pid"])
+        if born is None or born == holder["born"]:
+            return born is None
     return seconds_quiet > STALE_SECONDS
 
 
@@ -161,24 +169,10 @@ def _machine() -> str:
     return " ".join([socket.gethostname(), *marks])
 
 
-def _process_start(pid: int) -> str | None:
-    """Return what distinguishes a process from a later one with the same pid, or None if it does not run."""
+def _born(pid: int) -> float | None:
+    """Return when a process started, or None if it does not run; a zombie does not hold a lease."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return _alive_without_proc(pid)
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]  # a zombie does not hold a lease; field 22 is the start time
-
-
-def _alive_without_proc(pid: int) -> str | None:
-    """Without /proc (macOS), only the existence of a process can be checked."""
-    if Path("/proc/self").exists():
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
         return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"

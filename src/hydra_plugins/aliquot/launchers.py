@@ -37,11 +37,11 @@ class LocalLauncher(_SweepLauncher):
     """Run a sweep on this machine.
 
     Args:
-        jobs: number of parallel workers; None is one per GPU, or one for all cores.
+        workers: how many work in parallel; None is one per GPU, or one for all cores.
     """
 
-    def __init__(self, jobs: int | None = None) -> None:
-        self._num_workers = jobs
+    def __init__(self, workers: int | None = None) -> None:
+        self._num_workers = workers
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs as one sweep; a job's value is its mean score."""

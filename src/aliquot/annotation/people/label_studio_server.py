@@ -106,8 +106,18 @@ class LabelStudioServer:
 
     @contextmanager
     def _client(self) -> Generator[Client]:
-        """Open a connection that sends the key with every call."""
-        from httpx2 import Client, Timeout
+        """Open a connection that sends the key with every call.
+
+        Raises:
+            ValueError: the HTTP client is not installed, or the server refuses the key.
+        """
+        try:
+            from httpx2 import Client, Timeout
+        except ImportError as error:
+            raise ValueError(
+                f"annotator.url={self.url} needs the package httpx2, which is not installed; run: pip install "
+                "'aliquot[label-studio]'"
+            ) from error
 
         patience = Timeout(_SECONDS, connect=_SECONDS_TO_CONNECT)
         with Client(base_url=self.url.rstrip("/"), timeout=patience) as client:

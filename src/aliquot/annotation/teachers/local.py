@@ -33,6 +33,7 @@ class LocalTeacher(Teacher):
     Args:
         model: the teacher, the template in which it reads prompts, and what happens to a prompt that leaves no room for
             `max_tokens` new tokens in the model's own `max_tokens`.
+        seed: for sampling at temperatures above 0; None counts as 0.
         batch_size: number of simultaneous prompts.
         trainer: specifies the device.
     """
@@ -40,6 +41,7 @@ class LocalTeacher(Teacher):
     resources: ClassVar[str | None] = "score"  # it needs the same resources as the scoring pass
 
     model: Model
+    seed: int | None = 0
     batch_size: int = field(default=16, metadata={"key": False})
     trainer: TrainerSpec = field(default=TrainerSpec(), metadata={"key": False})
 
