@@ -11,7 +11,7 @@ demo: $(READY)    ## the main job: choose 45,000 of 99,000 prompts, finetune, ev
 	$(BIN)/python run.py strategy=facility_location budget=45k
 
 test: $(READY)    ## the tests, one process a core; those on real data need ALIQUOT_DATA, those on SLURM need root
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto
 
 check: $(READY)   ## style, types, and what may import what
 	$(BIN)/ruff check .

@@ -13,12 +13,35 @@ from pathlib import Path
 
 import pytest
 
+from scheduling import InOrder, in_order
+
 # One thread each: tests run beside each other, and threads that wait for one another cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 # A job in the background ignores Ctrl-C, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_SLURM = Path(__file__).parent / "launch" / "slurm"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark tests by what they need, so that `-m "not slurm"` knows them, and put those that take long first."""
+    for item in items:
+        needs = getattr(item, "fixturenames", ())
+        if item.path.is_relative_to(_SLURM):
+            item.add_marker("slurm")
+        if "real_data" in needs:
+            item.add_marker("real_data")
+    items[:] = in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Distribute files, and all files on SLURM as one."""
+    config.option.loadscopereorder = False
+    return InOrder(config, log)
 
 
 @pytest.fixture(autouse=True)
