@@ -138,12 +138,13 @@ def strategy_name(cfg: DictConfig) -> str:
 
 
 def target_of(file: Path) -> str | None:
-    """Return the class that a choice names, itself or through the choice from which it inherits; None without one."""
+    """Return the class that a choice names, itself or through the choices of its group that it inherits; else None."""
     node = cast(DictConfig, OmegaConf.load(file))
     if "_target_" in node:
         return str(node._target_)
-    parents = [name for name in node.get("defaults", ()) if isinstance(name, str) and name != "_self_"]
-    return target_of(file.with_name(f"{parents[0]}.yaml")) if parents else None
+    names = [name for name in node.get("defaults") or () if isinstance(name, str)]
+    parents = [file.parent / f"{name}.yaml" for name in reversed(names) if name != "_self_" and name[0] != "/"]
+    return next(filter(None, map(target_of, parents)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
