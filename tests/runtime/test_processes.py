@@ -118,10 +118,10 @@ from aliquot.scoring.run import Model, TrainerSpec
 from aliquot.scoring.spec import Scorer
 from aliquot.pools.spec import JsonlPool
 from aliquot.stages import Prepare, Score
-from aliquot.store.store import Store
+from aliquot.store.store import Store, check_all
 model, pool, scorer, store = json.loads(sys.argv[1])
 stage = Score(Model(model), Prepare(JsonlPool(pool)), Scorer(**scorer), TrainerSpec("cpu", devices=2), 60)
-stage.check()
+check_all([stage])
 Store(Path(store)).ensure(stage)
 print(Store(Path(store)).directory(stage))
 """
