@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from few_questions import QUESTIONS
 from scheduling import InOrder, in_order
 
 # One thread each: tests run beside each other, and threads that wait for one another cost more than they bring.
@@ -112,5 +113,5 @@ def run(compose, tmp_path):
     """Run an experiment on a corner of the demo world, in this process; returns its score."""
     from aliquot.experiment import run as pipeline
 
-    small = ["pool.limit=300", "budget=40", "evaluate.limit=1", "tracker=none", f"store={tmp_path / 'store'}"]
+    small = ["pool.limit=300", "budget=40", *QUESTIONS, "tracker=none", f"store={tmp_path / 'store'}"]
     return lambda *overrides: pipeline.run(compose(*small, *overrides))

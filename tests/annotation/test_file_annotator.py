@@ -2,12 +2,9 @@
 
 import dataclasses
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +19,7 @@ from aliquot.selection.strategies.random import Random
 from aliquot.stages import Annotate, Finetune
 from aliquot.store.store import Store
 from aliquot.types import Pool, Scores
+from command_line import run_command
 
 FILES = ("annotator=file", "strategy=random")
 
@@ -97,7 +95,7 @@ def test_a_command_line_that_waits_exits_with_0_and_names_itself(tmp_path):
         "run.py", "pool.limit=200", "budget=5", *FILES, f"annotator.folder={tmp_path}/my batch", "tracker=none",
         f"store={tmp_path}/store", "until=annotate",
     ]  # fmt: skip
-    ran = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    ran = run_command(*command, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     *_, last = ran.stdout.splitlines()
     assert last.strip() == f"python {' '.join(command)}".replace(
@@ -196,7 +194,7 @@ def test_an_experiment_of_two_processes_waits_once_and_goes_on_in_plain_words(tm
     ]  # fmt: skip
 
     def go():
-        ran = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+        ran = run_command(*command, cwd=ROOT)
         assert ran.returncode == 0, ran.stderr
         begun = {line.split(":")[0].split("(")[0] for line in ran.stderr.splitlines()}
         assert begun <= {"pool", "score", "Uncertainty", "finetune"}, ran.stderr  # nobody else's words
@@ -269,7 +267,7 @@ def test_a_waiting_sweep_asks_once_for_the_prompts_of_all_and_one_batch_serves_i
             "run.py", "-m", "pool.limit=200", "budget=8,16", *FILES, f"annotator.folder={folder}",
             "tracker=none", f"store={tmp_path}/store", "until=finetune", "hydra.launcher.workers=1", *more,
         ]  # fmt: skip
-        return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+        return run_command(*command, cwd=ROOT)
 
     ran = sweep()
     assert ran.returncode == 0, ran.stderr

@@ -1,27 +1,26 @@
 """The commands that a run prints: each runs as printed, whoever composed the configuration."""
 
 import json
-import os
 import shlex
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from aliquot.config.schema import ROOT
 from aliquot.experiment.next_command import overrides_of
+from command_line import run_command
+from few_questions import QUESTIONS
 
-SMALL = ["evaluate.limit=1", "tracker=none", "finetune.epochs=1"]
+SMALL = [*QUESTIONS, "tracker=none", "finetune.epochs=1"]
 
 
 def paste(command, cwd):
     """Run a command as a user does who pastes it into a shell; return what it says."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=cwd, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300
-    )
+    split = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True, check=True)
+    python, *words, _ = split.stdout.split("\0")
+    assert python == "python"
+    done = run_command(*words, cwd=cwd)
     assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout
 

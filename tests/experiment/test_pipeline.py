@@ -29,13 +29,14 @@ def only(paths):
 
 
 def test_the_whole_path_runs_once_and_is_then_only_read(run, tmp_path, capsys):
-    score = run("strategy=facility_location")
+    everything = ("strategy=facility_location", "evaluate.tasks=[demo_mmlu,demo_bbh]", "evaluate.limit=1")
+    score = run(*everything)
     first = capsys.readouterr().out
     assert done(tmp_path) == {"score": 1, "select": 1, "annotate": 1, "finetune": 1, "evaluate": 2}
     assert 0 <= score <= 1
     for word in ("demo_mmlu", "demo_bbh", "±", "40 of 300", "Seconds", "Next"):
         assert word in first
-    assert run("strategy=facility_location") == score
+    assert run(*everything) == score
     assert "nothing was computed" in capsys.readouterr().out
 
 
@@ -117,7 +118,7 @@ def test_seeds_change_random_selection_but_not_rankings_or_scores(run, tmp_path)
 
 
 def test_results_are_kept_as_files_and_listed_by_the_report(run, tmp_path, capsys):
-    run("strategy=random")
+    run("strategy=random", "evaluate.tasks=[demo_mmlu,demo_bbh]", "evaluate.limit=1")
     directory = only((tmp_path / "store" / "runs").iterdir())
     assert {path.name for path in directory.iterdir()} == {
         "config.yaml", "metrics.jsonl", "quality.html", "results.json", "selected.jsonl",
@@ -165,5 +166,5 @@ def test_the_plan_names_model_and_benchmark_and_a_chat_template_that_is_not_used
         run(*overrides)
         out = capsys.readouterr().out
         name = str(tmp_path / "inst") if "model=hf" in overrides else "pkg://aliquot.demo/model"
-        assert f"model {name}, benchmark demo_mmlu, demo_bbh" in out
+        assert f"model {name}, benchmark demo_mmlu_bean, demo_mmlu_carp" in out
         assert ("set model.template=chat" in out) == hint

@@ -18,8 +18,9 @@ from aliquot.launch.launcher import worker_environments
 from aliquot.launch.local import TaskBoard
 from aliquot.launch.sweep import PlannedTask
 from aliquot.report.reading import read_records
+from few_questions import QUESTIONS
 
-SMALL = ("experiments=smoke", "pool.limit=300", "evaluate.limit=1", "tracker=none", "hydra/launcher=local")
+SMALL = ("experiments=smoke", "pool.limit=300", *QUESTIONS, "tracker=none", "hydra/launcher=local")
 
 
 def task(name, *needs, kind="finetune", seconds=None):

@@ -6,20 +6,19 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 from wandb_server import Server
 
 from aliquot.__main__ import main
-from aliquot.config.schema import create
+from aliquot.config.schema import ROOT, create
 from aliquot.experiment.build import Parts, build
 from aliquot.experiment.run import execute
 from aliquot.launch.plan import make_plan
 from aliquot.launch.sweep import Sweep
 from aliquot.report.reading import read_records, read_studies
 from aliquot.store.store import Store
+from command_line import run_command
 from mirror import read_back
 
 # wandb-workspaces uses what pydantic calls deprecated.
@@ -185,11 +184,9 @@ def test_the_report_has_the_tables_and_the_answer(board):
 def dashboard(store, sweep, **environment):
     """Give the command as a user does; returns what it says."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    command = [sys.executable, "-m", "aliquot", "dashboard", sweep.id[:4], "--store", str(store.root)]
     environment = {**kept, "NETRC": str(store.root / "none"), "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120
-    )
+    words = ("-m", "aliquot", "dashboard", sweep.id[:4], "--store", store.root)
+    return run_command(*words, cwd=ROOT, environment=environment)
 
 
 def test_without_an_account_it_says_what_it_would_create_and_writes_that(swept, store):

@@ -1,8 +1,8 @@
 """Which tests run together in one process of pytest-xdist, and what starts first.
 
 A file stays together: it shares its fixtures. All files on SLURM stay together, because they share one cluster. They
-start first: they wait for their jobs while other processes compute. `--dist loadgroup` would do as much, but pytest 9.2
-drops the names that xdist 3.8 gives to its groups.
+start first: they wait for their jobs while other processes compute. `--dist loadgroup` would do as much, but it splits
+the groups of xdist 3.8 under pytest 9.2.
 """
 
 from __future__ import annotations

@@ -17,9 +17,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from few_questions import QUESTIONS
+
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "sacct", "mariadbd", "mariadb-install-db")
 #: The smallest experiment that passes through all stages.
-SMALL = ("experiments=smoke", "pool.limit=300", "evaluate.limit=1", "tracker=none")
+SMALL = ("experiments=smoke", "pool.limit=300", *QUESTIONS, "tracker=none")
 LONGEST_WAIT = 400  # seconds
 CPUS = 16  # more than there are: jobs wait for each other, not for the machine
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +13,8 @@ from aliquot.config.schema import ROOT
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cluster import SMALL, Cluster
+
+from command_line import run_command
 
 _RESOURCES = {"gpus": 0, "cpus": 1, "memory_gb": 1}
 
@@ -38,7 +39,7 @@ def aliquot(cluster, tmp_path):
 
     def call(*arguments, code=0):
         environment = {**os.environ, **cluster.environment, "ALIQUOT_STORE": str(tmp_path / "store")}
-        answer = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+        answer = run_command(*arguments, cwd=ROOT, environment=environment)
         assert answer.returncode == code, answer.stdout + answer.stderr
         return answer.stdout + answer.stderr
 

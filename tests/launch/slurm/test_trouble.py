@@ -36,7 +36,7 @@ def table(store):
 
 
 def test_workers_killed_at_any_moment_and_the_same_command_again_give_the_same_table(cluster, submit, run, tmp_path):
-    wanted = ["strategy=min_margin", "budget=80", "pool.limit=800", "scorer.shard_size=20", "evaluate.limit=1"]
+    wanted = ["strategy=min_margin", "budget=80", "pool.limit=800", "scorer.shard_size=20"]
     wanted += ["scorer.tokens_per_batch=600", "finetune.epochs=20", "finetune.checkpoint_every=2"]
     store, alone = tmp_path / "store", tmp_path / "here"
     moments = {"score": random.randrange(1, 12), "finetune": random.randrange(1, 15)}  # of 40 each
