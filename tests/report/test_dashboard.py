@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 
 import pytest
 from wandb_server import Server
@@ -33,8 +34,6 @@ GAMMAS = ("0.5", "1")
 def swept(tmp_path_factory):
     """A store with a sweep of two runs, mirrored offline, and the sweep."""
     import hydra
-
-    from aliquot.config.schema import ROOT
 
     store, jobs = Store(tmp_path_factory.mktemp("swept")), []
     for gamma in GAMMAS:
