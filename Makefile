@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench label-studio clean
+.PHONY: demo test test-fast check bench label-studio clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)    ## the main job: choose 45,000 of 99,000 prompts, finetune, evaluate
@@ -12,6 +12,9 @@ demo: $(READY)    ## the main job: choose 45,000 of 99,000 prompts, finetune, ev
 
 test: $(READY)    ## the tests, one process a core; those on real data need ALIQUOT_DATA, those on SLURM need root
 	$(BIN)/python -m pytest -n auto
+
+test-fast: $(READY)    ## the tests between two edits: every package, without what is slow or needs a server
+	$(BIN)/python -m pytest -n auto -m "not slow and not slurm and not browser"
 
 check: $(READY)   ## style, types, and what may import what
 	$(BIN)/ruff check .

@@ -33,8 +33,8 @@ def pytest_collection_modifyitems(items):
         needs = getattr(item, "fixturenames", ())
         if item.path.is_relative_to(_SLURM):
             item.add_marker("slurm")
-        if "real_data" in needs:
-            item.add_marker("real_data")
+        for mark in {"real_data", "browser"}.intersection(needs):
+            item.add_marker(mark)
     items[:] = in_order(items)
 
 

@@ -161,6 +161,7 @@ def test_a_run_asks_the_server_for_leave_before_anything_is_done(run, tmp_path, 
     assert not (tmp_path / "store").exists() and not (tmp_path / "batch").exists()
 
 
+@pytest.mark.browser
 def test_what_is_typed_into_the_page_is_what_is_pulled(server, batch):
     browsers = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")

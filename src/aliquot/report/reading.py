@@ -15,7 +15,7 @@ import numpy as np
 from aliquot.experiment.arm import ArmSettings, Record, flatten, shown
 from aliquot.experiment.record import RunRecord
 from aliquot.launch.sweep import Sweep
-from aliquot.report.analysis.arms import (
+from aliquot.report.analysis.comparability import (
     differences,
     label_replicates,
     name_arms,
