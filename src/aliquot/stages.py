@@ -134,7 +134,7 @@ class Score(Stage[Scores]):
         return self.num_prompts
 
     def checks(self) -> Sequence[Check]:
-        return ((Model.check_here, self.model),)
+        return ((type(self.model).check_here, self.model),)
 
     def check_devices(self) -> None:
         self.trainer.check()
@@ -312,10 +312,11 @@ class Annotate(Stage[AnnotatedSet]):
         annotated = self.annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
         bill = self.annotator.bill(ids, prompts, store.root / LEDGER)
         doubled = self.annotator.doubled(ids, prompts)
-        read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
-        if self.digest and (read != self.digest or bill.num_responses != len(annotated)):
-            by = self.annotator.name
-            raise ValueError(f"the responses of {by} changed while the run began; repeat the command")
+        if self.annotator.waits:
+            read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
+            if read != self.digest or bill.num_responses != len(annotated):
+                by = self.annotator.name
+                raise ValueError(f"the responses of {by} changed while the run began; give the same command again")
         bill.write(directory / _BILL)
         write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out, doubled).page())
         save_annotated(annotated, directory / "annotated.jsonl")
@@ -353,7 +354,7 @@ class Finetune(Stage[Adapter]):
         return self.recipe.epochs * self.annotate.budget
 
     def checks(self) -> Sequence[Check]:
-        return (Model.check_here, self.model), (check_trainable, self.model, self.recipe)
+        return (type(self.model).check_here, self.model), (check_trainable, self.model, self.recipe)
 
     def check_devices(self) -> None:
         self.trainer.check()
@@ -391,7 +392,7 @@ class Evaluate(Stage[EvalResult]):
         return f"evaluate: {model} model on {tasks}{self.trainer.one_of_several()}"
 
     def checks(self) -> Sequence[Check]:
-        return (Model.check_here, self.model), (check_evaluable, self.model, self.benchmark)
+        return (type(self.model).check_here, self.model), (check_evaluable, self.model, self.benchmark)
 
     def check_devices(self) -> None:
         replace(self.trainer, devices=1, num_nodes=1).check()  # a separate job starts no processes for other devices

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aliquot.annotation.teachers.ledger import Request
+from aliquot.annotation.teachers.ledger import Question
 from aliquot.annotation.teachers.local import Generate, LocalTeacher
 from aliquot.models.spec import Model
 from aliquot.pools.spec import PoolSpec
@@ -64,7 +64,7 @@ def test_answers_from_before_there_was_a_choice_are_kept_but_for_prompts_with_co
     known = before.ledger(tmp_path).replies
     annotate(teacher, tmp_path, asked)
     found = teacher.ledger(tmp_path).replies
-    keys = [Request("", prompt).key for prompt in asked]
+    keys = [Question("", prompt).key for prompt in asked]
     assert [found[key] == known[key] for key in keys] == [True] * 6 + [False] * 2
 
 
@@ -88,7 +88,7 @@ def test_the_first_token_is_drawn_from_the_distribution(paths, tmp_path):
         probabilities = (network(torch.tensor([ids])).logits[0, -1] / 2.0).softmax(0)
 
     num = 2000
-    replies = Generate(teacher, network, tokenizer)([(Request("", str(i)), ids) for i in range(num)])
+    replies = Generate(teacher, network, tokenizer)([(Question("", str(i)), ids) for i in range(num)])
     seen = Counter(reply.response for reply in replies)
     for word in WORDS[:16]:
         p = float(probabilities[tokenizer.convert_tokens_to_ids(word)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import hydra
 import pytest
 
-from aliquot.config.schema import ROOT, strategy_name
+from aliquot.config.schema import ROOT, name_strategy, strategy_name
 from aliquot.experiment.arm import ArmSettings, label_of
 from aliquot.experiment.build import Parts, build
 from aliquot.stages import Select
@@ -72,5 +72,30 @@ def test_every_choice_of_a_strategy_is_named_as_its_file(compose):
 
 
 def test_a_strategy_without_a_name_has_that_of_its_class(compose):
-    cfg = compose("strategy=weighted_facility_location", "~strategy.name")
-    assert strategy_name(cfg) == "weighted_facility_location"
+    named = {}
+    for file in (ROOT / "conf" / "strategy").glob("*.yaml"):
+        cfg = compose(f"strategy={file.stem}", "~strategy.name")
+        named[cfg.strategy._target_.rpartition(".")[2]] = strategy_name(cfg)
+    assert {kind: name.replace("_", "") for kind, name in named.items()} == {kind: kind.lower() for kind in named}
+    assert (named["KCenter"], named["LogDet"], named["TaskDiversity"]) == ("k_center", "log_det", "task_diversity")
+
+
+def test_a_choice_that_inherits_is_named_after_its_own_file_and_a_name_that_was_typed_stays(compose):
+    cfg = compose("strategy=k_center")
+    name_strategy(cfg, "mine")
+    assert strategy_name(cfg) == "mine"
+    cfg = compose("strategy=k_center", "strategy.name=ours")
+    name_strategy(cfg, "k_center")
+    assert strategy_name(cfg) == "ours"
+    cfg = compose("strategy=k_center", "~strategy.name")
+    name_strategy(cfg, "mine")
+    assert strategy_name(cfg) == "mine"
+
+
+def test_a_scorer_that_has_a_name_is_called_by_it(select):
+    _, stage = select(("strategy=information_gain", "scorer=token_features"))
+    assert label_of("information_gain", stage) == "information_gain scorer=token_features"
+    _, stage = select(("strategy=information_gain", "scorer=token_features", "scorer.token_features.max_tokens=9"))
+    assert label_of("information_gain", stage) == (
+        "information_gain scorer=token_features scorer.token_features.max_tokens=9"
+    )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aliquot.annotation.people.files import FileAnnotator
 from aliquot.annotation.teachers.endpoint import EndpointTeacher
-from aliquot.annotation.teachers.ledger import Request
+from aliquot.annotation.teachers.ledger import Question
 from aliquot.config.schema import create
 from aliquot.evaluation.validation_loss import ValidationLoss
 from aliquot.models.template import Encoding
@@ -169,7 +169,7 @@ def test_a_plain_template_reads_the_history_as_text():
 
 
 def test_a_teacher_gets_the_history_as_messages():
-    messages = EndpointTeacher(model="any", system="Be kind.")._messages(Request("0", as_prompt(TURNS)))
+    messages = EndpointTeacher(model="any", system="Be kind.")._messages(Question("0", as_prompt(TURNS)))
     said = [{"role": role, "content": text} for role, text in TURNS]
     assert messages == [{"role": "system", "content": "Be kind."}, *said]
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from aliquot.config.quoting import typed
 
@@ -134,7 +134,15 @@ def choices_of(group: str) -> Path:
 def strategy_name(cfg: DictConfig) -> str:
     """Return the name of the strategy's choice; for a config without one, the name of its class in snake case."""
     kind = str(cfg.strategy._target_).rpartition(".")[2]
-    return str(cfg.strategy.get("name") or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower())
+    return str(cfg.strategy.get("name") or re.sub(r"(?<!^)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", kind).lower())
+
+
+def name_strategy(cfg: DictConfig, choice: str) -> None:
+    """Name the strategy after its choice on the command line if its file has no name, or inherited that of another."""
+    name = cfg.strategy.get("name")
+    if name is None or (name != choice and (choices_of("strategy") / f"{name}.yaml").exists()):
+        with open_dict(cfg.strategy):
+            cfg.strategy.name = choice
 
 
 def target_of(file: Path) -> str | None:
@@ -144,7 +152,7 @@ def target_of(file: Path) -> str | None:
         return str(node._target_)
     names = [name for name in node.get("defaults") or () if isinstance(name, str)]
     parents = [file.parent / f"{name}.yaml" for name in reversed(names) if name != "_self_" and name[0] != "/"]
-    return next(filter(None, map(target_of, parents)), None)
+    return next(filter(None, (target_of(parent) for parent in parents if parent.exists())), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:

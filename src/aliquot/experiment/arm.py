@@ -1,4 +1,4 @@
-"""What an arm of a study is: everything that decides which prompts are selected, except the budget and the seeds.
+"""What an arm of a study is: the settings that decide which prompts are selected, except the budget and the seeds.
 
 Reports tell arms apart by the records of finished stages, dashboards by the stages of a run; both do it here.
 """
@@ -22,6 +22,7 @@ from aliquot.store.store import Stage, canonical
 Record = Mapping[str, Any]
 _HASH = re.compile("[0-9a-f]{64}")
 _NOTHING = object()  # equals no setting
+_SCORER = "default"  # the choice that goes without saying
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,18 @@ def label_of(strategy: str, select: Select) -> str:
     It does not matter where a setting comes from: the command line, or a file of `experiments/`. Two runs have the same
     label if and only if a report counts them as the same arm, unless one selection has two names.
     """
-    ours, plain = _parameters(strategy, select), _plain(strategy, select)
+    ours = _parameters(strategy, select)
+    scorers = sorted(choices_of("scorer").glob("*.yaml"), key=lambda file: (file.stem != _SCORER, file.stem))
+    ways = [_changes(ours, _plain(strategy, file.stem, select), file.stem) for file in scorers]
+    return " ".join([strategy, *min(ways, key=len)])
+
+
+def _changes(ours: Mapping[str, object], plain: Mapping[str, object], scorer: str) -> list[str]:
+    """Return the texts that lead from the choice of a strategy and of a scorer to these parameters."""
     changed = {name: f"{name}={shown(value)}" for name, value in ours.items() if plain.get(name, _NOTHING) != value}
     # that a kernel has no gamma follows from its kind, which is among the changes
     lacking = [f"without {name}" for name in plain if name not in ours and _kind_of(name) not in changed]
-    return " ".join([strategy, *changed.values(), *lacking])
+    return [*([] if scorer == _SCORER else [f"scorer={scorer}"]), *changed.values(), *lacking]
 
 
 def _kind_of(name: str) -> str:
@@ -69,13 +77,16 @@ def _kind_of(name: str) -> str:
     return name.rpartition(".")[0] or "type"
 
 
-def _plain(strategy: str, select: Select) -> Mapping[str, object]:
-    """Return the parameters of the choice as it comes; empty for a choice that aliquot does not have."""
+def _plain(strategy: str, scorer: str, select: Select) -> Mapping[str, object]:
+    """Return the parameters of two choices as they come; empty for a strategy that is not one, or needs settings."""
     if not (choices_of("strategy") / f"{strategy}.yaml").exists():
         return {}
-    cfg = OmegaConf.create(composed((f"strategy={strategy}",)))
-    score = select.score and replace(select.score, scorer=create(cfg, "scorer"))
-    plain = replace(select, strategy=create(cfg, "strategy"), score=score)
+    cfg = OmegaConf.create(composed((f"strategy={strategy}", f"scorer={scorer}")))
+    try:
+        chosen = create(cfg, "strategy")
+    except ValueError:
+        return {}
+    plain = replace(select, strategy=chosen, score=select.score and replace(select.score, scorer=create(cfg, "scorer")))
     return _parameters(strategy, plain)
 
 

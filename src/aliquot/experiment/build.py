@@ -2,7 +2,7 @@
 
     cfg -> Parts -> (the pool is prepared: `aliquot.experiment.pool`) -> Experiment
 
-Nothing here prints, or reads anything but the configuration and the store.
+Nothing here prints, or reads Hydra's state: only the configuration, the store, and the files that these name.
 """
 
 from __future__ import annotations

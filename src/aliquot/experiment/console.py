@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from aliquot.evaluation.validation_loss import measured
+from aliquot.experiment.build import Experiment, quote
 from aliquot.experiment.record import RunRecord
 from aliquot.runtime.numbers import gain, with_error
 from aliquot.runtime.terminal import new_console, print_table, say
@@ -17,12 +18,11 @@ from aliquot.store.provenance import of_other_libraries
 from aliquot.store.store import Stage, Store
 from aliquot.types import Metric
 
-if TYPE_CHECKING:
-    from aliquot.experiment.build import Experiment
 
-
-def show_plan(experiment: Experiment, store: Store, cost: float, out: Console) -> None:
+def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
     """Print what will be done, what is already done, and how much annotators may cost."""
+    if out.quiet:
+        return  # the cost needs the pool, and the note on the model its tokenizer
     say(
         f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
         f"'{experiment.pool}', seed {experiment.seed}",
@@ -36,7 +36,7 @@ def show_plan(experiment: Experiment, store: Store, cost: float, out: Console) -
         table.add_row(str(number), stage.title(), stage.key, state)
     print_table(table, out)
     show_libraries(experiment.stages, store, out)
-    show_quote(cost, out)
+    show_quote(quote([experiment], store), out)
 
 
 def show_models(experiments: Iterable[Experiment], out: Console | None = None) -> None:
@@ -131,7 +131,7 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
         scores = {metric.name: _percent(metric) for metric in run.finetuned}
         seconds = f"{sum(s for _, _, s in run.stages):,.0f}"
         table.add_row(
-            run.arm or run.strategy,
+            run.arm or _arm_of_older(run),
             f"{run.budget:,}",
             str(run.seed),
             run.pool,
@@ -140,3 +140,9 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
             run.id,
         )
     new_console().print(table)
+
+
+def _arm_of_older(run: RunRecord) -> str:
+    """Return the strategy and what the command line changed of it, for a record without an arm."""
+    changes = [o.removeprefix("strategy.") for o in run.overrides if o.startswith(("strategy.", "strategy/"))]
+    return " ".join([run.strategy, *changes])

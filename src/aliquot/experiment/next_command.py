@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from aliquot.config.command_line import command
 from aliquot.config.compose import composed, values_of
 from aliquot.config.quoting import setting
-from aliquot.config.schema import GROUPS, Until, as_typed, choices_of, create, target_of
+from aliquot.config.schema import GROUPS, Until, as_typed, choices_of, create, strategy_name, target_of
 from aliquot.experiment.record import RunRecord
 
 #: The number of fields that may differ from the default choice of a group; beyond it, another choice may be nearer.
@@ -75,7 +75,7 @@ def _without(overrides: Sequence[str], name: str) -> list[str]:
 def _has_responses(cfg: DictConfig) -> bool:
     """Tell whether the pool has what the annotator needs: an oracle needs responses."""
     annotator = create(cfg, "annotator")
-    if not getattr(annotator, "reads_source", True):
+    if not annotator.reads_source:
         return True
     try:
         annotator.check(create(cfg, "pool"))
@@ -95,12 +95,14 @@ def overrides_of(cfg: DictConfig) -> tuple[str, ...]:
     """Return overrides that compose to a configuration: the nearest choice of each group, then the differences."""
     asked = values_of(cfg)
     asked.pop("hydra", None)
+    asked["strategy"].setdefault("name", strategy_name(cfg))
     changed = (o for o in _changes(composed(()), asked) if o.partition("=")[0] in asked)
     overrides = [o.replace('"', "") if o.startswith("budget=") else o for o in changed]  # a budget is always text
     for group in GROUPS:
         default = composed(tuple(overrides))[group]
         changes = list(_changes(default, asked[group]))
-        if len(changes) > _FEW or (changes and default["_target_"] != asked[group]["_target_"]):
+        another = ("_target_", "name") if group == "strategy" else ("_target_",)
+        if len(changes) > _FEW or any(default.get(field) != asked[group].get(field) for field in another):
             overrides += _nearest(group, asked[group], tuple(overrides))
     return (*overrides, *_changes(composed(tuple(overrides)), asked))
 

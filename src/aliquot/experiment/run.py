@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from aliquot.annotation.annotator import Annotator
-from aliquot.config.schema import Until, check_hydra, check_root, create
+from aliquot.config.schema import Until, check_hydra, check_root, create, name_strategy
 from aliquot.experiment import console
-from aliquot.experiment.build import Experiment, Parts, build, quote
+from aliquot.experiment.build import Experiment, Parts, build
 from aliquot.experiment.next_command import again, next_command, overrides_of
 from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import RunRecord, save_config, write_selection
@@ -37,6 +37,7 @@ def run(cfg: DictConfig) -> float:
     check_root(cfg)
     if HydraConfig.initialized():
         check_hydra(cast(DictConfig, HydraConfig.get()))
+        name_strategy(cfg, HydraConfig.get().runtime.choices["strategy"])
     assists = create(cfg, "trainer").place().rank > 0
     set_up_logging(silent=assists)
     out = new_console(silent=assists)
@@ -47,7 +48,7 @@ def run(cfg: DictConfig) -> float:
     experiment, store = build(parts), parts.store
     trial = experiment.untried(store)
     todo = [stage for stage in experiment.stages if store.record(stage) is None]
-    console.show_plan(experiment, store, quote([experiment], store), out)
+    console.show_plan(experiment, store, out)
     _check(experiment, trial, todo, store, only_checks=cfg.check)
     if cfg.check:
         if not assists:

@@ -30,11 +30,13 @@ class PlannedRun:
 
     Args:
         id: the name of its directory.
+        strategy: its name.
         overrides: the changes from the command line.
         stages: names of all its stages, upstream first.
     """
 
     id: str
+    strategy: str
     overrides: Sequence[str]
     stages: Sequence[str]
 
@@ -42,7 +44,7 @@ class PlannedRun:
     def of(cls, experiment: Experiment) -> PlannedRun:
         """Describe an experiment."""
         stages = [task_name(stage) for stage in experiment.stages]
-        return cls(experiment.id, experiment.overrides, stages)
+        return cls(experiment.id, experiment.strategy, experiment.overrides, stages)
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,7 @@ class Sweep:
             named = f" named '{sweep}...'" if sweep else ""
             raise ValueError(f"{len(matching)} sweeps{named} are in {store.root}; name one of {', '.join(found)}")
         values = json.loads((sweep_directory(store, matching[0]) / _RECORD).read_text(encoding="utf-8"))
-        names = [field.name for field in dataclasses.fields(PlannedRun)]  # older sweeps have more
-        values["runs"] = [PlannedRun(**{name: run[name] for name in names}) for run in values["runs"]]
+        values["runs"] = [PlannedRun(**run) for run in values["runs"]]
         values["tasks"] = [PlannedTask(**task) for task in values["tasks"]]
         return cls(**values)
 

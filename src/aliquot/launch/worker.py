@@ -18,7 +18,7 @@ from typing import TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from aliquot.config.help import explain
-from aliquot.config.schema import Config, create
+from aliquot.config.schema import Config, create, name_strategy
 from aliquot.experiment.build import READERS, Experiment, Parts, build
 from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import find_run
@@ -27,6 +27,7 @@ from aliquot.launch.plan import task_name
 from aliquot.launch.shared_store import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.runtime import terminal
+from aliquot.runtime.terminal import new_console
 from aliquot.store.lease import Lease
 from aliquot.store.provenance import environment
 from aliquot.store.store import Store, check_all, read_record
@@ -136,8 +137,9 @@ def _compose(store: Store, run: PlannedRun) -> tuple[Experiment, DictConfig]:
     """Make the experiment of a run from its saved configuration."""
     cfg = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(store.run_directory(run.id) / "config.yaml"))
     assert isinstance(cfg, DictConfig)
+    name_strategy(cfg, run.strategy)  # configurations of older sweeps have no name
     parts = Parts.of(cfg, run.overrides)
-    prepare_pool(parts)
+    prepare_pool(parts, new_console(silent=parts.trainer.place().rank > 0))
     return build(parts), cfg
 
 

@@ -57,7 +57,7 @@ class Trial(Stage[dict[str, float]]):
         return "trial: read three prompts alone and in one batch, and compare"
 
     def checks(self) -> Sequence[Check]:
-        return (Model.check, self.model), (check_scorer, self.model, self.scorer), (_check_chat, self.model)
+        return (type(self.model).check, self.model), (check_scorer, self.model, self.scorer), (_check_chat, self.model)
 
     def check_devices(self) -> None:
         self.trainer.check()

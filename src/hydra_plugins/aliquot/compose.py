@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from aliquot.config.schema import check_hydra, check_root
+from aliquot.config.schema import check_hydra, check_root, name_strategy
 
 
 class Composer:
@@ -53,6 +53,7 @@ class Composer:
             check_root(cfg)
             check_hydra(cfg.hydra)
             OmegaConf.set_readonly(cfg, False)
+            name_strategy(cfg, cfg.hydra.runtime.choices["strategy"])
             with open_dict(cfg):
                 del cfg["hydra"]
             self._composed[overrides] = cfg

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from aliquot.annotation.teachers.ledger import Ledger, Reply, Request, now
+from aliquot.annotation.teachers.ledger import Ledger, Question, Reply, now
 from aliquot.annotation.teachers.openai_replies import KEY, model_names, read_answer, read_error, reason_of, without_key
 from aliquot.annotation.teachers.request_queue import Again, Asking, Purse
 from aliquot.annotation.teachers.teacher import Teacher
@@ -119,7 +119,7 @@ class EndpointTeacher(Teacher):
                 f"{', ...' if len(known) > 10 else ''}"
             )
 
-    def ask(self, questions: Sequence[Request], ledger: Ledger, progress: Progress) -> dict[str, str]:
+    def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
         """Query the server; the first Ctrl-C or SIGTERM lets pending requests finish, a second Ctrl-C does not."""
         with interruptible() as interrupted, terminable() as terminated:
 
@@ -134,7 +134,7 @@ class EndpointTeacher(Teacher):
         return reasons
 
     async def _ask_all(
-        self, questions: Sequence[Request], ledger: Ledger, progress: Progress, told_to_end: Callable[[], bool]
+        self, questions: Sequence[Question], ledger: Ledger, progress: Progress, told_to_end: Callable[[], bool]
     ) -> dict[str, str]:
         import openai
 
@@ -153,7 +153,7 @@ class EndpointTeacher(Teacher):
             )
             return await asking.run(questions)
 
-    def _most(self, question: Request) -> float:
+    def _most(self, question: Question) -> float:
         """Return the maximum cost of an answer: no token is shorter than a byte, no response longer than allowed."""
         num_bytes = sum(len(message["content"].encode()) + _TOKENS_AROUND for message in self._messages(question))
         return self.price_per_million.of(num_bytes, self.max_tokens)
@@ -161,11 +161,11 @@ class EndpointTeacher(Teacher):
     def tokens_in(self, prompt: str) -> int:
         return super().tokens_in(prompt) + super().tokens_in(self.system or "")
 
-    def _messages(self, question: Request) -> list[dict[str, str]]:
+    def _messages(self, question: Question) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, *({"role": role, "content": text} for role, text in turns_of(question.prompt))]
 
-    async def _request(self, client: AsyncOpenAI, question: Request) -> Reply:
+    async def _request(self, client: AsyncOpenAI, question: Question) -> Reply:
         """Send one request.
 
         Raises:

@@ -30,7 +30,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
-class Request:
+class Question:
     """A prompt to send to a teacher."""
 
     id: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from aliquot.annotation.teachers.ledger import LENGTH, Ledger, Reply, Request, now
+from aliquot.annotation.teachers.ledger import LENGTH, Ledger, Question, Reply, now
 from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.models.spec import Model
 from aliquot.pools.spec import PoolSpec
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_Encoded = tuple[Request, Sequence[int]]
+_Encoded = tuple[Question, Sequence[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class LocalTeacher(Teacher):
         """Raise ValueError if the model cannot be found or loaded here."""
         self.model.check()
 
-    def ask(self, questions: Sequence[Request], ledger: Ledger, progress: Progress) -> dict[str, str]:
+    def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
         """Generate responses; Ctrl-C and SIGTERM wait for the end of the batch."""
         from torch import OutOfMemoryError
 
@@ -94,7 +94,7 @@ class LocalTeacher(Teacher):
         return reasons
 
     def _encode(
-        self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Request], ledger: Ledger
+        self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], ledger: Ledger
     ) -> tuple[list[_Encoded], dict[str, str]]:
         """Tokenize prompts; those that the model refuses because of their length are returned with the reason.
 
@@ -167,7 +167,7 @@ class Generate:
         written = out[:, 1 if self._is_encoder_decoder else width :].tolist()
         return (self._reply(question, len(ids), row) for (question, ids), row in zip(batch, written, strict=True))
 
-    def _reply(self, question: Request, num_read: int, written: list[int]) -> Reply:
+    def _reply(self, question: Question, num_read: int, written: list[int]) -> Reply:
         end = next((i for i, token in enumerate(written) if token in self._ends), None)
         return Reply(
             prompt=question.key,
@@ -188,7 +188,7 @@ class _Lots:
     Each prompt has its own noise, which no other prompt in its batch can change.
     """
 
-    def __init__(self, teacher: LocalTeacher, questions: Sequence[Request]) -> None:
+    def __init__(self, teacher: LocalTeacher, questions: Sequence[Question]) -> None:
         import torch
 
         assert teacher.temperature

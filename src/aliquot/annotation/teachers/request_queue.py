@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 
-from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Reply, Request
+from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Question, Reply
 from aliquot.runtime.progress import Progress
 
 #: The first wait before a request is retried; it doubles each time.
@@ -111,8 +111,8 @@ class Asking:
 
     def __init__(
         self,
-        ask: Callable[[Request], Awaitable[Reply]],
-        most: Callable[[Request], float],
+        ask: Callable[[Question], Awaitable[Reply]],
+        most: Callable[[Question], float],
         cost: Callable[[Reply], float],
         purse: Purse,
         ledger: Ledger,
@@ -135,7 +135,7 @@ class Asking:
         self._fatal: Exception | None = None
         self._random = random.Random()  # its own: the global one may have been seeded elsewhere
 
-    async def run(self, questions: Sequence[Request]) -> dict[str, str]:
+    async def run(self, questions: Sequence[Question]) -> dict[str, str]:
         """Ask all questions; return `Question.key` -> the reason for each missing reply.
 
         Raises:
@@ -158,7 +158,7 @@ class Asking:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
         self._stop.set()
 
-    async def _work(self, waiting: Iterator[Request]) -> None:
+    async def _work(self, waiting: Iterator[Question]) -> None:
         for question in waiting:
             while not self._stop.is_set():
                 ticket = await self._purse.reserve(self._most(question))
@@ -180,14 +180,14 @@ class Asking:
                 finally:
                     await self._purse.settle(ticket, cost)
 
-    def _out_of_money(self, left: Sequence[Request]) -> None:
+    def _out_of_money(self, left: Sequence[Question]) -> None:
         reason = (
             f"annotator.max_cost={self._purse.limit} does not suffice: {self._purse.spent:,.4f} is spent, and one "
             "more could exceed it; raise it to continue"
         )
         self._reasons.update((question.key, reason) for question in left)
 
-    async def _answer(self, question: Request) -> Reply | None:
+    async def _answer(self, question: Question) -> Reply | None:
         """Get a question answered, or establish why it cannot be."""
         reason, attempt = "", 0
         for attempt in range(self._attempts):
@@ -216,7 +216,7 @@ class Asking:
                 "was answered is kept: give the same command again when the server is well"
             )
 
-    def _is_last(self, question: Request) -> bool:
+    def _is_last(self, question: Question) -> bool:
         """Count one more unreadable answer, and tell whether no other may be requested."""
         self._unreadable[question.key] += 1
         return self._unreadable[question.key] >= min(_UNREADABLE_TIMES, self._attempts)
@@ -235,7 +235,7 @@ class Asking:
             self._paid[reply.prompt] = reply
         return cost
 
-    def _is_last_word(self, question: Request, reply: Reply) -> bool:
+    def _is_last_word(self, question: Question, reply: Reply) -> bool:
         """Tell whether a question is settled; after too many unreadable answers, it is."""
         if reply.ending != UNREADABLE:
             self._num_lost = 0
@@ -246,7 +246,7 @@ class Asking:
         self._progress.update(cost=f"{self._purse.spent + self._cost(reply):,.4f}")
         return True
 
-    def _refuse(self, question: Request, refused: Refused) -> None:
+    def _refuse(self, question: Question, refused: Refused) -> None:
         """Blame the prompt if others were answered, and the request otherwise."""
         if not refused.for_prompt and not self._ledger.replies:
             raise ValueError(

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, cast
 from aliquot.annotation.annotator import Annotator
 from aliquot.annotation.bill import Bill, Price
 from aliquot.annotation.task_tables import write_table
-from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Reply, Request
+from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Question, Reply
 from aliquot.annotation.teachers.reasoning import without_reasoning
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.progress import Progress
@@ -86,7 +86,7 @@ class Teacher(Annotator):
         """Raise ValueError if the teacher cannot be queried; this check sends no prompt from the pool."""
         raise NotImplementedError
 
-    def ask(self, questions: Sequence[Request], ledger: Ledger, progress: Progress) -> dict[str, str]:
+    def ask(self, questions: Sequence[Question], ledger: Ledger, progress: Progress) -> dict[str, str]:
         """Ask questions, writing every reply to the ledger as it arrives.
 
         Returns:
@@ -100,7 +100,7 @@ class Teacher(Annotator):
         Raises:
             ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
         """
-        questions = [Request(*pair) for pair in zip(ids, prompts, strict=True)]
+        questions = [Question(*pair) for pair in zip(ids, prompts, strict=True)]
         book = self.ledger(ledger)
         reasons: dict[str, str] = {}
         if self._open(questions, book):
@@ -136,7 +136,7 @@ class Teacher(Annotator):
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return the cost of the answers to these prompts, regardless of which run paid for them."""
         book = self.ledger(ledger)
-        asked = [book.replies.get(Request("", prompt).key) for prompt in prompts]
+        asked = [book.replies.get(Question("", prompt).key) for prompt in prompts]
         flaws = Counter(self._read(reply).flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
         replies = list({reply.prompt: reply for reply in asked if reply}.values())
         return Bill(
@@ -177,11 +177,11 @@ class Teacher(Annotator):
             return reply
         return replace(reply, response=without_reasoning(reply.response))
 
-    def _open(self, questions: Sequence[Request], book: Ledger) -> list[Request]:
+    def _open(self, questions: Sequence[Question], book: Ledger) -> list[Question]:
         """Return the prompts that are not in the ledger, each once, in the order picked."""
         return list({q.key: q for q in questions if q.key not in book.replies}.values())
 
-    def _announce_and_ask(self, waiting: Sequence[Request], total: int, book: Ledger) -> dict[str, str]:
+    def _announce_and_ask(self, waiting: Sequence[Question], total: int, book: Ledger) -> dict[str, str]:
         tokens_in, tokens_out = sum(self.tokens_in(q.prompt) for q in waiting), self.max_tokens * len(waiting)
         cost = self.price_per_million.of(tokens_in, tokens_out)
         log.info(
