@@ -4,9 +4,12 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 import aliquot
 
 
+@pytest.mark.slow
 def test_no_two_public_classes_have_the_same_name():
     package = Path(aliquot.__file__).parent
     places = defaultdict(list)

@@ -143,6 +143,7 @@ def test_what_is_no_flat_export_is_a_problem_that_names_the_file(tmp_path, name,
     assert re.search(message, f"{problem.place}: {problem.what}")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # by the SDK, where nothing good answers
 @pytest.mark.parametrize("page", [b"HTTP/1.0 404 Not Found", b"HTTP/1.0 200 OK"])
 def test_a_stranger_at_the_address_is_told_in_one_sentence(rg, tmp_path, monkeypatch, page):

@@ -52,6 +52,7 @@ def done(tmp_path, stage):
     return {path.parent.name for path in tmp_path.glob(f"store/{stage}/*/stage.json")}
 
 
+@pytest.mark.slow
 def test_the_run_waits_without_a_trace_and_the_same_command_finetunes_on_what_came_back(
     files, tmp_path, folder, capsys
 ):
@@ -77,6 +78,7 @@ def test_the_run_waits_without_a_trace_and_the_same_command_finetunes_on_what_ca
     assert "nothing was computed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_beside_the_run_tells_how_far_two_annotators_agree_and_their_bill_has_both(files, folder, tmp_path):
     files("until=annotate", "annotator.double=0.5")
     answer(folder)
@@ -90,6 +92,7 @@ def test_the_page_beside_the_run_tells_how_far_two_annotators_agree_and_their_bi
     assert record["annotation_cost"] == 2 * (40 + len(twice))
 
 
+@pytest.mark.slow
 def test_a_command_line_that_waits_exits_with_0_and_names_itself(tmp_path):
     command = [
         "run.py", "pool.limit=200", "budget=5", *FILES, f"annotator.folder={tmp_path}/my batch", "tracker=none",
@@ -103,11 +106,13 @@ def test_a_command_line_that_waits_exits_with_0_and_names_itself(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_checking_asks_nobody(files, folder, capsys):
     files("check=true")
     assert "Nothing was done" in capsys.readouterr().out and not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_the_responses_cost_that_are_not_back(files, folder, capsys):
     prices = ("annotator.price=0.5", "annotator.double=0.5", "until=annotate")
     files("check=true", *prices)
@@ -118,6 +123,7 @@ def test_a_plan_says_what_the_responses_cost_that_are_not_back(files, folder, ca
     assert "Annotating" not in capsys.readouterr().out.rpartition("random: 40 of the 300")[2]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_quoted_by_its_deepest_rankings_and_by_no_prompt_twice(compose, tmp_path):
     def quoted(*grid):
         shared = (*FILES[:1], "annotator.folder=x", "annotator.price=1", "pool.limit=300", f"store={tmp_path}")
@@ -128,6 +134,7 @@ def test_a_sweep_is_quoted_by_its_deepest_rankings_and_by_no_prompt_twice(compos
     assert quoted(("random", 250), ("longest", 200)) == 300
 
 
+@pytest.mark.slow
 def test_partial_returns_are_counted_and_used_only_where_that_is_wanted(files, tmp_path, folder, capsys):
     files("until=annotate")
     answer(folder, asked(folder)[:27])
@@ -146,6 +153,7 @@ def test_partial_returns_are_counted_and_used_only_where_that_is_wanted(files, t
     assert len(done(tmp_path, "annotate")) == 2
 
 
+@pytest.mark.slow
 def test_other_responses_are_another_finetuning_and_the_same_ones_in_other_files_are_not(
     compose, files, folder, tmp_path
 ):
@@ -169,6 +177,7 @@ def test_other_responses_are_another_finetuning_and_the_same_ones_in_other_files
     assert finetune_key() not in (first, waiting)
 
 
+@pytest.mark.slow
 def test_larger_budgets_and_other_strategies_ask_for_what_is_new_and_share_what_is_there(files, folder, capsys):
     files("until=annotate", "budget=20")
     answer(folder)
@@ -187,6 +196,7 @@ def test_larger_budgets_and_other_strategies_ask_for_what_is_new_and_share_what_
     assert "wait" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_experiment_of_two_processes_waits_once_and_goes_on_in_plain_words(tmp_path, folder):
     command = [
         "run.py", "pool.limit=60", "budget=20", "until=finetune", "strategy=min_margin", *FILES[:1], "tracker=none",
@@ -205,6 +215,7 @@ def test_an_experiment_of_two_processes_waits_once_and_goes_on_in_plain_words(tm
     assert "Annotated     20 of 60 prompts by min_margin" in go()
 
 
+@pytest.mark.slow
 def test_what_was_answered_before_it_was_chosen_is_trained_on_at_once(files, folder, tmp_path):
     files("until=annotate")
     answer(folder)
@@ -213,6 +224,7 @@ def test_what_was_answered_before_it_was_chosen_is_trained_on_at_once(files, fol
     assert list(elsewhere.glob("annotate/*/stage.json"))
 
 
+@pytest.mark.slow
 def test_an_experiment_without_responses_waits_beside_one_that_has_some(files, folder, compose, tmp_path, capsys):
     store, partial = Store(tmp_path / "store"), "annotator.allow_partial=true"
     chosen = {}
@@ -239,6 +251,7 @@ def test_a_batch_that_many_experiments_share_is_fetched_once(compose, folder, mo
     assert fetched == [str(folder), str(folder.with_name("another"))]
 
 
+@pytest.mark.slow
 def test_responses_that_change_while_the_run_begins_are_not_trained_on(files, folder, monkeypatch, tmp_path):
     files("until=annotate")
     answer(folder)
@@ -261,6 +274,7 @@ def test_the_oracle_needs_no_answer_and_its_key_knows_no_digest(compose, tmp_pat
     assert stage.settled(Store(tmp_path / "store")) == stage and not stage.waits()
 
 
+@pytest.mark.slow
 def test_a_waiting_sweep_asks_once_for_the_prompts_of_all_and_one_batch_serves_it(tmp_path, folder):
     def sweep(*more):
         command = [
@@ -282,6 +296,7 @@ def test_a_waiting_sweep_asks_once_for_the_prompts_of_all_and_one_batch_serves_i
     assert len(done(tmp_path, "finetune")) == 2 and "prompts wait" not in again.stdout
 
 
+@pytest.mark.slow
 def test_nothing_of_a_response_reaches_a_strategy(files, folder, tmp_path, monkeypatch):
     """A strategy that digs through all it is given finds no response, and responses that are back change no choice."""
     secret, found = "the most secret response", []

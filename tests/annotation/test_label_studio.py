@@ -242,6 +242,7 @@ def test_what_is_no_export_is_a_problem_that_names_the_file(tmp_path, name, text
     assert re.search(message, f"{problem.place}: {problem.what}")
 
 
+@pytest.mark.slow
 def test_without_a_server_or_with_a_stranger_at_its_address_one_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "some-key")
     with socket.socket() as closed:

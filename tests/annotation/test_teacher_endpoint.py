@@ -56,6 +56,7 @@ def annotate(folder, num, **settings):
     return teacher.annotate(SOURCE, [f"id{i}" for i in range(num)], asked, folder / "ledger")
 
 
+@pytest.mark.slow
 def test_responses_come_back_in_the_order_asked(serve, tmp_path):
     server = serve(seconds=0.01)
     annotated = annotate(tmp_path, 40)
@@ -75,6 +76,7 @@ def test_the_request_says_what_the_config_says_and_nothing_else(serve, tmp_path)
     assert [body for _, _, body in server.requests] == [first, second]
 
 
+@pytest.mark.slow
 def test_a_larger_budget_pays_for_what_is_new(serve, tmp_path):
     server = serve()
     annotate(tmp_path, 20)
@@ -93,6 +95,7 @@ def test_a_prompt_under_two_ids_is_paid_for_once(serve, tmp_path):
     assert teacher.bill((), ["same", "same"], tmp_path).input_tokens == len("same")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -120,6 +123,7 @@ UNREADABLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nonsense", UNREADABLE, ids=lambda nonsense: str(nonsense)[:30])
 def test_what_cannot_be_read_is_asked_for_once_more_and_no_more(serve, tmp_path, nonsense):
     server = serve(lambda prompt, attempt: nonsense if attempt < 1 or prompt == "prompt 3" else answer(prompt))
@@ -222,6 +226,7 @@ def test_an_error_that_comes_as_an_answer_is_quoted(serve, tmp_path):
         annotate(tmp_path, 1, attempts=2)
 
 
+@pytest.mark.slow
 def test_a_storm_of_many_errors_ends_with_all_answered(serve, tmp_path):
     troubles = [(429, ERROR, {"Retry-After": "0.05"}), (500, ERROR, {}), "cut", (200, ERROR, {})]
 
@@ -234,6 +239,7 @@ def test_a_storm_of_many_errors_ends_with_all_answered(serve, tmp_path):
     assert server.answered == dict.fromkeys(prompts(100), 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_says_how_long_to_wait_is_left_alone_that_long(serve, tmp_path):
     told = []
 
@@ -250,6 +256,7 @@ def test_a_server_that_says_how_long_to_wait_is_left_alone_that_long(serve, tmp_
     assert len([when for when in times if when > 1.99]) > 20
 
 
+@pytest.mark.slow
 def test_the_time_to_wait_may_be_a_date(serve, tmp_path):
     server = serve(lambda prompt, attempt: answer(prompt) if attempt else (503, ERROR, {"Retry-After": date()}))
 
@@ -268,6 +275,7 @@ def test_a_server_that_wants_hours_stops_the_run_at_once(serve, tmp_path):
     assert len(server.requests) <= 8
 
 
+@pytest.mark.slow
 def test_no_more_requests_a_minute_than_allowed(serve, tmp_path):
     server, started = serve(), time.monotonic()
     annotate(tmp_path, 11, requests_per_minute=600)
@@ -275,12 +283,14 @@ def test_no_more_requests_a_minute_than_allowed(serve, tmp_path):
     assert all(when >= 0.1 * i for i, when in enumerate(times))
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_given_up_and_asked_again(serve, tmp_path):
     server = serve(lambda prompt, attempt: time.sleep(3 * (attempt == 0)) or answer(prompt))
     assert len(annotate(tmp_path, 1, timeout=1)) == 1
     assert len(server.requests) == 2
 
 
+@pytest.mark.slow
 def test_what_fails_for_good_is_named_and_the_rest_is_kept(serve, tmp_path):
     broken = {"prompt 3", "prompt 7"}
     server = serve(lambda prompt, attempt: (500, ERROR, {}) if prompt in broken else answer(prompt))
@@ -300,6 +310,7 @@ def test_what_fails_for_good_is_named_and_the_rest_is_kept(serve, tmp_path):
     assert server.answered == dict.fromkeys(prompts(30), 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_not_asked_for_every_prompt(serve, tmp_path):
     server = serve(lambda prompt, attempt: (500, ERROR, {}) if int(prompt.split()[1]) > 20 else answer(prompt))
     with pytest.raises(ValueError, match="the last 8 prompts got no answer in 2 attempts each: 500 not now"):
@@ -307,6 +318,7 @@ def test_a_server_that_is_down_is_not_asked_for_every_prompt(serve, tmp_path):
     assert len(server.requests) < 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code"), [(401, None), (402, None), (403, None), (404, "model_not_found"), (429, "insufficient_quota")]
 )
@@ -322,6 +334,7 @@ def test_what_no_waiting_will_mend_stops_at_once_and_keeps_what_was_answered(ser
     assert server.answered == dict.fromkeys(prompts(100), 1)
 
 
+@pytest.mark.slow
 def test_a_request_that_no_prompt_passes_with_stops_at_once(serve, tmp_path):
     server = serve(lambda *_: (400, {"error": {"message": "Unsupported parameter: seed"}}, {}))
     with pytest.raises(ValueError, match="takes no request: 400 Unsupported parameter: seed"):
@@ -329,6 +342,7 @@ def test_a_request_that_no_prompt_passes_with_stops_at_once(serve, tmp_path):
     assert len(server.requests) <= 8
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_refused_for_itself_does_not_stop_the_others(serve, tmp_path):
     too_long = {"error": {"message": "too long", "code": "context_length_exceeded"}}
     filtered = {"error": {"message": "policy", "code": "content_filter"}}
@@ -339,6 +353,7 @@ def test_a_prompt_that_is_refused_for_itself_does_not_stop_the_others(serve, tmp
     assert len(annotate(tmp_path, 40, allow_partial=True)) == 37
 
 
+@pytest.mark.slow
 def test_refused_empty_and_cut_answers_are_counted_and_not_asked_again(serve, tmp_path):
     answers = {
         "prompt 0": {"content": None, "refusal": "I cannot help with that."},
@@ -389,6 +404,7 @@ def test_where_the_server_counts_no_tokens_they_are_estimated(serve, tmp_path, u
     assert (bill.input_tokens, bill.output_tokens) == (2, 6)
 
 
+@pytest.mark.slow
 def test_the_money_is_never_exceeded_and_what_was_bought_is_kept(serve, tmp_path):
     server = serve(seconds=0.005)
     settings = {"price_per_million": Price(0, 1e6), "max_tokens": 10}  # an answer costs 5, and at most 10
@@ -432,6 +448,7 @@ def wait_for(server, num):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_kill_loses_none_but_those_under_way_and_pays_for_none_twice(serve, tmp_path):
     server = serve(seconds=0.05)
     for num in (40, 90):
@@ -447,6 +464,7 @@ def test_a_kill_loses_none_but_those_under_way_and_pays_for_none_twice(serve, tm
     assert 200 <= sum(server.answered.values()) <= 200 + 2 * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_requests_under_way_finish(serve, tmp_path, number):
     server = serve(seconds=0.3)
@@ -463,6 +481,7 @@ def test_a_signal_lets_requests_under_way_finish(serve, tmp_path, number):
     assert server.answered == dict.fromkeys(prompts(200), 1)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait(serve, tmp_path):
     server = serve(seconds=20)
     process = client(tmp_path, 8, server.environment)
@@ -477,6 +496,7 @@ def test_a_second_ctrl_c_does_not_wait(serve, tmp_path):
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_pay_for_no_prompt_twice(serve, tmp_path):
     server = serve(seconds=0.02)
     processes = [client(tmp_path, 60, server.environment), client(tmp_path, 90, server.environment)]
@@ -498,6 +518,7 @@ def test_a_damaged_ledger_is_named_by_its_line(serve, tmp_path):
     assert sum(server.answered.values()) == 4
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_the_run_and_leaves_a_ledger_to_go_on_from(serve, small_disk, tmp_path):
     server = serve()
     teacher = EndpointTeacher(model=MODEL)
@@ -512,6 +533,7 @@ def test_a_disk_that_is_full_ends_the_run_and_leaves_a_ledger_to_go_on_from(serv
     assert num_asked < 100
 
 
+@pytest.mark.slow
 def test_the_preflight_asks_for_no_answer(serve):
     server = serve()
     EndpointTeacher(model=MODEL).check(SOURCE)
@@ -535,6 +557,7 @@ def test_the_preflight_names_what_is_wrong_with_the_key_without_naming_it(serve,
     assert not key or key.strip() not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_preflight_notices_a_server_that_is_not_there(serve, monkeypatch):
     serve().__exit__()
     with pytest.raises(ValueError, match="the server cannot be reached"):

@@ -40,6 +40,7 @@ def annotate(teacher, folder, asked):
     return dict(zip(annotated.ids, annotated.responses, strict=True))
 
 
+@pytest.mark.slow
 def test_responses_are_those_of_transformers_one_prompt_at_a_time(teacher, tmp_path):
     asked = prompts(20)
     responses = annotate(teacher, tmp_path, asked)
@@ -68,6 +69,7 @@ def test_answers_from_before_there_was_a_choice_are_kept_but_for_prompts_with_co
     assert [found[key] == known[key] for key in keys] == [True] * 6 + [False] * 2
 
 
+@pytest.mark.slow
 def test_what_is_drawn_by_lot_depends_on_seed_and_prompt_not_on_the_batch(teacher, tmp_path):
     asked = prompts(20)
     hot = replace(teacher, temperature=1.5, seed=0)

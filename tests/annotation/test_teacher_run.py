@@ -26,6 +26,7 @@ def found(text, folder, capsys):
     return files + [name for name in ("out", "err") if text in getattr(captured, name)]
 
 
+@pytest.mark.slow
 def test_the_whole_path_trains_on_what_the_teacher_said_and_keeps_the_key_to_itself(server, run, tmp_path, capsys):
     assert 0 <= run(*TEACHER) <= 1
     (file,) = (tmp_path / "store" / "annotate").glob("*/annotated.jsonl")
@@ -38,6 +39,7 @@ def test_the_whole_path_trains_on_what_the_teacher_said_and_keeps_the_key_to_its
     assert found(port, tmp_path, capsys) == []
 
 
+@pytest.mark.slow
 def test_budgets_and_strategies_share_what_was_bought(server, run):
     run(*TEACHER, "until=annotate", "budget=20")
     run(*TEACHER, "until=annotate", "budget=50")
@@ -46,6 +48,7 @@ def test_budgets_and_strategies_share_what_was_bought(server, run):
     assert server.answered.total() == len(server.answered) < 100
 
 
+@pytest.mark.slow
 def test_prices_limits_and_speed_are_no_part_of_the_key(server, run, tmp_path):
     run(*TEACHER, "until=annotate")
     changes = ["concurrency=2", "attempts=3", "timeout=9", "price_per_million.output=3", "max_cost=99"]
@@ -67,6 +70,7 @@ def test_a_key_that_is_refused_is_told_before_anything_is_scored_and_stands_nowh
     assert found(wrong, tmp_path, capsys) == []
 
 
+@pytest.mark.slow
 def test_a_key_that_is_refused_later_stops_at_once_and_stands_nowhere(server, run, tmp_path, capsys, monkeypatch):
     wrong = "sk-wrong-secret-9876543210"
 
@@ -85,6 +89,7 @@ def test_a_key_that_is_refused_later_stops_at_once_and_stands_nowhere(server, ru
     assert found(wrong, tmp_path, capsys) == []
 
 
+@pytest.mark.slow
 def test_what_was_bought_before_a_failure_is_not_bought_again(server, run, monkeypatch):
     monkeypatch.setattr("aliquot.annotation.teachers.request_queue.BACKOFF_SECONDS", 0.01)
     failing = {}

@@ -41,6 +41,7 @@ def test_its_operations_are_those_that_torch_counts(gpu):
     assert counter.get_total_flops() == pytest.approx(needed, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
 def test_one_command_writes_the_rows_of_the_table(gpu, tmp_path, monkeypatch, capsys):
     def run_here(*arguments):

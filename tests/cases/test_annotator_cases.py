@@ -44,6 +44,7 @@ def problems(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_file_of_argilla_1_is_told_of_on_the_terminal_and_in_the_problems(run, tmp_path, capsys):
     folder = people("argilla", "argilla/prompts.jsonl", "argilla/v1.jsonl", run, tmp_path)
     assert annotated(tmp_path) is None
@@ -54,12 +55,14 @@ def test_a_file_of_argilla_1_is_told_of_on_the_terminal_and_in_the_problems(run,
     assert "no row of it is understood, 4 in all" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_cells_that_hold_json_of_label_studio_are_decoded(run, tmp_path):
     people("label_studio", "label-studio/prompts.jsonl", "label-studio/csv_two_texts/project.csv", run, tmp_path)
     others = {f"q{i}": f"Answer {i}." for i in range(3, 8)}
     assert annotated(tmp_path) == {"q0": "Because of\nRayleigh scattering.", "q1": "Because\nit scatters."} | others
 
 
+@pytest.mark.slow
 def test_a_returned_file_of_old_mac_line_ends_and_upper_case_is_read(run, tmp_path):
     pool = tmp_path / "pool.jsonl"
     pool.write_text("".join(json.dumps({"id": f"u{i}", "prompt": f"Hill {i}?"}) + "\n" for i in range(3)))
@@ -117,6 +120,7 @@ def teacher(run, tmp_path, monkeypatch):
     return asking
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["parts", "think"])
 def test_answers_in_parts_or_with_reasoning_are_read_charged_and_bought_once(teacher, mode, tmp_path, caplog):
     caplog.set_level("INFO", "aliquot")
@@ -131,6 +135,7 @@ def test_answers_in_parts_or_with_reasoning_are_read_charged_and_bought_once(tea
     assert "12 of 12 responses had reasoning, which is not trained on" in caplog.text
 
 
+@pytest.mark.slow
 def test_reasoning_is_kept_where_that_is_asked_for_and_not_bought_again(teacher, tmp_path):
     teacher("think")
     shutil.rmtree(tmp_path / "store" / "annotate")
@@ -139,6 +144,7 @@ def test_reasoning_is_kept_where_that_is_asked_for_and_not_bought_again(teacher,
     assert all(response.startswith("<think>\nThe user wants") for response in annotated(tmp_path).values())
 
 
+@pytest.mark.slow
 def test_an_error_inside_an_answer_is_quoted(teacher, tmp_path):
     with pytest.raises(ValueError, match="Upstream error from provider: the model is overloaded") as stopped:
         teacher("error200", "annotator.attempts=2")

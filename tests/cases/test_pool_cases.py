@@ -108,6 +108,7 @@ def test_a_repeated_column_of_parquet_is_refused(read):
     assert said.endswith("prompt_twice.parquet: column 'prompt' is there twice; give every column its own name")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "before"),
     [

@@ -34,6 +34,7 @@ def refuse(*arguments, **kwargs):
     return message
 
 
+@pytest.mark.slow
 def test_help_answers_fast_imports_nothing_heavy_and_names_every_choice():
     started = os.times()
     done = subprocess.run([sys.executable, ROOT / "run.py", "--help"], capture_output=True, text=True)
@@ -62,6 +63,7 @@ def write_pool(path, *rows):
 GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -158,6 +160,7 @@ def test_a_mistake_gets_one_message_and_leaves_nothing_behind_but_the_pool(tmp_p
     assert {path.parent.name for path in store.glob("*/*")} <= {"pool", "multirun"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["experiments", "sweeps"])
 @pytest.mark.parametrize("mode", ["RUN", "MULTIRUN"])
 def test_an_old_name_in_a_file_gets_the_new_one(tmp_path, group, mode):
@@ -189,12 +192,14 @@ ODD_NAMES = [
 ODD_NAMES += ["a${seed}b", "a\\${seed}", "%a@b!", "true", "12", "null", " a", "a',b", "glob(x)", "a;b", "x\\"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_path_of_any_name_is_quoted_for_the_shell_and_for_hydra(compose, name):
     words = shlex.split(typed("pool.path", name))
     assert compose("pool=jsonl", *words).pool.path == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a,b", "a=b", "it's", 'a"b', "a[1]", "a#b", "~a", "ä", "a{b}", "é'\" c", "a&b"])
 def test_a_file_name_that_hydra_reads_in_its_own_way_gets_a_line_that_says_what_to_type(tmp_path, name):
     write_pool(tmp_path / name, *GOOD)
@@ -206,6 +211,7 @@ def test_a_file_name_that_hydra_reads_in_its_own_way_gets_a_line_that_says_what_
     assert (code, "everything is in order" in out) == (0, True), err
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_a_comma_in_the_name_of_a_file_for_part_of_it(tmp_path):
     write_pool(tmp_path / "a,b", *GOOD)
     settings = ["pool=jsonl", "check=true", "budget=1", "tracker=none", "-m", "strategy=random,longest", "store=s"]
@@ -219,6 +225,7 @@ def test_a_blank_that_the_shell_took_apart_is_put_together(tmp_path):
     assert refuse("pool=jsonl", "pool.path=my", "file", cwd=tmp_path).endswith("type 'pool.path=my file'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -233,12 +240,14 @@ def test_a_bad_pool_is_refused_by_file_and_line(tmp_path, rows, message):
     assert message in refuse(f"store={tmp_path / 'store'}", "budget=1", "tracker=none", "until=select", *pool)
 
 
+@pytest.mark.slow
 def test_a_pool_without_task_labels_is_told_what_stands_in_for_them(tmp_path):
     pool = write_pool(tmp_path / "pool.jsonl", *GOOD)
     overrides = [f"store={tmp_path / 'store'}", "budget=1", "tracker=none", "strategy=task_diversity", *pool]
     assert "set strategy.groups=clusters" in refuse(*overrides)
 
 
+@pytest.mark.slow
 def test_a_model_directory_without_weights_is_refused_before_anything_is_scored(tmp_path):
     (tmp_path / "model").mkdir()
     overrides = [f"store={tmp_path / 'store'}", "model=hf", f"model.path={tmp_path / 'model'}", "tracker=none"]
@@ -248,6 +257,7 @@ def test_a_model_directory_without_weights_is_refused_before_anything_is_scored(
     assert not list((tmp_path / "store").glob("score/*"))
 
 
+@pytest.mark.slow
 def test_features_that_are_not_finite_are_counted_and_located(tmp_path):
     pool = write_pool(tmp_path / "pool.jsonl", *GOOD)
     overrides = [f"store={tmp_path / 'store'}", *pool, "budget=2", "tracker=none"]
@@ -258,17 +268,20 @@ def test_features_that_are_not_finite_are_counted_and_located(tmp_path):
     assert "features of 5 of 5 prompts hold NaN or infinity (rows 0, 1, 2, 3, 4)" in message
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_one_message_and_nothing_half_done(small_disk):
     message = refuse(f"store={small_disk}", "budget=2k", "strategy=random", "until=annotate", "tracker=none")
     assert "no space left" in message
     assert not list(small_disk.glob("annotate/*/stage.json"))
 
 
+@pytest.mark.slow
 def test_a_read_only_store_is_refused_before_any_work(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert "set store=FOLDER" in refuse(f"store={small_disk}/store", "until=select", "tracker=none")
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):
     command = [sys.executable, ROOT / "run.py", f"store={tmp_path}", "pool.limit=6000", "budget=10"]
     command += ["until=score", "tracker=none"]
@@ -283,6 +296,7 @@ def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):
     assert len(list(tmp_path.glob("score/*/stage.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_pool_without_responses_is_told_so_before_anything_is_scored(tmp_path):
     pool = write_pool(tmp_path / "pool.jsonl", *[{"prompt": row["prompt"]} for row in GOOD])
     message = refuse(f"store={tmp_path / 'store'}", *pool, "budget=2", "tracker=none")
@@ -296,6 +310,7 @@ def test_report_without_runs_says_where_it_looked(tmp_path):
     assert str(tmp_path) in message
 
 
+@pytest.mark.slow
 def test_run_works_from_any_directory(tmp_path):
     code, out, err = call("until=select", "check=true", "tracker=none", "strategy=random", cwd=tmp_path)
     assert code == 0, err
@@ -309,6 +324,7 @@ def test_flags_may_stand_anywhere_and_keep_their_values():
     assert read_arguments(words) == expected
 
 
+@pytest.mark.slow
 def test_information_may_be_asked_for_before_settings():
     code, out, _ = call("--info", "seed=3")
     assert code == 0

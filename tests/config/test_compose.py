@@ -42,6 +42,7 @@ def by_hydra(loader, whole, overrides):
     return values, hydra["overrides"]["task"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -67,6 +68,7 @@ def test_a_job_is_what_hydra_makes_of_it(loader, whole, overrides):
     assert (OmegaConf.to_container(cfg, resolve=False), overrides) == expected
 
 
+@pytest.mark.slow
 def test_hydra_composes_once_for_each_choice_of_groups(loader, whole):
     composer = Composer(loader, whole)
     choices = itertools.product(("random", "longest"), range(5), range(5))
@@ -75,6 +77,7 @@ def test_hydra_composes_once_for_each_choice_of_groups(loader, whole):
     assert len({(cfg.strategy.name, cfg.budget, cfg.seed) for cfg in jobs}) == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["strategy=nothing", "seeed=1", "seed=one", "strategy.gammma=1"])
 def test_what_hydra_refuses_is_refused_in_its_words(loader, whole, wrong):
     errors = (HydraException, OmegaConfBaseException)

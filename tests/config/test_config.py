@@ -42,6 +42,7 @@ def test_a_budget_beyond_the_pool_names_both_numbers():
         parse_budget("90k", 45_000, "mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group):
     choices = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
@@ -52,6 +53,7 @@ def test_every_choice_of_every_group_composes_and_is_instantiated(compose, group
         assert create(compose(*overrides), group) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_and_sweep_composes_into_stages(compose, name, request, tmp_path, monkeypatch):
     from aliquot.experiment.build import Parts, build
@@ -79,6 +81,7 @@ def test_every_yaml_opens_with_a_line_for_the_help():
         assert path.read_text().startswith("# "), path
 
 
+@pytest.mark.slow
 def test_targets_outside_aliquot_are_refused(compose):
     cfg = compose("strategy._target_=os.system")
     with pytest.raises(ValueError, match=r"only aliquot\.\* is instantiated"):
@@ -87,6 +90,7 @@ def test_targets_outside_aliquot_are_refused(compose):
         create(compose("strategy.kernel._target_=os.system"), "strategy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -57,6 +57,7 @@ def differences(value, cfg):
     return found
 
 
+@pytest.mark.slow
 def test_the_plain_choice_of_each_class_gives_its_defaults(composed):
     """It is the default of its group, else the choice that leaves a value to the user (path: ???), else the nearest."""
     plain, defaults = {}, composed["tracker=wandb"][2]

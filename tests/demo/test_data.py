@@ -38,6 +38,7 @@ def plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
 
 
+@pytest.mark.slow
 def test_shipped_files_are_the_generated_ones(tmp_path: Path) -> None:
     build(tmp_path)
     digests = {path.relative_to(tmp_path): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -48,6 +49,7 @@ def test_shipped_files_are_the_generated_ones(tmp_path: Path) -> None:
     assert {path.name for path in TASKS.iterdir() if path.is_file()} == set(benchmark_files())
 
 
+@pytest.mark.slow
 def test_pool_shape() -> None:
     rows = shipped()
     assert len(rows) == 99_000
@@ -63,6 +65,7 @@ def test_tasks_are_heavy_tailed() -> None:
     assert sizes[0] >= 2_000 and sum(size < 100 for size in sizes) >= 100
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_a_few_per_cent() -> None:
     """Stripped of case, marks and courtesies, between 1 and 60 per cent of the prompts are not alone."""
     bare = Counter(re.sub(r"^(so|please help|hello) | (please|thanks|thank you)$", "", plain(row["prompt"]))
@@ -95,6 +98,7 @@ def test_gold_places_are_even() -> None:
     assert all(0.2 < count / 1710 < 0.3 for count in places.values())
 
 
+@pytest.mark.slow
 def test_benchmark_is_apart_from_the_pool() -> None:
     """By content (fact or instance, whatever the words) and by the normalized text of the prompt."""
     keys, texts = {row.key for row in pool_rows()}, {plain(row.prompt) for row in pool_rows()}
@@ -116,6 +120,7 @@ def test_held_out_facts_are_never_asked_in_other_tasks() -> None:
             assert (entity, attribute) not in hidden
 
 
+@pytest.mark.slow
 def test_corpus_is_plain_text() -> None:
     texts = {str(row["question"]) for group in ("demo_mmlu", "demo_bbh") for row in questions(group)}
     text = "\n".join(islice(documents(1), 20_000))
@@ -123,6 +128,7 @@ def test_corpus_is_plain_text() -> None:
     assert not [question for question in texts if question in text]
 
 
+@pytest.mark.slow
 def test_prompts_are_short() -> None:
     from transformers import AutoTokenizer
 

@@ -43,6 +43,7 @@ def test_fast_pass_is_the_library_function() -> None:
     assert torch.allclose(own, library, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_lm_eval_finds_both_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

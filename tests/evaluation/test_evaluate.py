@@ -86,6 +86,7 @@ def choose(model, network, question, choices):
     return int(np.argmax(scores))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_plain_transformers_question_by_question(model, folder, benchmark_, adapter, tmp_path):
     from peft import PeftModel
 
@@ -130,6 +131,7 @@ def test_merged_and_separate_adapters_give_the_same_logits(model, adapter):
     assert (merged - base).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_in_16_bits_the_adapter_stays_apart_and_in_use(model, adapter, benchmark_, tmp_path):
     from peft import PeftModel
 
@@ -186,6 +188,7 @@ def test_fewshot_examples_change_the_prompt_reproducibly(model, folder, tmp_path
     assert not list((tmp_path / "d").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_the_data_of_every_task_is_recorded_by_its_content(model, tmp_path):
     def data(name, text):
         folder = save_tiny_tasks(tmp_path / name, lambda question: text)
@@ -262,6 +265,7 @@ def test_identity_follows_the_content_of_the_folder_not_its_place(benchmark_, fo
     assert replace(benchmark_, batch_size=9).identity() != benchmark_.identity()
 
 
+@pytest.mark.slow
 def test_real_model_scores_on_the_demo_tasks(real_data, tmp_path):
     model = Model(str(real_data / "models" / "tinystories-656k-llama"))
     demo = Benchmark(["demo_mmlu", "demo_bbh"], "pkg://aliquot.demo/tasks", limit=1)

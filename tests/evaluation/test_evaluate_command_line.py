@@ -40,6 +40,7 @@ def assert_same(samples, asked, correct):
                     assert answer == theirs[0]
 
 
+@pytest.mark.slow
 def test_official_tasks_are_asked_and_answered_as_by_lm_eval_itself(long_model, real_data, asked, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -81,6 +82,7 @@ def test_official_tasks_are_asked_and_answered_as_by_lm_eval_itself(long_model, 
     assert text.count("\nAnswer:") == 6 and text.startswith("The following are multiple choice questions")
 
 
+@pytest.mark.slow
 def test_encoder_decoders_are_asked_and_answered_as_by_lm_eval_itself(asked, tmp_path):
     t5 = Model(str(save_tiny_model(tmp_path / "model", family="t5")))
     (tmp_path / "tiny").mkdir()

@@ -62,6 +62,7 @@ evaluate(Model(model), None, Benchmark(["pick", "say"], tasks, batch_size=4), Tr
 """
 
 
+@pytest.mark.slow
 def test_killed_and_taken_up_again_it_loses_only_the_task_it_was_in(tiny, asked, tmp_path, capfd):
     benchmark = Benchmark(["pick", "say"], str(tiny.tasks), batch_size=4)
     undisturbed = evaluate(tiny.causal, None, benchmark, CPU, tmp_path / "undisturbed")
@@ -99,6 +100,7 @@ def count_rows(monkeypatch, lm):
     return counts
 
 
+@pytest.mark.slow
 def test_one_pass_answers_all_choices_and_worked_examples_are_read_once(long_model, real_data, monkeypatch, tmp_path):
     from aliquot.evaluation.harness.model import HarnessModel
     from aliquot.evaluation.harness.questions import answer_questions

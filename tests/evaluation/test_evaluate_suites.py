@@ -66,6 +66,7 @@ def write_bbh(folder):
     return folder.parent
 
 
+@pytest.mark.slow
 def test_the_form_of_the_files_does_not_change_what_is_read(mmlu, tmp_path):
     copies = [write_mmlu(tmp_path / form / "mmlu", mmlu, form) for form in ("jsonl", "jsonl.gz", "csv")]
     assert all(MMLU.rows(copy) == mmlu for copy in copies)
@@ -77,6 +78,7 @@ def test_the_form_of_the_files_does_not_change_what_is_read(mmlu, tmp_path):
     assert changed["data"] != Benchmark(["mmlu"], data=str(copies[1])).identity()["data"]
 
 
+@pytest.mark.slow
 def test_lm_eval_reads_exactly_the_questions_of_the_copy(mmlu, tmp_path):
     data = write_bbh(write_mmlu(tmp_path / "data" / "mmlu", mmlu) / "bbh")
     names = ["mmlu_astronomy", "bbh_fewshot_snarks"]
@@ -206,6 +208,7 @@ def test_the_choices_compose_and_pass_the_preflight_on_local_data(name, real_dat
     assert str(real_data) not in json.dumps(benchmark.identity())
 
 
+@pytest.mark.slow
 def test_all_official_tasks_run_on_local_data(real_data, tmp_path):
     model = Model(str(real_data / "models" / "tinystories-656k-llama"))
     names = ["mmlu", "bbh_cot_fewshot", "bbh_fewshot"]
@@ -223,6 +226,7 @@ def test_all_official_tasks_run_on_local_data(real_data, tmp_path):
     assert 0 < record["num_cut"]["bbh_cot_fewshot_navigate"] <= 1  # its examples are longer than the model's context
 
 
+@pytest.mark.slow
 def test_answers_that_leave_no_room_are_refused_before_any_question(real_data, tmp_path):
     model = Model(str(real_data / "models" / "tinystories-656k-llama"))
     chain = Benchmark(["mmlu", "bbh_cot_fewshot"], data=str(real_data))

@@ -47,6 +47,7 @@ def select(tmp_path, monkeypatch):
     return select
 
 
+@pytest.mark.slow
 def test_dashboards_group_runs_as_the_report_does_wherever_a_setting_comes_from(select):
     labels, identities = [], []
     for number, asked in enumerate(ARMS):
@@ -66,6 +67,7 @@ def record_of(stage):
     return {"stage": stage.name, "version": stage.version, "fields": canonical(stage.inputs())}
 
 
+@pytest.mark.slow
 def test_every_choice_of_a_strategy_is_named_as_its_file(compose):
     names = sorted(file.stem for file in Path(ROOT / "conf" / "strategy").glob("*.yaml"))
     assert [strategy_name(compose(f"strategy={name}")) for name in names] == names

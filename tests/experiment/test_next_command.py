@@ -47,6 +47,7 @@ def answer(folder):
     (folder / "returned" / "all.jsonl").write_text("".join(lines))
 
 
+@pytest.mark.slow
 def test_from_a_choice_among_prompts_without_responses_every_next_command_runs_up_to_the_report(tmp_path):
     write_pool(tmp_path, "it's, [mine].jsonl")
     settings = ["pool=jsonl", '''pool.path="it's, [mine].jsonl"''', "budget=all", '''store="a, store"''', *SMALL]
@@ -63,6 +64,7 @@ def test_from_a_choice_among_prompts_without_responses_every_next_command_runs_u
     assert "random" in paste(following(out), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("until", ["score", "annotate", "finetune"])
 def test_the_command_after_a_run_that_stopped_early_is_the_whole_experiment(tmp_path, until):
     settings = ["pool.limit=40", "budget=8", "store=s", "strategy=longest", *SMALL]
@@ -70,6 +72,7 @@ def test_the_command_after_a_run_that_stopped_early_is_the_whole_experiment(tmp_
     assert "demo_mmlu" in paste(following(out), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweep_without_responses_prints_the_sweep_with_people_as_annotators_and_it_runs(tmp_path):
     write_pool(tmp_path, "a pool.jsonl")
     settings = ["pool=jsonl", "pool.path=a pool.jsonl", "budget=2", "store=s s", "strategy=longest,random", *SMALL]
@@ -80,6 +83,7 @@ def test_a_sweep_without_responses_prints_the_sweep_with_people_as_annotators_an
     assert "longest" in paste(following(out), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_composed_run_prints_the_command_of_its_own_configuration(run, compose, tmp_path, capsys):
     run("strategy=longest", "until=annotate", "evaluate.limit=3")
     words = shlex.split(following(capsys.readouterr().out))
@@ -89,6 +93,7 @@ def test_a_composed_run_prints_the_command_of_its_own_configuration(run, compose
     assert (cfg.strategy._target_.split(".")[-1], cfg.store) == ("Longest", str(tmp_path / "store"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

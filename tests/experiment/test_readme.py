@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from aliquot.config.schema import ROOT
 
 
+@pytest.mark.slow
 def test_the_strategy_of_the_readme_can_be_pasted_and_picks_the_shortest_prompts(tmp_path):
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("### Your strategy")[2].partition("\n## ")[0]
     blocks = re.findall(r"`([^`\n]+)`:\n\n```\w+\n(.*?)```", section, re.DOTALL)

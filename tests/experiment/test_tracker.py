@@ -40,6 +40,7 @@ def mirrored(tmp_path_factory):
     return read_back(directory), directory
 
 
+@pytest.mark.slow
 def test_a_run_is_called_what_it_is(mirrored):
     run, directory = mirrored
     assert run.head["run_id"] == directory.name
@@ -98,12 +99,14 @@ def test_selection_and_adapter_are_artifacts_by_reference_and_nothing_is_copied(
     assert not [path for path in kept if path.is_file() and path.stat().st_size > 200_000], "a copy of the adapter?"
 
 
+@pytest.mark.slow
 def test_without_artifacts_nothing_refers_to_the_store(run, tmp_path):
     run("tracker=wandb", "strategy=random", "tracker.artifacts=false", "until=finetune")
     (directory,) = (tmp_path / "store" / "runs").iterdir()
     assert {artifact["type"] for artifact in read_back(directory).artifacts} == {"run_table"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_offline_is_mirrored_once_and_whole(run, tmp_path, monkeypatch):
     evaluate = Evaluate.build
 
@@ -202,6 +205,7 @@ def test_what_a_run_has_already_is_not_logged_again(tmp_path, monkeypatch):
     assert (started[0]["id"], started[0]["resume"]) == ("key", "allow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [True, False])
 def test_a_worker_logs_losses_as_they_come_where_the_run_can_go_on_later(compose, tmp_path, monkeypatch, online):
     import wandb

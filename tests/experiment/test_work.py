@@ -9,6 +9,7 @@ from aliquot.runtime import progress
 from aliquot.selection.strategies.random import Random
 
 
+@pytest.mark.slow
 def test_a_strategy_that_is_slow_and_silent_is_seen_to_work(run, monkeypatch, capsys):
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.2)
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_TICKS", 0.05)
@@ -23,6 +24,7 @@ def test_a_strategy_that_is_slow_and_silent_is_seen_to_work(run, monkeypatch, ca
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("select: 0:")]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_slow_shows_progress_before_its_first_batch_is_read(run, monkeypatch, capsys):
     from aliquot.scoring.module import ScoringModule
 

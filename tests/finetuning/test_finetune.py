@@ -229,12 +229,14 @@ def test_rate_rises_over_the_warmup_then_follows_the_schedule():
     assert rates["constant"][-1] == 1e-2
 
 
+@pytest.mark.slow
 def test_same_seed_same_adapter(model, uninterrupted, tmp_path):
     assert_same(uninterrupted, finetune(model, annotated(), RECIPE, CPU, tmp_path / "same"))
     other = finetune(model, annotated(), replace(RECIPE, seed=1), CPU, tmp_path / "other")
     assert any((weights(uninterrupted)[name] != w).any() for name, w in weights(other).items())
 
 
+@pytest.mark.slow
 def test_training_learns_and_leaves_an_adapter_any_machine_can_read(model, tmp_path):
     adapter = finetune(model, annotated(60), replace(RECIPE, epochs=12), CPU, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -291,6 +293,7 @@ def test_checkpoint_holds_the_adapter_only_and_is_refused_by_another_training(mo
         finetune(model, annotated(), replace(RECIPE, rank=2), CPU, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_process_resumes_to_the_same_adapter(model, uninterrupted, tmp_path, how):
     script = f"""
@@ -401,6 +404,7 @@ def test_bfloat16_trains_its_adapter_in_float32(model, tmp_path):
     assert np.isfinite(adapter.loss)
 
 
+@pytest.mark.slow
 def test_four_bit_weights_train_an_adapter_that_stays_apart(real_data, tmp_path):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: no 4-bit weights")
     from aliquot.finetuning.adapter import load_finetuned

@@ -48,6 +48,7 @@ def lines(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_same_steps_as_one(model, alone, tmp_path, capfd):
     heard = []
     shared = finetune(model, annotated(), STEADY, TWO, tmp_path, heard.append)
@@ -136,6 +137,7 @@ def start_ranks(model, directory):
     return ranks[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("told", "resuming"), [(0, 1), (1, 2)])
 def test_whichever_process_is_told_to_end_all_save_one_step_and_any_number_go_on(
     model, alone, tmp_path, monkeypatch, told, resuming
@@ -156,6 +158,7 @@ def test_whichever_process_is_told_to_end_all_save_one_step_and_any_number_go_on
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, alone.steps + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)])
 def test_processes_that_we_started_end_with_us(model, alone, tmp_path, monkeypatch, forked, how, code):
     before_step(monkeypatch, lambda rank, step: time.sleep(0.1))
@@ -176,6 +179,7 @@ def test_a_process_that_is_lost_ends_the_training_with_one_error(model, tmp_path
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_the_error(model, tmp_path, monkeypatch, forked):
     def fail(rank, step):
         if (rank, step) == (1, 3):
@@ -188,6 +192,7 @@ def test_an_error_of_one_process_is_the_error(model, tmp_path, monkeypatch, fork
         finetune(model, annotated(), replace(STEADY, learning_rate=1e30), TWO, tmp_path / "explodes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize(
     ("family", "change"),
@@ -211,6 +216,7 @@ def test_any_number_of_devices_drops_the_same(tmp_path, forked, family, change, 
     assert moved > 1e-3  # something was dropped
 
 
+@pytest.mark.slow
 def test_devices_without_a_row_and_encoder_decoders_take_the_same_steps(tmp_path, forked):
     t5 = Model(str(save_tiny_model(tmp_path / "t5", family="t5")), template="{prompt} Answer : {response}")
     few = replace(STEADY, rows_per_step=2, epochs=1)
@@ -233,6 +239,7 @@ def test_only_the_first_process_begins_a_training(model, tmp_path, monkeypatch):
         finetune(model, annotated(), STEADY, TWO, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_experiment_under_torchrun_does_everything_once(tmp_path):
     wanted = ["experiments=smoke", "pool.limit=60", "budget=20", "strategy=random", "until=finetune", "tracker=none"]
     wanted += ["trainer.accelerator=cpu", "trainer.devices=2", f"store={tmp_path}"]
@@ -246,6 +253,7 @@ def test_an_experiment_under_torchrun_does_everything_once(tmp_path):
     assert len(list(tmp_path.glob("runs/*/results.json"))) == 1
 
 
+@pytest.mark.slow
 def test_experts_that_read_tokens_of_all_rows_are_trained_with_dropout_on_several_devices(tmp_path, forked):
     folder = save_tiny_model(tmp_path / "experts", family="switch_transformers")
     model = Model(str(folder), template="{prompt} Answer : {response}", attention="eager")

@@ -37,6 +37,7 @@ def logits(network, model):
         return network(input_ids=ids, **response).logits
 
 
+@pytest.mark.slow
 def test_the_loss_is_hugging_faces_own(model):
     import torch
 
@@ -60,6 +61,7 @@ def test_the_loss_is_hugging_faces_own(model):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft's own reading of it
 def test_the_adapter_changes_what_the_model_says_and_is_read_back_as_it_was_trained(model, adapter):
     import torch
@@ -78,6 +80,7 @@ def test_the_adapter_changes_what_the_model_says_and_is_read_back_as_it_was_trai
     assert task == ("SEQ_2_SEQ_LM" if network.config.is_encoder_decoder else "CAUSAL_LM")
 
 
+@pytest.mark.slow
 def test_an_adapter_of_zeros_that_claims_to_be_trained_is_found_out(model, adapter, tmp_path):
     import shutil
 
@@ -92,6 +95,7 @@ def test_an_adapter_of_zeros_that_claims_to_be_trained_is_found_out(model, adapt
         load_finetuned(model, replace(adapter, path=folder))
 
 
+@pytest.mark.slow
 def test_resumed_mid_epoch_equals_undisturbed(model, adapter, tmp_path, monkeypatch):
     from aliquot.finetuning.module import LoRAModule
 
@@ -110,6 +114,7 @@ def test_resumed_mid_epoch_equals_undisturbed(model, adapter, tmp_path, monkeypa
     assert_same(finetune(model, annotated(), AUTO, CPU, tmp_path), adapter)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_loss(model, adapter, tmp_path):
     from aliquot.finetuning.adapter import add_adapter
 
@@ -130,6 +135,7 @@ DROPPING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", DROPPING)
 def test_the_base_model_drops_nothing_unless_asked_to(tmp_path, family, checkpointing):
@@ -223,6 +229,7 @@ def test_an_unknown_family_is_refused_before_the_pass_with_its_layers(tmp_path):
         check_trainable(model, replace(AUTO, target_modules=["k"]))
 
 
+@pytest.mark.slow
 def test_layers_that_peft_refuses_are_told_before_the_pass_with_those_that_it_takes(tmp_path):
     model = Model(str(save_tiny_model(tmp_path, family="falcon_h1")), template="{prompt} Answer : {response}")
     with pytest.raises(

@@ -91,6 +91,7 @@ def sweep(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(sweep, compose, run, tmp_path):
     store, grid = tmp_path / "store", ("strategy=random,min_margin", "budget=20,40")
     stages = build(Parts.of(compose(*SMALL, "strategy=random", "budget=20", f"store={tmp_path / 'keys'}"))).stages
@@ -118,6 +119,7 @@ def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(
     assert run("strategy=min_margin", "budget=40", f"store={tmp_path / 'here'}") == record.mean_score()
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_path):
     store, long = (
         tmp_path / "store",

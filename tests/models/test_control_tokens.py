@@ -88,6 +88,7 @@ def _old(tokenizer, state, number):
     return number if number < size else tokenizer.convert_tokens_to_ids(token[number - size])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "llama2", "mistral"])
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_control_tokens_in_text_become_what_a_tokenizer_without_them_reads(kind, template):
@@ -124,6 +125,7 @@ def test_only_the_template_writes_control_tokens_and_nothing_of_a_text_is_lost(t
             assert shown == (begin + template.format(prompt=text, response=text) + "</s>").replace(" ", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [*TEMPLATES, *WITH_TOKENS, "chat"])
 def test_a_plain_text_is_read_as_ever_and_the_second_reading_agrees_with_the_first(chatting, template):
     text, parse = (encoding(chatting, template, special_tokens) for special_tokens in ("text", "parse"))
@@ -138,6 +140,7 @@ def test_a_plain_text_is_read_as_ever_and_the_second_reading_agrees_with_the_fir
                 assert control.read(*write(*hidden), mark) == plain
 
 
+@pytest.mark.slow
 def test_a_chat_template_keeps_its_control_tokens_and_its_trimming(chatting):
     read, parse = (encoding(chatting, "chat", special_tokens) for special_tokens in ("text", "parse"))
     for prompt, response in [(text, other) for text in TEXTS for other in TEXTS[::5]]:
@@ -363,6 +366,7 @@ def test_special_tokens_belong_to_the_identity_where_they_are_not_read_as_before
         replace(model, special_tokens="literal")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["{prompt}\nAnswer: {response}", "<|user|>\n{prompt}\n<|assistant|>\n{response}"])
 @pytest.mark.parametrize("of", ["real", "demo"])
 def test_real_prompts_are_read_as_ever(real_data, of, template):

@@ -12,6 +12,7 @@ from aliquot.models.template import CHAT
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
+from aliquot.store.store import check_all
 from tiny_model import save_tiny_model
 
 ROLES = (
@@ -120,7 +121,7 @@ def test_a_turn_that_is_finished_in_another_way_than_it_was_opened_is_refused_wi
     settings = OmegaConf.create()
     OmegaConf.update(settings, override.key_or_group, override.value())
     followed = replace(model, template=settings.model.template)
-    Trial(followed, Scorer(), TrainerSpec("cpu")).check()
+    check_all([Trial(followed, Scorer(), TrainerSpec("cpu"))])
     tokenizer = followed.load_tokenizer()
     turn = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sees"}]
     finished = tokenizer.apply_chat_template(turn, tokenize=False)

@@ -136,6 +136,7 @@ def test_a_chat_template_is_looked_for_before_the_weights_are_downloaded(hub):
     assert not [path for path in hub.asked if "safetensors" in path]
 
 
+@pytest.mark.slow
 def test_without_a_network_what_is_cached_whole_is_used_and_the_rest_refused(hub, tmp_path):
     model = Model("org/open", revision=COMMIT)
     first = model.load().state_dict()

@@ -40,6 +40,7 @@ def write(folder, *talks, **options):
     return JsonlPool(str(path), messages="messages", **{"turn": "last", **options})
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), texts), min_size=1).map(joined))
 def test_a_prompt_gives_back_the_turns_it_was_written_from(turns):
     if len(turns) > 1:
@@ -77,6 +78,7 @@ def test_a_conversation_of_one_question_is_the_same_prompt_with_the_same_id_eith
     ] * 2
 
 
+@pytest.mark.slow
 def test_every_reader_reads_the_last_turn(compose, tmp_path):
     sharegpt = [
         {"from": {"user": "human", "assistant": "gpt"}.get(t["role"], "system"), "value": t["content"]} for t in TALK

@@ -61,6 +61,7 @@ def test_labels_of_some_rows_are_no_labels_and_that_is_said(tmp_path):
     assert report.line("mine") == "pool 'mine': 1 of 2 prompts has no task, so task labels do not count"
 
 
+@pytest.mark.slow
 def test_a_sample_is_drawn_by_id_so_order_does_not_matter_and_smaller_ones_nest(tmp_path):
     rows = [{"prompt": f"prompt {i}"} for i in range(200)]
 
@@ -138,6 +139,7 @@ def test_bands_propose_pairs_at_the_threshold_almost_surely():
         assert (1 - threshold**size) ** (128 // size) <= 1e-3
 
 
+@pytest.mark.slow
 def test_real_prompts_are_kept_once_whatever_their_order(tmp_path, real_data):
     source = real_data / "pools" / "flan_style.jsonl.gz"
     with gzip.open(source, "rt", encoding="utf-8") as file:
@@ -152,6 +154,7 @@ def test_real_prompts_are_kept_once_whatever_their_order(tmp_path, real_data):
     assert set(one.ids) == set(two.ids) and len(one) == len(two) < 20_000
 
 
+@pytest.mark.slow
 def test_near_duplicates_of_real_prompts_are_those_of_brute_force(real_data):
     with gzip.open(real_data / "pools" / "flan_style.jsonl.gz", "rt", encoding="utf-8") as file:
         prompts = list({json.loads(line)["prompt"]: 0 for line in itertools.islice(file, 2000)})
@@ -224,6 +227,7 @@ def test_prompts_are_searched_as_by_comparing_every_run_of_words():
         assert hit is None or f" {shared} " in f" {hit.question.text} "
 
 
+@pytest.mark.slow
 def test_real_prompts_repeat_no_benchmark_and_planted_questions_are_found(tmp_path, real_data):
     exams = [str(real_data / "mmlu"), str(real_data / "bbh")]
     asked = [q.text for q in read_questions(exams) if len(words(q.text)) > 20]

@@ -85,6 +85,7 @@ def test_every_preset_reads_its_dataset(compose, tmp_path, name):
     spec.check_responses()
 
 
+@pytest.mark.slow
 def test_every_preset_names_a_commit_and_its_licence(compose):
     for name in ROWS:
         spec = create(compose(f"pool={name}"), "pool")
@@ -93,6 +94,7 @@ def test_every_preset_names_a_commit_and_its_licence(compose):
         assert any(licence in first for licence in ("ODC-BY", "CC BY")), first
 
 
+@pytest.mark.slow
 def test_a_folder_is_identified_by_its_content(compose, tmp_path):
     one, two = (create(compose("pool=dolly", f"pool.path={lay_out(tmp_path / n, 'dolly')}"), "pool") for n in "ab")
     assert one.identity() == two.identity()

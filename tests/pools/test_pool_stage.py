@@ -51,6 +51,7 @@ def test_no_response_reaches_a_file_before_annotation(tmp_path):
     assert [r.removeprefix("SECRET ") for r in annotated.responses] == [i.removeprefix("r") for i in annotated.ids]
 
 
+@pytest.mark.slow
 def test_questions_of_the_chosen_benchmark_are_kept_out_of_the_pool(compose, tmp_path):
     exam = compose("evaluate=demo").evaluate
     (question,) = read_questions(Benchmark([exam.tasks[0]], include=exam.include))[:1]
@@ -77,6 +78,7 @@ def test_questions_of_the_chosen_benchmark_are_kept_out_of_the_pool(compose, tmp
     assert first != second == third
 
 
+@pytest.mark.slow
 def test_columns_of_a_prepared_pool_are_sequences(tmp_path):
     pool = Store(tmp_path / "store").get(Prepare(write(tmp_path / "a.jsonl", num=20_000)))  # several batches
     expected = [f"prompt {i}" for i in range(20_000)]
@@ -100,6 +102,7 @@ def prepare_until_killed(spec, root):
     Store(root).ensure(Prepare(spec))
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_counts_and_is_done_again(tmp_path):
     spec = write(tmp_path / "a.jsonl", num=20_000)
     process = multiprocessing.get_context("fork").Process(target=prepare_until_killed, args=(spec, tmp_path / "store"))
@@ -114,6 +117,7 @@ def test_a_killed_preparation_leaves_nothing_that_counts_and_is_done_again(tmp_p
     assert names == {"pool.arrow", "report.json", "dropped.jsonl", "stage.json"}
 
 
+@pytest.mark.slow
 def test_what_reads_a_pool_depends_on_its_prompts_and_not_on_how_they_were_had(run, tmp_path):
     def score_and_choose(prompt="prompt 1", *overrides, **response):
         rows = [{"id": i, "prompt": f"prompt {i}" if i != 1 else prompt, **response} for i in range(20)]
@@ -131,6 +135,7 @@ def test_what_reads_a_pool_depends_on_its_prompts_and_not_on_how_they_were_had(r
     assert score_and_choose("prompt one", reply="no") == [4, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_the_digest_is_that_of_the_rows_and_not_of_how_the_file_parts_them(tmp_path):
     def digest(**options):
         return Prepare(write(tmp_path / "a.jsonl", **options)).settled(Store(tmp_path / "store")).digest
@@ -167,6 +172,7 @@ def test_what_can_be_known_to_fail_is_looked_at_before_the_pool_is_read(run, tmp
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_questions_that_cannot_be_had_are_told_before_the_pool_is_read(run, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match=r"cais/mmlu.* is not in the cache .*point evaluate.data at a folder"):
@@ -190,6 +196,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was(tmp_p
         Store(tmp_path / "store").ensure(stage)
 
 
+@pytest.mark.slow
 def test_a_run_says_in_one_line_what_the_pool_lost(run, tmp_path, capsys):
     lines = [json.dumps({"prompt": f"prompt {i % 40}", "response": "x"}) + "\n" for i in range(50)]
     (tmp_path / "a.jsonl").write_text("".join(lines))

@@ -114,6 +114,7 @@ def shown_by(panel, run):
     return grouped and any({config["xAxis"], *config["metrics"]} <= set(row) for row in run.history)
 
 
+@pytest.mark.slow
 def test_every_panel_draws_what_runs_of_the_pipeline_really_log(swept, board):
     store, sweep = swept
     runs = [read_back(store.root / "runs" / run.id) for run in sweep.runs]
@@ -131,6 +132,7 @@ def test_every_panel_draws_what_runs_of_the_pipeline_really_log(swept, board):
         assert name in text, name
 
 
+@pytest.mark.slow
 def test_runs_are_chosen_by_what_they_have(swept, board):
     store, sweep = swept
     ids = {run.id: read_back(store.root / "runs" / run.id) for run in sweep.runs}
@@ -188,6 +190,7 @@ def dashboard(store, sweep, **environment):
     return run_command(*words, cwd=ROOT, environment=environment)
 
 
+@pytest.mark.slow
 def test_without_an_account_it_says_what_it_would_create_and_writes_that(swept, store):
     sweep = swept[1]
     said = dashboard(store, sweep)
@@ -200,6 +203,7 @@ def test_without_an_account_it_says_what_it_would_create_and_writes_that(swept, 
     assert len(panels_of(board)) > 12
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_after_a_refusal_and_makes_the_same_dashboard_anew(swept, store):
     sweep, path = swept[1], store.root / "sweeps" / swept[1].id / "dashboard.json"
     with Server() as server:

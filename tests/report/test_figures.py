@@ -112,6 +112,7 @@ def many_drawn():
     return drawn(make_study(MANY, benchmarks=("demo_mmlu",)))
 
 
+@pytest.mark.slow
 def test_every_finding_is_one_point_that_says_its_number(few, few_drawn):
     for benchmark in few.benchmarks:
         titles = [title for title, _, _ in points(few_drawn[f"accuracy-{benchmark}"])]
@@ -160,6 +161,7 @@ def test_the_study_at_a_glance_has_a_panel_a_benchmark_and_one_order_of_arms(few
     assert rows == sorted(rows, key=lambda arm: -sum(expected[arm]))
 
 
+@pytest.mark.slow
 def test_many_arms_get_a_panel_each_and_random_is_in_all_of_them(many_drawn):
     drawing = many_drawn["accuracy-demo_mmlu"]
     panels = [axes for axes in drawing.figure.axes if axes.get_visible()]
@@ -208,6 +210,7 @@ def test_annotations_saved_beyond_what_random_reaches_are_triangles_at_the_end(f
     assert {x for marker, x in markers if marker == ">"} == {f.saved.range[1] for f in above}
 
 
+@pytest.mark.slow
 def test_annotations_saved_are_drawn_at_budgets_that_random_lacks_too(few):
     findings = findings_of(few)
     largest = max(f.budget for f in findings.findings)
@@ -224,6 +227,7 @@ def test_one_budget_makes_rows_instead_of_a_curve():
     assert "saved-demo_mmlu" in drawings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [0.3, 0.02])
 def test_a_base_far_below_does_not_flatten_the_curves(few, base):
     far = replace(few, base={name: np.full_like(right, base) for name, right in few.base.items()})
@@ -261,6 +265,7 @@ def test_arms_that_differ_in_exactly_one_number_make_an_ablation():
     )
 
 
+@pytest.mark.slow
 def test_degenerate_kernels_are_crossed_out_and_say_why():
     study = gamma_study()
     names = {
@@ -274,6 +279,7 @@ def test_degenerate_kernels_are_crossed_out_and_say_why():
     assert not [title for title, _, _ in points(plain) if "degenerate" in title]
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_references_hold_on_a_page_of_several_studies(few_drawn, many_drawn):
     page = "".join(d.svg("one-") for d in few_drawn.values()) + "".join(d.svg("two-") for d in many_drawn.values())
     ids = re.findall(r'\bid="([^"]+)"', page)
@@ -283,6 +289,7 @@ def test_ids_are_unique_and_references_hold_on_a_page_of_several_studies(few_dra
     assert referred <= set(ids)
 
 
+@pytest.mark.slow
 def test_the_same_findings_give_the_same_bytes(few, few_drawn, tmp_path):
     for name, again in drawn(few).items():
         assert again.svg() == few_drawn[name].svg() == few_drawn[name].svg()
@@ -323,6 +330,7 @@ def long_drawn():
     return drawn(make_study(named | {"random": RANDOM}, budgets=budgets, benchmarks=("demo_mmlu",)))
 
 
+@pytest.mark.slow
 def test_no_text_leaves_the_canvas_or_touches_another(few_drawn, many_drawn, long_drawn, texts_of):
     one_budget = drawn(make_study({"random": (0.5,), "longest": (0.4,)}, budgets=(45000,)))
     for drawing in [d for drawings in (few_drawn, many_drawn, long_drawn, one_budget) for d in drawings.values()]:
@@ -382,6 +390,7 @@ def test_files_lie_on_white_and_leave_nothing_half_written(few_drawn, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_names_that_are_markup_stay_text():
     name = '<script>&"x $\\frac$ y'
     study = make_study({"random": RANDOM, name: RANDOM}, benchmarks=(name,))
@@ -403,6 +412,7 @@ def test_labels_on_an_axis_keep_their_distance(logarithmic):
         assert len(kept) < 3 or (np.diff(place) >= 0.1 * np.ptp(place) - 1e-9).all()
 
 
+@pytest.mark.slow
 def test_what_several_processes_draw_is_what_one_draws(tmp_path):
     study = make_study({name: FEW[name] for name in ("random", "min_margin")}, BUDGETS, benchmarks=("demo_mmlu",))
     findings = findings_of(study)
@@ -415,6 +425,7 @@ def test_what_several_processes_draw_is_what_one_draws(tmp_path):
             assert (tmp_path / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_likelihood_is_nowhere_called_an_accuracy():
     study = make_study(MANY, BUDGETS, benchmarks=("validation_likelihood",), num_questions=50)
     for few in (study, replace(study, cells=study.cells[:8])):

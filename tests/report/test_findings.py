@@ -70,6 +70,7 @@ def test_random_is_compared_with_nothing_and_the_others_with_random_at_their_bud
     assert sum(f.comparison.p_adjusted < 0.05 for f in found.findings if f.comparison) >= 12  # of 16
 
 
+@pytest.mark.slow
 def test_p_values_are_adjusted_within_a_benchmark_as_statsmodels_does(found):
     for name in found.base:
         for kind in (found.findings, found.curves):
@@ -86,6 +87,7 @@ def test_the_same_study_gives_the_same_findings_and_other_arms_change_no_interva
     assert ours.comparison.difference.high == pytest.approx(theirs.comparison.difference.high, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_under_the_null_hardly_any_study_has_an_adjusted_difference():
     wrong = 0
     for seed in range(60):
@@ -278,6 +280,7 @@ def curve(budget):
     return 0.3 + 0.25 * np.log10(budget / 1000)
 
 
+@pytest.mark.slow
 def test_intervals_of_annotations_saved_cover_the_truth(study):
     truths = {"equal": 1.0, "half saved": 2.0, "twice needed": 0.5}
     rng, covered = np.random.default_rng(1), dict.fromkeys(truths, 0)

@@ -162,6 +162,7 @@ def test_what_a_study_lacks_has_no_heading():
     assert "Nothing can be compared with random" in page.text
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_stay_one_small_page_with_all_findings(report):
     def many(values, copies):
         return [replace(v, arm=replace(v.arm, name=f"{v.arm.name} {i}")) for i in range(copies) for v in values]

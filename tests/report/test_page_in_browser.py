@@ -69,6 +69,7 @@ def heading(page, title):
     return page.locator(f"{RESULTS} thead th").filter(has_text=title)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
 def test_the_page_is_accessible_and_never_wider_than_the_screen(open_page, width, scheme):
@@ -87,6 +88,7 @@ def test_the_page_is_accessible_and_never_wider_than_the_screen(open_page, width
         Path(folder, f"page-{width}-{scheme}.png").write_bytes(shot)
 
 
+@pytest.mark.slow
 def test_dark_mode_turns_paper_and_ink_around(open_page):
     def brightness(page, what):
         rgb = page.evaluate(f"getComputedStyle(document.body).{what}.match(/\\d+/g).map(Number)")
@@ -99,6 +101,7 @@ def test_dark_mode_turns_paper_and_ink_around(open_page):
     assert light.evaluate(ink) != dark.evaluate(ink)
 
 
+@pytest.mark.slow
 def test_clicking_a_heading_sorts_by_value(open_page):
     page = open_page()
     before = [int(text.replace(",", "")) for text in column(page, "annotations")]
@@ -111,6 +114,7 @@ def test_clicking_a_heading_sorts_by_value(open_page):
         assert page.locator(f"{RESULTS} th[aria-sort]").count() == 1
 
 
+@pytest.mark.slow
 def test_the_keyboard_sorts_too_and_missing_values_come_last(open_page):
     page = open_page()
     for key, reverse in (("Enter", False), ("Space", True)):
@@ -122,6 +126,7 @@ def test_the_keyboard_sorts_too_and_missing_values_come_last(open_page):
         assert texts[len(numbers) :] == ["-"] * 6  # random itself
 
 
+@pytest.mark.slow
 def test_filters_keep_the_rows_of_a_benchmark_and_a_budget(open_page):
     page = open_page()
     bar = page.locator(".filters").first
@@ -132,6 +137,7 @@ def test_filters_keep_the_rows_of_a_benchmark_and_a_budget(open_page):
     assert bar.locator("output").text_content() == "3 of 18 rows"
 
 
+@pytest.mark.slow
 def test_values_show_when_pointed_at_and_when_reached_by_keyboard(open_page):
     page = open_page()
     tip = page.locator("#tip")
@@ -154,6 +160,7 @@ def test_values_show_when_pointed_at_and_when_reached_by_keyboard(open_page):
     assert tip.is_visible() and tip.text_content() == below.get_attribute("data-tip")
 
 
+@pytest.mark.slow
 def test_a_finger_keeps_a_value_shown_until_it_taps_elsewhere(open_page):
     page = open_page(360, has_touch=True)
     tip = page.locator("#tip")
@@ -165,6 +172,7 @@ def test_a_finger_keeps_a_value_shown_until_it_taps_elsewhere(open_page):
     assert not tip.is_visible()
 
 
+@pytest.mark.slow
 def test_tab_stops_once_a_figure_and_once_a_table_besides_its_headings(open_page):
     page = open_page()
     stops = "[...document.querySelectorAll('tbody')].map(b => b.querySelectorAll('[tabindex=\"0\"]').length)"
@@ -175,6 +183,7 @@ def test_tab_stops_once_a_figure_and_once_a_table_besides_its_headings(open_page
     assert page.evaluate("document.activeElement.id") == "main"
 
 
+@pytest.mark.slow
 def test_commands_can_be_copied(open_page):
     page = open_page()
     page.locator(".command button").first.click()
@@ -182,6 +191,7 @@ def test_commands_can_be_copied(open_page):
     assert copied in (ORIGIN.commands[0], "Copied")
 
 
+@pytest.mark.slow
 def test_without_javascript_the_page_is_plain_and_whole(open_page):
     page = open_page(java_script_enabled=False)
     assert page.locator(f"{RESULTS} tbody tr").count() == 18
@@ -189,6 +199,7 @@ def test_without_javascript_the_page_is_plain_and_whole(open_page):
     assert not page.locator("#tip").is_visible() and not page.locator(".hint").first.is_visible()
 
 
+@pytest.mark.slow
 def test_paper_shows_whole_tables_in_black_on_white(open_page):
     page = open_page(scheme="dark")
     page.emulate_media(media="print")

@@ -196,6 +196,7 @@ def test_the_settings_of_a_kernel_lead_to_its_mean_similarity(store):
     assert store.look().similarity == {"facility_location": pytest.approx(embedding.similarity(i, j).mean(), rel=0.02)}
 
 
+@pytest.mark.slow
 def test_uncertainties_are_those_of_the_strategies_with_these_names(compose):
     from aliquot.config.schema import create
 
@@ -277,6 +278,7 @@ def test_without_runs_or_their_files_there_is_nothing_to_look_at(store):
     assert store.look() is None
 
 
+@pytest.mark.slow
 def test_the_map_and_all_else_are_the_same_when_looked_at_again(store, tmp_path):
     one, other = store.look(), store.look()
     for drawing, again in zip(*(draw(store.study(), Findings({}, (), (), ()), p) for p in (one, other)), strict=True):

@@ -59,6 +59,7 @@ def test_the_tables_say_what_the_csv_files_say(folder, first):
                         assert number == pytest.approx(float(row[f"saved_{end}"]), abs=0.0501), (arm, column)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "counted"), [("demo", (3, 10)), ("flan_style", (0, 0))])
 def test_published_p_values_are_those_of_welchs_test_corrected_by_holm(folder, counted):
     """What other questions bring to a variance is the published standard error less what the runs say of seeds."""

@@ -78,6 +78,7 @@ def no_figures(monkeypatch):
     monkeypatch.setattr(command, "draw_into", lambda *_: [])
 
 
+@pytest.mark.slow
 def test_the_folder_has_every_format_with_every_finding(store, folder):
     assert {path.name for path in folder.iterdir()} == FILES
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".svg", ".png"}
@@ -92,6 +93,7 @@ def test_the_folder_has_every_format_with_every_finding(store, folder):
         assert len(list(csv.DictReader(file))) == 16  # two benchmarks of eight runs
 
 
+@pytest.mark.slow
 def test_a_second_report_is_the_same_and_an_interrupted_one_changes_nothing(store, folder, ask, monkeypatch):
     def killed(*arguments):
         raise KeyboardInterrupt
@@ -117,6 +119,7 @@ def test_one_sweep_is_reported_alone_into_the_store_by_default(store, ask, no_fi
         assert {row["id"] for row in csv.DictReader(file)} == {run["id"] for run in runs[:4]}
 
 
+@pytest.mark.slow
 def test_studies_share_the_tables_and_have_figures_of_their_own(tmp_path, ask):
     store = SyntheticStore(tmp_path / "store")
     fill(store)
@@ -220,6 +223,7 @@ def test_help_imports_nothing_heavy():
     assert answer.returncode == 0, answer.stderr
 
 
+@pytest.mark.slow
 def test_a_real_run_is_reported(run, ask, tmp_path):
     run("strategy=k_center")
     out = ask("report", "--store", tmp_path / "store")

@@ -63,6 +63,7 @@ def covered(found, truth):
     return 100 * np.mean([interval.low <= truth <= interval.high for _, interval in found])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [3, 5])
 @pytest.mark.parametrize("regime", [*REGIMES, *BINARY])
 def test_intervals_of_a_mean_cover_the_truth(regime, rows):
@@ -74,6 +75,7 @@ def test_intervals_of_a_mean_cover_the_truth(regime, rows):
     assert 92.5 <= coverage <= 97.5  # 95 +- 2, and what 2,000 studies leave open
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [(3, 3), (5, 5), (3, 5)])
 @pytest.mark.parametrize("regime", [*REGIMES, *BINARY])
 def test_intervals_of_a_difference_cover_the_truth_and_its_test_keeps_its_level(regime, rows):
@@ -92,6 +94,7 @@ def test_intervals_of_a_difference_cover_the_truth_and_its_test_keeps_its_level(
     assert wrong <= 6  # and far less where questions are most of the variance: the test is for families
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 2)])
 @pytest.mark.parametrize("spreads", [(0.1, 0.1), (0.1, 0.3)])
 def test_of_families_of_sixty_null_differences_hardly_any_has_a_reliable_one(seeds, spreads):
@@ -183,6 +186,7 @@ def test_a_true_difference_is_found():
     assert np.mean(found) > 0.8  # 3 points, of a standard error of about 0.8
 
 
+@pytest.mark.slow
 def test_holm_is_that_of_statsmodels_with_ties():
     from statsmodels.stats.multitest import multipletests
 

@@ -61,6 +61,7 @@ def leave_shards(model, pool, directory):
     return {path.name: path.read_bytes() for path in (directory / "shards").glob("*.npz")}
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_from_one_and_find_the_same_to_the_last_bit(model, pool, alone, tmp_path, capfd):
     before = leave_shards(model, pool, tmp_path)
     rows = sum(len(np.load(tmp_path / "shards" / name)["rows"]) for name in before)
@@ -94,6 +95,7 @@ def until_told(count, told_to_end):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_every_share_has_a_process_of_its_own(tmp_path):
     counted = []
     run_side_by_side([partial(noted, tmp_path / name) for name in "ab"], counted.append)
@@ -101,11 +103,13 @@ def test_every_share_has_a_process_of_its_own(tmp_path):
     assert sum(counted) == 2
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_ours_and_ends_the_others():
     with pytest.raises(ValueError, match="prompt 7 is bad; drop it"):
         run_side_by_side([until_told, failing], lambda rows: None)
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_an_error_with_the_remedy():
     with pytest.raises(RuntimeError, match=r"process 1 of 2 ended with exit code -9, .*run it again, with fewer"):
         run_side_by_side([killed, until_told], lambda rows: None)
@@ -127,6 +131,7 @@ print(Store(Path(store)).directory(stage))
 """
 
 
+@pytest.mark.slow
 def test_processes_started_by_others_share_the_pass(model, pool, alone, tmp_path):
     file = tmp_path / "pool.jsonl"
     file.write_text("".join(json.dumps({"prompt": prompt, "id": i}) + "\n" for i, prompt in enumerate(pool.prompts)))
@@ -210,6 +215,7 @@ def large(payload, count, told_to_end):
     count(len(payload))
 
 
+@pytest.mark.slow
 def test_a_large_share_reaches_its_process():
     counted = []
     run_side_by_side([partial(large, b"x" * 2**20)], counted.append)

@@ -17,6 +17,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_TICKS", 0.1)
 
 
+@pytest.mark.slow
 def test_a_loop_that_is_busy_with_its_first_unit_speaks_without_a_rate(capsys, hasty):
     with closing(Progress("score", 10, "prompt")):
         time.sleep(1.0)
@@ -38,6 +39,7 @@ def test_below_one_unit_a_second_the_rate_is_in_seconds_a_unit(capsys, monkeypat
     assert sum("4/4 steps" in line for line in lines) == 1
 
 
+@pytest.mark.slow
 def test_the_last_line_comes_once_however_often_a_loop_is_closed(capsys, hasty):
     with Progress("score", 4, "prompt") as bar:
         for _ in range(4):
@@ -49,6 +51,7 @@ def test_the_last_line_comes_once_however_often_a_loop_is_closed(capsys, hasty):
     assert capsys.readouterr().err.count("4/4 prompts") == 1
 
 
+@pytest.mark.slow
 def test_work_without_a_loop_says_that_it_goes_on_and_leaves_no_thread(capsys, hasty):
     before = threading.active_count()
     with watched("select"):
@@ -58,6 +61,7 @@ def test_work_without_a_loop_says_that_it_goes_on_and_leaves_no_thread(capsys, h
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_work_is_silent_while_a_loop_in_it_speaks(capsys, hasty):
     with watched("select"), Progress("k-center", 20, "pick") as bar:
         for _ in range(20):

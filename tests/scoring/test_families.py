@@ -56,6 +56,7 @@ def generated(model, pool):
     return [torch.cat(answer.logits) for answer in answers]
 
 
+@pytest.mark.slow
 def test_the_response_and_its_statistics_are_those_of_generate(scores, generated):
     lengths = [len(logits) for logits in generated]
     assert len(set(lengths)) >= 2  # responses do end early
@@ -76,6 +77,7 @@ def test_the_output_layer_makes_generates_logits_of_the_vectors_of_the_response(
     np.testing.assert_allclose(logits, torch.cat(generated), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "position"), [(-1, "last"), (1, "mean"), (0, "weighted")])
 def test_features_are_the_states_of_the_prompt(model, pool, tmp_path, layer, position):
     score(model, pool, Scorer(max_new_tokens=0, layer=layer, position=position), CPU, tmp_path)
@@ -90,6 +92,7 @@ def test_features_are_the_states_of_the_prompt(model, pool, tmp_path, layer, pos
     np.testing.assert_allclose(load_scores(tmp_path).features, np.array(wanted), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens_per_batch", [1, 10**6])
 def test_padding_and_company_change_nothing(model, pool, scores, tmp_path, tokens_per_batch):
     score(model, pool, replace(SCORER, tokens_per_batch=tokens_per_batch), CPU, tmp_path)

@@ -56,6 +56,7 @@ def reads(monkeypatch):
     return seen, set_limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", FULL, ids=["cuda", "cpu"])
 def test_a_batch_that_does_not_fit_is_halved_and_the_scores_stay(model, pool, tmp_path, reads, caplog, error):
     seen, set_limit = reads
@@ -84,6 +85,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_scores_stay(model, pool, tm
     assert not list((tmp_path / "undisturbed").glob("out_of_memory_*"))
 
 
+@pytest.mark.slow
 def test_one_prompt_that_does_not_fit_is_an_error_with_the_remedy(model, pool, tmp_path, reads):
     _, set_limit = reads
     set_limit(15, FULL[0])

@@ -90,6 +90,7 @@ def test_in_32_bits_scaled_and_capped_logits_are_hugging_faces(models, pool, tmp
     np.testing.assert_allclose([tokens.entropy, tokens.top1, tokens.top2], statistics(logits), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("family", [*FAMILIES, *SCALED])
 def test_in_16_bits_the_output_layer_computes_in_32_from_the_models_own_states(models, pool, tmp_path, family, dtype):
@@ -108,6 +109,7 @@ def test_in_16_bits_the_output_layer_computes_in_32_from_the_models_own_states(m
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_16_bits_no_two_probabilities_are_equal_where_those_of_16_bit_logits_are(models, pool, tmp_path):
     model = models("qwen2", "bfloat16")
     scores = scores_of(model, pool, tmp_path, max_new_tokens=40)

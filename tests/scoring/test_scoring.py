@@ -116,6 +116,7 @@ def assert_same(scores, other, rtol=1e-4, atol=1e-5):
         np.testing.assert_allclose(getattr(scores.tokens, name), getattr(other.tokens, name), rtol=rtol, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_pass_equals_the_model_run_on_one_prompt_at_a_time(models, pool, tmp_path, family):
     scores = scores_of(models(family), pool, tmp_path, max_new_tokens=6, tokens_per_batch=200)
@@ -130,6 +131,7 @@ def test_the_pass_equals_the_model_run_on_one_prompt_at_a_time(models, pool, tmp
     np.testing.assert_allclose(scores.tokens.top2, top2, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_the_responses_are_those_of_generate(models, pool, tmp_path):
     scores = scores_of(models(), pool, tmp_path, max_new_tokens=6)
@@ -146,6 +148,7 @@ def test_the_responses_are_those_of_generate(models, pool, tmp_path):
         np.testing.assert_allclose(scores.tokens.top1[start : start + length], top1, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [0, 1, 2, -2])
 @pytest.mark.parametrize("position", POSITIONS)
 def test_any_layer_and_position(models, pool, tmp_path, layer, position):
@@ -155,6 +158,7 @@ def test_any_layer_and_position(models, pool, tmp_path, layer, position):
     assert scores.tokens is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens_per_batch", [1, 100, 10**6])
 def test_the_size_of_batches_changes_nothing(models, pool, tmp_path, tokens_per_batch):
     scores = scores_of(models(), pool, tmp_path / "a", tokens_per_batch=tokens_per_batch, shard_size=7)
@@ -227,6 +231,7 @@ def rows_read(monkeypatch):
     return rows
 
 
+@pytest.mark.slow
 def test_an_interrupted_pass_goes_on_where_it_stopped(models, pool, tmp_path, rows_read):
     scorer = Scorer(tokens_per_batch=100, shard_size=5)
     with pytest.raises(AssertionError, match="ended early"):
@@ -273,6 +278,7 @@ score(Model(path), Pool("words", prompts, prompts), scorer, TrainerSpec("cpu"), 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_process_loses_one_shard_at_most(models, pool, tmp_path, rows_read, how):
     arguments = json.dumps([models().path, list(pool.prompts), str(tmp_path)])

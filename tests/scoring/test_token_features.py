@@ -82,6 +82,7 @@ def test_they_are_what_the_output_layer_reads_of_one_prompt_at_a_time(model, poo
     np.testing.assert_allclose(found.vectors, np.concatenate(wanted), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["prompt", "response"])
 @pytest.mark.parametrize("tokens_per_batch", [1, 10**6])
 def test_the_size_of_batches_changes_nothing(model, pool, tmp_path, source, tokens_per_batch):
@@ -125,6 +126,7 @@ class Interrupted(TrainerSpec):
         return super().build(directory, device, limit_predict_batches=3, **kwargs)
 
 
+@pytest.mark.slow
 def test_an_interrupted_pass_goes_on_where_it_stopped(model, pool, tmp_path):
     scorer = Scorer(tokens_per_batch=100, shard_size=5, token_features=TokenFeatureSpec("response", projection=8))
     with pytest.raises(AssertionError, match="ended early"):

@@ -31,6 +31,7 @@ def refusal(model, scorer=SCORER):
     return str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", [*FAMILIES, "bart", "opt", "falcon_h1", "bamba", "qwen3_5_text"])
 def test_families_that_the_pass_reads_well_pass(tmp_path, family, dtype):
@@ -52,6 +53,7 @@ def test_families_without_a_cache_of_keys_and_values_are_refused_before_their_we
         Model(str(save_tiny_model(tmp_path, family=family))).check()
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_ahead_is_refused(tmp_path):
     """An encoder, such as BERT, that nobody told to be a decoder: every token it generates changes those before."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -65,6 +67,7 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path):
     assert "by the pass and by transformers without cache and padding, differ by 0." in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_padding_that_shows_in_the_signals_is_found(tmp_path, family, dtype, monkeypatch):
@@ -78,6 +81,7 @@ def test_padding_that_shows_in_the_signals_is_found(tmp_path, family, dtype, mon
     assert f"a {family}: the features of prompt 1 of 3, read alone and in one padded batch of unequal lengths" in told
 
 
+@pytest.mark.slow
 def test_whatever_a_network_raises_is_told_in_one_line(tmp_path, monkeypatch):
     def fail(self, tokens, **options):
         raise KeyError("state\nand more")
@@ -88,6 +92,7 @@ def test_whatever_a_network_raises_is_told_in_one_line(tmp_path, monkeypatch):
     assert "\n" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, value, dtype):
@@ -98,6 +103,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, value, dtype)
     assert "1 of its 21 weights hold values that are infinite or not a number (model.layers.1.mlp.up_" in refusal(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "factor"), [("mlp.down_proj", 6e4), ("input_layernorm", 1e6)])
 def test_numbers_that_float16_cannot_hold_are_told_with_a_type_that_can(tmp_path, name, factor):
     model = saved(tmp_path, "llama", dtype="float16")
@@ -108,12 +114,14 @@ def test_numbers_that_float16_cannot_hold_are_told_with_a_type_that_can(tmp_path
     assert try_model(replace(model, dtype="bfloat16"), SCORER, "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlong", OVERLONG)
 def test_a_prompt_longer_than_the_model_may_read_is_cut_for_the_trial(tmp_path, overlong):
     model = saved(tmp_path, "llama", max_tokens=6, overlong=overlong)
     assert try_model(model, SCORER, "cpu")
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_model_is_free_after_the_trial(tmp_path, monkeypatch):
     load, loaded = Model.load, []
 
@@ -127,6 +135,7 @@ def test_the_memory_of_the_model_is_free_after_the_trial(tmp_path, monkeypatch):
     assert [network() for network in loaded] == [None]
 
 
+@pytest.mark.slow
 def test_it_is_tried_once_for_a_model_a_scorer_and_versions_of_libraries(tmp_path, monkeypatch):
     model, store = saved(tmp_path / "model", "llama"), Store(tmp_path / "store")
     trial = Trial(model, SCORER, TrainerSpec("cpu"))
@@ -161,6 +170,7 @@ def broken(tmp_path):
     return "model=hf", f"model.path={folder}", "model.max_tokens=256"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_nothing_is_chosen_or_bought_for_a_model_that_fails_the_trial(run, broken, tmp_path):
     for strategy in ("random", "facility_location"):
@@ -172,6 +182,7 @@ def test_nothing_is_chosen_or_bought_for_a_model_that_fails_the_trial(run, broke
     assert "Traceback" in error.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_the_check_tries_the_model_once_and_says_where_it_could_not(run, broken, tmp_path, capsys, monkeypatch):
     with pytest.raises(ValueError, match="weights hold values"):
@@ -188,11 +199,13 @@ def test_the_check_tries_the_model_once_and_says_where_it_could_not(run, broken,
     assert len(list((tmp_path / "store").glob("trial/*/stage.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_choice_that_reads_no_model_needs_no_trial(run, broken, tmp_path):
     run("strategy=random", "until=annotate", *broken)
     assert not (tmp_path / "store" / "trial").exists()
 
 
+@pytest.mark.slow
 def test_what_was_measured_lies_in_the_store(tmp_path):
     trial = Trial(saved(tmp_path / "model", "llama"), SCORER, TrainerSpec("cpu"))
     store = Store(tmp_path / "store")

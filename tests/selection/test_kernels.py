@@ -83,6 +83,7 @@ def test_a_degenerate_kernel_warns_with_the_number_and_the_remedy(gamma: float, 
         warn_if_degenerate(RBF(gamma=gamma).embed(features_of(100)), "sweep gamma")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [4, 64, 1024])
 def test_the_default_width_is_not_degenerate(d: int) -> None:
     with warnings.catch_warnings():

@@ -109,6 +109,7 @@ SHIPPED = (
 )
 
 
+@pytest.mark.slow
 def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
     package, names = checkout
     before = names(*SHIPPED)
@@ -130,6 +131,7 @@ def test_an_edited_strategy_is_no_longer_named_by_its_version(checkout):
     assert ["code" in name for name in names(*SHIPPED)] == [True, True, True, True, False]
 
 
+@pytest.mark.slow
 def test_an_edited_helper_of_annotators_is_noticed(checkout):
     package, names = checkout
     append(package / "annotation/teachers/request_queue.py", "NEW = 1")
@@ -137,6 +139,7 @@ def test_an_edited_helper_of_annotators_is_noticed(checkout):
     assert ["code" in name for name in found] == [True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["pools.spec", "finetuning.recipe", "stages", "pools.rows", "selection.strategies.random"]
 )
@@ -149,6 +152,7 @@ def test_a_class_added_to_any_module_of_the_package_is_named_by_its_code(checkou
     assert before["code"] != names(f"aliquot.{module}:Mine")[0]["code"]
 
 
+@pytest.mark.slow
 def test_what_is_shipped_needs_no_source_and_what_is_added_does(checkout, tmp_path):
     package, _ = checkout
     (package / "selection/strategies/mine.py").write_text("class Mine:\n    depth = 1\n")
@@ -164,6 +168,7 @@ def test_what_is_shipped_needs_no_source_and_what_is_added_does(checkout, tmp_pa
         assert "class Mine of module aliquot.selection.strategies.mine is in no Python file" in told
 
 
+@pytest.mark.slow
 def test_the_table_is_not_written_over_changed_code_of_an_old_version_unless_told_so(checkout, tmp_path):
     package, names = checkout
     table = package / "store/shipped.json"
@@ -204,6 +209,7 @@ def test_a_table_that_cannot_be_read_is_told_with_the_command_that_writes_it(tmp
         shipped._table()
 
 
+@pytest.mark.slow
 def test_an_added_strategy_is_named_by_its_code_and_that_of_what_it_is_made_of(checkout):
     package, names = checkout
     mine, helper, kind = (
@@ -247,6 +253,7 @@ def write_package(folder: Path, helper: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_lies(tmp_path):
     def names(folder):
         return names_of("theirs.own:Own", "theirs.own:Other", path=[folder, PACKAGE.parent])
@@ -265,6 +272,7 @@ def test_code_outside_the_package_counts_with_the_modules_beside_it_wherever_it_
     assert names(tmp_path / "a")[0]["code"] not in (a[0]["code"], c[0]["code"])
 
 
+@pytest.mark.slow
 def test_installed_packages_do_not_count_wherever_they_lie(tmp_path, checkout):
     """A package that a strategy imports, in folders as pip, distributions and clusters have them, and edited there."""
     package, _ = checkout
@@ -283,6 +291,7 @@ def test_installed_packages_do_not_count_wherever_they_lie(tmp_path, checkout):
     assert found == found[:1] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "counts"), [("site-packages", False), ("target", False), ("project", True)])
 def test_an_installed_class_is_named_by_its_own_package_alone(tmp_path, place, counts):
     folder = tmp_path / place
@@ -448,6 +457,7 @@ def test_another_major_version_of_what_computes_is_told_and_no_other(monkeypatch
     assert of_other_libraries({"libraries": then}) == told
 
 
+@pytest.mark.slow
 def test_what_lm_eval_does_not_read_of_a_model_leads_to_no_other_evaluation(compose, tmp_path):
     (tmp_path / "held-out.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
 
@@ -467,6 +477,7 @@ def test_what_lm_eval_does_not_read_of_a_model_leads_to_no_other_evaluation(comp
     assert base not in (keys("model.attention=eager")[0], keys("model.dtype=bfloat16")[0])
 
 
+@pytest.mark.slow
 def test_another_way_to_the_same_prompts_leads_to_no_other_training(compose, tmp_path):
     rows = [{"id": str(i), "prompt": f"prompt {i}", "response": f"response {i}"} for i in range(20)]
     pool = tmp_path / "pool.jsonl"

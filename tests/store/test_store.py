@@ -104,6 +104,7 @@ class Slow(Number):
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_two_builders_at_once_build_once(tmp_path, caplog):
     caplog.set_level("INFO")
     results = []
@@ -133,6 +134,7 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path, caplog):
     assert "taking over" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "holder",
     [
@@ -159,6 +161,7 @@ def test_the_lease_of_a_process_out_of_sight_is_kept_while_it_beats_and_taken_ov
         assert time.monotonic() - started > 2
 
 
+@pytest.mark.slow
 def test_a_stopped_process_of_this_machine_keeps_its_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "STALE_SECONDS", 0.1)
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 1000)  # as silent as one stopped by Ctrl-Z

@@ -19,6 +19,7 @@ def value(w: np.ndarray, chosen: np.ndarray) -> float:
     return float(w[:, chosen].max(axis=1).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [RBF(0.02), RBF(0.25), RBF(5.0), Cosine()], ids=str)
 @pytest.mark.parametrize("cache_entries", [None, 3000, 0])
 def test_equals_greedy_on_the_float64_matrix(kernel: RBF | Cosine, cache_entries: int | None) -> None:
@@ -38,6 +39,7 @@ def test_picks_the_same_rows_as_greedy_where_nothing_ties(kernel: RBF | Cosine) 
     np.testing.assert_array_equal(facility_location(embedding, 40).indices, naive_greedy(matrix(embedding), 40)[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     n=st.integers(1, 60), seed=st.integers(0, 999), gamma=st.sampled_from([0.01, 0.3, 3.0]), cache=st.integers(0, 400)
@@ -71,6 +73,7 @@ def test_candidates_whose_list_overflows_are_refreshed_exactly(scratch: int, mon
     np.testing.assert_array_equal(facility_location(embedding, 150).indices, expected.indices)
 
 
+@pytest.mark.slow
 def test_the_memory_for_lists_changes_no_pick() -> None:
     embedding = RBF().embed(mixture(700))
     expected = facility_location(embedding, 350)

@@ -36,6 +36,7 @@ def assert_same_up_to_ties(embedding: Embedding, ours: np.ndarray, theirs: np.nd
     np.testing.assert_allclose(f_ours, f_theirs, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [RBF(), RBF(0.05), Cosine()], ids=str)
 def test_agrees_with_apricot(kernel: RBF | Cosine) -> None:
     apricot = pytest.importorskip("apricot")

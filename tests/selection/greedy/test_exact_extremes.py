@@ -27,6 +27,7 @@ def pool(request: pytest.FixtureRequest) -> np.ndarray:
     return EXTREME[request.param]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_every_pick_gains_most_in_float64(pool: np.ndarray, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if backend == "torch":
@@ -42,12 +43,14 @@ def test_every_pick_gains_most_in_float64(pool: np.ndarray, backend: str, monkey
     np.testing.assert_array_equal(extended.indices, chosen.indices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: type(mode).__name__)
 def test_modes_that_leave_nothing_out_are_greedy_too(pool: np.ndarray, mode: Mode) -> None:
     chosen = mode.maximize(RBF().embed(pool), Selection.none(), _K, Workspace())
     assert worst_loss(rbf(pool, 0.25), chosen.indices) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_certificate_and_f_see_a_wrong_pick_though_products_do_not(pool: np.ndarray) -> None:
     w, embedding = rbf(pool, 0.25), RBF().embed(pool)
     wrong = np.arange(_K)
@@ -56,6 +59,7 @@ def test_the_certificate_and_f_see_a_wrong_pick_though_products_do_not(pool: np.
     assert mean_cover(embedding, np.arange(len(w)), wrong) == pytest.approx(w[:, wrong].max(axis=1).mean(), rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["tiles", "device", "cells"])
 def test_similarities_with_neighbors_are_those_of_the_features(pool: np.ndarray, search: str) -> None:
     w, embedding, rows = rbf(pool, 0.25), RBF().embed(pool), np.arange(len(pool))
@@ -82,6 +86,7 @@ def test_cosines_of_nearly_equal_directions_are_told_apart(scale: float) -> None
     assert certificate(embedding, chosen, num_turns=_K) < 1e-5
 
 
+@pytest.mark.slow
 def test_equal_rows_far_out_tie_exactly() -> None:
     x = EXTREME["5 % far out together"]
     chosen = facility_location(RBF().embed(np.vstack([x, x])), 2 * len(x))

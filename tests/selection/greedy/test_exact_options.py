@@ -34,6 +34,7 @@ def matrix(embedding: Embedding) -> np.ndarray:
     return embedding.similarity(np.repeat(np.arange(N), N), np.tile(np.arange(N), N)).reshape(N, N)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [RBF(), RBF(0.02), Cosine()], ids=str)
 @pytest.mark.parametrize("start", [None, START], ids=["", "start"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
@@ -138,6 +139,7 @@ def deaths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return deaths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
 @pytest.mark.parametrize("cache_entries", [None, 2000, 0])
 @pytest.mark.parametrize("given", [0, 80])
@@ -170,6 +172,7 @@ def test_goes_on_bit_for_bit_where_it_was_killed(
     assert ("start" if given else "bounds") in deaths and ("lists" in deaths or cache_entries == 0), deaths
 
 
+@pytest.mark.slow
 def test_what_another_task_saved_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoint, "due", lambda self: True)
     embedding, workspace = embed(RBF()), Workspace(tmp_path)

@@ -55,6 +55,7 @@ def matrix(embedding: Embedding) -> np.ndarray:
     return embedding.similarity(np.repeat(np.arange(n), n), np.tile(np.arange(n), n)).reshape(n, n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [RBF(), Cosine()], ids=str)
 @pytest.mark.parametrize("first", [0, 512])
 def test_the_symmetric_pass_adds_up_what_all_rows_gain(backend: str, kernel: RBF | Cosine, first: int) -> None:
@@ -76,6 +77,7 @@ def test_the_symmetric_pass_adds_up_what_all_rows_gain(backend: str, kernel: RBF
         np.testing.assert_allclose(found[first:], weight[first:] @ expected[first:, first:], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gains_and_lists_are_those_of_the_matrix(backend: str, weighted: bool) -> None:
     embedding = RBF().embed(features(700))

@@ -49,6 +49,7 @@ def test_picks_and_radii_are_those_of_float64(d: int, shift: float, device: str,
     np.testing.assert_allclose(radii[1:], squared[1:], rtol=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 40), num_start=st.integers(1, 9), seed=st.integers(0, 999))
 def test_ties_on_a_grid_go_to_the_lower_row(n: int, num_start: int, seed: int) -> None:
@@ -59,6 +60,7 @@ def test_ties_on_a_grid_go_to_the_lower_row(n: int, num_start: int, seed: int) -
     assert found.tolist() == brute_force(x, start.tolist(), n)[0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("front", "block", "tile"), [(1, 1, 1), (7, 3, 5), (64, 16, 200), (2048, 512, 512)])
 def test_how_the_work_is_cut_up_changes_no_bit(front: int, block: int, tile: int, monkeypatch) -> None:
     x = np.concatenate([mixture(150, 20), mixture(150, 20)])

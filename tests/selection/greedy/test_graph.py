@@ -55,6 +55,7 @@ def test_equals_naive_greedy_on_any_graph_after_any_start(seed: int, n: int, m: 
     np.testing.assert_array_equal(selection.gains, [*start.gains, *gains / ONE])
 
 
+@pytest.mark.slow
 def test_reaches_the_objective_of_apricot_on_the_sparse_matrix() -> None:
     from apricot import FacilityLocationSelection
 

@@ -90,6 +90,7 @@ def test_equals_brute_force(longest: int, r: int, scale: float, device: str) -> 
     np.testing.assert_allclose(found.gains, gains, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_rounds")
 def test_long_rankings_stay_exact() -> None:
     blocks = make_blocks(ragged(500, 6), 16)
@@ -103,6 +104,7 @@ def test_long_rankings_stay_exact() -> None:
     assert found.gains[400] == pytest.approx(gains_from_scratch(gram, late).max(), rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no prompt tells anything")
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(1, 25), longest=st.integers(1, 4), seed=st.integers(0, 999))
@@ -129,6 +131,7 @@ def test_picks_what_submodlib_picks() -> None:
     np.testing.assert_allclose(found.gains, [gain for _, gain in picks], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_rounds")
 @pytest.mark.parametrize("depth", [1, 60, 149])
 def test_going_on_gives_what_is_chosen_at_once_bit_for_bit(depth: int) -> None:
@@ -146,6 +149,7 @@ def test_takes_account_of_what_others_chose() -> None:
     np.testing.assert_allclose(found.gains, [9, 8, 7, *gains], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_rounds")
 @pytest.mark.parametrize("cut_at", [1, 3, 9], ids=["first gains", "gains done", "picking"])
 def test_goes_on_where_it_was_cut_off(cut_at: int, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ def test_a_mode_that_leaves_nothing_out_makes_the_picks_of_exact_greedy(mode: Mo
     np.testing.assert_allclose(found.gains, expected.gains, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", APPROXIMATE, ids=str)
 def test_an_approximate_mode_recovers_most_of_what_greedy_gains_over_random(mode: Mode) -> None:
     x = mixture(1500, d=16, seed=1)
@@ -56,6 +57,7 @@ def test_an_approximate_mode_recovers_most_of_what_greedy_gains_over_random(mode
     assert 0.75 < (f[0] - random) / (f[1] - random) < 1.001
 
 
+@pytest.mark.slow
 @each_mode
 @pytest.mark.parametrize("kernel", [RBF(), RBF(1e-6), RBF(1e6), Cosine()], ids=str)
 def test_ranks_awkward_pools_to_the_end(mode: Mode, kernel: Kernel) -> None:
@@ -121,6 +123,7 @@ def test_stochastic_takes_the_best_of_samples_of_n_over_k_times_log_1_over_eps(m
         cover = np.maximum(cover, w[:, row])
 
 
+@pytest.mark.slow
 def test_the_size_of_products_changes_no_pick_of_stochastic(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = maximize(Stochastic(), mixture(300), 100)
     monkeypatch.setattr(stochastic, "_UNIT", 8)
@@ -156,6 +159,7 @@ def test_distributed_picks_the_best_of_what_greedy_picks_in_each_part() -> None:
     assert greedy_gap(w[:, candidates], [int(np.flatnonzero(candidates == row)[0]) for row in selection.indices]) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [RBF(), Cosine()], ids=str)
 def test_the_reported_objective_is_that_of_the_full_matrix(kernel: Kernel) -> None:
     x = mixture(2500)

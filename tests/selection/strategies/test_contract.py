@@ -101,6 +101,7 @@ def test_is_a_frozen_dataclass_that_says_what_it_needs(strategy: Strategy) -> No
     assert hash(strategy) == hash(dataclasses.replace(strategy))  # pyright: ignore
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 17, 40])
 def test_picks_k_distinct_rows_with_finite_gains(strategy: Strategy, k: int) -> None:
     pool, scores = make_pool(40)
@@ -114,6 +115,7 @@ def test_a_pool_of_one_prompt_works(strategy: Strategy) -> None:
     assert rank(strategy, *make_pool(1), k=1).indices.tolist() == [0]
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_selection_bit_for_bit(strategy: Strategy) -> None:
     pool, scores = make_pool(300)
     one, two = (rank(strategy, pool, scores, 100) for _ in range(2))
@@ -121,6 +123,7 @@ def test_the_same_inputs_give_the_same_selection_bit_for_bit(strategy: Strategy)
     np.testing.assert_array_equal(one.gains, two.gains)
 
 
+@pytest.mark.slow
 @those(lambda strategy: "features" in strategy.requires)
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_features_of_another_precision_are_taken_as_float32(strategy: Strategy, dtype: type) -> None:
@@ -131,6 +134,7 @@ def test_features_of_another_precision_are_taken_as_float32(strategy: Strategy, 
     np.testing.assert_array_equal(found.indices, expected.indices)
 
 
+@pytest.mark.slow
 @those(lambda strategy: strategy.nested)
 def test_nested_means_that_a_smaller_budget_is_a_prefix(strategy: Strategy) -> None:
     pool, scores = make_pool(200)
@@ -139,6 +143,7 @@ def test_nested_means_that_a_smaller_budget_is_a_prefix(strategy: Strategy) -> N
         np.testing.assert_array_equal(rank(strategy, pool, scores, k).indices, whole.indices[:k])
 
 
+@pytest.mark.slow
 @those(lambda strategy: strategy.nested)
 def test_going_on_from_a_shallower_ranking_gives_the_ranking_at_once(strategy: Strategy) -> None:
     pool, scores = make_pool(300)
@@ -149,6 +154,7 @@ def test_going_on_from_a_shallower_ranking_gives_the_ranking_at_once(strategy: S
         np.testing.assert_array_equal(extended.gains, at_once.gains)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [3, 4, 30, 60])
 def test_prompts_chosen_before_stay_and_come_first(strategy: Strategy, k: int) -> None:
     pool, scores = make_pool(60)
@@ -166,6 +172,7 @@ def test_rows_chosen_before_that_cannot_be_are_refused(strategy: Strategy, rows:
         rank(strategy, pool, scores, 10, start=Selection(np.array(rows), np.zeros(len(rows))))
 
 
+@pytest.mark.slow
 @those(lambda strategy: isinstance(strategy, Greedy))
 def test_goes_on_where_a_ranking_was_cut_off(
     strategy: Strategy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -191,6 +198,7 @@ def test_goes_on_where_a_ranking_was_cut_off(
     np.testing.assert_array_equal(selection.gains, expected.gains)
 
 
+@pytest.mark.slow
 @those(lambda strategy: not draws(strategy))
 def test_ties_go_to_the_lower_row(strategy: Strategy) -> None:
     n = 150

@@ -59,6 +59,7 @@ def test_goes_on_from_what_anybody_chose() -> None:
     assert selection.indices[3] == nearest.argmax() and selection.gains[3] == pytest.approx(nearest.max(), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_going_on_from_its_own_picks_gives_what_it_would_have_picked_at_once(metric: str) -> None:
     pool, scores = pool_of(np.random.default_rng(0).normal(size=(300, 4)))

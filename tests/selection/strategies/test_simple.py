@@ -25,6 +25,7 @@ def test_random_is_reproducible_by_its_seed_and_differs_between_seeds() -> None:
     assert sorted(orders[2]) == list(range(200))
 
 
+@pytest.mark.slow
 def test_random_picks_every_prompt_equally_often() -> None:
     pool = pool_of(["x"] * 10)
     counts = np.bincount(np.concatenate([rank(Random(seed), pool, None, 3).indices for seed in range(2000)]))

@@ -46,6 +46,7 @@ def test_every_round_takes_one_prompt_of_each_task_that_has_any_left(tasks: list
         at += len(having)
 
 
+@pytest.mark.slow
 def test_every_prompt_of_a_task_is_as_likely_and_so_is_every_task() -> None:
     pool = pool_of(["a"] * 3 + ["b"] * 2)
     first = [rank(TaskDiversity(seed=seed), pool, None, 2).indices for seed in range(1000)]
