@@ -39,9 +39,13 @@ def chatting(folder, template):
     return replace(edited(folder, lambda tokenizer: setattr(tokenizer, "chat_template", template)), template=CHAT)
 
 
-def refusal(checked):
+def refusal(model):
+    return refused(model.check)
+
+
+def refused(check):
     with pytest.raises(ValueError, match=r"model\.path|the (tokenizer|chat template) of ") as error:
-        checked.check()
+        check()
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -113,7 +117,7 @@ def test_a_turn_that_is_finished_in_another_way_than_it_was_opened_is_refused_wi
 
     model = chatting(tmp_path, THINKING)
     model.check()  # a teacher may think aloud
-    told = refusal(Trial(model, Scorer(), TrainerSpec("cpu")))
+    told = refused(lambda: check_all([Trial(model, Scorer(), TrainerSpec("cpu"))]))
     assert r"opens the response with '<think>\n' where a finished turn has 'It is b. </s>'" in told
     command = told.partition("write the finished turn as the format: ")[2]
     typed = subprocess.run(["bash", "-c", f"printf %s {command}"], capture_output=True, text=True, check=True).stdout
