@@ -64,6 +64,7 @@ def annotated(rg):
     ]
 
 
+@pytest.mark.slow
 def test_the_sdk_reads_settings_dataset_and_records_as_they_were_meant(rg, tmp_path):
     from argilla._models import DatasetModel, FieldModel, QuestionModel
 

@@ -243,6 +243,7 @@ def test_an_experiment_without_responses_waits_beside_one_that_has_some(files, f
     assert "10 of 10 prompts wait" in said and "the command" in said
 
 
+@pytest.mark.slow
 def test_a_batch_that_many_experiments_share_is_fetched_once(compose, folder, monkeypatch):
     fetched = []
     monkeypatch.setattr(People, "fetch", lambda self: fetched.append(self.folder))

@@ -154,6 +154,7 @@ def test_another_project_of_that_name_is_left_alone(server, batch):
         annotate(batch)
 
 
+@pytest.mark.slow
 def test_a_run_asks_the_server_for_leave_before_anything_is_done(run, tmp_path, monkeypatch):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "some-key")
     with pytest.raises(ValueError, match="no answer from Label Studio"):

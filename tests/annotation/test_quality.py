@@ -13,6 +13,7 @@ from aliquot.types import AnnotatedSet
 TEXTS = ["The cat, a dog!", "a cat and the cat's dog", "dog dog", "", "the", "«Über» an 3.5-fold", "cat\n dog"]
 
 
+@pytest.mark.slow
 def test_the_f1_of_words_is_that_of_others_who_score_squad():
     mlqa = pytest.importorskip("lm_eval.tasks.mlqa.utils")  # the evaluation script of MLQA, after that of SQuAD
     pairs = [(one, other) for one in TEXTS for other in TEXTS]

@@ -140,6 +140,7 @@ PAID = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nonsense", PAID, ids=range(len(PAID)))
 def test_an_unreadable_answer_that_was_paid_for_is_charged_kept_and_asked_for_once_more(serve, tmp_path, nonsense):
     paid = nonsense | {"usage": {"input_tokens": 0, "output_tokens": 7}}
@@ -153,6 +154,7 @@ def test_an_unreadable_answer_that_was_paid_for_is_charged_kept_and_asked_for_on
     assert len(next((tmp_path / "ledger").glob("*.jsonl")).read_text().splitlines()) == 24
 
 
+@pytest.mark.slow
 def test_unreadable_answers_are_never_bought_beyond_the_money(serve, tmp_path):
     server = serve(
         lambda prompt, attempt: answer(prompt, choices=[], usage={"prompt_tokens": 0, "completion_tokens": 9})
@@ -163,6 +165,7 @@ def test_unreadable_answers_are_never_bought_beyond_the_money(serve, tmp_path):
     assert len(server.requests) == 6  # 6 x 9, and one more could cost 10
 
 
+@pytest.mark.slow
 def test_a_server_of_which_no_answer_can_be_read_is_not_asked_for_every_prompt(serve, tmp_path):
     server = serve(lambda prompt, attempt: answer(prompt, choices=[]))
     with pytest.raises(ValueError, match="the last 8 prompts got no answer in 2 attempts each: answers that cannot be"):
@@ -268,6 +271,7 @@ def test_the_time_to_wait_may_be_a_date(serve, tmp_path):
     assert 1 <= second - first < 10
 
 
+@pytest.mark.slow
 def test_a_server_that_wants_hours_stops_the_run_at_once(serve, tmp_path):
     server = serve(lambda *_: (429, ERROR, {"Retry-After": "7200"}))
     with pytest.raises(ValueError, match="asks to wait 7,200 seconds"):
@@ -372,12 +376,14 @@ def test_refused_empty_and_cut_answers_are_counted_and_not_asked_again(serve, tm
     assert bill.left_out == {"refused": 2, "empty": 2, "cut": 2}
 
 
+@pytest.mark.slow
 def test_answers_of_no_use_at_all_are_no_annotation(serve, tmp_path):
     serve(lambda prompt, _: answer(prompt, finish="length"))
     with pytest.raises(ValueError, match="none of the 5 prompts got a response of use"):
         annotate(tmp_path, 5)
 
 
+@pytest.mark.slow
 def test_the_bill_counts_the_tokens_of_the_server(serve, tmp_path, caplog):
     serve()
     settings = {"price_per_million": Price(1e6, 1e7), "model": MODEL}
@@ -396,6 +402,7 @@ def test_the_bill_counts_the_tokens_of_the_server(serve, tmp_path, caplog):
     assert "6 tokens in, 8 out, cost 86.0000" in after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": 3}, "many"], ids=str)
 def test_where_the_server_counts_no_tokens_they_are_estimated(serve, tmp_path, usage):
     serve(lambda prompt, _: answer(prompt, usage=usage))
@@ -419,6 +426,7 @@ def test_the_money_is_never_exceeded_and_what_was_bought_is_kept(serve, tmp_path
     assert server.answered == dict.fromkeys(prompts(50), 1)
 
 
+@pytest.mark.slow
 def test_the_money_of_requests_under_way_is_put_aside(serve, tmp_path):
     server = serve(lambda prompt, _: answer(prompt, usage={"prompt_tokens": 0, "completion_tokens": 10}), seconds=0.05)
     with pytest.raises(ValueError, match="35 of 40 prompts"):
@@ -505,6 +513,7 @@ def test_two_processes_at_once_pay_for_no_prompt_twice(serve, tmp_path):
     assert server.answered == dict.fromkeys(prompts(90), 1)
 
 
+@pytest.mark.slow
 def test_a_damaged_ledger_is_named_by_its_line(serve, tmp_path):
     server = serve()
     annotate(tmp_path, 3)

@@ -55,6 +55,7 @@ def test_responses_are_those_of_transformers_one_prompt_at_a_time(teacher, tmp_p
     assert len(set(expected.values())) > 2
 
 
+@pytest.mark.slow
 def test_answers_from_before_there_was_a_choice_are_kept_but_for_prompts_with_control_tokens(teacher, tmp_path):
     asked = [*prompts(6), "the </s> cat", "</s>"]
     before = replace(teacher, model=replace(teacher.model, special_tokens="parse"))
@@ -80,6 +81,7 @@ def test_what_is_drawn_by_lot_depends_on_seed_and_prompt_not_on_the_batch(teache
     assert annotate(replace(hot, temperature=0.0), tmp_path / "a", asked) != together
 
 
+@pytest.mark.slow
 def test_the_first_token_is_drawn_from_the_distribution(paths, tmp_path):
     """Of many prompts that the model reads alike: each token's share is its probability, within 4 standard errors."""
     model = Model(str(paths["llama"]), template="{prompt} {response}", max_tokens=60)
@@ -97,6 +99,7 @@ def test_the_first_token_is_drawn_from_the_distribution(paths, tmp_path):
         assert abs(seen[word] / num - p) <= 4 * (p * (1 - p) / num) ** 0.5 + 1 / num, word
 
 
+@pytest.mark.slow
 def test_what_the_files_of_a_model_say_of_generation_is_not_mixed_in(teacher, tmp_path, paths):
     asked = prompts(10)
     expected = annotate(teacher, tmp_path / "a", asked)
@@ -107,6 +110,7 @@ def test_what_the_files_of_a_model_say_of_generation_is_not_mixed_in(teacher, tm
     assert annotate(replace(teacher, model=replace(teacher.model, path=str(path))), tmp_path / "b", asked) == expected
 
 
+@pytest.mark.slow
 def test_a_larger_budget_generates_what_is_new(teacher, tmp_path):
     asked = prompts(12)
     annotate(teacher, tmp_path, asked[:5])
@@ -117,6 +121,7 @@ def test_a_larger_budget_generates_what_is_new(teacher, tmp_path):
     assert len(file.read_text().splitlines()) == 12
 
 
+@pytest.mark.slow
 def test_responses_that_are_cut_are_left_out_unless_asked_for(teacher, tmp_path):
     asked = prompts(20)
     everything = annotate(teacher, tmp_path, asked)
@@ -129,6 +134,7 @@ def test_responses_that_are_cut_are_left_out_unless_asked_for(teacher, tmp_path)
     assert bill.output_tokens <= 20 * 12
 
 
+@pytest.mark.slow
 def test_a_prompt_that_leaves_no_room_fails_or_is_cut_as_the_config_says(teacher, tmp_path):
     asked = [*prompts(3), " ".join(["cat"] * 70)]
     with pytest.raises(ValueError, match=r"1 of 4 prompts .* longer than the 48 tokens .*overlong=cut_start"):
@@ -155,6 +161,7 @@ def test_the_tokenizers_own_chat_template_is_used(paths, tmp_path):
     assert responses == {"id0": tokenizer.decode(out, skip_special_tokens=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "ending"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_signal_lets_the_batch_finish_and_the_next_run_goes_on(teacher, tmp_path, monkeypatch, number, ending):
     asked, generated, call = prompts(20), [], Generate.__call__

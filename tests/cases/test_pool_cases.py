@@ -57,12 +57,14 @@ def settings_in(message):
 NAMED = ("pool.prompt=instruction", "pool.id=qid", "pool.task=topic")
 
 
+@pytest.mark.slow
 def test_columns_that_are_named_are_read(read):
     pool, _ = read("column-not-there/alpaca.jsonl", *NAMED, "pool.context=input")
     assert list(pool.prompts) == ["Translate into German.\n\nGood morning", "Translate into German.\n\nGood night"]
     assert (list(pool.ids), list(pool.tasks)) == (["a1", "a2"], ["geo", "geo"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["pool.context=inputs", "pool.id=quid", "pool.task=topics"])
 def test_a_column_that_no_row_has_is_refused_with_those_there_are(read, wrong):
     said = refusal(read, "column-not-there/alpaca.jsonl", *NAMED, wrong)
@@ -71,6 +73,7 @@ def test_a_column_that_no_row_has_is_refused_with_those_there_are(read, wrong):
     assert f"; correct {column}, or set {column}=null" in said
 
 
+@pytest.mark.slow
 def test_near_misses_of_default_names_are_pointed_out_and_the_advice_works(read):
     pool, said = read("column-not-there/blank_in_header.csv")
     assert (len(pool), pool.tasks) == (2, None)
@@ -79,6 +82,7 @@ def test_near_misses_of_default_names_are_pointed_out_and_the_advice_works(read)
     assert (list(pool.ids), list(pool.tasks), said) == (["x1", "x2"], ["geo", "geo"], "")
 
 
+@pytest.mark.slow
 def test_a_header_with_blanks_is_refused_and_the_advice_works(read):
     advised = settings_in(refusal(read, "spreadsheets/header_blanks.csv"))
     pool, _ = read("spreadsheets/header_blanks.csv", *advised)
@@ -90,6 +94,7 @@ def test_a_compressed_file_is_read(read):
     assert len(pool) > 1 and not said
 
 
+@pytest.mark.slow
 def test_a_json_array_is_read(read, source):
     named = ("json-array/alpaca_data.json", "pool.prompt=instruction", "pool.context=input", "pool.response=output")
     pool, _ = read(*named)
@@ -128,6 +133,7 @@ def test_a_conversation_is_refused_as_a_prompt_and_the_advice_works(read, source
         assert list(source(case, *advised).read_responses(pool.ids).values()) == ANSWERS
 
 
+@pytest.mark.slow
 def test_developers_and_several_system_turns_are_part_of_the_prompt_and_other_turns_are_counted(read):
     pool, said = read("roles/messages.jsonl", "pool.messages=messages")
     assert list(pool.prompts) == [
@@ -139,6 +145,7 @@ def test_developers_and_several_system_turns_are_part_of_the_prompt_and_other_tu
     assert "1 conversation has a turn of role 'tool' before the user's; it is not read" in said
 
 
+@pytest.mark.slow
 def test_calls_of_tools_are_no_responses_and_the_prompts_are_read(read, source):
     pool, _ = read("tool-calls/tool_calls.jsonl", "pool.messages=messages")
     assert list(pool.prompts) == [
@@ -148,6 +155,7 @@ def test_calls_of_tools_are_no_responses_and_the_prompts_are_read(read, source):
         source("tool-calls/tool_calls.jsonl", "pool.messages=messages").check_responses()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sheet", "said"), [("blank_rows", "4 of 7 rows are left (3 rows of empty cells)"), ("sep_line", "")]
 )
@@ -157,6 +165,7 @@ def test_what_spreadsheets_write_is_read(read, sheet, said):
     assert said in told and bool(said) == bool(told)
 
 
+@pytest.mark.slow
 def test_a_null_prompt_is_refused_and_listed_and_dropping_it_works(read, tmp_path):
     said = refusal(read, "spreadsheets/null_prompt.jsonl")
     assert "null_prompt.jsonl:2: the prompt in column 'prompt' is null; fill it in or drop the line, or set " in said
@@ -167,6 +176,7 @@ def test_a_null_prompt_is_refused_and_listed_and_dropping_it_works(read, tmp_pat
     assert list(pool.ids) == ["a", "c"] and "2 of 3 rows are left (1 without a prompt)" in told
 
 
+@pytest.mark.slow
 def test_text_that_looks_like_a_control_token_stays_text(read, source):
     case = "special-tokens/pool.jsonl"
     pool, _ = read(case)

@@ -305,6 +305,7 @@ def test_a_pool_without_responses_is_told_so_before_anything_is_scored(tmp_path)
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_report_without_runs_says_where_it_looked(tmp_path):
     message = refuse("report", "--store", tmp_path, module=True)
     assert str(tmp_path) in message

@@ -56,6 +56,7 @@ def test_lm_eval_finds_both_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {len(tasks[name].test_docs()) for name in tasks if name.startswith("demo_bbh_")} == {40}
 
 
+@pytest.mark.slow
 def test_recipe_makes_blocks_of_text() -> None:
     """Train a small tokenizer and pack: every block has the recipe's shape, and its text is the corpus's."""
     from itertools import islice

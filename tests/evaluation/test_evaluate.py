@@ -101,6 +101,7 @@ def test_scores_are_those_of_plain_transformers_question_by_question(model, fold
         assert 0 < sum(found.correct["pick_a"]) < 21
 
 
+@pytest.mark.slow
 def test_a_group_counts_each_question_once(model, benchmark_, tmp_path):
     result = evaluate(model, None, benchmark_, CPU, tmp_path)
     pick, say = result.metrics
@@ -166,12 +167,14 @@ def test_an_adapter_that_is_not_in_use_is_an_error(model, adapter, tmp_path):
         load_finetuned(model, replace(adapter, base="0000"))
 
 
+@pytest.mark.slow
 def test_limit_takes_the_first_questions(model, benchmark_, tmp_path):
     whole = evaluate(model, None, benchmark_, CPU, tmp_path / "whole")
     short = evaluate(model, None, replace(benchmark_, limit=4), CPU, tmp_path / "short")
     assert short.correct == {task: correct[:4] for task, correct in whole.correct.items()}
 
 
+@pytest.mark.slow
 def test_fewshot_examples_change_the_prompt_reproducibly(model, folder, tmp_path):
     yaml = (folder / "pick_a.yaml").read_text().replace("task: pick_a", "task: pick_few")
     (tmp_path / "pick_few.yaml").write_text(yaml + "fewshot_split: test\n")
@@ -203,6 +206,7 @@ def test_the_data_of_every_task_is_recorded_by_its_content(model, tmp_path):
     assert {task for task in one if one[task] != other[task]} == {"say"}
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_the_process_as_it_was(model, benchmark_, caplog, capfd, tmp_path):
     import datasets
     import torch

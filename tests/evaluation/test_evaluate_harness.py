@@ -139,6 +139,7 @@ def test_a_shared_beginning_is_read_once_and_changes_no_answer(family, monkeypat
     assert shapes[0] == (1, 79) and (family == "mistral" or shapes[1][1] < 10)  # mistral forgets: no reuse
 
 
+@pytest.mark.slow
 def test_generation_ends_when_all_answers_have_ended(tiny, monkeypatch, tmp_path):
     from aliquot.evaluation.harness.model import HarnessModel
     from aliquot.evaluation.harness.quiet import undisturbed
@@ -156,6 +157,7 @@ def context_of(lm):
     return torch.tensor([lm.tok_encode("the cat sees")], device=lm.device)
 
 
+@pytest.mark.slow
 def test_evaluation_records_by_how_much_the_adapter_matters(tiny, tmp_path):
     import torch
     from peft import LoraConfig, get_peft_model

@@ -98,6 +98,7 @@ def break_line(folder, number, text):
     file.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -116,6 +117,7 @@ def test_a_bad_row_is_told_with_its_line(mmlu, tmp_path, text, told):
         Benchmark(["mmlu"], data=str(data)).check()
 
 
+@pytest.mark.slow
 def test_missing_and_short_files_are_told(mmlu, tmp_path):
     data = write_bbh(write_mmlu(tmp_path / "mmlu", mmlu) / "bbh")
     both = Benchmark(["mmlu", "bbh_fewshot"], data=str(data))
@@ -169,6 +171,7 @@ def cached(monkeypatch, tmp_path):
         (tmp_path / suite.hub.replace("/", "___")).mkdir()
 
 
+@pytest.mark.slow
 def test_a_number_for_a_task_that_is_not_asked_can_be_dropped_as_told(compose, cached):
     from aliquot.config.schema import create
 
@@ -196,6 +199,7 @@ def test_without_hub_and_copy_the_remedy_comes_at_once(monkeypatch, tmp_path):
     Benchmark(["mmlu"]).check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmlu_bbh", "mmlu_bbh_direct", "mmlu_bbh_smoke"])
 def test_the_choices_compose_and_pass_the_preflight_on_local_data(name, real_data, compose):
     from aliquot.config.schema import create

@@ -51,6 +51,7 @@ def labeled_loss(model, row):
     return float(loss), len(ids) - len(before)
 
 
+@pytest.mark.slow
 def test_losses_are_those_that_transformers_computes_from_labels(model, rows, tmp_path):
     spec = write(tmp_path / "held_out.jsonl", rows)
     found = evaluate(model, None, spec, CPU, tmp_path)
@@ -66,6 +67,7 @@ def test_losses_are_those_that_transformers_computes_from_labels(model, rows, tm
     assert evaluate(model, None, replace(spec, limit=4), CPU, tmp_path).correct[LIKELIHOOD] == pytest.approx(values[:4])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft
 def test_an_adapter_that_was_trained_on_the_rows_makes_them_likelier(model, rows, tmp_path):
     recipe = LoRA(
@@ -108,6 +110,7 @@ def test_a_row_that_cannot_be_scored_is_told_before_anything_is(model, tmp_path,
         check_evaluable(model, replace(write(tmp_path / "a.jsonl", rows), **options))
 
 
+@pytest.mark.slow
 def test_a_run_reports_it_like_a_benchmark(run, tmp_path, capsys, rows):
     path = tmp_path / "held_out.jsonl"
     write(path, rows)

@@ -231,6 +231,7 @@ def test_a_worker_logs_losses_as_they_come_where_the_run_can_go_on_later(compose
     assert not NoTracker().live
 
 
+@pytest.mark.slow
 def test_a_worker_whose_training_fails_says_so(compose, tmp_path, monkeypatch):
     import wandb
 

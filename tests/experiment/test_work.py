@@ -41,6 +41,7 @@ def test_a_model_that_is_slow_shows_progress_before_its_first_batch_is_read(run,
     assert "score: 0:00  0/300 prompts" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [RuntimeError("CUDA error:\n  device-side assert"), KeyError("bos"), ValueError("from a library")]
 )

@@ -205,6 +205,7 @@ def test_devices_share_every_step(model):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulating_equals_one_big_batch(model, tmp_path):
     rows = annotated(24)
     small = replace(RECIPE, dropout=0.0, tokens_per_batch=30, accumulate=1000)
@@ -250,6 +251,7 @@ def test_training_learns_and_leaves_an_adapter_any_machine_can_read(model, tmp_p
     assert not any("lm_head" in name or "embed" in name for name in weights(adapter))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 8, 11])
 def test_resumed_mid_epoch_equals_uninterrupted(model, uninterrupted, tmp_path, monkeypatch, stop):
     from aliquot.finetuning.module import LoRAModule
@@ -274,6 +276,7 @@ def test_resumed_mid_epoch_equals_uninterrupted(model, uninterrupted, tmp_path, 
     assert not (tmp_path / "checkpoint.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_holds_the_adapter_only_and_is_refused_by_another_training(model, tmp_path, monkeypatch):
     import torch
 
@@ -322,6 +325,7 @@ finetune(Model({model.path!r}, template={model.template!r}), annotated(), RECIPE
     assert_same(finetune(model, annotated(), RECIPE, CPU, tmp_path), uninterrupted)
 
 
+@pytest.mark.slow
 def test_told_to_end_between_two_looks_it_still_saves_and_says_so_by_its_exit_code(
     model, uninterrupted, tmp_path, monkeypatch
 ):
@@ -398,6 +402,7 @@ def test_float16_is_refused(model, tmp_path):
         finetune(replace(model, dtype="float16"), annotated(), RECIPE, CPU, tmp_path)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_its_adapter_in_float32(model, tmp_path):
     adapter = finetune(replace(model, dtype="bfloat16"), annotated(), RECIPE, CPU, tmp_path)
     assert all(w.dtype == np.float32 for w in weights(adapter).values())
@@ -420,6 +425,7 @@ def test_four_bit_weights_train_an_adapter_that_stays_apart(real_data, tmp_path)
     assert "Linear4bit" in layers  # not merged
 
 
+@pytest.mark.slow
 def test_importing_stays_light():
     code = "import sys, aliquot.finetuning.run, aliquot.evaluation.run; print([m for m in sys.modules if m in %r])"
     heavy = ["torch", "transformers", "peft", "pytorch_lightning", "lm_eval", "datasets"]

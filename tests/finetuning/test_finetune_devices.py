@@ -172,6 +172,7 @@ def test_processes_that_we_started_end_with_us(model, alone, tmp_path, monkeypat
     assert_close(finetune(model, annotated(), STEADY, CPU, tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_lost_ends_the_training_with_one_error(model, tmp_path, monkeypatch, forked):
     before_step(monkeypatch, lambda rank, step: (rank, step) == (1, 3) and os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(RuntimeError, match=r"process 2 of 2 ended with exit code -9, .*run it again, with fewer"):

@@ -164,6 +164,7 @@ def test_the_base_model_drops_nothing_unless_asked_to(tmp_path, family, checkpoi
     assert training != pytest.approx(inference, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_dropout_of_the_adapter_stays_on_where_that_of_the_base_is_off(model):
     import torch
 
@@ -182,6 +183,7 @@ def test_the_dropout_of_the_adapter_stays_on_where_that_of_the_base_is_off(model
     assert inference != pytest.approx(training, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_auto_names_all_linear_layers_of_the_blocks_and_says_so(model, caplog):
     with caplog.at_level(logging.INFO):
         from aliquot.finetuning.adapter import add_adapter

@@ -108,6 +108,7 @@ def tame(text):
     return re.sub(r"[<>|_]", "x", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [*TEMPLATES, *WITH_TOKENS])
 def test_only_the_template_writes_control_tokens_and_nothing_of_a_text_is_lost(tokenizer, template):
     read, parse = (encoding(tokenizer, template, special_tokens) for special_tokens in ("text", "parse"))
@@ -322,6 +323,7 @@ def saved(folder, kind, chat=None):
     return Model(str(folder), max_tokens=512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "template"), [("gpt2", "{prompt}\n{response}"), ("llama2", "chat"), ("llama3", "chat")]
 )

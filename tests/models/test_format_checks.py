@@ -67,6 +67,7 @@ def test_what_the_padding_advice_says_works(tmp_path):
     model.check()
 
 
+@pytest.mark.slow
 def test_a_word_beyond_the_embeddings_is_refused_and_a_control_token_that_is_never_read_is_not(tmp_path):
     assert "the word 'zebra' has number 27" in refusal(
         edited(tmp_path / "a", lambda tokenizer: tokenizer.add_tokens(["zebra"]))

@@ -111,6 +111,7 @@ def test_attention_is_computed_as_asked_for(model, attention):
     assert replace(model, attention=attention).load().config._attn_implementation == attention
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_loaded_as_what_it_is(tmp_path, family):
     model = Model(str(save_tiny_model(tmp_path, family=family)))
@@ -152,6 +153,7 @@ def drop_three(weights):
         del weights[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_that_are_missing_are_refused_and_never_made_up(tmp_path, family):
     model = Model(str(save_tiny_model(tmp_path, family=family)))
@@ -189,6 +191,7 @@ def test_masks_and_versions_of_earlier_transformers_are_no_weights(tmp_path, fam
     model.check()
 
 
+@pytest.mark.slow
 def test_weights_of_another_shape_or_of_more_layers_are_refused(model, tmp_path):
     kept = (tmp_path / "config.json").read_text()
     config = json.loads(kept)
@@ -205,6 +208,7 @@ def test_weights_of_another_shape_or_of_more_layers_are_refused(model, tmp_path)
             refuses()
 
 
+@pytest.mark.slow
 def test_tied_weights_may_be_absent_and_heads_of_other_tasks_are_no_matter(tmp_path):
     model = Model(str(save_tiny_model(tmp_path, family="gpt2")))
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
@@ -225,6 +229,7 @@ def test_tied_weights_may_be_absent_and_heads_of_other_tasks_are_no_matter(tmp_p
     assert "1 of its weights (h.2.ln_1.weight) are in its files and have no place" in refusal(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -260,6 +265,7 @@ def test_the_settings_of_a_tokenizer_are_no_tokenizer(tmp_path, family):
     assert "cannot be loaded" in (message := refusal(model)) or "makes no token of any text" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_more_tokens_than_the_model_has_positions_are_refused(tmp_path, family):
     model = Model(str(save_tiny_model(tmp_path, family=family)), max_tokens=257)
@@ -270,6 +276,7 @@ def test_more_tokens_than_the_model_has_positions_are_refused(tmp_path, family):
     replace(model, max_tokens=256).check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stated", "rope", "positions"),
     [
@@ -287,6 +294,7 @@ def test_positions_that_were_stretched_count(model, tmp_path, stated, rope, posi
     assert f"set model.max_tokens={positions}" in refusal(replace(model, max_tokens=positions + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stated", "rope"),
     [
@@ -334,6 +342,7 @@ def test_rows_whose_rotary_frequencies_would_depend_on_their_batch_are_refused(m
         assert torch.allclose(together, alone, atol=1e-4) == same
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_begins_its_responses_as_its_generation_config_says(tmp_path):
     model = Model(str(save_tiny_model(tmp_path, family="t5")))
     settings = json.loads((tmp_path / "config.json").read_text())
@@ -362,6 +371,7 @@ def test_what_lies_in_a_folder_instead_of_a_model_is_named_with_what_to_do(model
     assert "in GGUF" in refusal(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_link_to_nothing_is_told_with_how_to_copy_what_it_leads_to(model, tmp_path, name):
     blob = (tmp_path / name).rename(tmp_path.parent / "blob")

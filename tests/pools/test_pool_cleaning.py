@@ -124,6 +124,7 @@ def variants(num):
         yield " ".join(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
 def test_near_duplicates_are_those_of_brute_force(threshold):
     prompts = [*variants(600), "???", "!!!", "", "short", "Short!"]

@@ -68,6 +68,7 @@ def test_a_column_that_is_nearly_named_like_a_default_is_pointed_at(tmp_path, fo
     ]
 
 
+@pytest.mark.slow
 def test_the_override_that_a_hint_names_is_understood(compose):
     assert compose("pool=csv", "pool.path=x", 'pool.id="Id "').pool.id == "Id "
 

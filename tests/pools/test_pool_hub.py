@@ -72,6 +72,7 @@ def lay_out(folder, name):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_every_preset_reads_its_dataset(compose, tmp_path, name):
     spec = create(compose(f"pool={name}", f"pool.path={lay_out(tmp_path / name, name)}"), "pool")
@@ -103,6 +104,7 @@ def test_a_folder_is_identified_by_its_content(compose, tmp_path):
     assert HubPool("a/b", COMMIT, split="test").identity() != HubPool("a/b", COMMIT).identity()
 
 
+@pytest.mark.slow
 def test_the_limit_counts_rows_that_are_read(compose, tmp_path):
     path = lay_out(tmp_path / "flan", "flan_v2")
     spec = create(compose("pool=flan_v2", f"pool.path={path}", "pool.limit=2"), "pool")

@@ -160,6 +160,7 @@ def test_a_preparation_that_fails_leaves_no_half_of_a_pool(tmp_path):
     assert not list(store.directory(stage).glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_what_can_be_known_to_fail_is_looked_at_before_the_pool_is_read(run, tmp_path, monkeypatch):
     monkeypatch.setattr(JsonlPool, "rows", None)  # would fail if the pool were read
     for overrides, message in (

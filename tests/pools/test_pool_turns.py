@@ -89,6 +89,7 @@ def test_the_advice_for_a_list_in_place_of_a_prompt_works(tmp_path, column):
     assert list(load_pool(write(tmp_path, talk(*TALK), column=column)).prompts) == ["Be brief.\n\nWhy?"]
 
 
+@pytest.mark.slow
 def test_csv_holds_conversations_as_json_text(compose, tmp_path):
     with open(tmp_path / "a.csv", "w", newline="") as file:
         csv.writer(file).writerows([["id", "talk"], ["0", json.dumps(talk(*TALK))]])

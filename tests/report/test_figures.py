@@ -220,6 +220,7 @@ def test_annotations_saved_are_drawn_at_budgets_that_random_lacks_too(few):
     assert f"with {largest:,}, {most.arm.name}: " in drawings["saved-demo_mmlu"].description
 
 
+@pytest.mark.slow
 def test_one_budget_makes_rows_instead_of_a_curve():
     study = make_study({"random": (0.5,), "longest": (0.4,)}, budgets=(45000,))
     drawings = drawn(study)

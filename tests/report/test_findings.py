@@ -79,6 +79,7 @@ def test_p_values_are_adjusted_within_a_benchmark_as_statsmodels_does(found):
             assert [c.p_adjusted for c in family] == pytest.approx(expected.tolist())
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_findings_and_other_arms_change_no_interval(study, found):
     assert find(study) == found
     fewer = find(with_cells(study, lambda cell: None if cell.arm.name == "worse" else cell))
@@ -119,6 +120,7 @@ def test_random_of_one_seed_tests_nobody(study):
     assert of(one, "better", 3000).score.has_interval
 
 
+@pytest.mark.slow
 def test_seeds_that_agree_by_chance_leave_an_interval_of_the_questions(study):
     """Right and wrong answers that add up to the same score in all seeds, though not on the same questions."""
 
@@ -135,6 +137,7 @@ def test_seeds_that_agree_by_chance_leave_an_interval_of_the_questions(study):
                 assert finding.comparison.p > 1e-6
 
 
+@pytest.mark.slow
 def test_no_interval_has_no_width_and_no_p_comes_of_nothing(study):
     def constant(cell):
         return replace(cell, correct={name: np.full_like(v, 0.25) for name, v in cell.correct.items()})
@@ -201,6 +204,7 @@ def test_the_command_repeats_the_settings_that_all_runs_share(study):
     assert alone.notes[0].endswith("seed=0,1,2,3,4 pool=tulu")
 
 
+@pytest.mark.slow
 def test_a_note_names_cells_that_were_trained_on_fewer_responses_than_prompts(study):
     assert not find(study).notes
     bills = {1000: Annotations(1000.0), 3000: Annotations(2860.5)}
@@ -222,6 +226,7 @@ def test_a_note_names_cells_where_no_answer_differs_from_another(study):
     assert all(f"on {name} is as right as every other: worse at 1,000." in " ".join(notes) for name in study.benchmarks)
 
 
+@pytest.mark.slow
 def test_the_mean_of_random_over_budgets_is_over_those_of_the_others(study):
     cells = tuple(cell for cell in study.cells if cell.arm.name == "random" or cell.budget < max(BUDGETS))
     curves = find(replace(study, cells=cells)).curves

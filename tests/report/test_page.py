@@ -122,6 +122,7 @@ def test_only_the_script_of_the_page_may_run_and_nothing_may_be_fetched(page):
     assert policy.startswith("default-src 'none'")
 
 
+@pytest.mark.slow
 def test_whatever_users_typed_stays_text(report):
     evil = '</script></td><img src=x onerror=alert(1)><script>alert(1)</script>{{ 7 * 7 }}" onfocus="alert(1)'
     study = make_study({name: ACCURACY[name] for name in ("random", "min_margin")}, budgets=(1000, 3000, 10000))

@@ -241,6 +241,7 @@ def test_the_sample_that_coverage_is_measured_on_is_not_what_random_picked(tmp_p
     assert 0.05 < (near == 0).mean() < 0.4  # a sixth of the pool was picked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tasks", "scores"), [(True, False), (False, True), (False, False)])
 def test_what_a_pool_or_its_runs_lack_is_absent_and_the_rest_is_drawn(tmp_path, tasks, scores):
     store = FakeStore(tmp_path, tasks=tasks, scores=scores)
@@ -264,6 +265,7 @@ def test_features_of_one_dimension_have_no_map_and_wide_ones_are_projected(tmp_p
     assert picks.nearness.coverage.mean() == pytest.approx(exact, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_single_pick_has_no_other_pick_to_be_near_to(tmp_path):
     store = FakeStore(tmp_path)
     store.add("longest", 1, [3], depth=1, score=SCORE)

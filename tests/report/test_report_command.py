@@ -181,6 +181,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(store, ask, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_runs_that_appear_while_it_reads_do_no_harm(tmp_path):
     store = SyntheticStore(tmp_path)
     fill(store)
@@ -211,6 +212,7 @@ def test_help_teaches_with_examples(ask, capsys):
         assert words in out
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['aliquot', '--help']\n"

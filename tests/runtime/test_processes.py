@@ -155,6 +155,7 @@ def test_processes_started_by_others_share_the_pass(model, pool, alone, tmp_path
     assert sum(err.count("score, share") for _, err in outputs) == 2  # each share once, whoever read it
 
 
+@pytest.mark.slow
 def test_the_first_process_does_the_share_of_one_that_never_came(model, pool, alone, tmp_path, monkeypatch):
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
@@ -163,6 +164,7 @@ def test_the_first_process_does_the_share_of_one_that_never_came(model, pool, al
     assert not list(tmp_path.glob("*.lease"))
 
 
+@pytest.mark.slow
 def test_a_process_that_comes_late_finds_nothing_to_do(model, pool, alone, tmp_path, monkeypatch):
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)

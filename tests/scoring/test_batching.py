@@ -10,6 +10,7 @@ from aliquot.scoring.batching import EncodedPrompts, encode, plan_batches, spans
 from tiny_model import save_tiny_model
 
 
+@pytest.mark.slow
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=200),
     num_new=st.integers(0, 16),
@@ -36,6 +37,7 @@ def test_any_part_of_the_batches_is_like_the_whole_and_always_the_same():
     assert all((one == other).all() for one, other in zip(batches, plan_batches(lengths, 8, 2000), strict=True))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1, max_size=20))
 def test_spans_are_the_ranges_end_to_end(rows):
     starts, lengths = np.array(rows).T

@@ -80,6 +80,7 @@ def read_by_the_output_layer(network, ids):
     return caught[0][0, -1], logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SCALED)
 def test_in_32_bits_scaled_and_capped_logits_are_hugging_faces(models, pool, tmp_path, family):
     model = models(family, "float32")

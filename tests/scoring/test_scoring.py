@@ -187,6 +187,7 @@ def test_two_threads_say_what_one_says_and_are_given_back(models, pool, tmp_path
     assert_same(scores, scores_of(models(), pool, tmp_path / "one", layer=1))
 
 
+@pytest.mark.slow
 def test_normalisation_looks_at_the_whole_pool(models, pool, tmp_path):
     centered = scores_of(models(), pool, tmp_path / "centered", normalize="centered", shard_size=7)
     np.testing.assert_allclose(centered.features.mean(axis=0), 0, atol=1e-6)
@@ -247,6 +248,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(models, pool, tmp_path, ro
     assert files == {"features.npy", "prompt_lengths.npy", *stats}
 
 
+@pytest.mark.slow
 def test_shards_of_another_size_count(models, pool, tmp_path, rows_read):
     with pytest.raises(AssertionError, match="ended early"):
         score(models(), pool, Scorer(tokens_per_batch=100, shard_size=5), Interrupted("cpu"), tmp_path)
@@ -342,6 +344,7 @@ def test_lightning_says_nothing_and_we_say_one_line(models, pool, tmp_path, capf
     assert "60/60 prompts" in lines[0]
 
 
+@pytest.mark.slow
 def test_describing_a_pass_imports_neither_torch_nor_lightning():
     code = "import sys, aliquot.scoring.run; print({'torch', 'pytorch_lightning', 'transformers'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

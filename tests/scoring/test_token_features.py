@@ -70,6 +70,7 @@ def one_by_one(model, pool, source):
     return vectors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["prompt", "response"])
 @pytest.mark.parametrize("max_tokens", [3, 100])
 def test_they_are_what_the_output_layer_reads_of_one_prompt_at_a_time(model, pool, tmp_path, source, max_tokens):
@@ -93,6 +94,7 @@ def test_the_size_of_batches_changes_nothing(model, pool, tmp_path, source, toke
     np.testing.assert_allclose(one.vectors, two.vectors, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_threads_say_what_one_says(model, pool, tmp_path):
     spec = TokenFeatureSpec("response", projection=16)
     one = token_features_of(model, pool, tmp_path / "one", spec)
@@ -105,11 +107,13 @@ def test_two_threads_say_what_one_says(model, pool, tmp_path):
     np.testing.assert_allclose(one.vectors, two.vectors, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_narrow_states_stay_as_they_are(model, pool, tmp_path):
     found = token_features_of(model, pool, tmp_path, TokenFeatureSpec(projection=32))
     np.testing.assert_allclose(found.vectors, np.concatenate(one_by_one(model, pool, "prompt")), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_centering_looks_at_the_tokens_of_the_whole_pool(model, pool, tmp_path):
     centered = token_features_of(
         model, pool, tmp_path / "centered", TokenFeatureSpec(normalize="centered"), shard_size=7
@@ -175,6 +179,7 @@ def test_a_strategy_that_needs_them_names_the_remedy_before_the_pass(pool):
     check_requirements(InformationGain(), pool, Scorer(token_features=TokenFeatureSpec()))
 
 
+@pytest.mark.slow
 def test_the_configuration_keeps_them_on_demand(compose):
     from aliquot.config.schema import create
 

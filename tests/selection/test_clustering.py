@@ -47,6 +47,7 @@ def test_the_seed_decides_and_nothing_else_does() -> None:
     assert (one.squared != other.squared).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_clusters", [5, 60])
 @pytest.mark.parametrize("pool", EXTREME)
 def test_every_row_is_in_its_nearest_cluster_however_extreme_the_features(pool: str, num_clusters: int) -> None:

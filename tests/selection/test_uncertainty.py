@@ -50,6 +50,7 @@ def by_prompt(tokens: TokenStats) -> list[tuple[list[float], list[float], list[f
     return prompts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", DEFINITIONS)
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), seed=st.integers(0, 99))

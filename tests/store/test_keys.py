@@ -36,6 +36,7 @@ from small_recipe import CPU, RECIPE
 PACKAGE = Path(aliquot.__file__).parent
 
 
+@pytest.mark.slow
 def test_the_code_of_what_is_shipped_is_as_the_table_says():
     table = json.loads(shipped.TABLE.read_text())
     told = ", ".join(f"{name} (by {', '.join(moved)})" for name, moved in shipped.changed(table).items())
@@ -310,6 +311,7 @@ def test_an_installed_class_is_named_by_its_own_package_alone(tmp_path, place, c
     assert name() != before
 
 
+@pytest.mark.slow
 def test_a_class_of_the_script_that_was_started_counts_with_what_lies_beside_it(tmp_path):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab/helper.py").write_text("number = 1\n")

@@ -214,6 +214,7 @@ def test_a_full_disk_leaves_no_empty_lease(tmp_path, monkeypatch):
     assert not (tmp_path / "lease").exists()
 
 
+@pytest.mark.slow
 def test_a_lease_without_content_delays_but_does_not_block(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "STALE_SECONDS", 0.2)
     (tmp_path / "lease").touch()

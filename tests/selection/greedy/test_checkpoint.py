@@ -79,6 +79,7 @@ def test_digests_differ_where_anything_does() -> None:
     assert digest(embedding) == digest(RBF().embed(mixture(N)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranking", RANKINGS)
 def test_no_ranking_goes_on_from_what_another_left_in_its_place(
     ranking: Callable[[np.ndarray, Selection, Workspace], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

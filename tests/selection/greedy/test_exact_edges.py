@@ -58,6 +58,7 @@ def test_agrees_with_submodlib(kernel: RBF | Cosine) -> None:
     assert_same_up_to_ties(embedding, facility_location(embedding, 150).indices, np.array([row for row, _ in picks]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 @pytest.mark.parametrize("n", [1, 2, 50, 513])
 def test_a_whole_pool_is_ranked(kernel: RBF | Cosine, n: int) -> None:
@@ -70,6 +71,7 @@ def test_a_whole_pool_is_ranked(kernel: RBF | Cosine, n: int) -> None:
         assert certificate(embedding, selection) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_duplicates_come_after_all_others(kernel: RBF | Cosine) -> None:
     x = features(150)
@@ -80,6 +82,7 @@ def test_duplicates_come_after_all_others(kernel: RBF | Cosine) -> None:
     assert (order[:150] < order[150:300]).all() and (order[150:300] < order[300:]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_zero_vectors_among_others_are_prompts_like_any(kernel: RBF | Cosine) -> None:
     x = features(200)
@@ -106,6 +109,7 @@ def test_vectors_may_be_mapped_from_a_file(tmp_path: Path) -> None:
     assert objective(mapped, np.arange(5)) == objective(embedding, np.arange(5))
 
 
+@pytest.mark.slow
 def test_a_pool_sorted_by_cluster_keeps_its_lists() -> None:
     """All pairs that count lie in few tiles; the room for lists is shared by all tiles."""
     x = np.repeat(np.random.default_rng(0).normal(size=(3, 8)), 700, axis=0)

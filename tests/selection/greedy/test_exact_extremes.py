@@ -75,6 +75,7 @@ def test_similarities_with_neighbors_are_those_of_the_features(pool: np.ndarray,
         np.testing.assert_allclose(found.quanta / 2.0**30, highest, atol=3e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-2, 1e-4])
 def test_cosines_of_nearly_equal_directions_are_told_apart(scale: float) -> None:
     rng = np.random.default_rng(0)
@@ -111,6 +112,7 @@ def test_the_task_of_a_checkpoint_holds_the_features() -> None:
     assert digest(embedding) != digest(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 def test_islands_are_ranked_as_one_pool_is(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)

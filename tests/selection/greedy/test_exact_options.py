@@ -72,6 +72,7 @@ def test_equal_weights_change_no_pick() -> None:
     np.testing.assert_allclose(weighted.gains, plain.gains / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
 @pytest.mark.parametrize("d", [3, 128, 200])
 def test_going_on_from_a_prefix_gives_the_ranking_at_once(weights: np.ndarray | None, d: int) -> None:
@@ -185,6 +186,7 @@ def test_what_another_task_saved_is_left_alone(tmp_path: Path, monkeypatch: pyte
     np.testing.assert_array_equal(facility_location(embed(Cosine()), 100, workspace=workspace).indices, other.indices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [30, 100, 200])
 def test_a_kill_at_another_budget_is_taken_up(k: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedding = embed(RBF())

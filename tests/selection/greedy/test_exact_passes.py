@@ -112,6 +112,7 @@ def test_lists_without_room_are_marked_and_their_gains_are_right(backend: str) -
     assert (cut.lengths < 0).any(axis=1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [RBF(0.25), RBF(0.02), Cosine()], ids=str)
 def test_every_backend_is_greedy_and_goes_on_from_its_own_picks(backend: str, kernel: RBF | Cosine) -> None:
     embedding = kernel.embed(features(900))
@@ -123,6 +124,7 @@ def test_every_backend_is_greedy_and_goes_on_from_its_own_picks(backend: str, ke
     np.testing.assert_array_equal(extended.gains, at_once.gains)
 
 
+@pytest.mark.slow
 def test_vectors_larger_than_the_device_stream_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
     embedding = RBF().embed(features(900))
     expected = facility_location(embedding, 300)

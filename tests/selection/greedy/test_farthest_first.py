@@ -37,6 +37,7 @@ def mixture(n: int, d: int, seed: int = 0, shift: float = 0.0) -> np.ndarray:
     return (x + shift).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("shift", [0.0, 1000.0])  # far from the origin, products in float32 keep no digit of a distance
 @pytest.mark.parametrize("d", [1, 6, 257])
@@ -92,6 +93,7 @@ def test_going_on_from_its_own_picks_gives_what_it_would_have_picked_at_once(don
     np.testing.assert_array_equal(radii[done:], squared[done:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [900, 1200, 100])
 def test_a_traversal_that_was_cut_off_is_taken_up_again(k: int, tmp_path: Path, monkeypatch) -> None:
     """Also where the next one is to go deeper, or less deep than the last had come."""
@@ -116,6 +118,7 @@ def test_a_traversal_that_was_cut_off_is_taken_up_again(k: int, tmp_path: Path, 
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [1, 300, 900])
 def test_what_a_shallower_one_kept_saves_work_and_changes_no_bit(done: int, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "_FRONT", 200)
@@ -144,6 +147,7 @@ def test_what_a_shallower_one_kept_saves_work_and_changes_no_bit(done: int, tmp_
     assert sum(met) < pairs_in_two / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "used"), [([7], 300), ([9, 3], 0), ([9], 0), ([*range(40)], 0), (["kept", 1500, 1600], 300)]
 )

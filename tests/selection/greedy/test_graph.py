@@ -31,6 +31,7 @@ def graph_of(x: np.ndarray, m: int, kernel: Kernel | None = None) -> Neighbors:
     return nearest((kernel or RBF()).embed(x), m, approximate=False, workspace=Workspace())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [RBF(0.05), RBF(0.25), RBF(5.0), Cosine()], ids=str)
 @pytest.mark.parametrize("m", [1, 6, 40])
 def test_equals_naive_greedy_on_the_same_matrix_pick_by_pick(kernel: Kernel, m: int) -> None:

@@ -79,6 +79,7 @@ def assert_identical(one: Selection, two: Selection) -> None:
     np.testing.assert_array_equal(one.gains, two.gains)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_rounds")
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
 @pytest.mark.parametrize(("longest", "r"), [(1, 6), (5, 8), (30, 4)], ids=["T=1", "ragged", "T>r"])
@@ -190,6 +191,7 @@ def test_a_deeper_save_serves_a_shallower_ranking(tmp_path, monkeypatch: pytest.
     assert_identical(choose(blocks, 20, workspace=Workspace(tmp_path)), deep.head(20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_nothing(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     busy: set[int] = set()
@@ -212,6 +214,7 @@ def test_the_number_of_threads_changes_nothing(threads: int, monkeypatch: pytest
     assert len(busy) == threads + 1  # ours, and the one that picks
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_rounds")
 def test_of_equal_blocks_only_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     n = 300
@@ -230,6 +233,7 @@ def test_of_equal_blocks_only_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) 
     assert sum(refreshed) <= 2 * n
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_rounds")
 def test_a_copy_of_the_pool_comes_behind_it_row_by_row() -> None:
     lengths = ragged(40, 4)
@@ -294,6 +298,7 @@ def test_rounding_in_float32_stays_below_its_bound(tokens: int, shrunk: float) -
     assert (bound <= 0.01 / shrunk * exact).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [300, 600])
 def test_of_more_ties_than_are_kept_up_to_date_the_lower_row_is_picked(n: int) -> None:
     one = np.ones(n, dtype=np.int64)

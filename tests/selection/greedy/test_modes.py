@@ -28,6 +28,7 @@ def maximize(mode: Mode, x: np.ndarray, k: int, kernel: Kernel | None = None, st
     return mode.maximize((kernel or RBF()).embed(x), start, k, Workspace())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [
@@ -75,6 +76,7 @@ def test_ranks_awkward_pools_to_the_end(mode: Mode, kernel: Kernel) -> None:
         assert (selection.gains >= 0).all(), name
 
 
+@pytest.mark.slow
 @each_mode
 @pytest.mark.parametrize("depth", [1, 7, 59])
 def test_going_on_from_its_own_prefix_is_ranking_at_once(mode: Mode, depth: int) -> None:
@@ -133,6 +135,7 @@ def test_the_size_of_products_changes_no_pick_of_stochastic(monkeypatch: pytest.
     np.testing.assert_array_equal(found.gains, expected.gains)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [Stochastic, Distributed])
 def test_another_seed_chooses_otherwise(mode: type[Stochastic | Distributed]) -> None:
     one, two = (maximize(mode(seed=seed), mixture(300), 50).indices for seed in (0, 1))
@@ -146,6 +149,7 @@ def test_parts_share_out_the_pool_evenly() -> None:
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
+@pytest.mark.slow
 def test_distributed_picks_the_best_of_what_greedy_picks_in_each_part() -> None:
     embedding, mode = RBF().embed(mixture(300)), Distributed(3, seed=1)
     w = matrix(embedding)
@@ -169,6 +173,7 @@ def test_the_reported_objective_is_that_of_the_full_matrix(kernel: Kernel) -> No
     assert mean_cover(embedding, rows, chosen) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_is_reached_and_recovered() -> None:
     x = mixture(400)
     embedding, selection = RBF().embed(x), maximize(Sparse(4), x, 40)

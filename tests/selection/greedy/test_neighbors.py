@@ -32,6 +32,7 @@ def assert_same(one: Neighbors, two: Neighbors) -> None:
     np.testing.assert_array_equal(one.quanta, two.quanta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 @pytest.mark.parametrize("m", [1, 7, 64])
 def test_are_the_most_similar_prompts_of_the_full_matrix(kernel: Kernel, m: int) -> None:
@@ -76,6 +77,7 @@ def test_the_borders_of_tiles_change_nothing(n: int, monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(found.quanta / ONE, expected.quanta / ONE, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("find", [exact, approximate])
 def test_the_number_of_threads_changes_nothing(find, monkeypatch: pytest.MonkeyPatch) -> None:
     import faiss
@@ -112,6 +114,7 @@ def test_prompts_without_anything_similar_keep_themselves_alone(find) -> None:
         )
 
 
+@pytest.mark.slow
 def test_approximate_neighbors_are_nearly_all_right_and_similar_as_they_should_be() -> None:
     embedding = RBF().embed(mixture(5000, d=16))
     found, expected = approximate(embedding, 32), exact(embedding, 32)

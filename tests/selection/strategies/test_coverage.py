@@ -17,6 +17,7 @@ def select(x: np.ndarray, k: int, **fields: int) -> Selection:
     return rank(Coverage(**fields), pool, Scores(x.astype(np.float32), np.ones(n, dtype=np.int64)), k)
 
 
+@pytest.mark.slow
 def test_separate_heaps_give_their_middles_the_largest_first() -> None:
     rng = np.random.default_rng(0)
     sizes = [5, 40, 11, 23]

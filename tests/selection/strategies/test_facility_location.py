@@ -125,6 +125,7 @@ def select(mode: Mode, budget: int) -> Select:
     return Select(Listed(200), FacilityLocation(RBF(), mode), Given(200), budget, TrainerSpec("cpu"))  # pyright: ignore
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_distributed_selection_are_stages_and_lead_to_the_same_picks(tmp_path: Path) -> None:
     store, stage = Store(tmp_path), select(Distributed(4, seed=1), 20)
     parts = stage.parts()
@@ -159,6 +160,7 @@ def test_only_the_key_of_a_mode_that_is_not_nested_holds_the_budget() -> None:
     assert select(Distributed(1), 10).parts() == []
 
 
+@pytest.mark.slow
 def test_specs_are_cheap_to_import() -> None:
     strategies = "aliquot.selection.strategies.facility_location, aliquot.selection.strategies.k_center"
     code = f"import sys, {strategies}; print(*sys.modules)"

@@ -40,6 +40,7 @@ def brute_force(blocks: list[np.ndarray], sigma: float, k: int) -> tuple[list[in
 LENGTHS = np.random.default_rng(1).integers(1, 9, size=40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 7.0])
 @pytest.mark.parametrize("length", ["raw", "sqrt"])
 @pytest.mark.parametrize("max_tokens", [None, 3])
@@ -75,6 +76,7 @@ def test_a_first_token_of_typical_length_gains_log_two() -> None:
     assert rank(InformationGain(), pool, scores, 1).gains[0] == pytest.approx(np.log(2))
 
 
+@pytest.mark.slow
 def test_raw_prefers_the_long_and_sqrt_does_not() -> None:
     pool, scores = make_pool(np.repeat([1, 8], 100), r=64)
     long = {

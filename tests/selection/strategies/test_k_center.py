@@ -110,6 +110,7 @@ def test_cosine_looks_at_directions_only() -> None:
     assert gains[1] == pytest.approx(1 - (unit @ unit[0]).min(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_zero_vector_is_at_cosine_distance_one_from_all_others() -> None:
     x = np.array([[1.0, 0.0], [0.0, 0.0], [2.0, 0.1], [0.0, 0.0]])
     chosen, gains = select(KCenter(metric="cosine", first=0), x, 4)

@@ -107,6 +107,7 @@ def test_bad_options_are_refused_when_they_are_given(options: dict[str, object],
         LogDet(**options)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [name for name in EXTREME if "1e+07" not in name and "1e+09" not in name])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_every_pick_gains_most_however_extreme_the_features(pool: str, normalize: bool) -> None:
