@@ -59,8 +59,8 @@ def label_of(strategy: str, select: Select) -> str:
     label if and only if a report counts them as the same arm, unless one selection has two names.
     """
     ours = _parameters(strategy, select)
-    scorers = sorted(choices_of("scorer").glob("*.yaml"), key=lambda file: (file.stem != _SCORER, file.stem))
-    ways = [_changes(ours, _plain(strategy, file.stem, select), file.stem) for file in scorers]
+    others = {file.stem for file in choices_of("scorer").glob("*.yaml")} - {_SCORER} if select.score else set[str]()
+    ways = [_changes(ours, _plain(strategy, name, select), name) for name in (_SCORER, *sorted(others))]
     return " ".join([strategy, *min(ways, key=len)])
 
 

@@ -7,6 +7,7 @@ Nothing here prints, or reads Hydra's state: only the configuration, the store, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ class Experiment:
         goal = self.stages[-1]
         return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
 
-    @property
+    @functools.cached_property
     def arm(self) -> str:
         """The strategy and the settings that distinguish it from the plain choice of that name."""
         select = next((stage for stage in self.stages if isinstance(stage, Select)), None)

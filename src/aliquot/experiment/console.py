@@ -69,11 +69,11 @@ def show_quote(cost: float, out: Console | None = None) -> None:
         say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.", out)
 
 
-def show_checked(trials: Iterable[str], out: Console | None = None) -> None:
+def show_checked(trials: Iterable[str]) -> None:
     """Print that the checks passed, the results of the trials, and what was done although this was only a check."""
     for line in trials:
-        say(line, out)
-    say("Checked: everything is in order. Nothing was done, except that the pool was read.", out)
+        say(line)
+    say("Checked: everything is in order. Nothing was done, except that the pool was read.")
 
 
 def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:

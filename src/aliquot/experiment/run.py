@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.schema import Until, check_hydra, check_root, create, name_strategy
@@ -49,16 +48,16 @@ def run(cfg: DictConfig) -> float:
     trial = experiment.untried(store)
     todo = [stage for stage in experiment.stages if store.record(stage) is None]
     console.show_plan(experiment, store, out)
-    _check(experiment, trial, todo, store, only_checks=cfg.check)
+    _check(trial, todo, store, only_checks=cfg.check)
     if cfg.check:
         if not assists:
-            console.show_checked(try_models([trial] if trial else [], store), out)
+            console.show_checked(try_models([trial] if trial else [], store))
         return math.nan
     if assists:
         _assist(parts, experiment)
         return math.nan
     if experiment.waiting:
-        _select(experiment.waiting, experiment, store, out)
+        _select(experiment.waiting, experiment, store)
         experiment = build(parts)  # people may have answered the selected prompts already
         if experiment.waiting:
             ask([experiment], store, again(cfg))
@@ -70,9 +69,7 @@ def run(cfg: DictConfig) -> float:
     return record.mean_score()
 
 
-def _check(
-    experiment: Experiment, trial: Trial | None, todo: Sequence[Stage[Any]], store: Store, only_checks: bool
-) -> None:
+def _check(trial: Trial | None, todo: Sequence[Stage[Any]], store: Store, only_checks: bool) -> None:
     """Check everything that can be known to fail; devices are not needed where other machines will do the work."""
     store.check_writable()
     check_all([trial, *todo] if trial else todo)
@@ -122,13 +119,13 @@ def fetch(cfgs: Iterable[DictConfig]) -> None:
             annotator.fetch()
 
 
-def _select(waiting: Annotate, experiment: Experiment, store: Store, out: Console) -> None:
+def _select(waiting: Annotate, experiment: Experiment, store: Store) -> None:
     """Select the prompts without recording a run: the run begins when people have answered."""
     numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
     try_model(experiment, store)
     for stage in upstream_first([waiting.select]):
         if store.record(stage) is None:
-            say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}", out)
+            say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
             do(stage, store)
 
 

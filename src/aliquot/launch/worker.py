@@ -27,7 +27,6 @@ from aliquot.launch.plan import task_name
 from aliquot.launch.shared_store import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.runtime import terminal
-from aliquot.runtime.terminal import new_console
 from aliquot.store.lease import Lease
 from aliquot.store.provenance import environment
 from aliquot.store.store import Store, check_all, read_record
@@ -139,7 +138,7 @@ def _compose(store: Store, run: PlannedRun) -> tuple[Experiment, DictConfig]:
     assert isinstance(cfg, DictConfig)
     name_strategy(cfg, run.strategy)  # configurations of older sweeps have no name
     parts = Parts.of(cfg, run.overrides)
-    prepare_pool(parts, new_console(silent=parts.trainer.place().rank > 0))
+    prepare_pool(parts, terminal.new_console(silent=parts.trainer.place().rank > 0))
     return build(parts), cfg
 
 
