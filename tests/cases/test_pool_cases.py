@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aliquot.config.schema import create
+from aliquot.config.create import create
 from aliquot.models.template import Encoding
 from aliquot.pools.cleaning import PoolReport
 from aliquot.pools.prepare import load_prepared, prepare
@@ -127,7 +127,7 @@ def test_a_conversation_is_refused_as_a_prompt_and_the_advice_works(read, source
     pool, _ = read(case, *advised)
     assert list(pool.prompts) == [before + task for task in TASKS]
     if "list" in case:
-        with pytest.raises(ValueError, match=r":1: no text in the next turn of role 'assistant' .* column 'prompt'"):
+        with pytest.raises(ValueError, match=r":1: no text .* 'assistant' .* column 'prompt'"):
             source(case, *advised).check_responses()
     else:
         assert list(source(case, *advised).read_responses(pool.ids).values()) == ANSWERS
@@ -151,7 +151,7 @@ def test_calls_of_tools_are_no_responses_and_the_prompts_are_read(read, source):
     assert list(pool.prompts) == [
         f"You may call tools.\n\nHow warm is it in {city}?" for city in ("Bern", "Oslo", "Rome")
     ]
-    with pytest.raises(ValueError, match=r"jsonl:1: no text in the next turn of role 'assistant' .*; so"):
+    with pytest.raises(ValueError, match=r"jsonl:1: no text .* 'assistant' .*; so"):
         source("tool-calls/tool_calls.jsonl", "pool.messages=messages").check_responses()
 
 

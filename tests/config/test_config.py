@@ -1,9 +1,13 @@
 """The configuration: budgets, types, and what may be instantiated."""
 
+import dataclasses
+
 import pytest
 from omegaconf import OmegaConf
 
-from aliquot.config.schema import GROUPS, ROOT, _target, create, parse_budget
+from aliquot.config.create import _target, create
+from aliquot.config.schema import GROUPS, ROOT, parse_budget
+from aliquot.selection.strategies import random
 
 FOLDERS = (ROOT / "experiments", ROOT / "sweeps")
 NAMES = [p.relative_to(ROOT).with_suffix("").as_posix() for folder in FOLDERS for p in folder.rglob("*.yaml")]
@@ -124,3 +128,12 @@ def test_wrong_fields_are_named(compose, override, message):
 def test_a_class_that_has_moved_is_named_where_it_is_now(old, new):
     with pytest.raises(ValueError, match=rf"strategy._target_={old} has moved: write _target_: {new}$"):
         _target(old, "strategy")
+
+
+def test_a_strategy_with_a_field_called_name_is_refused(monkeypatch):
+    named = dataclasses.make_dataclass("Named", [("name", str, "x")], frozen=True)
+    monkeypatch.setattr(random, "Named", named, raising=False)
+    monkeypatch.setattr(named, "__module__", random.__name__)
+    node = OmegaConf.create({"strategy": {"_target_": f"{random.__name__}.Named", "name": "mine"}})
+    with pytest.raises(ValueError, match=r"random\.Named has a field 'name', .* strategy\.name"):
+        create(node, "strategy")

@@ -8,7 +8,8 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from aliquot.config.schema import _PATHS, GROUPS, ROOT, Config, create, target_of
+from aliquot.config.create import _PATHS, create
+from aliquot.config.schema import GROUPS, ROOT, Config, target_of
 
 CONF = ROOT / "conf"
 #: What names a source makes a preset, and is not a default.

@@ -233,7 +233,7 @@ def test_vllm_gets_base_and_adapter_apart(tiny, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
 def test_vllm_is_refused_where_it_cannot_be_had(tiny, monkeypatch):
-    with pytest.raises(ValueError, match=r"evaluate.backend=vllm: vllm is not installed; pip install vllm"):
+    with pytest.raises(ValueError, match=r"evaluate\.backend=vllm: .* pip install vllm"):
         Benchmark(["say"], str(tiny.tasks), backend="vllm").check()
     monkeypatch.setattr(Benchmark, "check", lambda self: None)
     with pytest.raises(

@@ -173,7 +173,7 @@ def cached(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_a_number_for_a_task_that_is_not_asked_can_be_dropped_as_told(compose, cached):
-    from aliquot.config.schema import create
+    from aliquot.config.create import create
 
     chosen = ["evaluate=mmlu_bbh", "evaluate.tasks=[mmlu]"]
     with pytest.raises(ValueError, match=r"drop the number with '~evaluate.num_fewshot.bbh_cot_fewshot'"):
@@ -202,7 +202,7 @@ def test_without_hub_and_copy_the_remedy_comes_at_once(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmlu_bbh", "mmlu_bbh_direct", "mmlu_bbh_smoke"])
 def test_the_choices_compose_and_pass_the_preflight_on_local_data(name, real_data, compose):
-    from aliquot.config.schema import create
+    from aliquot.config.create import create
 
     benchmark = create(
         compose(f"evaluate={name}", f"evaluate.data={real_data}", "evaluate.num_fewshot.mmlu=5"), "evaluate"

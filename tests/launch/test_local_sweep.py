@@ -14,8 +14,7 @@ import pytest
 
 from aliquot.config.schema import ROOT
 from aliquot.experiment.build import Parts, build
-from aliquot.launch.launcher import worker_environments
-from aliquot.launch.local import TaskBoard
+from aliquot.launch.local import TaskBoard, Workers
 from aliquot.launch.sweep import PlannedTask
 from aliquot.report.reading import read_records
 from few_questions import QUESTIONS
@@ -65,17 +64,17 @@ def test_time_left_follows_tasks_of_the_kind_that_are_done():
 
 def test_workers_share_the_gpus_or_the_cores_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,7")
-    visible = [list(environment.values()) for environment in worker_environments(None, 2)]
+    visible = [list(environment.values()) for environment in Workers().environments(2)]
     assert visible == [["0,1"], ["2,3"]]
-    assert len(worker_environments(None, 1)) == 5
-    assert len(worker_environments(3, 1)) == 3
+    assert len(Workers().environments(1)) == 5
+    assert len(Workers(3).environments(1)) == 3
     with pytest.raises(ValueError, match=r"3 workers .* of 2 devices .* asked, 5 GPUs found"):
-        worker_environments(3, 2)
+        Workers(3).environments(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    (alone,) = worker_environments(None, 1)
+    (alone,) = Workers().environments(1)
     assert int(alone["OMP_NUM_THREADS"]) == len(os.sched_getaffinity(0))
     with pytest.raises(ValueError, match="cores found"):
-        worker_environments(10_000, 1)
+        Workers(10_000).environments(1)
 
 
 @pytest.fixture

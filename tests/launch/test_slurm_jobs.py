@@ -11,6 +11,7 @@ from aliquot.launch.shared_store import doubt, file_system
 from aliquot.launch.slurm import Cluster, Resources, arrays
 from aliquot.launch.slurm_queue import elements
 from aliquot.launch.sweep import PlannedTask
+from hydra_plugins.aliquot.launchers import LocalLauncher, SlurmLauncher
 
 
 def task(name, *needs):
@@ -43,8 +44,29 @@ def test_a_job_asks_for_a_process_a_gpu_unless_told_otherwise():
 
 
 def test_a_time_limit_without_room_for_a_requeue_is_refused():
-    with pytest.raises(ValueError, match="minutes=10 leave no time to be requeued; give more than 10"):
+    with pytest.raises(ValueError, match=r"minutes=10 .* more than 10"):
         Resources(minutes=10)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "changed", "message"),
+    [
+        (LocalLauncher, {"work": 2}, r"hydra\.launcher\.work=2: .* 'work'; did you mean workers\?"),
+        (LocalLauncher, {"workers": "all"}, r"hydra\.launcher\.workers=all is str; .* int or null"),
+        (SlurmLauncher, {"work": 2}, r"hydra\.launcher\.work=2: .* fields are resources, .*, max_jobs"),
+        (SlurmLauncher, {"wait": 2}, r"hydra\.launcher\.wait=2 is int; .* bool"),
+        (SlurmLauncher, {"max_jobs": 0}, "max_jobs=0 asked; give 1"),
+        (SlurmLauncher, {"signal_seconds": 0}, "signal_seconds=0 asked; give 1"),
+        (SlurmLauncher, {"resources": {"score": {"gpu": 1}}}, r"launcher\.resources\.score\.gpu=1: .*mean gpus\?"),
+        (SlurmLauncher, {"resources": {"score": {"minutes": "1h"}}}, r"score\.minutes=1h is str"),
+        (SlurmLauncher, {"resources": {"score": {"minutes": 5}}}, "minutes=5 .* more than 10"),
+        (SlurmLauncher, {"resources": {"score": 3}}, r"resources\.score: .* such as resources\.score\.gpus=1"),
+        (SlurmLauncher, {"resources": {"train": {"gpus": 1}}}, r"resources\.train: .* those of score, .*, finetune,"),
+    ],
+)
+def test_a_launcher_refuses_what_nothing_reads_before_it_plans(launcher, changed, message):
+    with pytest.raises(ValueError, match=message):
+        launcher(**{"resources": {}} | changed if launcher is SlurmLauncher else changed).launch([], 0)
 
 
 def test_a_machine_without_sbatch_is_told_so(monkeypatch, tmp_path):

@@ -364,7 +364,7 @@ def test_special_tokens_belong_to_the_identity_where_they_are_not_read_as_before
     model = saved(tmp_path, "gpt2")
     assert model.identity() == replace(model, special_tokens="parse").identity() | {"special_tokens": "text"}
     assert "special_tokens" not in replace(model, special_tokens="parse").identity()
-    with pytest.raises(ValueError, match=r"model.special_tokens=literal is unknown; choose one of text, parse"):
+    with pytest.raises(ValueError, match=r"special_tokens=literal is unknown; .* text, parse"):
         replace(model, special_tokens="literal")
 
 

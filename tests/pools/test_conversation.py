@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aliquot.annotation.people.files import FileAnnotator
 from aliquot.annotation.teachers.endpoint import EndpointTeacher
 from aliquot.annotation.teachers.ledger import Question
-from aliquot.config.schema import create
+from aliquot.config.create import create
 from aliquot.evaluation.validation_loss import ValidationLoss
 from aliquot.models.template import Encoding
 from aliquot.pools.cleaning import Cleaning
@@ -112,9 +112,7 @@ def test_calls_and_results_of_tools_in_the_history_are_passed_over_and_counted(t
 def test_a_last_turn_without_a_response_is_asked_and_not_answered_by_what_stands_before_it(tmp_path):
     spec = write(tmp_path, TALK[:4])
     assert len(load_pool(spec)) == 1
-    with pytest.raises(
-        ValueError, match=r"a\.jsonl:1: no text in the next turn of role 'assistant' after the user's last, in"
-    ):
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: no text .* 'assistant' after .* last, in"):
         spec.check_responses()
 
 

@@ -273,17 +273,13 @@ def test_a_wrong_path_is_told_what_there_is(tmp_path):
 def test_a_missing_response_is_named_by_line_when_it_is_asked_for(tmp_path):
     spec = write(tmp_path / "a.jsonl", [ROWS[0], {"id": "b", "prompt": "x"}])
     spec.check_responses()
-    with pytest.raises(
-        ValueError, match=r"a\.jsonl:2: no text in column 'response': the columns are id, prompt; so the oracle"
-    ):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: no text .* 'response': the columns are id, prompt; .*oracle"):
         spec.read_responses(["a", "b"])
     blank = write(tmp_path / "c.jsonl", [ROWS[0], {"id": "b", "prompt": "x", "response": " \n"}])
     with pytest.raises(ValueError, match=r"c\.jsonl:2: no text in column 'response': it is .*fill it in"):
         blank.read_responses(["b"])
     silent = write(tmp_path / "b.jsonl", [{"messages": [turn("user", "x")]}], messages="messages")
-    with pytest.raises(
-        ValueError, match=r"b\.jsonl:1: no text in the next turn of role 'assistant' .*\(the roles are user\)"
-    ):
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: no text .* 'assistant' .*\(the roles are user\)"):
         silent.check_responses()
 
 

@@ -75,7 +75,7 @@ def test_the_override_that_a_hint_names_is_understood(compose):
 
 def test_a_prompt_column_with_blanks_around_it_is_pointed_at(tmp_path):
     kind, path = write(tmp_path, [{"id ": "x1", " prompt ": "Name a river."}], "csv")
-    with pytest.raises(ValueError, match=r"the columns are 'id ', ' prompt '; did you mean ' prompt '\? Set 'pool\.pr"):
+    with pytest.raises(ValueError, match=r"columns are 'id ', ' prompt '; .*mean ' prompt '\? .*'pool\.pr"):
         load_pool(kind(path))
 
 
@@ -106,7 +106,7 @@ def test_a_column_or_field_that_is_there_twice_is_refused_in_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     texts = pa.array(["x"])
     pq.write_table(pa.table([texts, texts], names=["prompt", "prompt"]), path)
-    with pytest.raises(ValueError, match=r"a\.parquet: column 'prompt' is there twice; give every column its own name"):
+    with pytest.raises(ValueError, match=r"a\.parquet: column 'prompt' .* twice"):
         load_pool(ParquetPool(str(path)))
     nested = pa.StructArray.from_arrays([texts, texts], names=["t", "t"])
     pq.write_table(pa.table([texts, nested], names=["prompt", "meta"]), path)

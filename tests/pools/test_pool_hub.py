@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aliquot.config.schema import ROOT, create
+from aliquot.config.create import create
+from aliquot.config.schema import ROOT
 from aliquot.pools.prepare import load_pool
 from aliquot.pools.spec import HubPool
 

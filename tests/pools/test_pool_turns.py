@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from aliquot.config.schema import create
+from aliquot.config.create import create
 from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.prepare import load_pool, prepare
 from aliquot.pools.spec import JsonlPool
@@ -70,15 +70,13 @@ def test_a_call_of_a_tool_is_no_response_though_the_prompt_is_read(tmp_path):
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
     spec = write(tmp_path, [*talk(*TALK[:2]), call, *talk(("tool", "12"), ("assistant", "It is 12."))])
     assert len(load_pool(spec)) == 1
-    with pytest.raises(ValueError, match="no text in the next turn of role 'assistant'"):
+    with pytest.raises(ValueError, match=r"no text .* 'assistant'"):
         spec.read_responses(["0"])
 
 
 def test_a_part_that_is_no_text_is_refused(tmp_path):
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": "x"}]
-    with pytest.raises(
-        ValueError, match=r"a\.jsonl:1: message 1 in column 'messages' holds parts of type image_url; .*with text"
-    ):
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: message 1 .* 'messages' .* image_url; .*with text"):
         load_pool(write(tmp_path, talk(("user", parts))))
 
 

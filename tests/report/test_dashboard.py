@@ -12,7 +12,8 @@ import pytest
 from wandb_server import Server
 
 from aliquot.__main__ import main
-from aliquot.config.schema import ROOT, create
+from aliquot.config.create import create
+from aliquot.config.schema import ROOT
 from aliquot.experiment.build import Parts, build
 from aliquot.experiment.run import execute
 from aliquot.launch.plan import make_plan

@@ -198,7 +198,7 @@ def test_the_settings_of_a_kernel_lead_to_its_mean_similarity(store):
 
 @pytest.mark.slow
 def test_uncertainties_are_those_of_the_strategies_with_these_names(compose):
-    from aliquot.config.schema import create
+    from aliquot.config.create import create
 
     for name, measure in measures.UNCERTAINTIES.items():
         strategy = create(compose(f"strategy={name}"), "strategy")

@@ -181,7 +181,7 @@ def test_a_strategy_that_needs_them_names_the_remedy_before_the_pass(pool):
 
 @pytest.mark.slow
 def test_the_configuration_keeps_them_on_demand(compose):
-    from aliquot.config.schema import create
+    from aliquot.config.create import create
 
     assert create(compose(), "scorer") == Scorer()
     kept = create(compose("scorer=token_features"), "scorer")

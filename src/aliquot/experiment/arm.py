@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from aliquot.config.compose import composed
-from aliquot.config.schema import choices_of, create
+from aliquot.config.create import create
+from aliquot.config.schema import choices_of
 from aliquot.stages import Select
 from aliquot.store.store import Stage, canonical
 

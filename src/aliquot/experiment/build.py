@@ -16,7 +16,8 @@ from typing import Any, cast
 from omegaconf import DictConfig
 
 from aliquot.annotation.annotator import Annotator
-from aliquot.config.schema import Until, check_root, create, parse_budget, strategy_name
+from aliquot.config.create import create
+from aliquot.config.schema import Until, check_root, parse_budget, strategy_name
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.validation_loss import ValidationLoss
 from aliquot.experiment.arm import label_of

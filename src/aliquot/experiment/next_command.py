@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 
 from aliquot.config.command_line import command
 from aliquot.config.compose import composed, values_of
+from aliquot.config.create import create
 from aliquot.config.quoting import setting
-from aliquot.config.schema import GROUPS, Until, as_typed, choices_of, create, strategy_name, target_of
+from aliquot.config.schema import GROUPS, Until, as_typed, choices_of, strategy_name, target_of
 from aliquot.experiment.record import RunRecord
 
 #: The number of fields that may differ from the default choice of a group; beyond it, another choice may be nearer.

@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from aliquot.annotation.annotator import Annotator
-from aliquot.config.schema import Until, check_hydra, check_root, create, name_strategy
+from aliquot.config.create import create
+from aliquot.config.schema import Until, check_hydra, check_root, name_strategy
 from aliquot.experiment import console
 from aliquot.experiment.build import Experiment, Parts, build
 from aliquot.experiment.next_command import again, next_command, overrides_of

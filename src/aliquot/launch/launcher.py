@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from aliquot.config.schema import create
+from aliquot.config.create import create
 from aliquot.experiment import console
 from aliquot.experiment.build import Experiment, Parts, build, quote
 from aliquot.experiment.next_command import after_sweep
@@ -19,7 +18,7 @@ from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import RunRecord, find_run, save_config
 from aliquot.experiment.run import ask, fetch, try_models
 from aliquot.launch import display
-from aliquot.launch.local import TaskBoard, run_tasks
+from aliquot.launch.local import TaskBoard, Workers, run_tasks
 from aliquot.launch.plan import make_plan
 from aliquot.launch.shared_store import doubt
 from aliquot.launch.slurm import Cluster, submit
@@ -27,7 +26,6 @@ from aliquot.launch.status import show_status, wait_for_end
 from aliquot.launch.sweep import Sweep
 from aliquot.launch.worker import finish
 from aliquot.runtime import logs, terminal
-from aliquot.selection.greedy.workers import num_cores
 from aliquot.store.store import Store, check_all
 
 
@@ -103,20 +101,20 @@ def _experiment(job: ComposedJob) -> Experiment:
     return build(parts)
 
 
-def launch_here(jobs: Sequence[ComposedJob], num_workers: int | None) -> list[RunRecord | None]:
+def launch_here(jobs: Sequence[ComposedJob], workers: Workers) -> list[RunRecord | None]:
     """Run a sweep on this machine and show its results; return the record of each job, None for failed ones."""
+    environments = workers.environments(int(jobs[0].cfg.trainer.devices))
     planned = prepare(jobs)
     if planned is None:
         return [None for _ in jobs]
     store, sweep = planned.store, planned.sweep
     if sweep.tasks:
-        environments = worker_environments(num_workers, int(jobs[0].cfg.trainer.devices))
         with display.Dashboard(store, sweep, len(environments)) as dashboard:
             board = run_tasks(store, sweep, environments, dashboard.show)
     else:
         board = TaskBoard(())
     if any(not _experiment(job).waiting for job in planned.waiting):
-        return launch_here(jobs, num_workers)  # some of the selected prompts had already been answered
+        return launch_here(jobs, workers)  # some of the selected prompts had already been answered
     for run in sweep.runs:
         finish(store, sweep, run)
     records = _records(planned)
@@ -161,35 +159,3 @@ def _records(planned: Planned) -> list[RunRecord]:
     """Return the finished runs."""
     found = (find_run(planned.store.run_directory(experiment.id)) for experiment in planned.experiments)
     return [record for record in found if record]
-
-
-def worker_environments(num_workers: int | None, num_devices: int) -> list[dict[str, str]]:
-    """Return the variables to add to each worker's environment: its own GPUs, or a share of the cores.
-
-    Args:
-        num_workers: None means as many as the GPUs allow, or one for all cores.
-        num_devices: GPUs per worker.
-
-    Raises:
-        ValueError: there are too few GPUs or cores.
-    """
-    import torch
-
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
-    gpus = [device for device in devices.split(",") if device]
-    if gpus:
-        most = len(gpus) // num_devices
-        if not 1 <= (num_workers or most) <= most:
-            raise ValueError(
-                f"{num_workers or 1} workers (hydra.launcher.workers) of {num_devices} devices (trainer.devices) each "
-                f"asked, {len(gpus)} GPUs found; lower one of them"
-            )
-        shares = [gpus[start : start + num_devices] for start in range(0, most * num_devices, num_devices)]
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares[:num_workers]]
-    cores = num_cores()
-    if num_workers is not None and not 1 <= num_workers <= cores:
-        raise ValueError(f"hydra.launcher.workers={num_workers} asked, {cores} cores found; give 1 to {cores}")
-    threads = str(cores // (num_workers or 1))
-    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-    # Waiting threads must not use up the cores of other workers.
-    return [{**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"} for _ in range(num_workers or 1)]

@@ -18,10 +18,54 @@ from pathlib import Path
 
 from aliquot.launch.sweep import PlannedTask, Sweep, log_file
 from aliquot.launch.worker import DONE
+from aliquot.selection.greedy.workers import num_cores
 from aliquot.store.store import Store
 
 #: Seconds that a worker has for saving after a request to end.
 _GRACE = 120.0
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of this machine.
+
+    Args:
+        workers: how many work in parallel; None means as many as the GPUs allow, or one for all cores.
+    """
+
+    workers: int | None = None
+
+    def environments(self, num_devices: int) -> list[dict[str, str]]:
+        """Return the variables to add to each worker's environment: its own GPUs, or a share of the cores.
+
+        Args:
+            num_devices: GPUs per worker.
+
+        Raises:
+            ValueError: there are too few GPUs or cores.
+        """
+        import torch
+
+        num_workers = self.workers
+
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+        gpus = [device for device in devices.split(",") if device]
+        if gpus:
+            most = len(gpus) // num_devices
+            if not 1 <= (num_workers or most) <= most:
+                raise ValueError(
+                    f"{num_workers or 1} workers (hydra.launcher.workers) of {num_devices} devices (trainer.devices) "
+                    f"each asked, {len(gpus)} GPUs found; lower one of them"
+                )
+            shares = [gpus[start : start + num_devices] for start in range(0, most * num_devices, num_devices)]
+            return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares[:num_workers]]
+        cores = num_cores()
+        if num_workers is not None and not 1 <= num_workers <= cores:
+            raise ValueError(f"hydra.launcher.workers={num_workers} asked, {cores} cores found; give 1 to {cores}")
+        threads = str(cores // (num_workers or 1))
+        names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+        # Waiting threads must not use up the cores of other workers.
+        return [{**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"} for _ in range(num_workers or 1)]
 
 
 @dataclass

@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from aliquot.config.schema import Until
 from aliquot.launch.slurm_queue import cancel, max_array_size, queued_jobs, save_jobs
 from aliquot.launch.sweep import PlannedTask, Sweep, sweep_directory
 from aliquot.store.store import Store
@@ -52,7 +53,7 @@ class Resources:
     def __post_init__(self) -> None:
         if self.minutes <= 10:
             raise ValueError(
-                f"hydra.launcher.resources: minutes={self.minutes} leave no time to be requeued; give more than 10"
+                f"minutes={self.minutes} of a job's resources leave no time to be requeued; give more than 10"
             )
 
     def options(self) -> dict[str, Any]:
@@ -86,6 +87,19 @@ class Cluster:
     max_jobs: int = 256
     signal_seconds: int = 90
     wait: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = [until.value for until in Until]
+        wrong = [kind for kind in self.resources if kind not in kinds]
+        wrong += [kind for kind, given in self.resources.items() if not isinstance(cast(object, given), Resources)]
+        if wrong:
+            raise ValueError(
+                f"resources.{wrong[0]}: resources are those of {', '.join(kinds)}, each with fields of their own, such "
+                "as resources.score.gpus=1"
+            )
+        for name in ("max_jobs", "signal_seconds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} asked; give 1 or more")
 
     def check(self) -> None:
         """Raise ValueError if jobs cannot be submitted from here."""

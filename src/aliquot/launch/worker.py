@@ -17,8 +17,9 @@ from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
+from aliquot.config.create import create
 from aliquot.config.help import explain
-from aliquot.config.schema import Config, create, name_strategy
+from aliquot.config.schema import Config, name_strategy
 from aliquot.experiment.build import READERS, Experiment, Parts, build
 from aliquot.experiment.pool import prepare_pool
 from aliquot.experiment.record import find_run

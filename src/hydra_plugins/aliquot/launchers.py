@@ -37,17 +37,19 @@ class LocalLauncher(_SweepLauncher):
     """Run a sweep on this machine.
 
     Args:
-        workers: how many work in parallel; None is one per GPU, or one for all cores.
+        workers: fields of `aliquot.launch.local.Workers`.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self._num_workers = workers
+    def __init__(self, **workers: Any) -> None:
+        self._workers = workers
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs as one sweep; a job's value is its mean score."""
+        from aliquot.config.create import make
         from aliquot.launch.launcher import launch_here
 
-        records = launch_here(self._jobs(job_overrides), self._num_workers)
+        workers = make({"_target_": "aliquot.launch.local.Workers", **self._workers}, "hydra.launcher")
+        records = launch_here(self._jobs(job_overrides), workers)
         return [_answer(overrides, record) for overrides, record in zip(job_overrides, records, strict=True)]
 
 
@@ -63,11 +65,15 @@ class SlurmLauncher(_SweepLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit all jobs as one sweep; their values are not known yet."""
+        from aliquot.config.create import make
         from aliquot.launch.launcher import launch_on_cluster
-        from aliquot.launch.slurm import Cluster, Resources
 
-        resources = {kind: Resources(**fields) for kind, fields in self._cluster.pop("resources").items()}
-        launch_on_cluster(self._jobs(job_overrides), Cluster(resources, **self._cluster))
+        resources = {
+            kind: {"_target_": "aliquot.launch.slurm.Resources", **fields} if isinstance(fields, dict) else fields
+            for kind, fields in self._cluster["resources"].items()
+        }
+        node = {"_target_": "aliquot.launch.slurm.Cluster", **self._cluster, "resources": resources}
+        launch_on_cluster(self._jobs(job_overrides), make(node, "hydra.launcher"))
         return [_answer(overrides, None) for overrides in job_overrides]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aliquot.config.schema import create
+from aliquot.config.create import create
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.greedy.modes import Stochastic
 from aliquot.selection.strategies.random import Random

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aliquot.config.schema import create
+from aliquot.config.create import create
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.selection.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
 from aliquot.selection.kernels import RBF, Cosine
