@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from aliquot.config.help import errors_explained
+from aliquot.evaluation.held_out.measures import WEIGHTINGS
 
 _REPORT = """\
 Compare finished runs with random at the same budget, on the same questions: accuracy with 95 % intervals, differences
@@ -19,6 +20,7 @@ only in how the prompts were chosen, how many, and the seed. A running sweep is 
   python -m aliquot report 4e2f               the runs of one sweep, named by the beginning of its id
   python -m aliquot report --to paper/gamma   write there instead of outputs/report
   python -m aliquot report --runs             list one run per line, also runs that stopped before evaluation
+  python -m aliquot report --weighting tasks  of held-out rows: every task counts alike, whatever its number of rows
 
 The folder has index.html (everything on one page, no network needed), figures/ (SVG and PNG), results and areas as CSV
 and Parquet (unrounded), results.md, results.tex (booktabs, longtable), runs.csv (one line per run and benchmark).
@@ -40,6 +42,13 @@ def main() -> None:
     )
     report.add_argument("--to", type=Path, metavar="FOLDER", help="where the report goes (default: STORE/report)")
     report.add_argument("--runs", action="store_true", help="only list the finished runs; write nothing")
+    report.add_argument(
+        "--weighting",
+        choices=WEIGHTINGS,
+        default=WEIGHTINGS[0],
+        help="of held-out rows (evaluate=heldout): rows alike, by the pool's task shares, or tasks alike "
+        "(default: %(default)s)",
+    )
     work = commands.add_parser("work", help="build stages of a planned sweep (started by its launcher)")
     work.add_argument("sweep", help="its id")
     work.add_argument("task", nargs="?", help="a stage and its key; without, names are read from standard input")
@@ -136,7 +145,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.runs:
         list_runs(arguments.store, arguments.sweeps)
     else:
-        report(arguments.store, arguments.sweeps, arguments.to or arguments.store / "report")
+        report(arguments.store, arguments.sweeps, arguments.to or arguments.store / "report", arguments.weighting)
 
 
 if __name__ == "__main__":

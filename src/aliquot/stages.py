@@ -1,6 +1,7 @@
 """The stages of an experiment. Read this file second, after `aliquot.types`.
 
     Prepare -> Score -> Select -> Annotate -> Finetune -> Evaluate
+           -> Overlap -------------------------------->
 
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
 A strategy that ranks the pool in parts has a SelectPart for each part before its Select.
@@ -22,8 +23,11 @@ from aliquot.annotation.annotator import Annotator, digest_of, load_annotated, s
 from aliquot.annotation.bill import Bill
 from aliquot.annotation.quality import Quality
 from aliquot.evaluation.benchmark import Benchmark
-from aliquot.evaluation.run import check_evaluable, evaluate, load_result
-from aliquot.evaluation.validation_loss import ValidationLoss
+from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared, compare
+from aliquot.evaluation.held_out.run import ROWS_FILE
+from aliquot.evaluation.held_out.source import HeldOutSource
+from aliquot.evaluation.judge.spec import Opponent
+from aliquot.evaluation.run import Yardstick, check_evaluable, evaluate, load_result
 from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import check_trainable, finetune, load_adapter, take_part
 from aliquot.models.spec import Model
@@ -64,7 +68,7 @@ class Prepare(Stage[Pool]):
     version: ClassVar[int] = 3
 
     source: PoolSpec
-    without: Benchmark | ValidationLoss | None = None
+    without: Yardstick | None = None
     digest: str | None = field(default=None, metadata={"key": False})
 
     @property
@@ -96,7 +100,7 @@ class Prepare(Stage[Pool]):
         return PoolReport.read(store.directory(self))
 
 
-def _questions(benchmark: Benchmark | ValidationLoss | None) -> Sequence[str]:
+def _questions(benchmark: Yardstick | None) -> Sequence[str]:
     """Return the text of every question of a benchmark; empty without a benchmark."""
     if isinstance(benchmark, Benchmark):
         from aliquot.evaluation.harness.tasks import read_questions  # importing lm-eval takes seconds
@@ -372,20 +376,59 @@ class Finetune(Stage[Adapter]):
 
 
 @dataclass(frozen=True)
+class Overlap(Stage[Compared]):
+    """Find the held-out rows whose prompt also stands in the pool."""
+
+    name: ClassVar[str] = "overlap"
+
+    pool: Prepare
+    held_out: HeldOutSource
+
+    @property
+    def resources(self) -> None:
+        return None
+
+    def inputs(self) -> dict[str, object]:
+        return {**super().inputs(), "near": self.held_out.near}
+
+    def title(self) -> str:
+        return "overlap: look for the held-out rows in the pool"
+
+    def checks(self) -> Sequence[Check]:
+        return ((type(self.held_out).check, self.held_out),)
+
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
+        compare(self.held_out.rows(), store.get(self.pool), self.held_out.near).write(directory)
+
+    def load(self, directory: Path) -> Compared:
+        return Compared.read(directory)
+
+
+@dataclass(frozen=True)
 class Evaluate(Stage[EvalResult]):
-    """Score the benchmarks, with the adapter of `finetune` or, without one, the base model."""
+    """Score the benchmarks, with the adapter of `finetune` or, without one, the base model.
+
+    Args:
+        overlap: what the pool has to do with held-out rows, where such are scored.
+        opponent: for a judge, the evaluation whose responses this one's are compared with; of another run, its key.
+    """
 
     name: ClassVar[str] = "evaluate"
 
     model: Model
     finetune: Finetune | None
-    benchmark: Benchmark | ValidationLoss
+    benchmark: Yardstick
     trainer: TrainerSpec = field(metadata={"key": False})
+    overlap: Overlap | None = field(default=None, metadata={"absent": None})
+    opponent: Evaluate | str | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
         """Leave out the model's example format if the benchmark does not use it."""
         reads_format = getattr(self.benchmark, "reads_format", True)
         return super().inputs() | ({} if reads_format else {"model": self.model.bare()})
+
+    def upstream(self) -> list[Stage[Any]]:
+        return super().upstream()[::-1]  # what may refuse held-out rows comes before what takes long
 
     def title(self) -> str:
         model, tasks = "finetuned" if self.finetune else "base", ", ".join(self.benchmark.tasks)
@@ -399,7 +442,12 @@ class Evaluate(Stage[EvalResult]):
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         adapter = store.get(self.finetune) if self.finetune else None
-        evaluate(self.model, adapter, self.benchmark, self.trainer, directory)
+        compared = store.get(self.overlap) if self.overlap else NOT_COMPARED
+        opponent = None
+        if self.opponent:
+            key = self.opponent.key if isinstance(self.opponent, Evaluate) else self.opponent
+            opponent = Opponent(store.root / self.name / key / ROWS_FILE, store.root / LEDGER)
+        evaluate(self.model, adapter, self.benchmark, self.trainer, directory, compared, opponent)
 
     def load(self, directory: Path) -> EvalResult:
         return load_result(directory)

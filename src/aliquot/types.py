@@ -9,8 +9,8 @@ A `Pool` holds no responses: no strategy can look at one before annotation, beca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -165,12 +165,21 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Metric:
-    """One benchmark score: a fraction in [0, 1] with its standard error over questions."""
+    """One benchmark score: a fraction in [0, 1] with its standard error over questions.
+
+    Args:
+        name: of the benchmark.
+        value: the mean over questions, each counted once.
+        stderr: its standard error.
+        num_questions: how many there are.
+        weighted: weighting -> the mean and its standard error, where questions can be weighted otherwise.
+    """
 
     name: str
     value: float
     stderr: float
     num_questions: int
+    weighted: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_shipped_files_are_the_generated_ones(tmp_path: Path) -> None:
     build(tmp_path)
     digests = {path.relative_to(tmp_path): hashlib.sha256(path.read_bytes()).hexdigest()
                for path in tmp_path.rglob("*") if path.is_file()}  # fmt: skip
-    assert len(digests) == 1 + len(benchmark_files())
+    assert len(digests) == 2 + len(benchmark_files())
     for name, digest in digests.items():
         assert hashlib.sha256((POOL.parent / name).read_bytes()).hexdigest() == digest, name
     assert {path.name for path in TASKS.iterdir() if path.is_file()} == set(benchmark_files())

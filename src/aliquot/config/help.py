@@ -139,7 +139,7 @@ def _ambiguous(found: re.Match[str]) -> str:
 #: Hydra's messages, and ours in their place: Hydra's own advice does not help here.
 _REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"Ambiguous value for argument '(.*)'\n", _ambiguous),
-    (r"full_key: hydra\.launcher\.jobs|Launcher\.__init__\(\) .* argument 'jobs'", lambda _: WORKERS),
+    (r"full_key: hydra\.launcher\.jobs", lambda _: WORKERS),
     (
         r"Multiple values for (\S+)\. To override a value use 'override \S+ (.*)'",
         lambda found: f"+{found[1]}={found[2]}: {found[1]} is there already; type it without +: {found[1]}={found[2]}",

@@ -8,29 +8,40 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aliquot.evaluation.benchmark import Benchmark, lm_eval_version
+from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared
+from aliquot.evaluation.held_out.spec import HeldOut
+from aliquot.evaluation.judge.spec import WIN_RATE, Judge, Opponent
 from aliquot.evaluation.validation_loss import LIKELIHOOD, ValidationLoss, row_losses
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.store.store import write_atomic
 from aliquot.types import Adapter, EvalResult, Metric
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from aliquot.evaluation.held_out.run import Measured
+
+#: Everything that a model can be scored on.
+Yardstick = Benchmark | ValidationLoss | HeldOut | Judge
+
 _METRICS = "metrics.json"
 _CORRECT = "correct.json"
 _TASKS = "tasks"  # directory of finished tasks while others are unfinished
 
 
-def check_evaluable(model: Model, benchmark: Benchmark | ValidationLoss) -> None:
+def check_evaluable(model: Model, benchmark: Yardstick) -> None:
     """Raise ValueError if the benchmark, or the model for it, is unavailable, before anything expensive starts."""
     benchmark.check()
-    if isinstance(benchmark, ValidationLoss):
+    if not isinstance(benchmark, Benchmark):
         return
     own = bool(benchmark.suites() and benchmark.folders())  # the task files can be read without the catalog
     if not own and benchmark.backend == "hf":
@@ -49,16 +60,20 @@ def check_evaluable(model: Model, benchmark: Benchmark | ValidationLoss) -> None
 def evaluate(
     model: Model,
     adapter: Adapter | None,
-    benchmark: Benchmark | ValidationLoss,
+    benchmark: Yardstick,
     trainer: TrainerSpec,
     directory: Path,
+    compared: Compared = NOT_COMPARED,
+    opponent: Opponent | None = None,
 ) -> EvalResult:
     """Score `model`, with `adapter` or bare, and write metrics.json and correct.json to `directory`.
 
     A metric is the share of right answers over all questions of its tasks, each question counted once; its standard
     error is that of a mean over questions, sqrt(p (1 - p) / (n - 1)). If interrupted and called again with the same
     arguments, it resumes after the last finished task. The metric of a `ValidationLoss` is the mean of its rows'
-    values, which are in correct.json, and metrics.json holds the loss in nats per response token.
+    values, which are in correct.json, and metrics.json holds the loss in nats per response token. A `HeldOut` has one
+    metric per measure; `compared` says which of its rows the pool has, and the pool's task shares. A `Judge`
+    has the share of comparisons with the `opponent` that this model wins; without one, every comparison is a tie.
 
     Raises:
         ValueError: a task is unknown, its data is missing, it has neither `acc` nor `exact_match`, or its answers do
@@ -67,6 +82,10 @@ def evaluate(
     check_evaluable(model, benchmark)
     if isinstance(benchmark, ValidationLoss):
         return _validate(model, adapter, benchmark, trainer, directory)
+    if isinstance(benchmark, HeldOut):
+        return _held_out(model, adapter, benchmark, trainer, directory, compared)
+    if isinstance(benchmark, Judge):
+        return _judge(model, adapter, benchmark, trainer, directory, compared, opponent)
     from aliquot.evaluation.harness.questions import answer_questions
     from aliquot.evaluation.harness.quiet import undisturbed
 
@@ -104,6 +123,55 @@ def _validate(
     record = {"metrics": [asdict(metric)], "loss": loss, "num_cut": num_cut, "limit": spec.limit}
     write_atomic(directory / _CORRECT, json.dumps({LIKELIHOOD: values.tolist()}) + "\n")
     write_atomic(directory / _METRICS, json.dumps(record, indent=2) + "\n")
+    return load_result(directory)
+
+
+def _held_out(
+    model: Model, adapter: Adapter | None, spec: HeldOut, trainer: TrainerSpec, directory: Path, compared: Compared
+) -> EvalResult:
+    from aliquot.evaluation.held_out.run import score_held_out
+
+    measures, more = score_held_out(model, _network(model, adapter, trainer), spec, compared, directory)
+    return _save_measures(measures, more, compared, directory)
+
+
+def _judge(
+    model: Model,
+    adapter: Adapter | None,
+    spec: Judge,
+    trainer: TrainerSpec,
+    directory: Path,
+    compared: Compared,
+    opponent: Opponent | None,
+) -> EvalResult:
+    from aliquot.evaluation.judge.run import judge
+
+    rows = compared.rows(spec)
+    measured, counts = judge(model, lambda: _network(model, adapter, trainer), spec, rows, opponent, directory)
+    return _save_measures({WIN_RATE: measured}, counts, compared, directory)
+
+
+def _network(model: Model, adapter: Adapter | None, trainer: TrainerSpec) -> PreTrainedModel:
+    from aliquot.finetuning.adapter import load_finetuned
+
+    network = load_finetuned(model, adapter) if adapter else model.load()
+    return network.to(_device(trainer))  # pyright: ignore[reportArgumentType]
+
+
+def _save_measures(
+    measures: Mapping[str, Measured], more: Mapping[str, object], compared: Compared, directory: Path
+) -> EvalResult:
+    from aliquot.evaluation.held_out.run import remove_shards
+
+    record = {
+        "metrics": [asdict(measured.metric(name, compared.shares)) for name, measured in measures.items()],
+        **more,
+        "shares": compared.shares,
+        "tasks": {name: measured.tasks for name, measured in measures.items()},
+    }
+    write_atomic(directory / _CORRECT, json.dumps({name: found.values for name, found in measures.items()}) + "\n")
+    write_atomic(directory / _METRICS, json.dumps(record) + "\n")
+    remove_shards(directory)
     return load_result(directory)
 
 

@@ -10,21 +10,19 @@ task.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Float64
 
+from aliquot.evaluation.rows import file_of, read_answered
 from aliquot.models.control_tokens import note_literal
 from aliquot.pools.columns import FIRST, Columns, check_conversations
-from aliquot.pools.files import READERS, format_of
-from aliquot.pools.rows import no_answer, prompt_row, response_text
 from aliquot.runtime.progress import Progress
-from aliquot.store.content import content_hash, locate
+from aliquot.store.content import content_hash
 from aliquot.types import Adapter, AnnotatedSet
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The column settings, under the names that pools use.
-_OF_POOLS = re.compile(r"\bpool\.(?=(?:prompt|messages)\b)")
 #: The name of the score, and of its only task.
 LIKELIHOOD = "validation_likelihood"
 
@@ -85,7 +81,7 @@ class ValidationLoss:
         if self.messages:
             columns = {"messages": self.messages, "turn": self.turn}
         read = {"limit": self.limit, "tokens_per_batch": self.tokens_per_batch}
-        return {"measure": LIKELIHOOD, "content": content_hash(self._file()), **columns, **read}
+        return {"measure": LIKELIHOOD, "content": content_hash(file_of(self.path)), **columns, **read}
 
     def check(self) -> None:
         """Raise ValueError if the file, a prompt or a response is missing."""
@@ -105,36 +101,13 @@ class ValidationLoss:
         Raises:
             ValueError: there are none, or one has no prompt or no response.
         """
-        rows = list(self._rows())
+        columns = Columns(self.prompt, None, None, None, self.response, self.messages, self.turn)
+        rows = list(read_answered(file_of(self.path), columns, self.limit))
         if not rows:
             raise ValueError(f"evaluate.path={self.path} has no rows; give prompts with responses")
-        ids, prompts, responses = zip(*rows, strict=True)
-        return AnnotatedSet(ids, prompts, responses)
-
-    def _rows(self) -> Iterator[tuple[str, str, str]]:
-        columns = Columns(self.prompt, None, None, None, self.response, self.messages, self.turn)
-        file = self._file()
-        records = READERS[format_of(file) or ""](file, columns.for_responses())
-        for number, record in enumerate(record for record in records if not record.blank):
-            if number == self.limit:
-                return
-            try:
-                row, response = prompt_row(record, columns), response_text(record, columns)
-            except ValueError as error:
-                raise ValueError(_OF_POOLS.sub("evaluate.", str(error))) from error
-            if response is None:
-                remedy = "" if self.messages else ", or name the column of the responses with evaluate.response"
-                raise ValueError(f"{record.place}: {no_answer(record, columns)}; fill it in or drop the row{remedy}")
-            yield row.id, row.prompt, response
-
-    def _file(self) -> Path:
-        file = locate(self.path)
-        if not file.is_file() or format_of(file) is None:
-            raise ValueError(
-                f"evaluate.path={self.path}: {file} is not a file of prompts; give a .jsonl, .csv or .parquet, which "
-                "may be compressed"
-            )
-        return file
+        return AnnotatedSet(
+            [row.id for _, row, _ in rows], [row.prompt for _, row, _ in rows], [str(said) for *_, said in rows]
+        )
 
 
 def row_losses(
@@ -147,8 +120,8 @@ def row_losses(
         cut.
     """
     import torch
-    from torch.nn.functional import cross_entropy
 
+    from aliquot.evaluation.likelihood import ScoredPositions
     from aliquot.finetuning.adapter import load_finetuned
     from aliquot.finetuning.examples import IGNORE, StepBatches, StepPlan, encode_examples, micro_batches
 
@@ -165,22 +138,19 @@ def row_losses(
     )
     network = (load_finetuned(model, adapter) if adapter else model.load()).to(device)  # pyright: ignore[reportArgumentType]
     sums = np.empty(len(targets))
-    with torch.inference_mode(), Progress(f"evaluate {LIKELIHOOD}", len(targets), "row") as progress:
+    positions = ScoredPositions(network)
+    with (
+        torch.inference_mode(),
+        positions.installed(),
+        Progress(f"evaluate {LIKELIHOOD}", len(targets), "row") as progress,
+    ):
         for rows, batch in zip(batches, StepBatches(examples, plan, tokenizer.pad_token_id), strict=True):
             ids, mask, wanted, decoder_ids = (None if t is None else t.to(device) for t in batch.micro_batches[0])
-            response = {} if decoder_ids is None else {"decoder_input_ids": decoder_ids}
-            logits = network(input_ids=ids, attention_mask=mask, use_cache=False, **response).logits
             assert wanted is not None
-            scored = wanted != IGNORE
-            nats = cross_entropy(logits[scored].float(), wanted[scored], reduction="none").double()
-            of_row = scored.nonzero()[:, 0].cpu()
-            sums[rows] = torch.zeros(len(rows), dtype=torch.float64).index_add(0, of_row, nats.cpu()).numpy()
+            response = {} if decoder_ids is None else {"decoder_input_ids": decoder_ids}
+            read = partial(network, input_ids=ids, attention_mask=mask, use_cache=False, **response)
+            sums[rows] = -positions.log_likelihoods(read, wanted, wanted != IGNORE).cpu().numpy()
             progress.update(len(rows))
     if not np.isfinite(sums).all():
         raise ValueError(f"evaluate: the losses of {np.isnan(sums).sum()} of {len(sums)} rows are not finite")
     return sums / targets, float(sums.sum() / targets.sum()), examples.num_cut_prompts + examples.num_cut_responses
-
-
-def measured(*benchmarks: str) -> str:
-    """Return what the benchmarks of one study measure: a likelihood must not be read as an accuracy."""
-    return "likelihood" if LIKELIHOOD in benchmarks else "accuracy"

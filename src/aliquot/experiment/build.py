@@ -8,7 +8,7 @@ Nothing here prints, or reads Hydra's state: only the configuration, the store, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +18,9 @@ from omegaconf import DictConfig
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
 from aliquot.config.schema import Until, check_root, parse_budget, strategy_name
-from aliquot.evaluation.benchmark import Benchmark
-from aliquot.evaluation.validation_loss import ValidationLoss
+from aliquot.evaluation.held_out.source import HeldOutSource
+from aliquot.evaluation.judge.spec import BASE, Judge
+from aliquot.evaluation.run import Yardstick
 from aliquot.experiment.arm import label_of
 from aliquot.finetuning.recipe import LoRA
 from aliquot.models.spec import Model
@@ -30,8 +31,8 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
 from aliquot.selection.strategy import Strategy, check_requirements
-from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, Score, Select
-from aliquot.store.store import Stage, Store, upstream_first
+from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, Score, Select
+from aliquot.store.store import Stage, Store, read_record, upstream_first
 
 #: The stages that read the model.
 READERS = (Score, Finetune, Evaluate)
@@ -54,7 +55,7 @@ class Parts:
     strategy: Strategy
     annotator: Annotator
     finetune: LoRA
-    benchmark: Benchmark | ValidationLoss
+    benchmark: Yardstick
     trainer: TrainerSpec
     strategy_name: str
     budget: str
@@ -103,6 +104,11 @@ class Parts:
     def trial(self) -> Trial:
         """The trial of the model."""
         return Trial(self.model, self.scorer, self.trainer)
+
+    def overlap(self, prepare: Prepare) -> Overlap | None:
+        """Return the stage that looks for held-out rows in the pool; None where none are read."""
+        asked = self.until == Until.evaluate and isinstance(self.benchmark, HeldOutSource)
+        return Overlap(prepare, cast(HeldOutSource, self.benchmark)) if asked else None
 
     def draft(self) -> tuple[Stage[Any], ...]:
         """Return the stages before the pool is known, for checks.
@@ -186,12 +192,14 @@ def build(parts: Parts) -> Experiment:
 
     Raises:
         ValueError: the pool cannot be read, the budget exceeds it, or the strategy needs a signal that the scorer does
-            not keep.
+            not keep; or held-out rows are also in the pool.
     """
     prepare = parts.prepare.settled(parts.store)
     pool = parts.store.get(prepare)
     budget = parse_budget(parts.budget, len(pool), pool.name)
     check_requirements(parts.strategy, pool, parts.scorer)
+    if overlap := parts.overlap(prepare):
+        parts.store.get(overlap).check(overlap.held_out)
     return Experiment(
         stages=_stages(parts, prepare, budget, len(pool)),
         strategy=parts.strategy_name,
@@ -211,8 +219,8 @@ def untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial |
     return trial if to_read and store.record(trial) is None else None
 
 
-def quote(experiments: Iterable[Experiment], store: Store) -> float:
-    """Estimate the maximum cost of the annotations still to buy, if selected prompts are like the average of the pool.
+def quote(experiments: Sequence[Experiment], store: Store) -> float:
+    """Estimate the maximum cost of what is still to buy, if selected prompts are like the average of the pool.
 
     Each ranking counts once, at its largest budget, and no annotator answers more prompts than the pool has.
     """
@@ -228,7 +236,9 @@ def quote(experiments: Iterable[Experiment], store: Store) -> float:
         pool = store.get(stages[0].select.pool)
         sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
         cost += stages[0].annotator.quote(min(len(pool), sum(stage.budget for stage in stages)), sample)
-    return cost
+    todo = {stage.key: stage for e in experiments for stage in e.stages if store.record(stage) is None}
+    judged = (stage.benchmark for stage in todo.values() if isinstance(stage, Evaluate) and stage.opponent)
+    return cost + sum(judge.quote() for judge in judged if isinstance(judge, Judge))
 
 
 def _stages(
@@ -243,17 +253,38 @@ def _stages(
     if settle:
         annotate = annotate.settled(parts.store)
     finetune = Finetune(model, annotate, parts.finetune, trainer)
-    base = Evaluate(model, None, parts.benchmark, trainer)
+    overlap = parts.overlap(prepare)
+    base = Evaluate(model, None, parts.benchmark, trainer, overlap)
     goal: Stage[Any] = {
         Until.score: score,
         Until.select: select,
         Until.annotate: annotate,
         Until.finetune: finetune,
-        Until.evaluate: Evaluate(model, finetune, parts.benchmark, trainer),
+        Until.evaluate: Evaluate(model, finetune, parts.benchmark, trainer, overlap, _opponent(parts, base)),
     }[parts.until]
     chain = list(
         {stage.key: stage for stage in upstream_first([goal])}.values()
     )  # all parts of a ranking share a scoring pass
-    if parts.until == Until.evaluate:
+    if parts.until == Until.evaluate and all(stage.key != base.key for stage in chain):
         chain.insert(-2, base)  # before finetuning, so that an evaluation that cannot work fails early
     return tuple(chain)
+
+
+def _opponent(parts: Parts, base: Evaluate) -> Evaluate | str | None:
+    """Return the evaluation that a judge compares the finetuned model with: the base model's, or another run's key.
+
+    Raises:
+        ValueError: there is no such run, or it was not evaluated.
+    """
+    if not isinstance(parts.benchmark, Judge):
+        return None
+    against = parts.benchmark.against
+    if against == BASE:
+        return base
+    key = against.rpartition("-")[0]  # `Experiment.id`
+    if not key or read_record(parts.store.root / Evaluate.name / key) is None:
+        raise ValueError(
+            f"evaluate.against={against}: {parts.store.runs} has no evaluated run of that name; "
+            "`python -m aliquot report --runs` lists them; or compare with the base model: evaluate.against=base"
+        )
+    return key

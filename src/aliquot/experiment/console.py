@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import WEIGHED, measured
 from aliquot.experiment.build import Experiment, quote
 from aliquot.experiment.record import RunRecord
 from aliquot.runtime.numbers import gain, with_error
@@ -66,7 +66,7 @@ def show_libraries(stages: Iterable[Stage[Any]], store: Store, out: Console | No
 def show_quote(cost: float, out: Console | None = None) -> None:
     """Print the maximum cost before anything is bought; print nothing where it is free."""
     if cost:
-        say(f"Annotating costs at most about {cost:,.2f}, counting what was answered before.", out)
+        say(f"Annotating and judging cost at most about {cost:,.2f}, counting what was answered before.", out)
 
 
 def show_checked(trials: Iterable[str]) -> None:
@@ -111,6 +111,10 @@ def _scores(run: RunRecord) -> Table:
         before = base[metric.name]
         change = gain(before, metric)
         table.add_row(metric.name, _percent(before), _percent(metric), change, f"{metric.num_questions:,}")
+        for weighting, value in metric.weighted.items():
+            both = before.weighted[weighting], value
+            pair = [Metric("", mean, stderr, metric.num_questions) for mean, stderr in both]
+            table.add_row(f"  {WEIGHED[weighting]}", *map(_percent, pair), gain(*pair), "")
     return table
 
 

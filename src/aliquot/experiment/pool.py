@@ -1,4 +1,7 @@
-"""Prepare the pool of an experiment: the one part of building it that may take long, and that prints."""
+"""Prepare the pool of an experiment, and compare held-out rows with it: the one part of building it that may take long.
+
+Nothing else of it prints.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,19 @@ def prepare_pool(parts: Parts, out: Console | None = None) -> None:
         ValueError: the pool cannot be read, or a later stage is certain to fail.
     """
     prepare, store = parts.prepare, parts.store
-    if store.record(prepare) is not None:
-        return
+    if store.record(prepare) is None:
+        _prepare(parts, out)
+    overlap = parts.overlap(prepare.settled(store))
+    if overlap and store.record(overlap) is None:
+        check_all([overlap])
+        say(overlap.title(), out)
+        do(overlap, store)
+        if found := store.get(overlap).line(overlap.held_out):
+            say(found, out)
+
+
+def _prepare(parts: Parts, out: Console | None) -> None:
+    prepare, store = parts.prepare, parts.store
     stages = [stage for stage in parts.draft() if store.record(stage) is None]
     first = untried(parts.trial, stages, store)
     check_all([first, *stages] if first else stages)

@@ -113,6 +113,7 @@ class RunRecord:
             for metric in metrics:
                 values[f"{when}/{metric.name}"] = metric.value
                 values[f"{when}/{metric.name}_stderr"] = metric.stderr
+                values |= {f"{when}/{metric.name}_by_{by}": mean for by, (mean, _) in metric.weighted.items()}
         base = {metric.name: metric.value for metric in self.base}
         values |= {f"gain/{metric.name}": metric.value - base[metric.name] for metric in self.finetuned}
         for name, _, seconds in self.stages:  # a ranking in parts has several stages of one name

@@ -67,6 +67,30 @@ def near_duplicates(prompts: Sequence[str], threshold: float) -> dict[int, int]:
     return found
 
 
+def near_twins(texts: Sequence[str], pool: Sequence[str], threshold: float) -> dict[int, int]:
+    """Map each text that nearly repeats a prompt of the pool to the prompt that is most like it, by their rows.
+
+    Alike are a text and a prompt whose Jaccard similarity, over sets of runs of five words, is `threshold` or more.
+    """
+    keys, runs = _read([*pool, *texts], hashes_per_band(threshold))
+    buckets, first = _shared_only(keys), len(pool)
+    candidates: dict[int, set[int]] = defaultdict(set)
+    for band in range(buckets.shape[1]):
+        ours, theirs = buckets[first:, band], buckets[:first, band]
+        prompts_in: dict[int, list[int]] = defaultdict(list)
+        for row in np.flatnonzero((theirs >= 0) & np.isin(theirs, ours)).tolist():
+            prompts_in[int(theirs[row])].append(row)
+        for text, bucket in enumerate(ours.tolist()):
+            candidates[text].update(prompts_in.get(bucket, ()))
+    found: dict[int, int] = {}
+    for text, rows in candidates.items():
+        near = sorted(rows)
+        alike = runs.similarity(first + text, near) if near else np.zeros(1)
+        if alike.max() >= threshold:
+            found[text] = near[int(alike.argmax())]
+    return found
+
+
 def hashes_per_band(threshold: float) -> int:
     """Return the largest number of hashes per band: few false pairs, while true pairs are still hardly ever missed."""
     misses = ((1 - threshold**r) ** (_NUM_HASHES // r) for r in range(1, _NUM_HASHES + 1))

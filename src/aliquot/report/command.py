@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from aliquot.evaluation.held_out.measures import ROWS
 from aliquot.experiment import console
 from aliquot.experiment.record import RunRecord
 from aliquot.experiment.tracker import address_of
@@ -33,13 +34,14 @@ def list_runs(root: Path, sweeps: Sequence[str] = ()) -> None:
     console.show_runs(_finished(root, _sweeps(root, sweeps)))
 
 
-def report(root: Path, sweeps: Sequence[str], folder: Path) -> None:
+def report(root: Path, sweeps: Sequence[str], folder: Path, weighting: str = ROWS) -> None:
     """Print the tables of the evaluated runs, and write all tables, figures and pages.
 
     Args:
         root: the store.
         sweeps: ids, or their prefixes: only the runs of these; none for all runs.
         folder: the output directory, which is created; files of an earlier report in it are replaced.
+        weighting: of held-out rows: `rows` alike, by the `pool`'s task shares, or `tasks` alike.
 
     Raises:
         ValueError: the directory cannot be written to; or the store has no such sweep, no finished run, or none that
@@ -48,7 +50,7 @@ def report(root: Path, sweeps: Sequence[str], folder: Path) -> None:
     _check_writable(folder)
     planned = _sweeps(root, sweeps)
     records = _finished(root, planned)
-    studies = _studies(root, records)
+    studies = _studies(root, records, weighting)
     planned = planned or _sweeps(root, sorted(path.parent.name for path in (root / "sweeps").glob("*/sweep.json")))
     found: list[tuple[Study, Findings]] = []
     with Progress("judge", len(studies), "study") if len(records) >= _MANY else nullcontext() as bar:
@@ -140,14 +142,14 @@ def _finished(root: Path, sweeps: Sequence[Sweep]) -> list[RunRecord]:
     return records
 
 
-def _studies(root: Path, records: Sequence[RunRecord]) -> list[Study]:
+def _studies(root: Path, records: Sequence[RunRecord], weighting: str) -> list[Study]:
     """Return the studies of these runs.
 
     Raises:
         ValueError: there are no studies.
     """
     with Progress("read", len(records), "run") if len(records) >= _MANY else nullcontext() as bar:
-        studies = studies_of(root, records, bar.update if bar else lambda: None)
+        studies = studies_of(root, records, weighting, bar.update if bar else lambda: None)
     if not studies:
         raise ValueError(
             f"of {len(records):,} finished runs in {root}/ none was evaluated and can be read, so there is nothing to "

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from aliquot.evaluation.held_out.measures import ROWS
+from aliquot.evaluation.wording import WEIGHED
 from aliquot.experiment.arm import ArmSettings, Record, flatten, shown
 from aliquot.experiment.record import RunRecord
 from aliquot.launch.sweep import Sweep
@@ -42,7 +44,7 @@ class _Run:
     setting: Mapping[str, Any]
 
 
-def read_studies(root: Path, sweeps: Sequence[str] = ()) -> list[Study]:
+def read_studies(root: Path, sweeps: Sequence[str] = (), weighting: str = ROWS) -> list[Study]:
     """Return the studies in which the finished runs of a store can be compared, the one with most runs first.
 
     A run that cannot be read, or does not match the others, is left out with a warning.
@@ -50,11 +52,12 @@ def read_studies(root: Path, sweeps: Sequence[str] = ()) -> list[Study]:
     Args:
         root: the store.
         sweeps: ids, or their prefixes: only the runs of these; none for all runs.
+        weighting: of held-out rows, one of `WEIGHTINGS`.
 
     Raises:
         ValueError: the store has no such sweep.
     """
-    return studies_of(root, read_records(root, [Sweep.load(Store(root), sweep) for sweep in sweeps]))
+    return studies_of(root, read_records(root, [Sweep.load(Store(root), sweep) for sweep in sweeps]), weighting)
 
 
 def read_records(root: Path, sweeps: Sequence[Sweep] = ()) -> list[RunRecord]:
@@ -71,9 +74,11 @@ def read_records(root: Path, sweeps: Sequence[Sweep] = ()) -> list[RunRecord]:
     return sorted(records, key=lambda run: (run.finished, run.id))
 
 
-def studies_of(root: Path, records: Sequence[RunRecord], on_run: Callable[[], object] = lambda: None) -> list[Study]:
+def studies_of(
+    root: Path, records: Sequence[RunRecord], weighting: str = ROWS, on_run: Callable[[], object] = lambda: None
+) -> list[Study]:
     """Return the studies of the evaluated ones among these runs; `on_run` is called for each of them."""
-    reader, grouped = _Reader(root, on_run), defaultdict[str, list[_Run]](list)
+    reader, grouped = _Reader(root, weighting, on_run), defaultdict[str, list[_Run]](list)
     for record in records:
         if record.finetuned and (run := reader.run(record)):
             grouped[json.dumps(run.setting, sort_keys=True)].append(run)
@@ -88,8 +93,8 @@ def studies_of(root: Path, records: Sequence[RunRecord], on_run: Callable[[], ob
 class _Reader:
     """Reads the files of runs, each stage record once, and collects the problems with them."""
 
-    def __init__(self, root: Path, on_run: Callable[[], object]) -> None:
-        self._root, self._on_run = root, on_run
+    def __init__(self, root: Path, weighting: str, on_run: Callable[[], object]) -> None:
+        self._root, self._weighting, self._on_run = root, weighting, on_run
         self._records: dict[str, Record] = {}
         self._arm_settings: dict[tuple[str, str], ArmSettings] = {}
         self._left_out: dict[str, list[str]] = {}  # reason -> ids
@@ -129,13 +134,16 @@ class _Reader:
     def study(self, runs: Sequence[_Run], setting: Mapping[str, object], text: str) -> Study:
         """Return the study of runs that share a setting; `text` distinguishes it from others."""
         first = runs[0].record
-        evaluations = Evaluations([run.record.finetuned for run in runs])
+        evaluations = Evaluations([run.record.finetuned for run in runs], self._weighting)
         arms, by_arm = name_arms(run.arm_settings for run in runs), defaultdict[str, list[_Run]](list)
         for run in runs:
             by_arm[run.arm_settings.identity].append(run)
         cells = [cell for key, alike in by_arm.items() for cell in self._cells(arms[key], alike, evaluations)]
         read = {name for cell in cells for name in cell.runs}
         model = self._model(first)
+        if self._weighting != ROWS:
+            setting = {"weighting": self._weighting, **setting}
+            text = f"{text}, {WEIGHED[self._weighting]}".removeprefix(", ")
         named = {"pool": first.pool, "prompts": first.num_prompts, "model": model, **_bought(cells), **setting}
         return Study(
             name=", ".join(part for part in (first.pool, model, text) if part),

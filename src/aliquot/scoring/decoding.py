@@ -43,6 +43,7 @@ def respond(
     ends: Int64[Tensor, " e"],
     num_new: int,
     pre_logits: Callable[[], Tensor] | None = None,
+    keep_tokens: bool = False,
 ) -> dict[str, Tensor]:
     """Continue greedily from the logits of the last position.
 
@@ -52,9 +53,10 @@ def respond(
         ends: the tokens that end a response. An end token counts, and is the last.
         num_new: the longest response in tokens.
         pre_logits: returns what the logits of the last read were computed from, (b, r); None if that is not kept.
+        keep_tokens: return the tokens as well.
 
     Returns:
-        `token_lengths` (b,) and, flat, `entropy`, `top1`, `top2` and `pre_logits`, all on the device.
+        `token_lengths` (b,) and, flat, `entropy`, `top1`, `top2`, `pre_logits` and `tokens`, all on the device.
     """
     device, num_rows = logits.device, len(logits)
     stats = torch.zeros(num_rows, num_new, 3, device=device)
@@ -62,11 +64,14 @@ def respond(
     rows = torch.arange(num_rows, device=device)  # the row of the batch that each row of the context belongs to
     going = torch.ones(num_rows, dtype=torch.bool, device=device)
     states: list[Tensor] = []
+    written = torch.zeros(num_rows, num_new if keep_tokens else 0, dtype=torch.int64, device=device)
     for step in range(num_new):
         tokens, stats[rows, step] = describe(logits)
         if pre_logits:
             state = pre_logits()
             states.append(state.new_zeros(num_rows, state.shape[1]).index_copy(0, rows, state))
+        if keep_tokens:
+            written[rows, step] = tokens
         lengths[rows] += going
         going &= ~torch.isin(tokens, ends)
         if step == num_new - 1 or not going.any():
@@ -78,6 +83,8 @@ def respond(
     valid = torch.arange(num_new, device=device) < lengths[:, None]
     entropy, top1, top2 = stats[valid].unbind(dim=1)
     kept = {"pre_logits": torch.stack(states, dim=1)[valid[:, : len(states)]]} if pre_logits else {}
+    if keep_tokens:
+        kept["tokens"] = written[valid]
     return {"token_lengths": lengths, "entropy": entropy, "top1": top1, "top2": top2, **kept}
 
 

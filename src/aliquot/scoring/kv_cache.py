@@ -7,6 +7,7 @@ its decoder begins with a start token.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutput
 
 if TYPE_CHECKING:
@@ -74,6 +75,20 @@ def roomy_cache(network: PreTrainedModel, room: int) -> DynamicCache:
     return cache
 
 
+def reads_on(network: PreTrainedModel) -> bool:
+    """Tell whether several tokens at once can follow what is in the cache: a recurrent state takes one at a time."""
+    if network._is_stateful:  # pyright: ignore[reportPrivateUsage]
+        return False
+    return not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in roomy_cache(network, 0).layers)
+
+
+def _shallow(cache: Any) -> Any:
+    """Copy a cache but not its tensors: `keep` replaces them in the copy."""
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    return other
+
+
 class Context(Protocol):
     """A batch that is being read."""
 
@@ -83,6 +98,10 @@ class Context(Protocol):
 
     def keep(self, rows: Int64[Tensor, " k"]) -> None:
         """Continue with these rows only."""
+        ...
+
+    def fork(self, rows: Int64[Tensor, " k"]) -> Context:
+        """Return a context that continues from copies of these rows, which may repeat; this one stays as it is."""
         ...
 
 
@@ -113,13 +132,18 @@ class CausalContext:
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
-            **options,
+            **{"logits_to_keep": 1, **options},
         )
 
     def keep(self, rows: Int64[Tensor, " k"]) -> None:
         self._cache.reorder_cache(cast(torch.LongTensor, rows))
         self._mask = self._mask[rows]
+
+    def fork(self, rows: Int64[Tensor, " k"]) -> CausalContext:
+        other = copy.copy(self)
+        other._cache = _shallow(self._cache)
+        other.keep(rows)
+        return other
 
 
 class DecoderContext:
@@ -158,3 +182,10 @@ class DecoderContext:
     def keep(self, rows: Int64[Tensor, " k"]) -> None:
         self._cache.reorder_cache(cast(torch.LongTensor, rows))
         self._states, self._mask = self._states[rows], self._mask[rows]
+
+    def fork(self, rows: Int64[Tensor, " k"]) -> DecoderContext:
+        other, cache = copy.copy(self), self._cache
+        other._cache = EncoderDecoderCache(_shallow(cache.self_attention_cache), _shallow(cache.cross_attention_cache))
+        other._cache.is_updated = dict(cache.is_updated)
+        other.keep(rows)
+        return other

@@ -11,6 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from aliquot.config.schema import WORKERS
 from hydra_plugins.aliquot.compose import Composer
 
 if TYPE_CHECKING:
@@ -45,10 +46,9 @@ class LocalLauncher(_SweepLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs as one sweep; a job's value is its mean score."""
-        from aliquot.config.create import make
         from aliquot.launch.launcher import launch_here
 
-        workers = make({"_target_": "aliquot.launch.local.Workers", **self._workers}, "hydra.launcher")
+        workers = _made({"_target_": "aliquot.launch.local.Workers", **self._workers})
         records = launch_here(self._jobs(job_overrides), workers)
         return [_answer(overrides, record) for overrides, record in zip(job_overrides, records, strict=True)]
 
@@ -65,16 +65,24 @@ class SlurmLauncher(_SweepLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit all jobs as one sweep; their values are not known yet."""
-        from aliquot.config.create import make
         from aliquot.launch.launcher import launch_on_cluster
 
         resources = {
             kind: {"_target_": "aliquot.launch.slurm.Resources", **fields} if isinstance(fields, dict) else fields
             for kind, fields in self._cluster["resources"].items()
         }
-        node = {"_target_": "aliquot.launch.slurm.Cluster", **self._cluster, "resources": resources}
-        launch_on_cluster(self._jobs(job_overrides), make(node, "hydra.launcher"))
+        cluster = _made({"_target_": "aliquot.launch.slurm.Cluster", **self._cluster, "resources": resources})
+        launch_on_cluster(self._jobs(job_overrides), cluster)
         return [_answer(overrides, None) for overrides in job_overrides]
+
+
+def _made(node: dict[str, Any]) -> Any:
+    """Instantiate the settings of a launcher."""
+    from aliquot.config.create import make
+
+    if "jobs" in node:
+        raise ValueError(WORKERS)
+    return make(node, "hydra.launcher")
 
 
 def _answer(overrides: Sequence[str], record: RunRecord | None) -> JobReturn:

@@ -64,18 +64,20 @@ class EndpointTeacher(Teacher):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.token_limit not in _LIMITS:
-            raise ValueError(f"annotator.token_limit={self.token_limit} is unknown; choose one of {', '.join(_LIMITS)}")
+            raise ValueError(
+                f"{self.setting}.token_limit={self.token_limit} is unknown; choose one of {', '.join(_LIMITS)}"
+            )
         for name in ("concurrency", "attempts"):
             if getattr(self, name) < 1:
-                raise ValueError(f"annotator.{name}={getattr(self, name)} asks for nothing; give 1 or more")
+                raise ValueError(f"{self.setting}.{name}={getattr(self, name)} asks for nothing; give 1 or more")
         for name in ("max_cost", "requests_per_minute", "timeout"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"annotator.{name}={value} lets nothing through; give more than 0")
+                raise ValueError(f"{self.setting}.{name}={value} lets nothing through; give more than 0")
         if self.max_cost is not None and not self.price_per_million.of(1, 1):
             raise ValueError(
-                f"annotator.max_cost={self.max_cost} stops nothing while tokens cost 0; set "
-                "annotator.price_per_million.input and .output"
+                f"{self.setting}.max_cost={self.max_cost} stops nothing while tokens cost 0; set "
+                f"{self.setting}.price_per_million.input and .output"
             )
 
     @property
@@ -87,10 +89,13 @@ class EndpointTeacher(Teacher):
         return min(super().quote(num_prompts, sample), math.inf if self.max_cost is None else self.max_cost)
 
     def check(self, source: PoolSpec) -> None:
+        self.check_reachable()
+
+    def check_reachable(self) -> None:
         """Raise ValueError if the client, the key or the server is missing, or the server does not know the model."""
         if find_spec("openai") is None:
             raise ValueError(
-                "annotator=teacher needs the package openai, which is not installed; run pip install 'aliquot[teacher]'"
+                f"{self.setting} needs the package openai, which is not installed; run pip install 'aliquot[teacher]'"
             )
         key = os.environ.get(KEY, "")
         if not key:
@@ -115,7 +120,7 @@ class EndpointTeacher(Teacher):
                 ) from None
         if known and not any(name == self.model or name.endswith(f"/{self.model}") for name in known):
             raise ValueError(
-                f"annotator.model={self.model} is unknown to the server; it has {', '.join(known[:10])}"
+                f"{self.setting}.model={self.model} is unknown to the server; it has {', '.join(known[:10])}"
                 f"{', ...' if len(known) > 10 else ''}"
             )
 
@@ -149,6 +154,7 @@ class EndpointTeacher(Teacher):
                 concurrency=self.concurrency,
                 requests_per_minute=self.requests_per_minute,
                 attempts=self.attempts,
+                limit_setting=f"{self.setting}.max_cost",
                 told_to_end=told_to_end,
             )
             return await asking.run(questions)

@@ -180,7 +180,7 @@ def _judge(status: int | None, code: str, reason: str, seconds: float | None = N
         raise Again(reason, seconds) from None
     raise _NoRequest(
         f"the server takes no request: {reason}. What was answered is kept: put it right ({KEY}, OPENAI_BASE_URL, "
-        "annotator.model, the account), and repeat the command to resume"
+        "the name of the model, the account), and repeat the command to resume"
     ) from None
 
 

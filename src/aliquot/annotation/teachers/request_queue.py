@@ -107,6 +107,7 @@ class Asking:
         requests_per_minute: maximum rate, or None.
         attempts: per prompt.
         told_to_end: says whether the user wants to stop.
+        limit_setting: the name of the setting that limits the cost, for messages.
     """
 
     def __init__(
@@ -121,10 +122,11 @@ class Asking:
         requests_per_minute: float | None,
         attempts: int,
         told_to_end: Callable[[], bool],
+        limit_setting: str,
     ) -> None:
         self._ask, self._most, self._cost, self._purse = ask, most, cost, purse
         self._ledger, self._progress, self._told_to_end = ledger, progress, told_to_end
-        self._concurrency, self._attempts = concurrency, attempts
+        self._concurrency, self._attempts, self._limit_setting = concurrency, attempts, limit_setting
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
         self._next_slot = self._paused_until = 0.0
         self._num_lost = 0  # consecutive
@@ -182,7 +184,7 @@ class Asking:
 
     def _out_of_money(self, left: Sequence[Question]) -> None:
         reason = (
-            f"annotator.max_cost={self._purse.limit} does not suffice: {self._purse.spent:,.4f} is spent, and one "
+            f"{self._limit_setting}={self._purse.limit} does not suffice: {self._purse.spent:,.4f} is spent, and one "
             "more could exceed it; raise it to continue"
         )
         self._reasons.update((question.key, reason) for question in left)

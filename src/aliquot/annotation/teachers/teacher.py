@@ -66,11 +66,17 @@ class Teacher(Annotator):
 
     def __post_init__(self) -> None:
         if self.temperature is not None and self.temperature < 0:
-            raise ValueError(f"annotator.temperature={self.temperature} is below 0; give 0 or more")
+            raise ValueError(f"{self.setting}.temperature={self.temperature} is below 0; give 0 or more")
         if self.max_tokens < 1:
-            raise ValueError(f"annotator.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more")
+            raise ValueError(
+                f"{self.setting}.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more"
+            )
 
     reads_source: ClassVar[bool] = False
+    #: Where the config names this teacher, for messages.
+    setting: ClassVar[str] = "annotator"
+    #: What asking it is called on the terminal.
+    activity: ClassVar[str] = "annotate"
 
     @property
     def name(self) -> str:
@@ -101,15 +107,7 @@ class Teacher(Annotator):
             ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
         """
         questions = [Question(*pair) for pair in zip(ids, prompts, strict=True)]
-        book = self.ledger(ledger)
-        reasons: dict[str, str] = {}
-        if self._open(questions, book):
-            with book:
-                if waiting := self._open(questions, book):  # another process may have asked while this one waited
-                    reasons = self._announce_and_ask(waiting, len({q.key for q in questions}), book)
-        missing = {q.id: reasons[q.key] for q in questions if q.key not in book.replies}
-        failed = book.path.with_suffix(".failed.csv")
-        write_table(failed, ("id", "reason"), list(missing.items()))
+        book, missing, failed = self.ask_all(questions, ledger)
         bill = self.bill(ids, prompts, ledger)
         log.info("%s", bill)
         if cut := bill.left_out.get("cut"):
@@ -118,8 +116,8 @@ class Teacher(Annotator):
                 counted(cut, "was", "were"),
             )
         if missing and not self.allow_partial:
-            raise ValueError(self._what_failed(missing, len(questions), failed))
-        replies = {q.key: self._read(book.replies[q.key]) for q in questions if q.key in book.replies}
+            raise ValueError(self.what_failed(missing, len(questions), failed))
+        replies = {q.key: self.read(book.replies[q.key]) for q in questions if q.key in book.replies}
         if stripped := sum(reply.response != book.replies[key].response for key, reply in replies.items()):
             log.info(
                 "%s of %s had reasoning, which is not trained on; annotator.keep_reasoning=true keeps it",
@@ -133,11 +131,28 @@ class Teacher(Annotator):
             )
         return AnnotatedSet([q.id for q in kept], [q.prompt for q in kept], [replies[q.key].response for q in kept])
 
+    def ask_all(self, questions: Sequence[Question], ledger: Path) -> tuple[Ledger, dict[str, str], Path]:
+        """Ask the questions that are not in the ledger yet.
+
+        Returns:
+            The ledger, the reason for each missing reply by `Question.id`, and the file that lists these.
+        """
+        book = self.ledger(ledger)
+        reasons: dict[str, str] = {}
+        if self._open(questions, book):
+            with book:
+                if waiting := self._open(questions, book):  # another process may have asked while this one waited
+                    reasons = self._announce_and_ask(waiting, len({q.key for q in questions}), book)
+        missing = {q.id: reasons[q.key] for q in questions if q.key not in book.replies}
+        failed = book.path.with_suffix(".failed.csv")
+        write_table(failed, ("id", "reason"), list(missing.items()))
+        return book, missing, failed
+
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return the cost of the answers to these prompts, regardless of which run paid for them."""
         book = self.ledger(ledger)
         asked = [book.replies.get(Question("", prompt).key) for prompt in prompts]
-        flaws = Counter(self._read(reply).flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
+        flaws = Counter(self.read(reply).flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
         replies = list({reply.prompt: reply for reply in asked if reply}.values())
         return Bill(
             by=self.name,
@@ -171,7 +186,7 @@ class Teacher(Annotator):
         """Estimate how many tokens the model wrote, from the bytes."""
         return _estimated(response)
 
-    def _read(self, reply: Reply) -> Reply:
+    def read(self, reply: Reply) -> Reply:
         """Return a reply with the response that is trained on."""
         if self.keep_reasoning or reply.ending == UNREADABLE:
             return reply
@@ -189,17 +204,18 @@ class Teacher(Annotator):
             *(self.name, f"{len(waiting):,}", counted(total, "prompt"), f"{tokens_in:,}", _BYTES, f"{tokens_out:,}"),
             f"at most about {cost:,.2f}" if cost else "no price is set",
         )
-        with closing(Progress("annotate", total, "response", done=total - len(waiting))) as progress:
+        with closing(Progress(self.activity, total, "response", done=total - len(waiting))) as progress:
             return self.ask(waiting, book, progress)
 
-    def _what_failed(self, missing: Mapping[str, str], num_asked: int, failed: Path) -> str:
+    def what_failed(self, missing: Mapping[str, str], num_asked: int, failed: Path) -> str:
+        """Say how many prompts got no reply, and why."""
         reasons = Counter(missing.values()).most_common(_NUM_REASONS)
         example = {reason: row_id for row_id, reason in missing.items()}
         why = "; ".join(f"{num:,} x {reason} (such as id {example[reason]})" for reason, num in reasons)
         return (
             f"{len(missing):,} of {counted(num_asked, 'prompt')} got no response from {self.name}: {why}. All are "
             f"in {failed}. What was answered is kept: the same command asks for these again, "
-            "annotator.allow_partial=true continues without them"
+            f"{self.setting}.allow_partial=true continues without them"
         )
 
 

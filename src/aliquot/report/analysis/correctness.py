@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from aliquot.evaluation.held_out.measures import ROWS, weights
 from aliquot.types import Metric
 
 _TOLERANCE = 1e-6  # between a metric and the mean over its questions
@@ -46,8 +47,15 @@ class Evaluations:
     which task belongs to which benchmark.
     """
 
-    def __init__(self, evaluations: Sequence[Sequence[Metric]]) -> None:
-        """Use the benchmarks and numbers of questions that most of the evaluations have."""
+    def __init__(self, evaluations: Sequence[Sequence[Metric]], weighting: str = ROWS) -> None:
+        """Use the benchmarks and numbers of questions that most of the evaluations have.
+
+        Args:
+            evaluations: the metrics of each.
+            weighting: of held-out rows, one of `WEIGHTINGS`.
+        """
+        self._weighting = weighting
+        self._weights: dict[str, tuple[Float64[np.ndarray, " questions"], float]] = {}  # and what they are around
         self._asked = Counter(_asked(metrics) for metrics in evaluations).most_common(1)[0][0]
         self._tasks: Sequence[tuple[str, int]] | None = None  # of the first evaluation that was read
         self._binary: _Binary | None = None
@@ -65,7 +73,8 @@ class Evaluations:
         """Return the correctness of every question, by benchmark.
 
         Raises:
-            ValueError: the questions differ from those of the other evaluations, or do not reproduce the metrics.
+            ValueError: the questions differ from those of the other evaluations, do not reproduce the metrics, or
+                cannot be weighed.
             OSError: correct.json cannot be read.
         """
         if _asked(metrics) != self._asked:
@@ -80,7 +89,29 @@ class Evaluations:
         for metric, part in zip(metrics, parts, strict=True):
             if abs(part.mean() - metric.value) > _TOLERANCE:
                 raise ValueError(f"its {metric.name} is {metric.value:.6f}, but {part.mean():.6f} by its questions")
+        if self._weighting != ROWS:
+            parts = [self._weighed(name, part, directory) for name, part in zip(self.benchmarks, parts, strict=True)]
         return {name: part.astype(np.float32) for name, part in zip(self.benchmarks, parts, strict=True)}
+
+    def _weighed(
+        self, name: str, values: Float64[np.ndarray, " questions"], directory: Path
+    ) -> Float64[np.ndarray, " questions"]:
+        """Return values whose plain mean is the weighted mean of these.
+
+        A value moves away from the mean of the first evaluation in proportion to its weight: what a row of large weight
+        adds to the variance is its difference from others, not its weight.
+        """
+        if name not in self._weights:
+            record = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+            tasks = record.get("tasks", {}).get(name)
+            weight = weights(tasks, len(values), self._weighting, record.get("shares"))
+            if weight is None:
+                raise ValueError(
+                    f"its {name} cannot be weighed by {self._weighting}: its rows or its pool have no task labels"
+                )
+            self._weights[name] = weight, float(np.mean(weight * values))
+        weight, center = self._weights[name]
+        return center + weight * (values - center)
 
     def _check_tasks(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Raise ValueError if tasks differ from those of the first evaluation, or do not add up to its benchmarks."""

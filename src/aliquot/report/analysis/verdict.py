@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import measured
 from aliquot.report.analysis.findings import MIN_SEEDS, REFERENCE, Comparison, Finding, Findings
 from aliquot.report.analysis.numbers import p_value, points, points_interval, saved_interval, times, with_interval
 

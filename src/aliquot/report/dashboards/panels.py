@@ -20,7 +20,7 @@ from wandb_workspaces.reports.v2.interface import (
     WeavePanelSummaryTable,
 )
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import measured
 from aliquot.report.figures.ablation import Ablation
 
 #: The key in a run's config that names its arm.

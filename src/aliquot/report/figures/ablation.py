@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import measured
 from aliquot.report.analysis.findings import REFERENCE, Finding, Findings
 from aliquot.report.analysis.numbers import percent
 from aliquot.report.analysis.study import Arm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import measured
 from aliquot.report.analysis.findings import REFERENCE, Finding, Findings
 from aliquot.report.analysis.numbers import percent, percent_interval, with_interval
 from aliquot.report.analysis.statistics import Estimate

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import measured
 from aliquot.report.analysis.findings import LEVEL, Comparison, Finding, Findings, Saved
 from aliquot.report.analysis.numbers import (
     p_value,

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import measured
 from aliquot.experiment.record import RunRecord
 from aliquot.report.analysis.numbers import percent, price
 from aliquot.report.analysis.statistics import Estimate

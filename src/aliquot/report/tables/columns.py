@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from aliquot.evaluation.validation_loss import measured
+from aliquot.evaluation.wording import measured
 from aliquot.report.analysis.findings import LEVEL, MIN_SEEDS, REFERENCE, Comparison, Curve, Finding, Findings, Saved
 from aliquot.report.analysis.numbers import (
     p_value,

@@ -1,0 +1,172 @@
+"""Let a model answer held-out rows, batch by batch. Finished batches are kept in shards: an interruption loses few."""
+
+# torch's annotations leave parameters out.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from aliquot.evaluation.held_out.reader import BatchReader, Tokens
+from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource
+from aliquot.evaluation.likelihood import ScoredPositions
+from aliquot.models.control_tokens import note_literal
+from aliquot.models.spec import Model
+from aliquot.runtime.progress import Progress
+from aliquot.runtime.signals import interruptible
+from aliquot.scoring.batching import Batch, EncodedPrompts, encode, plan_batches
+from aliquot.scoring.decoding import give_float32_logits
+from aliquot.scoring.module import PromptBatches, end_tokens
+from aliquot.scoring.out_of_memory import MemoryGuard
+from aliquot.scoring.shards import Shards
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+_SHARD_SIZE = 256  # rows
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model does with held-out rows.
+
+    Args:
+        responses: its own response to each; empty if none was asked for.
+        log_likelihoods: of the given responses of each row, in their order.
+        num_tokens: tokens of the given responses of each row, with the one that ends each.
+        num_cut: rows whose prompt or given response was cut.
+    """
+
+    responses: Sequence[str]
+    log_likelihoods: Sequence[Float64[np.ndarray, " k"]]
+    num_tokens: Sequence[Sequence[int]]
+    num_cut: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Held-out rows as tokens.
+
+    Args:
+        prompts: cut so that a response fits into `model.max_tokens` with them.
+        given: the given responses of each row; each ends with the end-of-sequence token unless it was cut.
+        num_new: the longest response of the model's own; 0 asks for none.
+        num_cut: rows whose prompt or given response was cut.
+    """
+
+    prompts: EncodedPrompts
+    given: Sequence[Sequence[Tokens]]
+    num_new: int
+    num_cut: int
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that follow a prompt."""
+        return max([self.num_new, *(len(ids) for texts in self.given for ids in texts)])
+
+
+def answer(model: Model, network: PreTrainedModel, spec: HeldOutSource, rows: HeldOutRows, shards: Shards) -> Answers:
+    """Let a model read every prompt once, respond, and say how likely the given responses are.
+
+    Args:
+        model: how prompts are written.
+        network: its weights, on their device; with or without an adapter.
+        spec: what is asked.
+        rows: the rows; those found in shards are not read again.
+        shards: of these rows.
+
+    Raises:
+        ValueError: a likelihood is not a number, the model has too few positions, or a single row does not fit into
+            memory.
+    """
+    tokenizer = model.load_tokenizer()
+    encoded = encode_rows(model, tokenizer, spec, rows)
+    model.check_positions(int(encoded.prompts.lengths.max()) + encoded.longest, "the longest held-out row takes")
+    give_float32_logits(network)
+    ends = torch.tensor(end_tokens(network, tokenizer), device=network.device)
+    with ScoredPositions(network).installed() as positions:
+        reader = BatchReader(network, encoded.given, ends, encoded.num_new, spec.tokens_per_batch, positions)
+        _read(reader, encoded, cast(int, tokenizer.pad_token_id), shards)
+    found, own = [np.empty(0)] * len(rows), [np.empty(0, np.int64)] * len(rows)
+    for shard in shards:
+        _scatter(found, shard["rows"], [len(encoded.given[row]) for row in shard["rows"]], shard["log_likelihoods"])
+        if encoded.num_new:
+            _scatter(own, shard["rows"], shard["token_lengths"], shard["tokens"])
+    if bad := sum(not np.isfinite(nats).all() for nats in found):
+        raise ValueError(f"evaluate: the likelihoods of {bad} of {len(rows)} rows are not finite")
+    responses = [cast(str, tokenizer.decode(ids.tolist(), skip_special_tokens=True)).strip() for ids in own]
+    num_tokens = [[len(ids) for ids in texts] for texts in encoded.given]
+    return Answers(responses if encoded.num_new else (), found, num_tokens, encoded.num_cut)
+
+
+def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: HeldOutSource, rows: HeldOutRows) -> Encoded:
+    """Tokenize prompts and given responses in the model's template.
+
+    A prompt makes room for the longest response, down to half of `max_tokens`; a given response that is still too long
+    loses its end.
+    """
+    texts = rows.given
+    flat = [(prompt, text) for prompt, several in zip(rows.prompts, texts, strict=True) for text in several]
+    pairs, literal = model.encoding(tokenizer).read_pairs([p for p, _ in flat], [text for _, text in flat])
+    if literal:
+        log.info("evaluate: %s", note_literal(len(literal), len(flat), "rows"))
+    ids = iter(np.array(response, dtype=np.int64) for _, response in pairs)
+    given = [[next(ids) for _ in several] for several in texts]
+    longest = max((len(tokens) for several in given for tokens in several), default=0)
+    num_new = spec.num_new(model, longest)
+    room = model.max_tokens - min(max(num_new, longest), max(num_new, model.max_tokens // 2))
+    if room < 1:
+        raise ValueError(
+            f"evaluate.max_new_tokens={num_new} leaves no room for a prompt in model.max_tokens={model.max_tokens}; "
+            "lower one or raise the other"
+        )
+    prompts = encode(model, tokenizer, rows.prompts, room)
+    most: list[int] = (model.max_tokens - prompts.lengths).tolist()
+    num_cut = prompts.num_cut
+    num_cut += sum(any(len(t) > left for t in several) for several, left in zip(given, most, strict=True))
+    if num_cut:
+        log.info("evaluate: %d of %d rows were cut to model.max_tokens=%d", num_cut, len(rows), model.max_tokens)
+    cut = [[tokens[:left] for tokens in several] for several, left in zip(given, most, strict=True)]
+    return Encoded(prompts, cut, num_new, num_cut)
+
+
+def _read(reader: BatchReader, encoded: Encoded, pad: int, shards: Shards) -> None:
+    """Read the rows that no shard has, and save them."""
+    network, prompts = reader.network, encoded.prompts
+    done = shards.finished_rows(len(prompts.lengths))
+    planned = plan_batches(prompts.lengths, encoded.longest, reader.tokens_per_batch)
+    missing = [rows[~done[rows]] for rows in planned if not done[rows].all()]
+    side = "right" if network.config.is_encoder_decoder else "left"
+    batches = PromptBatches(prompts, missing, pad, side)
+    guard = MemoryGuard(reader.read, encoded.longest, lambda most: None)
+    waiting: list[dict[str, Tensor]] = []
+    with (
+        Progress("evaluate held-out rows", len(done), "row", done=int(done.sum())) as progress,
+        interruptible() as interrupted,
+    ):
+        for i in range(len(batches)):
+            batch = Batch(*(values.to(network.device) for values in batches[i]))
+            waiting += guard.run(batch)
+            progress.update(len(batch.rows))
+            full = sum(len(part["rows"]) for part in waiting) >= _SHARD_SIZE
+            if full or interrupted.is_set() or i == len(batches) - 1:
+                shards.write({name: torch.cat([part[name] for part in waiting]).cpu().numpy() for name in waiting[0]})
+                waiting = []
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+
+def _scatter(target: list[np.ndarray], rows: np.ndarray, lengths: Sequence[int] | np.ndarray, flat: np.ndarray) -> None:
+    """Give each row its part of a flat array."""
+    for row, part in zip(rows.tolist(), np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
+        target[row] = part

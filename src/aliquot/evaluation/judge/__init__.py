@@ -1,0 +1,1 @@
+"""A language model on a server that compares two models' responses to held-out prompts."""
