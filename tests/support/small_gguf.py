@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 #: What llama.cpp calls a family, and the split of its text.
 _ARCHITECTURES = {"mistral": "llama"}
-_SPLITS = {"qwen2": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2", "llama": "smollm", "mistral": "smollm"}
+_SPLITS = {"qwen2": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2", "llama": "smollm", "mistral": "smollm", "phi3": "gpt-2"}
 
 
 def write_gguf(directory: Path, file: Path, **facts: str | int) -> Path:
@@ -22,8 +22,9 @@ def write_gguf(directory: Path, file: Path, **facts: str | int) -> Path:
     _add_config(writer, config)
     _add_tokenizer(writer, AutoTokenizer.from_pretrained(directory), family)
     for name, value in facts.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_uint32
-        add(name.replace("__", "."), value)
+        key = name.replace("__", ".")
+        writer.kv_data[0].pop(key, None)
+        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     for name, weights in _tensors(kind.from_pretrained(directory), architecture):
         writer.add_tensor(name, weights)
@@ -58,6 +59,7 @@ def _add_config(writer: GGUFWriter, config) -> None:
     if text.model_type == "t5":
         writer.add_key_length(text.d_kv)
         writer.add_relative_attn_buckets_count(text.relative_attention_num_buckets)
+        writer.add_decoder_block_count(text.num_decoder_layers)
         writer.add_decoder_start_token_id(text.decoder_start_token_id)
 
 
@@ -89,8 +91,9 @@ def _tensors(network, architecture: str):
     """Yield names and weights, arranged as llama.cpp has them; a tied output layer is left out."""
     arch = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture)
     names = get_tensor_name_map(arch, network.config.num_hidden_layers)
-    tied = set(network.all_tied_weights_keys)
-    for key, tensor in network.state_dict().items():
+    state = network.state_dict()
+    tied = {key for key, other in network.all_tied_weights_keys.items() if state[key].equal(state[other])}
+    for key, tensor in state.items():
         if key in tied:
             continue
         weights = tensor.float().numpy()

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aliquot.models.files import full_disk_told
 from aliquot.models.hub import reason_of
@@ -19,7 +19,7 @@ from aliquot.models.weights import auto_class, check_weights_fit, reports_hidden
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,14 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 #: split all text as GPT-2 does (llama.cpp, src/llama-vocab.cpp). transformers 5.23 splits both as GPT-2 does.
 _EVERY_DIGIT = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 _AS_GPT2 = ("gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "phi-2", "roberta-bpe")
+
+#: By architecture, what transformers 5.23 leaves at its default, and the field of the config that it belongs to.
+_UNREAD = {
+    "gpt2": {"context_length": "n_positions", "feed_forward_length": "n_inner"},
+    "phi3": {"attention.sliding_window": "sliding_window"},
+    "qwen3": {"attention.key_length": "head_dim"},
+    "t5": {"decoder_block_count": "num_decoder_layers"},
+}
 
 
 def convert(file: Path, folder: Path, dtype: str, asked: str) -> str | None:
@@ -49,9 +57,10 @@ def convert(file: Path, folder: Path, dtype: str, asked: str) -> str | None:
     options: dict[str, Any] = {"gguf_file": file.name}
     with _explained(facts, asked), reports_hidden(), redirect_stderr(StringIO()):  # a bar of its own
         config = AutoConfig.from_pretrained(file.parent, **options)
+        _complete(config, facts)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent, **options)
         options |= {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        network, found = auto_class(config).from_pretrained(file.parent, **options)
+        network, found = auto_class(config).from_pretrained(file.parent, config=config, **options)
     check_weights_fit(network, found, asked)
     _check_positions(facts, network.config.to_dict(), asked)
     _split_digits(tokenizer, facts, asked)
@@ -124,6 +133,18 @@ def _explained(facts: dict[str, Any], asked: str) -> Generator[None]:
         ) from error
 
 
+def _complete(config: PreTrainedConfig, facts: dict[str, Any]) -> None:
+    """Set what the file says about the network and transformers has not read."""
+    architecture = facts["general.architecture"]
+    for fact, field in _UNREAD.get(architecture, {}).items():
+        if f"{architecture}.{fact}" in facts:
+            setattr(config, field, facts[f"{architecture}.{fact}"] or None)  # 0 stands for no window
+    if config.model_type in ("t5", "umt5"):  # llama.cpp's T5 has a gate and GELU, or neither
+        gated = any("ffn_gate" in name for name in facts["tensors"])
+        kinds = ("gated-gelu", "gelu_new") if gated else ("relu", "relu")
+        vars(config).update(is_gated_act=gated, feed_forward_proj=kinds[0], dense_act_fn=kinds[1])
+
+
 def _check_positions(facts: dict[str, Any], config: dict[str, Any], asked: str) -> None:
     """Raise ValueError if the file scales its rotary positions and transformers has not read that."""
     kinds = set(re.findall(r"'rope_type': '(\w+)'", str(config.get("rope_parameters")))) - {"default"}
@@ -142,14 +163,14 @@ def _split_digits(tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any], ask
     """Split text into digits where the vocabulary was made so; warn of splits that neither transformers nor we know."""
     from tokenizers import pre_tokenizers
 
-    state: Any = getattr(tokenizer, "backend_tokenizer", None)
-    plain = state is not None and isinstance(state.pre_tokenizer, pre_tokenizers.ByteLevel)
+    state = cast(Any, tokenizer).backend_tokenizer
     split = facts.get("tokenizer.ggml.pre", "unknown")
-    if facts["tokenizer.ggml.model"] != "gpt2" or not plain or split in _AS_GPT2:
+    as_gpt2 = facts["tokenizer.ggml.model"] == "gpt2" and isinstance(state.pre_tokenizer, pre_tokenizers.ByteLevel)
+    if not as_gpt2 or split in _AS_GPT2:
         return
     if split in _EVERY_DIGIT:
         parts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        state.pre_tokenizer = pre_tokenizers.Sequence(parts)  # pyright: ignore[reportArgumentType]
+        state.pre_tokenizer = pre_tokenizers.Sequence(parts)
         return
     log.warning(
         "%s splits text in the way '%s' before it looks up tokens, which transformers does not read from GGUF: some "
@@ -169,7 +190,6 @@ def _dequantized(network: PreTrainedModel) -> PreTrainedModel:
     with torch.device("meta"):
         ordinary = type(network)(config)
     ordinary.load_state_dict(network.state_dict(), assign=True)
-    ordinary.tie_weights()
     return ordinary
 
 
