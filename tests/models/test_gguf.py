@@ -43,7 +43,7 @@ def save_t5(directory, **config):
     network.save_pretrained(directory)
 
 
-def save_source(directory, family):
+def save_source(directory, family, rope=None):
     """Save a small model with a tokenizer of the kind that its files in GGUF have."""
     directory.mkdir()
     gated = {"feed_forward_proj": "gated-gelu"}
@@ -58,6 +58,7 @@ def save_source(directory, family):
     kind = AutoModelForCausalLM
     config = kind.from_pretrained(directory).config
     config.vocab_size = len(tokenizer)
+    config.rope_parameters = rope or getattr(config, "rope_parameters", None)
     kind.from_config(config).save_pretrained(directory)
     for file in directory.glob("*token*"):
         file.unlink()
@@ -95,6 +96,20 @@ def test_a_converted_model_computes_and_reads_what_its_source_does(tmp_path, fam
         assert getattr(now, name) == getattr(was, name)
     if family not in ("llama", "mistral"):  # which split digits, as the next test shows
         assert [now(text).input_ids for text in TEXTS] == [was(text).input_ids for text in TEXTS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("low", [1.0, 2.0])
+def test_positions_are_scaled_as_those_of_llama_3_or_the_file_is_refused(tmp_path, low):
+    ends = {"low_freq_factor": low, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0, **ends}
+    source = save_source(tmp_path / "source", "llama", rope)
+    model = Model(str(small_gguf.write_gguf(source, tmp_path / "a.gguf")))
+    if low == 1.0:  # as in Llama 3.2
+        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(source)), logits(model.load()))
+        assert model.load_config().rope_parameters == rope
+    else:
+        assert "scales its rotary positions (rope_freqs.weight)" in refusal(model.path)
 
 
 @pytest.mark.slow

@@ -26,8 +26,13 @@ def write_gguf(directory: Path, file: Path, **facts: str | int) -> Path:
         writer.kv_data[0].pop(key, None)
         (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    for name, weights in _tensors(kind.from_pretrained(directory), architecture):
+    network = kind.from_pretrained(directory)
+    for name, weights in _tensors(network, architecture):
         writer.add_tensor(name, weights)
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "llama3":
+        scaled = network.model.rotary_emb.inv_freq.numpy()
+        plain = config.rope_parameters["rope_theta"] ** -(np.arange(len(scaled)) / len(scaled))
+        writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

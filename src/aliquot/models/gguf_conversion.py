@@ -29,6 +29,8 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _EVERY_DIGIT = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 _AS_GPT2 = ("gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "phi-2", "roberta-bpe")
 
+#: The tensor with the numbers by which rotary frequencies are divided.
+_FACTORS = "rope_freqs.weight"
 #: By architecture, what transformers 5.23 leaves at its default, and the field of the config that it belongs to.
 _UNREAD = {
     "gpt2": {"context_length": "n_positions", "feed_forward_length": "n_inner"},
@@ -111,7 +113,8 @@ def _read_facts(file: Path, asked: str) -> dict[str, Any]:
 def _fields(reader: GGUFReader) -> dict[str, Any]:
     arrays = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
     facts: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items() if name not in arrays}
-    return facts | {"tensors": [tensor.name for tensor in reader.tensors]}
+    factors = {_FACTORS: tensor.data for tensor in reader.tensors if tensor.name == _FACTORS}
+    return facts | factors | {"tensors": [tensor.name for tensor in reader.tensors]}
 
 
 @contextmanager
@@ -143,6 +146,27 @@ def _complete(config: PreTrainedConfig, facts: dict[str, Any]) -> None:
         gated = any("ffn_gate" in name for name in facts["tensors"])
         kinds = ("gated-gelu", "gelu_new") if gated else ("relu", "relu")
         vars(config).update(is_gated_act=gated, feed_forward_proj=kinds[0], dense_act_fn=kinds[1])
+    if _FACTORS in facts:
+        _scale_positions(config, facts[_FACTORS])
+
+
+def _scale_positions(config: PreTrainedConfig, factors: Any) -> None:
+    """Set Llama 3's scaling of rotary positions if the file's factors are what it gives; otherwise set nothing.
+
+    A file has the factors and not the settings. All but the largest factor are the same in Llama 3.1, 3.2 and 3.3.
+    """
+    import torch
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    plain: dict[str, Any] = config.rope_parameters
+    settings = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    config.rope_parameters = plain | settings | {"rope_type": "llama3", "factor": float(max(factors))}
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    count = len(scaled)
+    frequencies = plain["rope_theta"] ** -(torch.arange(count) / count)
+    given = torch.tensor(factors)
+    if given.shape != scaled.shape or not torch.allclose(frequencies / scaled, given, rtol=1e-4):
+        config.rope_parameters = plain
 
 
 def _check_positions(facts: dict[str, Any], config: dict[str, Any], asked: str) -> None:
