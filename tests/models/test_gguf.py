@@ -16,11 +16,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from aliquot.config.create import create
 from aliquot.models import gguf, wheel
 from aliquot.models.spec import Model
+from small_tokenizers import small_tokenizer
 from tiny_model import WORDS, save_tiny_model
 
 small_gguf = pytest.importorskip("small_gguf", reason="gguf is not installed")
 
-TEXTS = ["the cat sees a  12 dogs", "\n\n1. the  cat", "a"]
+TEXTS = ["the cat sees a  12 dogs", "\n\n1. the  cat", "a", " é </s> b"]
 CHAT = "{% for m in messages %}{{ m['role'] + ' : ' + m['content'] + eos_token }}{% endfor %}"
 
 
@@ -52,9 +53,11 @@ def save_source(directory, family, rope=None):
     if family in options:
         save_t5(directory, **options[family])
         return directory
+    family, _, pieces = family.partition("_")
     save_tiny_model(directory, family=family)
     save_tiny_model(directory.with_name("bytes"), family="qwen2")
-    tokenizer = AutoTokenizer.from_pretrained(directory.with_name("bytes"))
+    bytewise = AutoTokenizer.from_pretrained(directory.with_name("bytes"))
+    tokenizer = small_tokenizer("mistral") if pieces else bytewise
     kind = AutoModelForCausalLM
     config = kind.from_pretrained(directory).config
     config.vocab_size = len(tokenizer)
@@ -79,7 +82,7 @@ def logits(network):
     ).logits
 
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "phi3", "t5", "t5_gated", "t5_untied")
+FAMILIES = ("llama", "llama_sentencepiece", "mistral", "qwen2", "qwen3", "gpt2", "phi3", "t5", "t5_gated", "t5_untied")
 
 
 @pytest.mark.slow

@@ -75,12 +75,20 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer, family: str) -> None:
     vocabulary = tokenizer.get_vocab()
     tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
     special = set(tokenizer.all_special_tokens)
+    pieces = state["model"].get("byte_fallback", False)  # as sentencepiece has them
     unigram = state["model"]["type"] == "Unigram"
-    writer.add_tokenizer_model("t5" if unigram else "gpt2")
+    writer.add_tokenizer_model("t5" if unigram else "llama" if pieces else "gpt2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens])
+    kinds = dict.fromkeys(tokens, TokenType.NORMAL)
+    if pieces:
+        kinds |= {token: TokenType.BYTE for token in tokens if token.startswith("<0x")}
+        kinds |= {str(added): TokenType.USER_DEFINED for added in tokenizer.added_tokens_decoder.values()}
+    writer.add_token_types([TokenType.CONTROL if token in special else kinds[token] for token in tokens])
     if unigram:
         writer.add_token_scores([score for _, score in state["model"]["vocab"]])
+    elif pieces:
+        ranks = {"".join(merge): -float(rank) for rank, merge in reversed(list(enumerate(state["model"]["merges"])))}
+        writer.add_token_scores([ranks.get(token, -1e4) for token in tokens])
     else:
         writer.add_tokenizer_pre(_SPLITS[family])
         writer.add_token_merges([" ".join(merge) for merge in state["model"]["merges"]])

@@ -66,7 +66,7 @@ def convert(file: Path, folder: Path, dtype: str, asked: str) -> str | None:
             options["quantization_config"] = packed(dequantize=True)
         options |= {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
         network, found = auto_class(config).from_pretrained(file.parent, config=config, **options)
-    check_weights_fit(network, found, asked)
+        check_weights_fit(network, found, "the network")
     _check_positions(facts, network.config.to_dict(), asked)
     _split_digits(tokenizer, facts, asked)
     network = _dequantized(network)
@@ -78,7 +78,7 @@ def convert(file: Path, folder: Path, dtype: str, asked: str) -> str | None:
 
 
 def _read_facts(file: Path, asked: str) -> dict[str, Any]:
-    """Return the metadata of a file without its vocabulary, and `tensors`, the names of its tensors.
+    """Return the metadata of a file without its vocabulary, and `tensors`, its tensors by name (mapped, not read).
 
     Raises:
         ValueError: the file is damaged, is one of several parts, or is no language model.
@@ -86,7 +86,7 @@ def _read_facts(file: Path, asked: str) -> dict[str, Any]:
     from gguf import GGUFReader
 
     try:
-        reader = GGUFReader(file)
+        facts = _fields(GGUFReader(file))
     except OSError:
         raise
     except Exception as error:  # whatever the bytes lead to
@@ -94,7 +94,6 @@ def _read_facts(file: Path, asked: str) -> dict[str, Any]:
             f"{asked} ({file.stat().st_size:,} bytes) is not a complete file in GGUF: {reason_of(error)}; download it "
             "again"
         ) from error
-    facts = _fields(reader)
     part = _PART.search(file.name)
     if part or facts.get("split.count", 1) > 1:
         raise ValueError(
@@ -116,8 +115,7 @@ def _read_facts(file: Path, asked: str) -> dict[str, Any]:
 def _fields(reader: GGUFReader) -> dict[str, Any]:
     arrays = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
     facts: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items() if name not in arrays}
-    factors = {_FACTORS: tensor.data for tensor in reader.tensors if tensor.name == _FACTORS}
-    return facts | factors | {"tensors": [tensor.name for tensor in reader.tensors]}
+    return facts | {"tensors": {tensor.name: tensor.data for tensor in reader.tensors}}
 
 
 @contextmanager
@@ -135,8 +133,8 @@ def _explained(facts: dict[str, Any], asked: str) -> Generator[None]:
             raise
         raise ValueError(
             f"{asked}, of architecture '{facts.get('general.architecture')}', cannot be read from GGUF by transformers "
-            f"{transformers.__version__}: {reason_of(error)}; install a later one, or give the model that the file was "
-            "made from (a directory or a hub id)"
+            f"{transformers.__version__}: {reason_of(error).partition(';')[0]}; install a later one, or give the model "
+            "that the file was made from (a directory or a hub id)"
         ) from error
 
 
@@ -150,8 +148,8 @@ def _complete(config: PreTrainedConfig, facts: dict[str, Any]) -> None:
         gated = any("ffn_gate" in name for name in facts["tensors"])
         kinds = ("gated-gelu", "gelu_new") if gated else ("relu", "relu")
         vars(config).update(is_gated_act=gated, feed_forward_proj=kinds[0], dense_act_fn=kinds[1])
-    if _FACTORS in facts:
-        _scale_positions(config, facts[_FACTORS])
+    if _FACTORS in facts["tensors"]:
+        _scale_positions(config, facts["tensors"][_FACTORS])
 
 
 def _scale_positions(config: PreTrainedConfig, factors: Any) -> None:
