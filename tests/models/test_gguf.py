@@ -203,6 +203,15 @@ def test_a_conversion_that_is_cut_short_leaves_nothing_that_is_used(cache, tmp_p
     assert [entry.name for entry in cache.iterdir()] == [folder.name]
 
 
+@pytest.mark.slow
+def test_a_full_disk_is_told_as_one(file, small_disk, monkeypatch):
+    monkeypatch.setenv("ALIQUOT_CACHE", str(small_disk))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        Model(str(file)).directory()
+    assert caught.value.errno == errno.ENOSPC
+    assert list((small_disk / "models").iterdir()) == []
+
+
 def test_another_version_of_the_converter_or_other_content_has_another_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("aliquot.models.gguf_conversion.convert", write_folder)
     path = tmp_path / "a.gguf"
