@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Generator
@@ -16,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import SafetensorError
 
 from aliquot.finetuning.targets import ALL_LINEAR, find_targets, is_transposed, linear_layers
+from aliquot.models.files import full_disk_told
 from aliquot.models.hub import reason_of
 from aliquot.models.spec import Model
 from aliquot.types import Adapter
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from aliquot.finetuning.recipe import LoRA
 
 log = logging.getLogger(__name__)
-
-#: Bytes; torch does not say why a write failed, and may have deleted what it wrote so far.
-_NEARLY_FULL = 1 << 20
 
 
 def add_adapter(model: Model, recipe: LoRA) -> PeftModel:
@@ -105,18 +100,6 @@ def save_adapter(network: PeftModel, path: Path) -> None:
     temporary.rename(path)
 
 
-@contextmanager
-def full_disk_told(path: Path) -> Generator[None]:
-    """Raise OSError on a full disk, where safetensors and torch raise errors of their own."""
-    try:
-        yield
-    except (SafetensorError, RuntimeError) as error:
-        full = "No space left" in str(error) or shutil.disk_usage(path.parent).free < _NEARLY_FULL
-        if not full:
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-
-
 def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
     """Load the model with its adapter, and verify that the adapter has an effect.
 
@@ -163,7 +146,7 @@ def _probe(network: PeftModel) -> torch.Tensor:
 def _portable_name(model: Model) -> str:
     """Name the base as the user did, except that a local directory is named by its last part only."""
     local = model.directory()
-    return model.path if local is None or model.path.startswith("pkg://") else local.name
+    return model.path if local is None or model.path.startswith(("pkg://", "pypi://")) else local.name
 
 
 @contextmanager

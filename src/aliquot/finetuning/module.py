@@ -24,9 +24,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn.functional import cross_entropy
 
-from aliquot.finetuning.adapter import full_disk_told
 from aliquot.finetuning.dropout import rest_base, rows_seen, share_dropout
 from aliquot.finetuning.examples import IGNORE, Examples, MicroBatch, Part, StepBatch, StepBatches, StepPlan
+from aliquot.models.files import full_disk_told
 from aliquot.runtime.collectives import add_up, agreed
 from aliquot.runtime.processes import Place
 from aliquot.runtime.progress import Progress

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Collection
+import os
+import shutil
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +24,9 @@ _VOCABULARY = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken"
 _WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # its vocabulary is the bytes
 #: The files of a directory that determine what a model computes: not its README or its git history.
 _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetensors", "*.py", *_TOKENIZER, "*.jinja")
+
+#: Bytes; torch does not say why a write failed, and may have deleted what it wrote so far.
+_NEARLY_FULL = 1 << 20
 
 
 def check_directory(folder: Path) -> None:
@@ -81,15 +88,6 @@ def check_weights(names: list[str], where: str) -> None:
     raise ValueError(f"{where} holds no weights ({_WEIGHTS} or {_SHARD_INDEX}); add them, or download the model again")
 
 
-def how_to_read_gguf(name: str) -> str:
-    """Say what to do with a GGUF file."""
-    return (
-        "in GGUF, a format of other programs; turn it into safetensors once, with transformers and `pip install gguf "
-        f"accelerate`: AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file={name!r}).save_pretrained(NEW), and "
-        "AutoTokenizer alike"
-    )
-
-
 def _check_kind(names: Collection[str], where: str, base: str) -> None:
     """Raise ValueError if a directory holds an adapter of `base`, or a model in another program's format."""
     if _ADAPTER in names:
@@ -98,7 +96,10 @@ def _check_kind(names: Collection[str], where: str, base: str) -> None:
             "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
         )
     if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.lower().endswith(".gguf"))):
-        raise ValueError(f"{where} holds {gguf[0]}, {how_to_read_gguf(gguf[0])}")
+        raise ValueError(
+            f"{where} holds {gguf[0]} and no safetensors; give the file itself, model.path=FOLDER/{gguf[0]} (one of a "
+            f"hub repository after `hf download ORG/NAME {gguf[0]}`)"
+        )
 
 
 def weights_hash(folder: Path) -> str:
@@ -161,3 +162,17 @@ def _check_header(path: Path) -> None:
             f"{path} ({path.stat().st_size:,} bytes) is damaged: {error}; copy it again, download the model again, or "
             "run `git lfs pull` where it was cloned"
         ) from error
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Generator[None]:
+    """Raise OSError on a full disk, where safetensors and torch raise errors of their own."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        full = "No space left" in str(error) or shutil.disk_usage(path.parent).free < _NEARLY_FULL
+        if not full:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error

@@ -10,13 +10,11 @@ import functools
 import re
 from pathlib import Path
 
-from aliquot.models.files import check_directory, check_weights, how_to_read_gguf
+from aliquot.models.files import check_directory, check_weights
 
 
 def check_id(path: str, revision: str | None) -> None:
     """Raise ValueError unless path and revision name one commit of a hub repository."""
-    if path.lower().endswith(".gguf"):
-        raise ValueError(f"model.path={path} is a file {how_to_read_gguf(Path(path).name)}")
     if path.startswith((".", "/", "~", "pkg://")) or path.count("/") != 1:
         raise ValueError(f"model.path={path} is not a directory; give one, or a hub id such as org/name")
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):

