@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from aliquot.config.help import errors_explained
+from aliquot.runtime.garbage import collect_rarely
 
 _REPORT = """\
 Compare finished runs with random at the same budget, on the same questions: accuracy with 95 % intervals, differences
@@ -60,6 +61,7 @@ def main() -> None:
         store = Path(os.environ.get("ALIQUOT_STORE", "outputs"))
         command.add_argument("--store", type=Path, default=store, help="where results live (default: %(default)s)")
     arguments = parser.parse_args()
+    collect_rarely()
     with errors_explained():
         if arguments.command == "report":
             _report(arguments)

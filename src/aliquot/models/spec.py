@@ -22,6 +22,7 @@ from aliquot.models.positions import first_shift, num_positions
 from aliquot.models.quantization import NF4
 from aliquot.models.template import CHAT, OVERLONG, Encoding
 from aliquot.models.weights import check_reads_batches, check_weights_fit, count_embeddings, reports_hidden
+from aliquot.runtime.garbage import collect_as_usual
 from aliquot.store.content import locate
 from aliquot.store.store import key_fields
 
@@ -199,6 +200,7 @@ class Model:
         if self.quantization:
             options["quantization_config"] = self.quantization.config(self.dtype)
         model = self._load(**options)
+        collect_as_usual()
         model.config.use_cache = True
         return model.eval()
 
