@@ -1,5 +1,7 @@
 """Fixtures shared by all tests: the real data where there is some, and a way to run experiments in this process."""
 
+import compileall
+import gc
 import json
 import logging
 import os
@@ -20,10 +22,28 @@ from scheduling import InOrder, in_order
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+# Nothing here compiles, but bitsandbytes and what imports it, peft, would load torch's compiler in every process.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 # A job in the background ignores Ctrl-C, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The search for garbage takes a quarter of the seconds for which tests and libraries are imported.
+gc.disable()
+
 _SLURM = Path(__file__).parent / "launch" / "slurm"
+_SOURCE = Path(__file__).parents[1] / "src"
+
+
+def pytest_sessionstart(session):
+    """Compile the package once, not in each of hundreds of processes, where Python may not write what it compiled."""
+    if not hasattr(session.config, "workerinput"):
+        compileall.compile_dir(_SOURCE, quiet=2)
+
+
+def pytest_collection_finish():
+    """Search for garbage again, but not in what all tests share."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aliquot.config.help import errors_explained
 from aliquot.evaluation.held_out.measures import WEIGHTINGS
+from aliquot.runtime.garbage import collect_rarely
 
 _REPORT = """\
 Compare finished runs with random at the same budget, on the same questions: accuracy with 95 % intervals, differences
@@ -69,6 +70,7 @@ def main() -> None:
         store = Path(os.environ.get("ALIQUOT_STORE", "outputs"))
         command.add_argument("--store", type=Path, default=store, help="where results live (default: %(default)s)")
     arguments = parser.parse_args()
+    collect_rarely()
     with errors_explained():
         if arguments.command == "report":
             _report(arguments)

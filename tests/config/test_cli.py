@@ -14,7 +14,7 @@ import pytest
 from aliquot.config.command_line import read_arguments
 from aliquot.config.quoting import typed
 from aliquot.config.schema import GROUPS, ROOT
-from command_line import run_command
+from command_line import Command, run_command
 
 
 def call(*arguments, cwd=ROOT, module=False, **environment):
@@ -283,14 +283,12 @@ def test_a_read_only_store_is_refused_before_any_work(small_disk):
 
 @pytest.mark.slow
 def test_a_second_process_waits_for_the_first_and_says_for_whom(tmp_path):
-    command = [sys.executable, ROOT / "run.py", f"store={tmp_path}", "pool.limit=6000", "budget=10"]
-    command += ["until=score", "tracker=none"]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [ROOT / "run.py", f"store={tmp_path}", "pool.limit=6000", "budget=10", "until=score", "tracker=none"]
+    first = Command(*command, cwd=ROOT)
     while first.poll() is None and not list(tmp_path.glob("score/*/lease")):
         time.sleep(0.02)
-    second = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert first.wait(300) == 0
-    first.communicate()
+    second = run_command(*command, cwd=ROOT)
+    assert first.wait(300) == 0, first.errors()
     assert second.returncode == 0, second.stderr
     assert f"waiting for process {first.pid} on" in second.stderr
     assert len(list(tmp_path.glob("score/*/stage.json"))) == 1

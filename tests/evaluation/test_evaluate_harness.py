@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -19,6 +18,7 @@ from aliquot.evaluation.run import check_evaluable, evaluate
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.types import Adapter
+from command_line import Command
 from tiny_model import save_tiny_model
 from tiny_tasks import record_answers, save_tiny_tasks
 
@@ -67,8 +67,9 @@ def test_killed_and_taken_up_again_it_loses_only_the_task_it_was_in(tiny, asked,
     benchmark = Benchmark(["pick", "say"], str(tiny.tasks), batch_size=4)
     undisturbed = evaluate(tiny.causal, None, benchmark, CPU, tmp_path / "undisturbed")
     record = (tmp_path / "undisturbed" / "metrics.json").read_text()
-    command = [sys.executable, "-c", STOPPED, tiny.causal.path, str(tiny.tasks), str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)})  # a kill leaves its scratch folder
+    words = ("-c", STOPPED, tiny.causal.path, tiny.tasks, tmp_path / "killed")
+    scratch = {**os.environ, "TMPDIR": str(tmp_path)}  # a kill leaves its scratch folder
+    process = Command(*words, cwd=tmp_path, environment=scratch)
     done = tmp_path / "killed" / "tasks" / "pick_a.json"
     started = time.monotonic()
     while not done.exists():

@@ -17,6 +17,7 @@ from aliquot.finetuning.run import finetune, load_adapter
 from aliquot.models.quantization import NF4
 from aliquot.models.spec import Model
 from aliquot.types import AnnotatedSet
+from command_line import Command
 from small_recipe import CPU, RECIPE
 from tiny_model import WORDS, save_tiny_model
 
@@ -311,7 +312,7 @@ def slow(self, batch, batch_idx):
 finetune_module.LoRAModule.training_step = slow
 finetune(Model({model.path!r}, template={model.template!r}), annotated(), RECIPE, CPU, Path({str(tmp_path)!r}))
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    process = Command("-c", script, cwd=tmp_path)
     metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 300  # a busy machine imports slowly
     while not (metrics.exists() and len(metrics.read_text().splitlines()) == 7):
         assert time.monotonic() < deadline

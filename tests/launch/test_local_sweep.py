@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,6 +15,7 @@ from aliquot.experiment.build import Parts, build
 from aliquot.launch.local import TaskBoard, Workers
 from aliquot.launch.sweep import PlannedTask
 from aliquot.report.reading import read_records
+from command_line import Command
 from few_questions import QUESTIONS
 
 SMALL = ("experiments=smoke", "pool.limit=300", *QUESTIONS, "tracker=none", "hydra/launcher=local")
@@ -83,11 +82,16 @@ def sweep(tmp_path):
     environment = {**os.environ, "ALIQUOT_STORE": str(tmp_path / "store")}
 
     def start(*overrides):
-        command = [sys.executable, "run.py", "-m", *SMALL, "hydra.launcher.workers=2", *overrides]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+        command = ["run.py", "-m", *SMALL, "hydra.launcher.workers=2", *overrides]
+        return Command(*command, cwd=ROOT, environment=environment)
 
     return start
+
+
+def ended(process):
+    """Wait for a sweep to end; return what it said."""
+    process.wait()
+    return process.output() + process.errors()
 
 
 @pytest.mark.slow
@@ -98,7 +102,7 @@ def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(
     obstacle = store / "finetune" / failing / "finetune.json"
     obstacle.mkdir(parents=True)
     process = sweep(*grid)
-    said, _ = process.communicate()
+    said = ended(process)
     assert process.returncode == 1
     assert f"FAILED finetune-{failing}" in said
     assert "Is a directory" in said
@@ -110,7 +114,7 @@ def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(
     ]
     obstacle.rmdir()
     process = sweep(*grid)
-    said, _ = process.communicate()
+    said = ended(process)
     assert process.returncode == 0, said
     (file,) = (store / "sweeps").glob("*/sweep.json")
     assert [task["name"].split("-")[0] for task in json.loads(file.read_text())["tasks"]] == ["finetune", "evaluate"]
@@ -129,11 +133,11 @@ def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_pa
         time.sleep(0.1)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate()
+    said = ended(process)
     assert "to resume, give the same command again" in said
     assert len(list((store / "finetune").glob("*/checkpoint.ckpt"))) == 2
     assert not read_records(store)
     process = sweep(*long)
-    said, _ = process.communicate()
+    said = ended(process)
     assert process.returncode == 0, said
     assert len(read_records(store)) == 2

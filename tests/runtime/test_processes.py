@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, score, score_share
 from aliquot.scoring.spec import Scorer
 from aliquot.types import Pool
+from command_line import Command
 from tiny_model import WORDS, save_tiny_model
 
 CPU = TrainerSpec("cpu")
@@ -139,17 +138,12 @@ def test_processes_started_by_others_share_the_pass(model, pool, alone, tmp_path
     arguments = json.dumps([model.path, str(file), scorer, str(tmp_path / "store")])
     common = {**os.environ, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "one", "MASTER_PORT": "1"}
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", EXPERIMENT, arguments],
-            env={**common, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Command("-c", EXPERIMENT, arguments, cwd=tmp_path, environment={**common, "RANK": rank, "LOCAL_RANK": rank})
         for rank in "01"
     ]
-    outputs = [rank.communicate(timeout=200) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    codes = [rank.wait(200) for rank in ranks]
+    outputs = [(rank.output(), rank.errors()) for rank in ranks]
+    assert codes == [0, 0], outputs
     (directory,) = {out.strip() for out, _ in outputs}
     assert_equal(load_scores(Path(directory)), alone)
     assert sum(err.count("score, share") for _, err in outputs) == 2  # each share once, whoever read it

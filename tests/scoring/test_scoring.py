@@ -31,6 +31,7 @@ from aliquot.scoring.run import load_scores, score
 from aliquot.scoring.shards import reserve
 from aliquot.scoring.spec import Scorer
 from aliquot.types import Pool
+from command_line import Command
 from tiny_model import WORDS, save_tiny_model
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -284,15 +285,13 @@ score(Model(path), Pool("words", prompts, prompts), scorer, TrainerSpec("cpu"), 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_process_loses_one_shard_at_most(models, pool, tmp_path, rows_read, how):
     arguments = json.dumps([models().path, list(pool.prompts), str(tmp_path)])
-    command = [sys.executable, "-c", SLOWLY, arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while len(list(tmp_path.glob("shards/*.npz"))) < 2 and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(how)
-        error = process.stderr.read()
+    process = Command("-c", SLOWLY, arguments, cwd=tmp_path)
+    while len(list(tmp_path.glob("shards/*.npz"))) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(how)
     codes = {signal.SIGKILL: [-how], signal.SIGTERM: [128 + how], signal.SIGINT: [1, -how]}
-    assert process.returncode in codes[how]
-    assert error.rstrip().endswith("KeyboardInterrupt") == (how == signal.SIGINT)
+    assert process.wait() in codes[how]
+    assert process.errors().rstrip().endswith("KeyboardInterrupt") == (how == signal.SIGINT)
     saved = np.concatenate([np.load(path)["rows"] for path in tmp_path.glob("shards/*.npz")])
     scores = scores_of(models(), pool, tmp_path, tokens_per_batch=100, shard_size=5)
     assert sorted([*rows_read, *saved]) == list(range(len(pool)))

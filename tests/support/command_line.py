@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
 import runpy
+import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
+import types
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 #: What commands import and what takes longest. Importing them starts no thread.
-_LIBRARIES = ("hydra", "numba", "numpy", "torch", "transformers", "peft", "sklearn.cluster", "pytorch_lightning")
+_LIBRARIES = (
+    *("hydra", "numba", "numpy", "torch", "transformers", "peft", "sklearn.cluster", "pytorch_lightning"),
+    *("lm_eval.evaluator", "submitit"),
+)
 _LONGEST = 300  # seconds until a command is killed
 
 
@@ -34,36 +43,86 @@ def run_command(
         environment: all variables of the process, those of this process by default. What a library reads when it is
             imported is as it was when the first command ran: a test of such a variable needs a fresh interpreter.
     """
-    words = [str(argument) for argument in arguments]
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, name) for name in ("out", "err")]
+    command = Command(*arguments, cwd=cwd, environment=environment)
+    return subprocess.CompletedProcess(command.words, command.wait(), command.output(), command.errors())
+
+
+class Command:
+    """A command that runs, `file.py ...`, `-m module ...` or `-c code ...`: a process to look at, signal and kill."""
+
+    def __init__(self, *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.words = [str(argument) for argument in arguments]
+        self.returncode: int | None = None
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder)
+        self._out, self._err, told = (Path(folder, name) for name in ("out", "err", "told"))
+        os.mkfifo(told)
         server = _server(os.getpid())
-        assert server.stdin is not None and server.stdout is not None
-        request = [words, str(cwd), dict(os.environ if environment is None else environment), *map(str, files)]
+        assert server.stdin is not None
+        variables = dict(os.environ if environment is None else environment)
+        request = [str(told), self.words, str(cwd), variables, str(self._out), str(self._err)]
         print(json.dumps(request), file=server.stdin, flush=True)
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(words, code, *(file.read_text() for file in files))
+        self._told = open(told, "rb", buffering=0)  # noqa: SIM115 -- open as long as the process lives
+        weakref.finalize(self, self._told.close)
+        self.pid = int(self._told.readline())
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal, or None while the command runs."""
+        return self.wait(0)
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Wait for the end, no longer than this; return the exit code, or None while the command runs."""
+        if self.returncode is None and select.select([self._told], [], [], seconds)[0]:
+            self.returncode = int(self._told.readline())
+            self._told.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def output(self) -> str:
+        """Return what it has written to standard output."""
+        return self._out.read_text()
+
+    def errors(self) -> str:
+        """Return what it has written to standard error."""
+        return self._err.read_text()
 
 
 @functools.cache
 def _server(_owner: int) -> subprocess.Popen[str]:
     """Start the interpreter that forks, once for each process that asks."""
-    server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     atexit.register(server.communicate)  # the end of its input ends it
     return server
 
 
 def _serve() -> None:
-    """Answer each request with the exit code of its command, negative for a signal."""
+    """Start a command for each request."""
+    gc.disable()  # a search for garbage in what is imported finds nothing, and takes seconds
     for library in _LIBRARIES:
         importlib.import_module(library)
-    answers = os.fdopen(os.dup(1), "w")
+    gc.freeze()  # nor does a command search there, which would copy the pages besides
+    gc.enable()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            _become(*json.loads(line))
+        if not os.fork():
+            _keep(*json.loads(line))
+
+
+def _keep(told: str, *command: Any) -> None:
+    """Start a command, tell its process id and later its exit code, negative for a signal; does not return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = os.fork()
+    if not child:
+        _become(*command)
+    with open(told, "w") as answers:
+        print(child, file=answers, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+    os._exit(0)
 
 
 def _become(words: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
@@ -76,6 +135,7 @@ def _become(words: list[str], cwd: str, environment: dict[str, str], out: str, e
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # as this environment names it
     code: object = 1
     try:
         _run(words)
@@ -93,7 +153,11 @@ def _become(words: list[str], cwd: str, environment: dict[str, str], out: str, e
 
 
 def _run(words: list[str]) -> None:
-    if words[0] == "-m":
+    if words[0] == "-c":
+        sys.path[0], sys.argv = "", ["-c", *words[2:]]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(words[1], "<string>", "exec"), sys.modules["__main__"].__dict__)
+    elif words[0] == "-m":
         sys.path[0], sys.argv = os.getcwd(), words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:

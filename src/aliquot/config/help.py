@@ -20,6 +20,7 @@ from typing import Any
 from aliquot.config.command_line import read_arguments
 from aliquot.config.quoting import typed
 from aliquot.config.schema import FILES, GROUPS, ROOT, WORKERS, choices_of, did_you_mean
+from aliquot.runtime.garbage import collect_rarely
 
 _LONGEST = 500  # characters of an error to show
 _HELP = """\
@@ -60,6 +61,7 @@ def start(main: Callable[[], Any]) -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(), end="")
         return
+    collect_rarely()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us; Hydra would print half a traceback
     with errors_explained():
         sys.argv[1:] = read_arguments(sys.argv[1:])

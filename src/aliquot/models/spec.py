@@ -30,6 +30,7 @@ from aliquot.models.weights import (
     network_class,
     reports_hidden,
 )
+from aliquot.runtime.garbage import collect_as_usual
 from aliquot.store.content import locate
 from aliquot.store.store import key_fields
 
@@ -211,6 +212,7 @@ class Model:
         if self.quantization:
             options["quantization_config"] = self.quantization.config(self.dtype)
         model = self._load(**options)
+        collect_as_usual()
         model.config.use_cache = True
         return model.eval()
 
