@@ -26,7 +26,7 @@ from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared, compare
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
-from aliquot.evaluation.judge.spec import Opponent
+from aliquot.evaluation.judge.spec import Judge, Opponent
 from aliquot.evaluation.run import Yardstick, check_evaluable, evaluate, load_result
 from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import check_trainable, finetune, load_adapter, take_part
@@ -389,7 +389,7 @@ class Overlap(Stage[Compared]):
         return None
 
     def inputs(self) -> dict[str, object]:
-        return {**super().inputs(), "near": self.held_out.near}
+        return {"pool": self.pool, "prompts": self.held_out.of_prompts(), "near": self.held_out.near}
 
     def title(self) -> str:
         return "overlap: look for the held-out rows in the pool"
@@ -423,9 +423,12 @@ class Evaluate(Stage[EvalResult]):
     opponent: Evaluate | str | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
-        """Leave out the model's example format if the benchmark does not use it."""
+        """Leave out the model's example format if the benchmark does not use it, and a judge that is not asked."""
         reads_format = getattr(self.benchmark, "reads_format", True)
-        return super().inputs() | ({} if reads_format else {"model": self.model.bare()})
+        inputs = super().inputs() | ({} if reads_format else {"model": self.model.bare()})
+        if isinstance(self.benchmark, Judge) and not self.opponent:  # the judge is not asked
+            inputs["benchmark"] = self.benchmark.of_responses()
+        return inputs
 
     def upstream(self) -> list[Stage[Any]]:
         return super().upstream()[::-1]  # what may refuse held-out rows comes before what takes long
@@ -435,7 +438,10 @@ class Evaluate(Stage[EvalResult]):
         return f"evaluate: {model} model on {tasks}{self.trainer.one_of_several()}"
 
     def checks(self) -> Sequence[Check]:
-        return (type(self.model).check_here, self.model), (check_evaluable, self.model, self.benchmark)
+        checks: list[Check] = [(type(self.model).check_here, self.model), (check_evaluable, self.model, self.benchmark)]
+        if isinstance(self.benchmark, Judge) and self.opponent:
+            checks.append((type(self.benchmark.judge).check_reachable, self.benchmark.judge))
+        return checks
 
     def check_devices(self) -> None:
         replace(self.trainer, devices=1, num_nodes=1).check()  # a separate job starts no processes for other devices

@@ -2,17 +2,22 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from aliquot.annotation.teachers import request_queue as asking
 from aliquot.evaluation.held_out.source import HeldOutRows
-from aliquot.evaluation.judge.run import compare_responses, summary
+from aliquot.evaluation.judge.run import Comparison, compare_responses, read_responses, summary, write_rows
 from aliquot.evaluation.judge.spec import Judge, JudgeModel, worth_to_a
+from aliquot.models.spec import Model
+from aliquot.runtime.trainer import TrainerSpec
+from aliquot.stages import Evaluate
 from fake_endpoint import MODEL, FakeEndpoint, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")
 
+CPU = TrainerSpec("cpu")
 ANSWERS = re.compile(r"\[Answer A\]\n(.*?)\n\n\[Answer B\]\n(.*?)\n\nThink", re.DOTALL)
 
 
@@ -119,15 +124,57 @@ def test_too_little_money_names_the_judges_own_setting(serve, tmp_path):
         ("Fine.\n[[A]]", 1.0),
         ("[[b]]", 0.0),
         ("so [[ TIE ]]", 0.5),
-        ("[[A]] and again [[A]]", 1.0),
-        ("[[A]] or [[B]]", None),
+        ("At first [[A]] seems better, but:\n[[B]].", 0.0),
+        ("**[[A]]**", 1.0),
+        ("[[A]] would be right if", None),
         ("A", None),
         ("", None),
         ("[[C]]", None),
     ],
 )
-def test_a_verdict_counts_only_if_there_is_exactly_one(said, worth):
+def test_a_verdict_counts_only_at_the_end_of_a_reply(said, worth):
     assert worth_to_a(said) == worth
+
+
+def test_a_reply_that_was_cut_or_refused_is_no_verdict(serve, tmp_path):
+    finish = {"long answer": "length", "short": "content_filter"}
+    server = serve(longer)
+    whole = server.behave
+    server.behave = lambda prompt, attempt: (
+        whole(prompt, attempt)
+        | {
+            "choices": [
+                {**whole(prompt, attempt)["choices"][0], "finish_reason": finish.get(ANSWERS.search(prompt)[1], "stop")}
+            ]
+        }
+    )
+    found = compare_responses(spec(tmp_path), rows(), OURS, THEIRS, tmp_path / "ledger")
+    assert found[0].verdicts == [None, None]
+    assert summary(found)["num_unreadable"] == 2
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\n", '"'])
+def test_responses_with_any_line_break_are_read_back(tmp_path, odd):
+    said = [f"one{odd}two", "x", "y", "z"]
+    write_rows(rows(), [Comparison(text, text) for text in said], tmp_path / "rows.jsonl")
+    assert read_responses(tmp_path / "rows.jsonl", rows()) == said
+
+
+def test_responses_to_other_prompts_are_refused_though_the_ids_agree(tmp_path):
+    write_rows(rows(), [Comparison("x", "x")] * 4, tmp_path / "rows.jsonl")
+    others = replace(rows(), prompts=["prompt 0", "prompt 1", "prompt 2", "another"])
+    with pytest.raises(ValueError, match="responses to 4 rows, which are not these 4"):
+        read_responses(tmp_path / "rows.jsonl", others)
+    with pytest.raises(ValueError, match="which are not these 3"):
+        read_responses(tmp_path / "rows.jsonl", rows(3))
+
+
+def test_the_base_models_responses_do_not_depend_on_the_judge(tmp_path):
+    base = lambda **settings: Evaluate(Model("pkg://aliquot.demo/model"), None, spec(tmp_path, **settings), CPU)  # noqa: E731
+    (tmp_path / "mine.txt").write_text("{prompt} {a} {b}")
+    other = base(judge_temperature=0.5, prompt_file=str(tmp_path / "mine.txt"))
+    assert base().key == other.key != base(max_new_tokens=9).key
+    assert replace(base(), opponent="x").key != replace(other, opponent="x").key
 
 
 def test_what_a_model_wrote_cannot_stand_for_a_slot(tmp_path):
@@ -182,7 +229,17 @@ def test_a_run_wins_against_the_base_model_and_another_run_against_it(serve, run
     num_asked = len(server.requests)
     assert run(*asked) == won
     assert len(server.requests) == num_asked
-    against = run(*asked, "seed=1", f"evaluate.against={first.parent.name}")
-    assert 0 <= against <= 1
+    run(*asked, "seed=1", f"evaluate.against={first.parent.name}")
+    (second,) = (r for r in (tmp_path / "store" / "runs").glob("*/results.json") if r != first)
+    keys = {name: key for name, key, _ in json.loads(second.read_text())["stages"]}
+    for name in ("evaluate base", "evaluate finetuned"):  # both models are compared with that run
+        file = tmp_path / "store/evaluate" / keys[name] / "rows.jsonl"
+        theirs = [json.loads(line)["against"] for line in file.read_text().splitlines()]
+        assert theirs == [line["response"] for line in lines]
+    benchmark = run("strategy=random", "budget=20")
+    assert 0 <= benchmark <= 1
+    (lm_eval,) = (r for r in (tmp_path / "store" / "runs").glob("*/results.json") if r not in (first, second))
+    with pytest.raises(ValueError, match=r"evaluate\.against: .* is not there, .* evaluate=judge"):
+        run(*asked, "seed=2", f"evaluate.against={lm_eval.parent.name}")
     with pytest.raises(ValueError, match=r"evaluate\.against=nowhere: .* report --runs"):
         run(*asked, "evaluate.against=nowhere")

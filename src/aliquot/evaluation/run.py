@@ -6,6 +6,7 @@ lm-eval's results, keyed `"acc,none"`, are returned as `EvalResult`.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from aliquot.evaluation.held_out.run import Measured
+
+log = logging.getLogger(__name__)
 
 #: Everything that a model can be scored on.
 Yardstick = Benchmark | ValidationLoss | HeldOut | Judge
@@ -163,9 +166,13 @@ def _save_measures(
 ) -> EvalResult:
     from aliquot.evaluation.held_out.run import remove_shards
 
+    tasks, shares = next(iter(measures.values())).tasks, compared.shares
+    if tasks and shares and (unknown := sum(task not in shares for task in tasks)):
+        log.info("%d of %d rows have tasks that the pool lacks, and do not count by its shares", unknown, len(tasks))
     record = {
         "metrics": [asdict(measured.metric(name, compared.shares)) for name, measured in measures.items()],
         **more,
+        "num_in_pool": len(compared.twins),
         "shares": compared.shares,
         "tasks": {name: measured.tasks for name, measured in measures.items()},
     }

@@ -8,6 +8,7 @@ Nothing here prints, or reads Hydra's state: only the configuration, the store, 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from omegaconf import DictConfig
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
 from aliquot.config.schema import Until, check_root, parse_budget, strategy_name
+from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
+from aliquot.evaluation.judge.run import read_responses
 from aliquot.evaluation.judge.spec import BASE, Judge
 from aliquot.evaluation.run import Yardstick
 from aliquot.experiment.arm import label_of
@@ -199,7 +202,11 @@ def build(parts: Parts) -> Experiment:
     budget = parse_budget(parts.budget, len(pool), pool.name)
     check_requirements(parts.strategy, pool, parts.scorer)
     if overlap := parts.overlap(prepare):
-        parts.store.get(overlap).check(overlap.held_out)
+        compared = parts.store.get(overlap)
+        compared.check(overlap.held_out)
+        if opponent := _opponent(parts):
+            file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
+            read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
     return Experiment(
         stages=_stages(parts, prepare, budget, len(pool)),
         strategy=parts.strategy_name,
@@ -237,8 +244,14 @@ def quote(experiments: Sequence[Experiment], store: Store) -> float:
         sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
         cost += stages[0].annotator.quote(min(len(pool), sum(stage.budget for stage in stages)), sample)
     todo = {stage.key: stage for e in experiments for stage in e.stages if store.record(stage) is None}
-    judged = (stage.benchmark for stage in todo.values() if isinstance(stage, Evaluate) and stage.opponent)
-    return cost + sum(judge.quote() for judge in judged if isinstance(judge, Judge))
+    judged: dict[str, list[Judge]] = {}
+    for stage in todo.values():
+        if isinstance(stage, Evaluate) and stage.opponent and isinstance(stage.benchmark, Judge):
+            judged.setdefault(repr(stage.benchmark.judge), []).append(stage.benchmark)
+    for alike in judged.values():
+        limit = math.inf if alike[0].judge.max_cost is None else alike[0].judge.max_cost
+        cost += min(limit, sum(judge.quote() for judge in alike))
+    return cost
 
 
 def _stages(
@@ -253,14 +266,14 @@ def _stages(
     if settle:
         annotate = annotate.settled(parts.store)
     finetune = Finetune(model, annotate, parts.finetune, trainer)
-    overlap = parts.overlap(prepare)
-    base = Evaluate(model, None, parts.benchmark, trainer, overlap)
+    overlap, opponent = parts.overlap(prepare), _opponent(parts)
+    base = Evaluate(model, None, parts.benchmark, trainer, overlap, opponent)
     goal: Stage[Any] = {
         Until.score: score,
         Until.select: select,
         Until.annotate: annotate,
         Until.finetune: finetune,
-        Until.evaluate: Evaluate(model, finetune, parts.benchmark, trainer, overlap, _opponent(parts, base)),
+        Until.evaluate: Evaluate(model, finetune, parts.benchmark, trainer, overlap, opponent or _base_to_judge(base)),
     }[parts.until]
     chain = list(
         {stage.key: stage for stage in upstream_first([goal])}.values()
@@ -270,21 +283,26 @@ def _stages(
     return tuple(chain)
 
 
-def _opponent(parts: Parts, base: Evaluate) -> Evaluate | str | None:
-    """Return the evaluation that a judge compares the finetuned model with: the base model's, or another run's key.
+def _opponent(parts: Parts) -> str | None:
+    """Return the key of the evaluation of another run that a judge compares with; None for the base model's.
 
     Raises:
         ValueError: there is no such run, or it was not evaluated.
     """
-    if not isinstance(parts.benchmark, Judge):
+    if not isinstance(parts.benchmark, Judge) or parts.benchmark.against == BASE:
         return None
-    against = parts.benchmark.against
-    if against == BASE:
-        return base
+    against, store = parts.benchmark.against, parts.store
     key = against.rpartition("-")[0]  # `Experiment.id`
-    if not key or read_record(parts.store.root / Evaluate.name / key) is None:
+    if not (store.run_directory(against) / "results.json").exists() or not read_record(
+        store.root / Evaluate.name / key
+    ):
         raise ValueError(
-            f"evaluate.against={against}: {parts.store.runs} has no evaluated run of that name; "
-            "`python -m aliquot report --runs` lists them; or compare with the base model: evaluate.against=base"
+            f"evaluate.against={against}: {store.runs} has no evaluated run of that name; `python -m aliquot report "
+            "--runs` lists them; or compare with the base model: evaluate.against=base"
         )
     return key
+
+
+def _base_to_judge(base: Evaluate) -> Evaluate | None:
+    """Return the base model's evaluation if a judge compares others with it."""
+    return base if isinstance(base.benchmark, Judge) else None

@@ -66,7 +66,7 @@ def show_libraries(stages: Iterable[Stage[Any]], store: Store, out: Console | No
 def show_quote(cost: float, out: Console | None = None) -> None:
     """Print the maximum cost before anything is bought; print nothing where it is free."""
     if cost:
-        say(f"Annotating and judging cost at most about {cost:,.2f}, counting what was answered before.", out)
+        say(f"What is bought costs at most about {cost:,.2f}, counting what was answered before.", out)
 
 
 def show_checked(trials: Iterable[str]) -> None:

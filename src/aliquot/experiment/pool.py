@@ -31,8 +31,8 @@ def prepare_pool(parts: Parts, out: Console | None = None) -> None:
         check_all([overlap])
         say(overlap.title(), out)
         do(overlap, store)
-        if found := store.get(overlap).line(overlap.held_out):
-            say(found, out)
+    if overlap and (found := store.get(overlap).line(overlap.held_out)):
+        say(found, out)
 
 
 def _prepare(parts: Parts, out: Console | None) -> None:

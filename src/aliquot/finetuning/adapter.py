@@ -132,8 +132,10 @@ def load_finetuned(model: Model, adapter: Adapter) -> PreTrainedModel:
     trained = any(bool(p.count_nonzero()) for name, p in network.named_parameters() if "lora_B" in name)
     if trained and torch.equal(finetuned, bare):
         raise ValueError(f"adapter {adapter.path} changes no logit of {model.path}; finetune again")
-    merged = network.merge_and_unload() if model.dtype == "float32" and not model.quantization else network
-    return cast("PreTrainedModel", merged)
+    if model.dtype == "float32" and not model.quantization:
+        return cast("PreTrainedModel", network.merge_and_unload())
+    # With the adapter in its layers, and with the forward of its family: peft's own takes any argument and names none.
+    return cast("PreTrainedModel", network.get_base_model())
 
 
 def _probe(network: PeftModel) -> torch.Tensor:

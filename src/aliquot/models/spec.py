@@ -153,6 +153,15 @@ class Model:
         if positions is not None and needed > positions:
             raise ValueError(f"{what} {needed} positions, the model has {positions}; set model.max_tokens={positions}")
 
+    def most_positions(self, num_new: int) -> int:
+        """Return how long a prompt may be for a response of `num_new` tokens after it to have positions of its own."""
+        config = self.load_config()
+        if config.is_encoder_decoder:  # the decoder counts its own
+            num_new = 0
+        shift = first_shift(config)
+        known = [most for most in (num_positions(config), shift.positions if shift else None) if most is not None]
+        return min(known, default=num_new + self.max_tokens) - num_new
+
     def has_chat_template(self) -> bool:
         """Tell whether the tokenizer comes with a chat template; asks the hub if the model is not local."""
         return self._file("chat_template.jinja") is not None or bool(

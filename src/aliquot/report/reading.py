@@ -142,8 +142,7 @@ class _Reader:
         read = {name for cell in cells for name in cell.runs}
         model = self._model(first)
         if self._weighting != ROWS:
-            setting = {"weighting": self._weighting, **setting}
-            text = f"{text}, {WEIGHED[self._weighting]}".removeprefix(", ")
+            setting, text = self._weighed(evaluations, setting, text)
         named = {"pool": first.pool, "prompts": first.num_prompts, "model": model, **_bought(cells), **setting}
         return Study(
             name=", ".join(part for part in (first.pool, model, text) if part),
@@ -153,6 +152,16 @@ class _Reader:
             cells=sorted(cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, cell.budget)),
             records=[run.record for run in runs if run.record.id in read],
         )
+
+    def _weighed(
+        self, evaluations: Evaluations, setting: Mapping[str, object], text: str
+    ) -> tuple[Mapping[str, object], str]:
+        """Add the weighting to the setting of a study and to the text that distinguishes it, if anything is weighed."""
+        if alike := sorted(evaluations.unweighed):
+            log.warning("%s: without task labels, so questions count alike", ", ".join(alike))
+        if len(evaluations.unweighed) == len(evaluations.benchmarks):
+            return setting, text
+        return {"weighting": self._weighting, **setting}, f"{text}, {WEIGHED[self._weighting]}".removeprefix(", ")
 
     def _base(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct]:
         """Return the answers before finetuning, all NaN if they cannot be read."""

@@ -28,10 +28,13 @@ class MemoryGuard:
         work: takes a batch.
         num_new: tokens that may be generated for each row.
         halved: takes the new bound whenever a batch did not fit.
+        group: the config group whose settings bound a batch, for messages.
     """
 
-    def __init__(self, work: Callable[[Batch], Any], num_new: int, halved: Callable[[int], object]) -> None:
-        self._work, self._num_new, self._halved = work, num_new, halved
+    def __init__(
+        self, work: Callable[[Batch], Any], num_new: int, halved: Callable[[int], object], group: str = "scorer"
+    ) -> None:
+        self._work, self._num_new, self._halved, self._group = work, num_new, halved, group
         self._most_tokens: int | None = None
 
     def run(self, batch: Batch) -> list[Any]:
@@ -63,13 +66,13 @@ class MemoryGuard:
         if num_rows == 1:
             raise ValueError(
                 f"one prompt of {width} tokens and {self._num_new} new ones do not fit into memory ({reason}); lower "
-                "model.max_tokens or scorer.max_new_tokens, set model.dtype=bfloat16, or use a larger device"
+                f"model.max_tokens or {self._group}.max_new_tokens, set model.dtype=bfloat16, or use a larger device"
             )
         self._most_tokens = num_rows * (width + self._num_new) // 2
         log.warning(
             "a batch of %d x %d tokens does not fit into memory; continuing with half as many. "
-            "scorer.tokens_per_batch=%d would spare a new pass the attempt",
-            *(num_rows, width, self._most_tokens),
+            "%s.tokens_per_batch=%d would spare a new pass the attempt",
+            *(num_rows, width, self._group, self._most_tokens),
         )
         self._halved(self._most_tokens)
 

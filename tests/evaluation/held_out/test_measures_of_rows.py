@@ -130,3 +130,82 @@ def test_every_measure_is_that_of_an_independent_loop(tmp_path, family, template
     assert found[CHOICE] == choices
     validated = evaluate(model, None, ValidationLoss(spec.path), CPU, tmp_path / "loss").correct
     assert found[LIKELIHOOD] == pytest.approx(next(iter(validated.values())), rel=1e-5)
+
+
+def long_rows():
+    """Return rows of which some prompts and some responses do not fit into 24 tokens."""
+    draw = random.Random(1)
+    text = lambda num: " ".join(draw.choices(WORDS[:16], k=num))  # noqa: E731
+    sizes = [(4, 2), (30, 2), (4, 30), (30, 30), (14, 3), (10, 9)]
+    return [{"prompt": text(p), "response": text(r)} for p, r in sizes]
+
+
+def test_rows_are_cut_as_for_validation_loss(tmp_path):
+    model = Model(str(save_tiny_model(tmp_path / "model")), template=TEMPLATE, max_tokens=24)
+    spec = HeldOut(save(tmp_path / "rows.jsonl", long_rows()), max_new_tokens=3)
+    found = evaluate(model, None, spec, CPU, tmp_path / "out").correct[LIKELIHOOD]
+    validated = evaluate(model, None, ValidationLoss(spec.path), CPU, tmp_path / "loss").correct
+    assert found == pytest.approx(next(iter(validated.values())), rel=1e-5)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["num_cut"] == 3
+
+
+def test_a_row_that_is_too_long_is_refused_where_the_model_says_so(tmp_path):
+    model = Model(str(save_tiny_model(tmp_path / "model")), template=TEMPLATE, max_tokens=24, overlong="refuse")
+    fits, long = save(tmp_path / "fits.jsonl", long_rows()[:1]), save(tmp_path / "long.jsonl", long_rows()[2:3])
+    assert evaluate(model, None, HeldOut(fits), CPU, tmp_path / "out").metrics
+    with pytest.raises(ValueError, match=r"overlong=refuse, and held-out row \w+ takes \d+ tokens"):
+        evaluate(model, None, HeldOut(long), CPU, tmp_path / "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens_per_batch", [1, 300])
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft
+def test_an_adapter_that_stays_apart_reads_alone_as_in_a_batch(tmp_path, tokens_per_batch):
+    """In 16 bits the adapter is not merged; GPT-2's positions are learned, so a wrong one shows at once."""
+    from aliquot.finetuning.recipe import LoRA
+    from aliquot.finetuning.run import finetune
+    from aliquot.types import AnnotatedSet
+
+    model = Model(str(save_tiny_model(tmp_path / "model", family="gpt2")), template=TEMPLATE, dtype="bfloat16")
+    rows = draw_rows(9)
+    known = AnnotatedSet(*([row[key] for row in rows] for key in ("id", "prompt", "response")))
+    recipe = LoRA(
+        rank=4, alpha=64, dropout=0.0, target_modules="all-linear", learning_rate=5e-2, warmup=0.0, schedule="constant",
+        weight_decay=0.0, epochs=3, tokens_per_batch=200, accumulate=1, max_grad_norm=1.0, seed=0, checkpoint_every=99,
+    )  # fmt: skip
+    adapter = finetune(model, known, recipe, CPU, tmp_path / "adapter")
+    spec = HeldOut(save(tmp_path / "rows.jsonl", rows), max_new_tokens=2, tokens_per_batch=tokens_per_batch)
+    found = evaluate(model, adapter, spec, CPU, tmp_path / "out").correct[LIKELIHOOD]
+    whole = evaluate(model, adapter, ValidationLoss(spec.path), CPU, tmp_path / "loss").correct
+    assert found == pytest.approx(next(iter(whole.values())), rel=0.03)
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_goes_on_from_its_batches_to_the_same_result(tmp_path, monkeypatch):
+    from aliquot.evaluation.held_out import answers
+    from aliquot.evaluation.held_out.reader import BatchReader
+
+    model = Model(str(save_tiny_model(tmp_path / "model")), template=TEMPLATE, max_tokens=64)
+    spec = HeldOut(save(tmp_path / "rows.jsonl", draw_rows()), max_new_tokens=NUM_NEW, tokens_per_batch=30)
+    whole = evaluate(model, None, spec, CPU, tmp_path / "whole")
+    monkeypatch.setattr(answers, "_SHARD_SIZE", 3)
+    read, done = BatchReader.read, []
+
+    def dying(reader, batch):
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        done.append(batch.rows.tolist())
+        return read(reader, batch)
+
+    monkeypatch.setattr(BatchReader, "read", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, None, spec, CPU, tmp_path / "killed")
+    again = []
+    monkeypatch.setattr(
+        BatchReader, "read", lambda reader, batch: again.extend(batch.rows.tolist()) or read(reader, batch)
+    )
+    resumed = evaluate(model, None, spec, CPU, tmp_path / "killed")
+    assert 0 < len(again) < len(draw_rows()) - 3
+    assert resumed.correct == whole.correct
+    assert (tmp_path / "killed" / "rows.jsonl").read_text() == (tmp_path / "whole" / "rows.jsonl").read_text()
+    assert not (tmp_path / "killed" / "shards").exists()

@@ -1,6 +1,7 @@
 """Held-out rows that also stand in the pool."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -75,12 +76,34 @@ def test_a_run_refuses_before_anything_is_chosen_and_drops_when_told_to(run, tmp
     with pytest.raises(ValueError, match=rf"1 held-out row .* \(1 exactly\): .* equal to prompt {taken}"):
         run(*asked)
     assert not list((tmp_path / "store").glob("select/*"))
+    assert "dropped" not in capsys.readouterr().out
     run(*asked, "evaluate.overlap=drop")
     said = capsys.readouterr().out
     assert "also in the pool (1 exactly): dropped" in said
     (record,) = (tmp_path / "store" / "runs").glob("*/results.json")
     counts = {metric["num_questions"] for metric in json.loads(record.read_text())["finetuned"]}
     assert counts == {3}
+    evaluated = [json.loads(file.read_text()) for file in (tmp_path / "store").glob("evaluate/*/metrics.json")]
+    assert [record["num_in_pool"] for record in evaluated] == [1, 1]
+
+
+@pytest.mark.slow
+def test_the_rows_can_be_kept_out_of_the_pool_instead(run, capsys, prepared_rows):
+    path, _ = prepared_rows
+    asked = ["strategy=random", "evaluate=heldout", f"evaluate.path={path}", "until=select"]
+    run(*asked, "pool.clean.decontaminate=[evaluate]", "pool.clean.overlap=6")
+    assert re.search(r"[1-9]\d* in a benchmark", capsys.readouterr().out)
+
+
+def test_the_comparison_depends_on_the_prompts_alone(tmp_path):
+    from aliquot.pools.spec import JsonlPool
+    from aliquot.stages import Overlap, Prepare
+
+    spec = held_out(tmp_path, "What is a dog ?", "Say hello .")
+    source = Prepare(JsonlPool(path=spec.path), digest="x")
+    key = lambda **changes: Overlap(source, replace(spec, **changes)).key  # noqa: E731
+    assert key() == key(measures=["likelihood"]) == key(max_new_tokens=3) == key(overlap="keep")
+    assert len({key(), key(limit=1), key(near=0.5), key(prompt="response")}) == 4
 
 
 @pytest.fixture

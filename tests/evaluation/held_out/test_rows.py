@@ -81,6 +81,7 @@ def test_options_are_never_those_of_the_scored_rows(tmp_path):
         ([ROWS[0] | {"options": "yes or no"}], {}, r"rows\.jsonl:1: column 'options' is not a list"),
         ([ROWS[0] | {"options": "[yes"}], {}, r"rows\.jsonl:1: column 'options' is not a JSON list"),
         ([ROWS[0] | {"options": [1, 2]}], {}, r"rows\.jsonl:1: column 'options' is not a list of texts"),
+        ([ROWS[0] | {"options": {"A": "yes"}}], {}, r"rows\.jsonl:1: column 'options' is not a list of texts"),
         (ROWS, {"measures": [CHOICE]}, r"choice_accuracy, and .*rows\.jsonl:2 has no closed set .* task who"),
         (ROWS, {"path": "nowhere.jsonl"}, r"evaluate\.path=nowhere\.jsonl: .* not a file"),
         (ROWS, {"options": "nowhere.csv"}, r"evaluate\.options=nowhere\.csv: .* not a file"),
@@ -91,6 +92,18 @@ def test_rows_that_cannot_be_scored_are_refused_in_one_line(tmp_path, model, row
     with pytest.raises(ValueError, match=message) as error:
         check_evaluable(model, spec)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_options_for_other_tasks_is_refused_with_both_names(tmp_path):
+    options = jsonl(tmp_path / "options.jsonl", [{"task": "Who", "response": text} for text in ("a dog", "a fox")])
+    with pytest.raises(ValueError, match=r"options\.jsonl has options of tasks 'Who', .* have tasks 'size', 'who'"):
+        HeldOut(jsonl(tmp_path / "rows.jsonl", ROWS), options=options).rows()
+
+
+def test_a_missing_label_is_told_of(tmp_path, caplog):
+    spec = HeldOut(jsonl(tmp_path / "rows.jsonl", [*ROWS, {"prompt": "Why ?", "response": "so"}]))
+    assert spec.rows().tasks is None
+    assert "1 of 3 held-out rows" in caplog.text
 
 
 def test_a_file_of_options_without_a_response_is_refused_by_its_row(tmp_path):

@@ -116,7 +116,8 @@ class Teacher(Annotator):
                 counted(cut, "was", "were"),
             )
         if missing and not self.allow_partial:
-            raise ValueError(self.what_failed(missing, len(questions), failed))
+            ways_out = f"{self.setting}.allow_partial=true continues without them"
+            raise ValueError(f"{self.what_failed(missing, len(questions), failed)}, {ways_out}")
         replies = {q.key: self.read(book.replies[q.key]) for q in questions if q.key in book.replies}
         if stripped := sum(reply.response != book.replies[key].response for key, reply in replies.items()):
             log.info(
@@ -214,8 +215,7 @@ class Teacher(Annotator):
         why = "; ".join(f"{num:,} x {reason} (such as id {example[reason]})" for reason, num in reasons)
         return (
             f"{len(missing):,} of {counted(num_asked, 'prompt')} got no response from {self.name}: {why}. All are "
-            f"in {failed}. What was answered is kept: the same command asks for these again, "
-            f"{self.setting}.allow_partial=true continues without them"
+            f"in {failed}. What was answered is kept: the same command asks for these again"
         )
 
 

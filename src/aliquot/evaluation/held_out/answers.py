@@ -22,7 +22,7 @@ from aliquot.models.control_tokens import note_literal
 from aliquot.models.spec import Model
 from aliquot.runtime.progress import Progress
 from aliquot.runtime.signals import interruptible
-from aliquot.scoring.batching import Batch, EncodedPrompts, encode, plan_batches
+from aliquot.scoring.batching import Batch, EncodedPrompts, plan_batches
 from aliquot.scoring.decoding import give_float32_logits
 from aliquot.scoring.module import PromptBatches, end_tokens
 from aliquot.scoring.out_of_memory import MemoryGuard
@@ -91,7 +91,6 @@ def answer(model: Model, network: PreTrainedModel, spec: HeldOutSource, rows: He
     """
     tokenizer = model.load_tokenizer()
     encoded = encode_rows(model, tokenizer, spec, rows)
-    model.check_positions(int(encoded.prompts.lengths.max()) + encoded.longest, "the longest held-out row takes")
     give_float32_logits(network)
     ends = torch.tensor(end_tokens(network, tokenizer), device=network.device)
     with ScoredPositions(network).installed() as positions:
@@ -110,34 +109,46 @@ def answer(model: Model, network: PreTrainedModel, spec: HeldOutSource, rows: He
 
 
 def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: HeldOutSource, rows: HeldOutRows) -> Encoded:
-    """Tokenize prompts and given responses in the model's template.
+    """Tokenize prompts and given responses in the model's template, row by row as for finetuning.
 
-    A prompt makes room for the longest response, down to half of `max_tokens`; a given response that is still too long
-    loses its end.
+    A prompt makes room for its longest given response, down to half of `max_tokens`, or for the model's own where none
+    is given; a given response that is still too long loses its end.
+
+    Raises:
+        ValueError: a row is too long, and the settings refuse such rows; or no prompt fits beside the model's response.
     """
-    texts = rows.given
-    flat = [(prompt, text) for prompt, several in zip(rows.prompts, texts, strict=True) for text in several]
-    pairs, literal = model.encoding(tokenizer).read_pairs([p for p, _ in flat], [text for _, text in flat])
+    encoding = model.encoding(tokenizer)
+    flat = [(prompt, text) for prompt, several in zip(rows.prompts, rows.given, strict=True) for text in several]
+    pairs, literal = encoding.read_pairs([prompt for prompt, _ in flat], [text for _, text in flat])
     if literal:
         log.info("evaluate: %s", note_literal(len(literal), len(flat), "rows"))
     ids = iter(np.array(response, dtype=np.int64) for _, response in pairs)
-    given = [[next(ids) for _ in several] for several in texts]
-    longest = max((len(tokens) for several in given for tokens in several), default=0)
-    num_new = spec.num_new(model, longest)
-    room = model.max_tokens - min(max(num_new, longest), max(num_new, model.max_tokens // 2))
-    if room < 1:
+    given = [[next(ids) for _ in several] for several in rows.given]
+    longest = [max(map(len, several), default=0) for several in given]
+    num_new = spec.num_new(model, max(longest))
+    most = model.most_positions(num_new)
+    rooms = [min(most, max(model.max_tokens - (length or num_new), model.max_tokens // 2)) for length in longest]
+    if min(rooms) < 1:
         raise ValueError(
-            f"evaluate.max_new_tokens={num_new} leaves no room for a prompt in model.max_tokens={model.max_tokens}; "
-            "lower one or raise the other"
+            f"evaluate.max_new_tokens={num_new} leaves no room for a prompt in the positions of {model.path}; lower it"
         )
-    prompts = encode(model, tokenizer, rows.prompts, room)
-    most: list[int] = (model.max_tokens - prompts.lengths).tolist()
-    num_cut = prompts.num_cut
-    num_cut += sum(any(len(t) > left for t in several) for several, left in zip(given, most, strict=True))
-    if num_cut:
-        log.info("evaluate: %d of %d rows were cut to model.max_tokens=%d", num_cut, len(rows), model.max_tokens)
-    cut = [[tokens[:left] for tokens in several] for several, left in zip(given, most, strict=True)]
-    return Encoded(prompts, cut, num_new, num_cut)
+    whole = encoding.prompts(rows.prompts)
+    prompts = [encoding.shorten(tokens, room) for tokens, room in zip(whole, rooms, strict=True)]
+    left = [model.max_tokens - len(tokens) for tokens in prompts]
+    too_long = [i for i, length in enumerate(longest) if length > left[i]]
+    if too_long and model.overlong == "refuse":
+        raise ValueError(
+            f"model.overlong=refuse, and held-out row {rows.ids[too_long[0]]} takes "
+            f"{len(prompts[too_long[0]]) + longest[too_long[0]]} tokens with its response, more than "
+            f"model.max_tokens={model.max_tokens}; raise model.max_tokens, or set model.overlong=cut_start"
+        )
+    cut = {*too_long, *(i for i, tokens in enumerate(whole) if len(tokens) > rooms[i])}
+    if cut:
+        log.info("evaluate: %d of %d rows were cut to model.max_tokens=%d", len(cut), len(rows), model.max_tokens)
+    lengths = np.array([len(tokens) for tokens in prompts], dtype=np.int64)
+    packed = EncodedPrompts(np.concatenate([np.asarray(tokens, dtype=np.int32) for tokens in prompts]), lengths, 0)
+    fitting = [[tokens[:room] for tokens in several] for several, room in zip(given, left, strict=True)]
+    return Encoded(packed, fitting, num_new, len(cut))
 
 
 def _read(reader: BatchReader, encoded: Encoded, pad: int, shards: Shards) -> None:
@@ -148,7 +159,7 @@ def _read(reader: BatchReader, encoded: Encoded, pad: int, shards: Shards) -> No
     missing = [rows[~done[rows]] for rows in planned if not done[rows].all()]
     side = "right" if network.config.is_encoder_decoder else "left"
     batches = PromptBatches(prompts, missing, pad, side)
-    guard = MemoryGuard(reader.read, encoded.longest, lambda most: None)
+    guard = MemoryGuard(reader.read, encoded.longest, reader.lower, "evaluate")
     waiting: list[dict[str, Tensor]] = []
     with (
         Progress("evaluate held-out rows", len(done), "row", done=int(done.sum())) as progress,

@@ -60,7 +60,7 @@ class Compared:
 
     def line(self, spec: HeldOutSource) -> str | None:
         """Say what was found, for the terminal; None if nothing was."""
-        if not self.twins:
+        if not self.twins or spec.overlap == REFUSE:  # then `check` says it
             return None
         done = "dropped" if spec.overlap != KEEP else "kept, so scores show in part what was trained on"
         return f"{_count(self.twins)}: {done}"

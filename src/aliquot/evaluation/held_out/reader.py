@@ -34,7 +34,7 @@ class _Given(NamedTuple):
     tokens: Tokens
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchReader:
     """Reads batches of prompts.
 
@@ -52,6 +52,10 @@ class BatchReader:
     num_new: int
     tokens_per_batch: int
     positions: ScoredPositions
+
+    def lower(self, most_tokens: int) -> None:
+        """Read fewer given responses together from now on: more did not fit into memory."""
+        self.tokens_per_batch = min(self.tokens_per_batch, most_tokens)
 
     @torch.inference_mode()
     def read(self, batch: Batch) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from aliquot.evaluation.held_out.overlap import Compared
 from aliquot.evaluation.held_out.source import HeldOutRows
 from aliquot.evaluation.held_out.spec import CHOICE, EXACT_MATCH, LIKELIHOOD, TOKEN_F1, HeldOut
 from aliquot.models.spec import Model
+from aliquot.pools.conversation import as_text
 from aliquot.scoring.shards import Shards
 from aliquot.store.store import write_atomic
 from aliquot.types import Metric
@@ -113,7 +114,7 @@ def _lines(rows: HeldOutRows, answers: Answers, values: Mapping[str, Sequence[fl
     for i, name in enumerate(rows.ids):
         nats: list[float] = answers.log_likelihoods[i].tolist()
         line: dict[str, object] = {"id": name, "task": rows.tasks[i] if rows.tasks else None}
-        line["right"] = rows.responses[i]
+        line |= {"prompt": as_text(rows.prompts[i]), "right": rows.responses[i]}
         if answers.responses:
             line["response"] = answers.responses[i]
         if rows.options[i]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -14,6 +15,8 @@ from aliquot.store.store import key_fields
 
 if TYPE_CHECKING:
     from aliquot.models.spec import Model
+
+log = logging.getLogger(__name__)
 
 #: What to do with a row whose prompt also stands in the pool.
 REFUSE, DROP, KEEP = "refuse", "drop", "keep"
@@ -69,8 +72,8 @@ class HeldOutSource:
         messages: column of conversations instead, or None, as in a pool.
         turn: the user turn that is answered, as in a pool.
         limit: read only the first N rows; None reads all.
-        max_new_tokens: the longest response of the model; None means the longest given response, at most half of
-            model.max_tokens.
+        max_new_tokens: the longest response of the model; None means the longest response or option in the file, at
+            most half of model.max_tokens.
         tokens_per_batch: padding and response included. Padding moves likelihoods in the last bits, so it is part of
             the identity.
     """
@@ -113,6 +116,10 @@ class HeldOutSource:
         """The columns, by their role."""
         return Columns(self.prompt, self.context, self.id, self.task, "response", self.messages, self.turn)
 
+    def of_prompts(self) -> dict[str, object]:
+        """Identify the prompts alone."""
+        return {"content": content_hash(file_of(self.path)), "columns": self.columns, "limit": self.limit}
+
     def identity(self) -> dict[str, object]:
         """Identify the rows by content; what is done about overlap is the business of the stage `Overlap`."""
         fields = {name: value for name, value in key_fields(self).items() if name not in ("path", "overlap", "near")}
@@ -126,19 +133,21 @@ class HeldOutSource:
     def bare(self) -> HeldOutSource:
         """Return the spec without the fields that do not change its questions."""
         kept = ("path", "prompt", "context", "messages", "turn")
-        return HeldOutSource(**{name: getattr(self, name) for name in kept})
+        return HeldOutSource(**{name: getattr(self, name) for name in kept}, id=None, task=None)
 
     def questions(self) -> Sequence[str]:
         """Return the text of every prompt."""
         return [row.prompt for _, row, _ in read_answered(file_of(self.path), self.columns, None, answered=False)]
 
     def rows(self) -> HeldOutRows:
-        """Read the rows.
+        """Read the rows; their responses are not read.
 
         Raises:
             ValueError: there are none, or one cannot be used.
         """
-        raise NotImplementedError
+        found = self.read(answered=False)
+        ids, prompts = [row.id for _, row, _ in found], [row.prompt for _, row, _ in found]
+        return HeldOutRows(ids, labels_of(found), prompts, [None] * len(ids), [None] * len(ids))
 
     def read(self, more: Collection[str] = (), answered: bool = True) -> list[AnsweredRow]:
         """Read the rows with the named further columns; `answered` requires a response in each.
@@ -164,4 +173,7 @@ class HeldOutSource:
 def labels_of(found: Sequence[AnsweredRow]) -> list[str] | None:
     """Return the task label of each row, or None unless every row has one."""
     labels = [row.task for _, row, _ in found if row.task is not None]
+    if 0 < len(labels) < len(found):
+        missing = len(found) - len(labels)
+        log.warning("%s of %d held-out rows: no task label, so there is no mean over tasks", missing, len(found))
     return labels if len(labels) == len(found) else None

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource, labels_of
 from aliquot.evaluation.rows import file_of, records_of
-from aliquot.pools.columns import Columns, check_conversations, lookup
+from aliquot.pools.columns import ABSENT, Columns, check_conversations, lookup
 from aliquot.pools.record import Record
-from aliquot.pools.rows import label
 from aliquot.store.content import content_hash
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 #: The measures, in the order of reports.
 EXACT_MATCH, TOKEN_F1, LIKELIHOOD, CHOICE = "exact_match", "token_f1", "likelihood", "choice_accuracy"
 MEASURES = (EXACT_MATCH, TOKEN_F1, LIKELIHOOD, CHOICE)
+_NAMED = 5  # tasks or options in an error
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class HeldOut(HeldOutSource):
 
     def identity(self) -> dict[str, object]:
         options = content_hash(file_of(self.options, "evaluate.options")) if self.options else None
-        return {**super().identity(), "options": options}
+        measures = None if self.measures is None else sorted(self.measures)
+        return {**super().identity(), "options": options, "measures": measures}
 
     def rows(self) -> HeldOutRows:
         """Read the rows.
@@ -68,6 +69,12 @@ class HeldOut(HeldOutSource):
         """
         found = self.read([self.options_column])
         of_task = self._options_by_task() if self.options else {}
+        if self.options and not of_task.keys() & {row.task for _, row, _ in found}:
+            ours = ", ".join(sorted({repr(row.task) for _, row, _ in found})[:_NAMED])
+            raise ValueError(
+                f"evaluate.options={self.options} has options of tasks {', '.join(map(repr, list(of_task)[:_NAMED]))}, "
+                f"and the rows of evaluate.path={self.path} have tasks {ours}; use the same labels in both"
+            )
         options = [
             _checked(record, row.task, str(said), _own_options(record, self.options_column) or of_task.get(row.task))
             for record, row, said in found
@@ -97,8 +104,9 @@ class HeldOut(HeldOutSource):
         columns = [self.task or "task", self.response]
         found: dict[str | None, dict[str, None]] = {}
         for record in records_of(file_of(cast(str, self.options), "evaluate.options"), columns):
-            task, option = label(record, columns[0], "task"), lookup(record.fields, columns[1])
-            if task is None or not isinstance(option, str) or not option.strip():
+            task, option = lookup(record.fields, columns[0]), lookup(record.fields, columns[1])
+            task = str(task) if isinstance(task, int) else task
+            if not isinstance(task, str) or not task or not isinstance(option, str) or not option.strip():
                 raise ValueError(
                     f"{record.place}: evaluate.options needs a task and a response in every row, in columns "
                     f"'{columns[0]}' and '{columns[1]}'; fill them in or drop the row"
@@ -115,9 +123,9 @@ def _own_options(record: Record, column: str) -> list[str] | None:
             value = json.loads(value)
         except ValueError as error:
             raise ValueError(f"{record.place}: column '{column}' is not a JSON list ({error}); mend it") from error
-    if not value or not isinstance(value, (list, str)):
+    if value is None or value is ABSENT or value in ("", []):
         return None
-    if isinstance(value, str) or not all(isinstance(option, str) for option in cast(list[object], value)):
+    if not isinstance(value, list) or not all(isinstance(option, str) for option in cast(list[object], value)):
         raise ValueError(f'{record.place}: column \'{column}\' is not a list of texts; give one, such as ["yes", "no"]')
     return cast(list[str], value)
 
@@ -128,7 +136,7 @@ def _checked(record: Record, task: str | None, response: str, options: Sequence[
     if not distinct:
         return None
     if response not in distinct:
-        listed = ", ".join(map(repr, distinct[:5])) + (", ..." if len(distinct) > 5 else "")
+        listed = ", ".join(map(repr, distinct[:_NAMED])) + (", ..." if len(distinct) > _NAMED else "")
         of = f" of task {task}" if task else ""
         raise ValueError(
             f"{record.place}: the right response {response!r} is not among the options{of} ({listed}); add it, or "

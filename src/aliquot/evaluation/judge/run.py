@@ -14,6 +14,7 @@ from aliquot.evaluation.held_out.run import ROWS_FILE, Measured, shards_of
 from aliquot.evaluation.held_out.source import HeldOutRows
 from aliquot.evaluation.judge.spec import Judge, Opponent, worth_to_a
 from aliquot.models.spec import Model
+from aliquot.pools.conversation import as_text
 from aliquot.store.store import write_atomic
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def compare_responses(
     book, missing, failed = spec.judge.ask_all(list(questions.values()), ledger)
     if missing:
         raise ValueError(spec.judge.what_failed(missing, len(questions), failed))
-    replies = {at: spec.judge.read(book.replies[question.key]).response for at, question in questions.items()}
+    read = {at: spec.judge.read(book.replies[question.key]) for at, question in questions.items()}
+    replies = {at: "" if reply.flaw(keep_cut=False) else reply.response for at, reply in read.items()}
     _check_readable(spec, list(replies.values()))
     return [
         Comparison(mine, other, [replies[i, order] for order in _ORDERS if (i, order) in replies])
@@ -167,6 +169,7 @@ def _lines(rows: HeldOutRows, comparisons: Sequence[Comparison]) -> Iterator[Map
         yield {
             "id": rows.ids[i],
             "task": rows.tasks[i] if rows.tasks else None,
+            "prompt": as_text(rows.prompts[i]),
             "response": each.ours,
             "against": each.theirs,
             "win_rate": each.value,
@@ -182,13 +185,19 @@ def read_responses(path: Path, rows: HeldOutRows) -> list[str]:
         ValueError: it has others, or none.
     """
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with open(path, encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
     except FileNotFoundError:
         raise ValueError(
             f"evaluate.against: {path} is not there, so that run answered no held-out rows; name one that was "
             "evaluated with evaluate=judge on the same rows"
         ) from None
-    if [line["id"] for line in lines] != list(rows.ids) or any("response" not in line for line in lines):
+    if any("response" not in line for line in lines):
+        raise ValueError(
+            f"evaluate.against: {path} has no responses, since its measures needed none; evaluate that run with "
+            "evaluate=judge"
+        )
+    if [(line["id"], line["prompt"]) for line in lines] != [*zip(rows.ids, map(as_text, rows.prompts), strict=True)]:
         raise ValueError(
             f"evaluate.against: {path} has responses to {len(lines):,} rows, which are not these {len(rows):,}; "
             "compare runs on the same rows"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from aliquot.annotation.teachers.endpoint import EndpointTeacher
-from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource, labels_of
+from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.pools.conversation import as_text
 from aliquot.store.content import locate
 
@@ -23,7 +23,7 @@ BASE = "base"
 #: A file of this package, so that the judge's prompt can be read and replaced.
 PROMPT = "pkg://aliquot.evaluation/judge/prompt.txt"
 _SLOTS = ("{prompt}", "{a}", "{b}")
-_VERDICT = re.compile(r"\[\[\s*(A|B|tie)\s*\]\]", re.IGNORECASE)
+_VERDICT = re.compile(r"\[\[\s*(A|B|tie)\s*\]\]\W*$", re.IGNORECASE)
 _BYTES = 4  # of a token, roughly
 #: What a verdict is worth to answer A.
 _WORTH = {"a": 1.0, "b": 0.0, "tie": 0.5}
@@ -66,8 +66,13 @@ class Judge(HeldOutSource):
         return [WIN_RATE]
 
     def identity(self) -> dict[str, object]:
-        """Identify the judge's prompt by its text."""
-        return {**super().identity(), "prompt_file": self.template()}
+        """Identify the judge's prompt by its text; the stage names the opponent."""
+        fields = {name: value for name, value in super().identity().items() if name != "against"}
+        return {**fields, "prompt_file": self.template()}
+
+    def of_responses(self) -> dict[str, object]:
+        """Identify what a model is asked, without what a judge is asked."""
+        return {name: value for name, value in self.identity().items() if name not in ("judge", "prompt_file")}
 
     def template(self) -> str:
         """Return the text that asks the judge.
@@ -87,15 +92,9 @@ class Judge(HeldOutSource):
         return text
 
     def check(self) -> None:
-        """Raise ValueError if a row cannot be used, or the judge cannot be asked; sends no prompt."""
+        """Raise ValueError if a row, or the text that asks the judge, cannot be used."""
         super().check()
         self.template()
-        self.judge.check_reachable()
-
-    def rows(self) -> HeldOutRows:
-        found = self.read(answered=False)
-        ids, prompts = [row.id for _, row, _ in found], [row.prompt for _, row, _ in found]
-        return HeldOutRows(ids, labels_of(found), prompts, [None] * len(ids), [None] * len(ids))
 
     def quote(self) -> float:
         """Return the most that the comparisons of one model cost, if no reply is in the ledger."""
@@ -123,9 +122,9 @@ class Opponent:
 
 
 def worth_to_a(said: str) -> float | None:
-    """Return what a judge's reply is worth to answer A: 1, 0, or 0.5 for a tie; None if it has no clear verdict."""
-    verdicts = {found.lower() for found in _VERDICT.findall(said)}
-    return _WORTH[verdicts.pop()] if len(verdicts) == 1 else None
+    """Return what a judge's reply is worth to answer A: 1, 0, or 0.5 for a tie; None unless it ends in a verdict."""
+    found = _VERDICT.search(said)
+    return _WORTH[found[1].lower()] if found else None
 
 
 def _text_of(file: Path) -> str:

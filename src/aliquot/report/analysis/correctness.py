@@ -56,6 +56,7 @@ class Evaluations:
         """
         self._weighting = weighting
         self._weights: dict[str, tuple[Float64[np.ndarray, " questions"], float]] = {}  # and what they are around
+        self.unweighed: set[str] = set()  #: benchmarks whose questions cannot be weighed, so that they count alike
         self._asked = Counter(_asked(metrics) for metrics in evaluations).most_common(1)[0][0]
         self._tasks: Sequence[tuple[str, int]] | None = None  # of the first evaluation that was read
         self._binary: _Binary | None = None
@@ -73,8 +74,7 @@ class Evaluations:
         """Return the correctness of every question, by benchmark.
 
         Raises:
-            ValueError: the questions differ from those of the other evaluations, do not reproduce the metrics, or
-                cannot be weighed.
+            ValueError: the questions differ from those of the other evaluations, or do not reproduce the metrics.
             OSError: correct.json cannot be read.
         """
         if _asked(metrics) != self._asked:
@@ -99,16 +99,15 @@ class Evaluations:
         """Return values whose plain mean is the weighted mean of these.
 
         A value moves away from the mean of the first evaluation in proportion to its weight: what a row of large weight
-        adds to the variance is its difference from others, not its weight.
+        adds to the variance is its difference from others, not its weight. What has no labels stays as it is, and is
+        noted in `unweighed`.
         """
         if name not in self._weights:
             record = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-            tasks = record.get("tasks", {}).get(name)
-            weight = weights(tasks, len(values), self._weighting, record.get("shares"))
+            weight = weights(record.get("tasks", {}).get(name), len(values), self._weighting, record.get("shares"))
             if weight is None:
-                raise ValueError(
-                    f"its {name} cannot be weighed by {self._weighting}: its rows or its pool have no task labels"
-                )
+                self.unweighed.add(name)
+                return values
             self._weights[name] = weight, float(np.mean(weight * values))
         weight, center = self._weights[name]
         return center + weight * (values - center)

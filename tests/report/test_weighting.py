@@ -1,0 +1,60 @@
+"""Reports with held-out rows weighed in another way."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from aliquot.evaluation.held_out.measures import TASKS, weights
+from aliquot.report.analysis.correctness import Evaluations
+from aliquot.types import Metric
+
+LABELS = ["a", "a", "a", "b"]
+
+
+def save(folder, values, **more):
+    folder.mkdir()
+    (folder / "correct.json").write_text(json.dumps({"exact_match": values}))
+    (folder / "metrics.json").write_text(json.dumps({"tasks": {"exact_match": LABELS}, "shares": {"b": 1.0}} | more))
+    return [Metric("exact_match", float(np.mean(values)), 0.1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("weighting", "means"), [("rows", (0.5, 0.25)), ("tasks", (2 / 3, 1 / 6)), ("pool", (1.0, 0.0))]
+)
+def test_the_mean_of_what_is_read_is_the_weighted_mean(tmp_path, weighting, means):
+    metrics = [save(tmp_path / "x", [1, 0, 0, 1]), save(tmp_path / "y", [1, 0, 0, 0])]
+    evaluations = Evaluations(metrics, weighting)
+    found = [evaluations.read(tmp_path / name, m)["exact_match"] for name, m in zip("xy", metrics, strict=True)]
+    assert [values.mean() for values in found] == pytest.approx(means)
+
+
+def test_a_difference_row_by_row_is_the_weighted_one(tmp_path):
+    metrics = [save(tmp_path / "x", [1, 0, 0, 1]), save(tmp_path / "y", [1, 0, 1, 0])]
+    evaluations = Evaluations(metrics, TASKS)
+    one, other = (evaluations.read(tmp_path / name, m)["exact_match"] for name, m in zip("xy", metrics, strict=True))
+    np.testing.assert_allclose(one - other, weights(LABELS, 4, TASKS, None) * [0, 0, -1, 1], atol=1e-6)
+
+
+def test_what_has_no_labels_counts_alike_and_is_noted(tmp_path):
+    metrics = save(tmp_path / "x", [1, 0, 0, 1], tasks={"exact_match": None})
+    evaluations = Evaluations([metrics], TASKS)
+    assert evaluations.read(tmp_path / "x", metrics)["exact_match"].tolist() == [1, 0, 0, 1]
+    assert evaluations.unweighed == {"exact_match"}
+
+
+@pytest.mark.slow
+def test_the_report_is_made_by_tasks_and_says_so(run, tmp_path, capsys):
+    from aliquot.report.command import report
+
+    for seed in range(2):
+        run("strategy=random", "evaluate=heldout", "evaluate.limit=40", "evaluate.max_new_tokens=2", f"seed={seed}")
+    capsys.readouterr()
+    report(tmp_path / "store", [], tmp_path / "report", "tasks")
+    assert "tasks alike" in capsys.readouterr().out
+    records = [json.loads(file.read_text()) for file in (tmp_path / "store/runs").glob("*/results.json")]
+    by_tasks = [m["weighted"]["tasks"][0] for r in records for m in r["finetuned"] if m["name"] == "likelihood"]
+    with open(tmp_path / "report/results.csv", newline="") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["benchmark"] == "likelihood")
+    assert float(row["score"]) == pytest.approx(np.mean(by_tasks), rel=1e-4)
