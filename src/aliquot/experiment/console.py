@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.wording import WEIGHED, measured
 from aliquot.experiment.build import Experiment, quote
 from aliquot.experiment.record import RunRecord
@@ -89,6 +90,10 @@ def show_results(run: RunRecord, directory: Path, computed: int, command: str) -
         say(f"{_chosen(run)}: {_shown(directory)}selected.jsonl")
     say(f"Seconds       {seconds}; {sum(s for _, _, s in run.stages):.0f} in all")
     say(f"Results       {_shown(directory)}")
+    key = next((key for name, key, _ in run.stages if name == "evaluate finetuned"), "")
+    answers = directory.parents[1] / "evaluate" / key / ROWS_FILE
+    if key and answers.exists():
+        say(f"Row by row    {_shown(answers.parent)}{ROWS_FILE}")
     say(f"Next          {command}")
 
 
