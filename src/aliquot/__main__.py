@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from aliquot.config.help import errors_explained
-from aliquot.evaluation.held_out.measures import WEIGHTINGS
+from aliquot.evaluation.weightings import WEIGHTINGS
 from aliquot.runtime.garbage import collect_rarely
 
 _REPORT = """\

@@ -8,7 +8,7 @@ import pytest
 
 from aliquot.annotation.teachers import request_queue as asking
 from aliquot.evaluation.held_out.source import HeldOutRows
-from aliquot.evaluation.judge.run import Comparison, compare_responses, read_responses, summary, write_rows
+from aliquot.evaluation.judge.run import JudgedPair, compare_responses, read_responses, summary, write_rows
 from aliquot.evaluation.judge.spec import Judge, JudgeModel, worth_to_a
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
@@ -156,12 +156,12 @@ def test_a_reply_that_was_cut_or_refused_is_no_verdict(serve, tmp_path):
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\n", '"'])
 def test_responses_with_any_line_break_are_read_back(tmp_path, odd):
     said = [f"one{odd}two", "x", "y", "z"]
-    write_rows(rows(), [Comparison(text, text) for text in said], tmp_path / "rows.jsonl")
+    write_rows(rows(), [JudgedPair(text, text) for text in said], tmp_path / "rows.jsonl")
     assert read_responses(tmp_path / "rows.jsonl", rows()) == said
 
 
 def test_responses_to_other_prompts_are_refused_though_the_ids_agree(tmp_path):
-    write_rows(rows(), [Comparison("x", "x")] * 4, tmp_path / "rows.jsonl")
+    write_rows(rows(), [JudgedPair("x", "x")] * 4, tmp_path / "rows.jsonl")
     others = replace(rows(), prompts=["prompt 0", "prompt 1", "prompt 2", "another"])
     with pytest.raises(ValueError, match="responses to 4 rows, which are not these 4"):
         read_responses(tmp_path / "rows.jsonl", others)

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from aliquot.evaluation.held_out.measures import TASKS, weights
+from aliquot.evaluation.held_out.measures import weights
+from aliquot.evaluation.weightings import TASKS
 from aliquot.report.analysis.correctness import Evaluations
 from aliquot.types import Metric
 

@@ -53,7 +53,6 @@ class ValidationLoss:
 
     #: Whether rows are put in the model's template and cut to its `max_tokens`.
     reads_format: ClassVar[bool] = True
-    version: ClassVar[int] = 2  # 1 had 16-bit logits where the model has 16 bits
 
     path: str
     prompt: str = "prompt"
@@ -125,7 +124,6 @@ def row_losses(
     from aliquot.evaluation.likelihood import ScoredPositions
     from aliquot.finetuning.adapter import load_finetuned
     from aliquot.finetuning.examples import IGNORE, StepBatches, StepPlan, encode_examples, micro_batches
-    from aliquot.scoring.decoding import give_float32_logits
 
     tokenizer = model.load_tokenizer()
     assert isinstance(tokenizer.pad_token_id, int)
@@ -139,7 +137,6 @@ def row_losses(
         steps, *(np.array([counts[rows].sum() for rows in batches]) for counts in (examples.lengths, targets))
     )
     network = (load_finetuned(model, adapter) if adapter else model.load()).to(device)  # pyright: ignore[reportArgumentType]
-    give_float32_logits(network)
     sums = np.empty(len(targets))
     positions = ScoredPositions(network)
     with (

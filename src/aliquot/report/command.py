@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from aliquot.evaluation.held_out.measures import ROWS
+from aliquot.evaluation.weightings import ROWS
 from aliquot.experiment import console
 from aliquot.experiment.record import RunRecord
 from aliquot.experiment.tracker import address_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aliquot.evaluation.held_out.measures import ROWS
+from aliquot.evaluation.weightings import ROWS
 from aliquot.evaluation.wording import WEIGHED
 from aliquot.experiment.arm import ArmSettings, Record, flatten, shown
 from aliquot.experiment.record import RunRecord

@@ -5,17 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aliquot.evaluation.held_out.measures import (
-    POOL,
-    ROWS,
-    TASKS,
-    WEIGHTINGS,
-    exact_match,
-    task_shares,
-    token_f1,
-    weighted_mean,
-    weights,
-)
+from aliquot.evaluation.held_out.measures import exact_match, task_shares, token_f1, weighted_mean, weights
+from aliquot.evaluation.weightings import POOL, ROWS, TASKS, WEIGHTINGS
 
 LABELS = ["a", "a", "a", "b", "c", "c"]
 VALUES = np.array([1.0, 0.0, 0.5, 0.25, 1.0, 0.0])

@@ -37,7 +37,7 @@ _SHARD_SIZE = 256  # rows
 
 
 @dataclass(frozen=True)
-class Answers:
+class HeldOutAnswers:
     """What a model does with held-out rows.
 
     Args:
@@ -75,7 +75,9 @@ class Encoded:
         return max([self.num_new, *(len(ids) for texts in self.given for ids in texts)])
 
 
-def answer(model: Model, network: PreTrainedModel, spec: HeldOutSource, rows: HeldOutRows, shards: Shards) -> Answers:
+def answer(
+    model: Model, network: PreTrainedModel, spec: HeldOutSource, rows: HeldOutRows, shards: Shards
+) -> HeldOutAnswers:
     """Let a model read every prompt once, respond, and say how likely the given responses are.
 
     Args:
@@ -105,7 +107,7 @@ def answer(model: Model, network: PreTrainedModel, spec: HeldOutSource, rows: He
         raise ValueError(f"evaluate: the likelihoods of {bad} of {len(rows)} rows are not finite")
     responses = [cast(str, tokenizer.decode(ids.tolist(), skip_special_tokens=True)).strip() for ids in own]
     num_tokens = [[len(ids) for ids in texts] for texts in encoded.given]
-    return Answers(responses if encoded.num_new else (), found, num_tokens, encoded.num_cut)
+    return HeldOutAnswers(responses if encoded.num_new else (), found, num_tokens, encoded.num_cut)
 
 
 def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: HeldOutSource, rows: HeldOutRows) -> Encoded:

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-#: The weightings of rows, in the order of reports: rows alike, the pool's task shares, and tasks alike.
-ROWS, POOL, TASKS = "rows", "pool", "tasks"
-WEIGHTINGS = (ROWS, POOL, TASKS)
+from aliquot.evaluation.weightings import POOL, ROWS, TASKS
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aliquot.evaluation.held_out.measures import POOL, TASKS, exact_match, token_f1, weighted_mean, weights
+from aliquot.evaluation.held_out.measures import exact_match, token_f1, weighted_mean, weights
 from aliquot.evaluation.held_out.overlap import Compared
 from aliquot.evaluation.held_out.source import HeldOutRows
 from aliquot.evaluation.held_out.spec import CHOICE, EXACT_MATCH, LIKELIHOOD, TOKEN_F1, HeldOut
+from aliquot.evaluation.weightings import POOL, TASKS
 from aliquot.models.spec import Model
 from aliquot.pools.conversation import as_text
 from aliquot.scoring.shards import Shards
@@ -24,7 +25,7 @@ from aliquot.types import Metric
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from aliquot.evaluation.held_out.answers import Answers
+    from aliquot.evaluation.held_out.answers import HeldOutAnswers
 
 #: One line per row: what the model answered, and every measure of it.
 ROWS_FILE = "rows.jsonl"
@@ -82,7 +83,7 @@ def remove_shards(directory: Path) -> None:
     shards_of(directory).remove()
 
 
-def measure(spec: HeldOut, rows: HeldOutRows, answers: Answers) -> dict[str, list[float | None]]:
+def measure(spec: HeldOut, rows: HeldOutRows, answers: HeldOutAnswers) -> dict[str, list[float | None]]:
     """Return measure -> its value for each row; None for a row without one."""
     found: dict[str, list[float | None]] = {name: [] for name in spec.measured(rows)}
     for i, right in enumerate(rows.responses):
@@ -109,7 +110,7 @@ def _measured(rows: HeldOutRows, column: Sequence[float | None]) -> Measured:
     return Measured(values, None if rows.tasks is None else [rows.tasks[i] for i in has])
 
 
-def _lines(rows: HeldOutRows, answers: Answers, values: Mapping[str, Sequence[float | None]]) -> Sequence[str]:
+def _lines(rows: HeldOutRows, answers: HeldOutAnswers, values: Mapping[str, Sequence[float | None]]) -> Sequence[str]:
     lines: list[str] = []
     for i, name in enumerate(rows.ids):
         nats: list[float] = answers.log_likelihoods[i].tolist()

@@ -31,7 +31,7 @@ _SHOWN = 80  # characters of a reply in an error
 
 
 @dataclass(frozen=True)
-class Comparison:
+class JudgedPair:
     """What a judge says of one row.
 
     Args:
@@ -77,7 +77,7 @@ def judge(
     """
     responses = _respond(model, open_network, spec, rows, directory)
     if opponent is None:
-        comparisons = [Comparison(said, said) for said in responses]
+        comparisons = [JudgedPair(said, said) for said in responses]
     else:
         theirs = read_responses(opponent.rows, rows)
         comparisons = compare_responses(spec, rows, responses, theirs, opponent.ledger)
@@ -108,7 +108,7 @@ def _respond(
 
 def compare_responses(
     spec: Judge, rows: HeldOutRows, ours: Sequence[str], theirs: Sequence[str], ledger: Path
-) -> list[Comparison]:
+) -> list[JudgedPair]:
     """Have every pair of responses compared in both orders; equal responses are not sent.
 
     Raises:
@@ -128,7 +128,7 @@ def compare_responses(
     replies = {at: "" if reply.flaw(keep_cut=False) else reply.response for at, reply in read.items()}
     _check_readable(spec, list(replies.values()))
     return [
-        Comparison(mine, other, [replies[i, order] for order in _ORDERS if (i, order) in replies])
+        JudgedPair(mine, other, [replies[i, order] for order in _ORDERS if (i, order) in replies])
         for i, (mine, other) in enumerate(pairs)
     ]
 
@@ -148,7 +148,7 @@ def _check_readable(spec: Judge, replies: Sequence[str]) -> None:
         )
 
 
-def summary(comparisons: Sequence[Comparison]) -> dict[str, int]:
+def summary(comparisons: Sequence[JudgedPair]) -> dict[str, int]:
     """Count how the comparisons went."""
     verdicts = [verdict for each in comparisons for verdict in each.verdicts]
     return {
@@ -159,12 +159,12 @@ def summary(comparisons: Sequence[Comparison]) -> dict[str, int]:
     }
 
 
-def write_rows(rows: HeldOutRows, comparisons: Sequence[Comparison], path: Path) -> None:
+def write_rows(rows: HeldOutRows, comparisons: Sequence[JudgedPair], path: Path) -> None:
     """Write one line per row: both responses, the judge's replies and what they are worth."""
     write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(rows, comparisons)))
 
 
-def _lines(rows: HeldOutRows, comparisons: Sequence[Comparison]) -> Iterator[Mapping[str, object]]:
+def _lines(rows: HeldOutRows, comparisons: Sequence[JudgedPair]) -> Iterator[Mapping[str, object]]:
     for i, each in enumerate(comparisons):
         yield {
             "id": rows.ids[i],

@@ -36,8 +36,6 @@ class JudgeModel(EndpointTeacher):
     setting: ClassVar[str] = "evaluate.judge"
     activity: ClassVar[str] = "judge"
 
-    model: str = ""
-
 
 @dataclass(frozen=True)
 class Judge(HeldOutSource):
@@ -52,12 +50,10 @@ class Judge(HeldOutSource):
     max_new_tokens: int | None = 256
     against: str = BASE
     prompt_file: str = PROMPT
-    judge: JudgeModel = field(default_factory=JudgeModel)
+    judge: JudgeModel = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.judge.model:
-            raise ValueError("evaluate.judge.model is not set; name a model of the server")
         if self.max_new_tokens is None:
             raise ValueError("evaluate.max_new_tokens=null: a judge's rows have no responses to go by; give a number")
 

@@ -28,7 +28,7 @@ from aliquot.report.analysis.study import Arm, Study, shared_replicates
 Judged = TypeVar("Judged", Finding, Curve)
 
 
-class Judge:
+class BenchmarkAnalysis:
     """The analysis of one benchmark of a study.
 
     Args:
@@ -162,7 +162,7 @@ def _adjusted(found: list[Judged]) -> list[Judged]:
 def find(study: Study) -> Findings:
     """Judge a study: the quality of every cell, its comparison with random, and annotations saved."""
     reference = next((cell.arm for cell in study.cells if cell.arm.strategy == REFERENCE), None)
-    judges = [Judge(study, benchmark, reference) for benchmark in study.benchmarks]
+    judges = [BenchmarkAnalysis(study, benchmark, reference) for benchmark in study.benchmarks]
     findings = [finding for judge in judges for finding in judge.findings()]
     curves = [curve for judge in judges for curve in judge.curves()]
     base = {name: judge_base(values) for name, values in study.base.items()}

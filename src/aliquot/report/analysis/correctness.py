@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from aliquot.evaluation.held_out.measures import ROWS, weights
+from aliquot.evaluation.held_out.measures import weights
+from aliquot.evaluation.weightings import ROWS
 from aliquot.types import Metric
 
 _TOLERANCE = 1e-6  # between a metric and the mean over its questions
