@@ -11,10 +11,11 @@ import zipfile
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5Tokenizer
 
 from aliquot.config.create import create
 from aliquot.models import gguf, wheel
+from aliquot.models.gguf_config import complete
 from aliquot.models.spec import Model
 from small_tokenizers import small_tokenizer
 from tiny_model import WORDS, save_tiny_model
@@ -44,8 +45,8 @@ def save_t5(directory, **config):
     network.save_pretrained(directory)
 
 
-def save_source(directory, family, rope=None):
-    """Save a small model with a tokenizer of the kind that its files in GGUF have."""
+def save_source(directory, family, rope=None, **changes):
+    """Save a small model with a tokenizer of the kind that its files in GGUF have; `changes` are of its config."""
     directory.mkdir()
     gated = {"feed_forward_proj": "gated-gelu"}
     options = {"t5": {"num_decoder_layers": 1}, "t5_gated": gated, "t5_untied": gated | {"tie_word_embeddings": False}}
@@ -62,7 +63,12 @@ def save_source(directory, family, rope=None):
     config = kind.from_pretrained(directory).config
     config.vocab_size = len(tokenizer)
     config.rope_parameters = rope or getattr(config, "rope_parameters", None)
-    kind.from_config(config).save_pretrained(directory)
+    vars(config).update(changes)
+    network = kind.from_config(config)
+    for weights in network.parameters():  # biases and norms too, which start as zeros and ones
+        if weights.dim() == 1:
+            weights.data += 0.1 * torch.randn_like(weights)
+    network.save_pretrained(directory)
     for file in directory.glob("*token*"):
         file.unlink()
     tokenizer.chat_template = CHAT
@@ -99,6 +105,55 @@ def test_a_converted_model_computes_and_reads_what_its_source_does(tmp_path, fam
         assert getattr(now, name) == getattr(was, name)
     if family not in ("llama", "mistral"):  # which split digits, as the next test shows
         assert [now(text).input_ids for text in TEXTS] == [was(text).input_ids for text in TEXTS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {"attention_bias": True}),
+        ("llama", {"mlp_bias": True}),
+        ("starcoder2", {"rope": {"rope_type": "default", "rope_theta": 1e6}, "sliding_window": 4}),
+        (
+            "stablelm",
+            {
+                "rope": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5},
+                "num_key_value_heads": 2,
+            },
+        ),
+        ("stablelm", {"use_qkv_bias": True, "num_key_value_heads": 1}),
+    ],
+)
+def test_what_transformers_leaves_at_its_default_is_read(tmp_path, family, changes):
+    source = save_source(tmp_path / "source", family, **changes)
+    model = Model(str(small_gguf.write_gguf(source, tmp_path / f"{family}.gguf")))
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(source)), logits(model.load()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["blk.1.attn_q_norm.weight", "blk.0.attn_norm.bias", "blk.0.attn_rot_embd.weight"])
+def test_a_tensor_that_the_network_has_no_place_for_is_refused_unless_it_is_of_positions(tmp_path, cache, name):
+    source = save_source(tmp_path / "source", "llama")
+    path = small_gguf.write_gguf(source, tmp_path / "a.gguf", extra=name)
+    if "rot_embd" in name:
+        Model(str(path)).check()
+        return
+    assert f"has 1 tensors ({name} first) that transformers' llama has no place for" in refusal(path)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers", "scalar"), [("gemma2", 42, 256), ("gemma2", 46, 144), ("gemma3", 62, 168)]
+)
+def test_queries_of_gemma_are_scaled_as_llama_cpp_does(architecture, layers, scalar):
+    head = 256 if scalar == 256 else 128
+    sizes = {"num_hidden_layers": layers, "head_dim": head, "hidden_size": 32 * scalar, "num_attention_heads": 32}
+    config = AutoConfig.for_model({"gemma3": "gemma3_text"}.get(architecture, architecture), **sizes)
+    complete(config, {"general.architecture": architecture, "tensors": {}, "gemma3.rope.freq_base_swa": 9e3})
+    assert config.query_pre_attn_scalar == scalar
+    if architecture == "gemma3":
+        bases = {kind: settings["rope_theta"] for kind, settings in config.rope_parameters.items()}
+        assert bases == {"sliding_attention": 9e3, "full_attention": 1e6}
 
 
 @pytest.mark.slow
@@ -251,6 +306,8 @@ def test_a_file_that_is_absent_or_damaged_is_told_with_its_size(file, tmp_path):
         ("m.gguf", {"general__architecture": "nothing"}, r"'nothing', cannot be read from GGUF by transformers"),
         ("m.gguf", {"tokenizer__ggml__model": "rwkv"}, r"cannot be read from GGUF .*rwkv"),
         ("m.gguf", {"llama__rope__scaling__type": "linear"}, r"rotary positions \(rope.scaling.type=linear\)"),
+        ("m.gguf", {"llama__rope__scaling__factor": 4.0}, r"rotary positions \(rope.scaling.factor=4\)"),
+        ("m.gguf", {"llama__rope__scale_linear": 2.5}, r"rotary positions \(rope.scale_linear=2.5\)"),
         ("m.gguf", {"llama__block_count": 3}, r"9 of its weights .* would be random numbers"),
         ("m.gguf", {"llama__feed_forward_length": 99}, r"not of the shape that config.json asks for"),
     ],
