@@ -94,8 +94,9 @@ def _check_kind(names: Collection[str], where: str, base: str) -> None:
     """Raise ValueError if a directory holds an adapter of `base`, or a model in another program's format."""
     if _ADAPTER in names:
         raise ValueError(
-            f"{where} is an adapter of {base}, not a model: merge it first, with peft's AutoPeftModelForCausalLM."
-            "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
+            f"{where} is an adapter of {base}, not a model: load that as BASE with transformers, merge with peft's "
+            "PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, "
+            "and give NEW"
         )
     weights = _WEIGHTS in names or _SHARD_INDEX in names
     if not weights and (gguf := sorted(name for name in names if name.lower().endswith(".gguf"))):

@@ -107,7 +107,8 @@ def misread(config: PreTrainedConfig, facts: dict[str, Any]) -> str | None:
     if sizes and rotated and rotated not in sizes:
         return f"rotates {rotated} numbers of each head, where transformers' {config.model_type} rotates {max(sizes)}"
     if unread := _unread(network, facts):
-        return f"has {len(unread)} tensors ({unread[0]} first) that transformers' {config.model_type} has no place for"
+        count = f"{len(unread)} of {len(facts['tensors'])} tensors ({unread[0]} first)"
+        return f"has {count} that transformers' {config.model_type} has no place for"
     return None
 
 
