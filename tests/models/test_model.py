@@ -1,16 +1,19 @@
 """What a model is, and what is refused before anything is loaded."""
 
+import gc
 import json
 import re
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aliquot.models.quantization import NF4
 from aliquot.models.spec import Model
+from aliquot.runtime.garbage import collect_rarely
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.store.store import canonical
 from tiny_model import FAMILIES, save_tiny_model
@@ -48,6 +51,26 @@ def test_an_incomplete_directory_is_refused_with_what_is_missing(model, tmp_path
         path.unlink()
     with pytest.raises(ValueError, match=r"has no tokenizer \(tokenizer.json, .*\); add it"):
         model.check()
+
+
+def test_a_file_of_another_program_beside_shards_is_no_matter(tmp_path):
+    one = save_tiny_model(tmp_path / "one")
+    AutoModelForCausalLM.from_pretrained(one).save_pretrained(tmp_path / "several", max_shard_size="20KB")
+    for file in one.glob("tokenizer*"):
+        (tmp_path / "several" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "several" / "a.gguf").write_bytes(b"GGUF")
+    assert not (tmp_path / "several" / "model.safetensors").exists()
+    Model(str(tmp_path / "several")).check()
+
+
+def test_the_first_network_of_a_process_is_freed_although_it_is_in_a_cycle(model):
+    collect_rarely()
+    network = model.load()
+    network.register_forward_hook(network.get_input_embeddings)
+    alive = weakref.ref(network)
+    del network
+    gc.collect()
+    assert alive() is None
 
 
 def test_what_the_hub_does_not_give_out_is_told_with_the_remedy(monkeypatch):
@@ -357,7 +380,7 @@ def test_an_encoder_decoder_begins_its_responses_as_its_generation_config_says(t
 
 def test_what_lies_in_a_folder_instead_of_a_model_is_named_with_what_to_do(model, tmp_path, monkeypatch):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    assert "is an adapter of org/base, not a model: merge it first" in refusal(model)
+    assert "is an adapter of org/base, not a model: load that as BASE" in refusal(model)
     (tmp_path / "adapter_config.json").unlink()
     weights = tmp_path / "model.safetensors"
     shard = weights.rename(tmp_path / "model-00001-of-00002.safetensors")

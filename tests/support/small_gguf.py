@@ -9,10 +9,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 #: What llama.cpp calls a family, and the split of its text.
 _ARCHITECTURES = {"mistral": "llama"}
 _SPLITS = {"qwen2": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2", "llama": "smollm", "mistral": "smollm", "phi3": "gpt-2"}
+_SPLITS |= {"starcoder2": "starcoder", "stablelm": "gpt-2"}
 
 
-def write_gguf(directory: Path, file: Path, **facts: str | int) -> Path:
-    """Write the model and the tokenizer of a directory; `facts` are further metadata, with `__` for a dot."""
+def write_gguf(directory: Path, file: Path, extra: str | None = None, **facts: str | float) -> Path:
+    """Write the model and the tokenizer of a directory.
+
+    `extra` names one more tensor, of ones; `facts` are further metadata, with `__` for a dot.
+    """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(directory)
@@ -24,7 +28,8 @@ def write_gguf(directory: Path, file: Path, **facts: str | int) -> Path:
     for name, value in facts.items():
         key = name.replace("__", ".")
         writer.kv_data[0].pop(key, None)
-        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
+        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        add(key, value)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     network = kind.from_pretrained(directory)
     for name, weights in _tensors(network, architecture):
@@ -33,6 +38,8 @@ def write_gguf(directory: Path, file: Path, **facts: str | int) -> Path:
         scaled = network.model.rotary_emb.inv_freq.numpy()
         plain = config.rope_parameters["rope_theta"] ** -(np.arange(len(scaled)) / len(scaled))
         writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(np.float32))
+    if extra:
+        writer.add_tensor(extra, np.ones(config.hidden_size, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -43,6 +50,7 @@ def write_gguf(directory: Path, file: Path, **facts: str | int) -> Path:
 def _add_config(writer: GGUFWriter, config) -> None:
     text = config.get_text_config()
     heads = text.num_attention_heads
+    rope = getattr(text, "rope_parameters", None)
     writer.add_context_length(getattr(text, "max_position_embeddings", 512))
     writer.add_embedding_length(text.hidden_size)
     writer.add_block_count(text.num_hidden_layers)
@@ -55,12 +63,17 @@ def _add_config(writer: GGUFWriter, config) -> None:
     if hasattr(text, "rms_norm_eps"):
         size = getattr(text, "head_dim", None) or text.hidden_size // heads
         writer.add_layer_norm_rms_eps(text.rms_norm_eps)
-        writer.add_rope_freq_base(text.rope_parameters["rope_theta"])
-        writer.add_rope_dimension_count(size)
         writer.add_key_length(size)
         writer.add_value_length(size)
     else:
-        writer.add_layer_norm_eps(text.layer_norm_epsilon)
+        size = text.hidden_size // heads
+        names = ("layer_norm_epsilon", "norm_epsilon", "layer_norm_eps")
+        writer.add_layer_norm_eps(next(getattr(text, name) for name in names if hasattr(text, name)))
+    if rope:
+        writer.add_rope_freq_base(rope["rope_theta"])
+        writer.add_rope_dimension_count(int(size * rope.get("partial_rotary_factor", 1.0)))
+    if window := getattr(text, "sliding_window", None):
+        writer.add_sliding_window(window)
     if text.model_type == "t5":
         writer.add_key_length(text.d_kv)
         writer.add_relative_attn_buckets_count(text.relative_attention_num_buckets)
@@ -110,10 +123,10 @@ def _tensors(network, architecture: str):
         if key in tied:
             continue
         weights = tensor.float().numpy()
-        if arch == MODEL_ARCH.LLAMA and key.endswith(("q_proj.weight", "k_proj.weight")):
+        if arch == MODEL_ARCH.LLAMA and ("q_proj" in key or "k_proj" in key):
             config = network.config
             heads = config.num_attention_heads if "q_proj" in key else config.num_key_value_heads
-            halves = weights.reshape(heads, 2, weights.shape[0] // heads // 2, weights.shape[1])
+            halves = weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:])
             weights = halves.swapaxes(1, 2).reshape(weights.shape)
         if arch == MODEL_ARCH.GPT2 and key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
             weights = weights.T

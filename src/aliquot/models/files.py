@@ -25,6 +25,8 @@ _WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # its vocabulary is the bytes
 #: The files of a directory that determine what a model computes: not its README or its git history.
 _DEFINING = ("config.json", "generation_config.json", _SHARD_INDEX, "*.safetensors", "*.py", *_TOKENIZER, "*.jinja")
 
+#: What programs and libraries say when a write fails because there is no room, and its number.
+_FULL = {"No space left": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT}
 #: Bytes; torch does not say why a write failed, and may have deleted what it wrote so far.
 _NEARLY_FULL = 1 << 20
 
@@ -92,10 +94,12 @@ def _check_kind(names: Collection[str], where: str, base: str) -> None:
     """Raise ValueError if a directory holds an adapter of `base`, or a model in another program's format."""
     if _ADAPTER in names:
         raise ValueError(
-            f"{where} is an adapter of {base}, not a model: merge it first, with peft's AutoPeftModelForCausalLM."
-            "from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, and give NEW"
+            f"{where} is an adapter of {base}, not a model: load that as BASE with transformers, merge with peft's "
+            "PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload().save_pretrained(NEW), save the tokenizer too, "
+            "and give NEW"
         )
-    if _WEIGHTS not in names and (gguf := sorted(name for name in names if name.lower().endswith(".gguf"))):
+    weights = _WEIGHTS in names or _SHARD_INDEX in names
+    if not weights and (gguf := sorted(name for name in names if name.lower().endswith(".gguf"))):
         raise ValueError(
             f"{where} holds {gguf[0]} and no safetensors; give the file itself, model.path=FOLDER/{gguf[0]} (one of a "
             f"hub repository after `hf download ORG/NAME {gguf[0]}`)"
@@ -164,15 +168,23 @@ def _check_header(path: Path) -> None:
         ) from error
 
 
+def full_disk(said: str, path: Path) -> OSError | None:
+    """Return the error for what a program said about writing to `path`, or None if it is not about a full disk."""
+    number = next((number for phrase, number in _FULL.items() if phrase.lower() in said.lower()), None)
+    return OSError(number, os.strerror(number), str(path)) if number else None
+
+
 @contextmanager
 def full_disk_told(path: Path) -> Generator[None]:
-    """Raise OSError on a full disk, where safetensors and torch raise errors of their own."""
+    """Raise OSError on a full disk or quota, where safetensors and torch raise errors of their own."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
-        full = "No space left" in str(error) or shutil.disk_usage(path.parent).free < _NEARLY_FULL
+        full = full_disk(str(error), path)
+        if not full and shutil.disk_usage(path.parent).free < _NEARLY_FULL:
+            full = full_disk("No space left", path)
         if not full:
             raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise full from error

@@ -1,7 +1,8 @@
 """Models in GGUF, the format of llama.cpp: converted once into an ordinary directory in the user's cache.
 
 A model is a file, or a file in a wheel of PyPI. The directory is what is loaded, checked and hashed from then on, as if
-the user had converted the file. It is complete or absent: it is written under another name, by one process at a time.
+the user had converted the file. It is written under another name, by one process at a time. A list in it says which
+files belong to it: one that has lost some, as on disks where old files are deleted, is made again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from aliquot.models.files import read_json
 from aliquot.models.wheel import PYPI, WheelFile
 from aliquot.store.content import content_hash, locate
 from aliquot.store.lease import Lease
@@ -28,7 +31,9 @@ from aliquot.store.lease import Lease
 log = logging.getLogger(__name__)
 
 #: Raise it when the converter writes other directories: those of earlier versions are then not used any more.
-VERSION = 1
+VERSION = 2
+#: The file in a directory that lists its files, and says where the model is from and under which license.
+_RECORD = "converted.json"
 
 
 def is_gguf(path: str) -> bool:
@@ -53,9 +58,19 @@ def converted(path: str, revision: str | None, dtype: str) -> Path:
     content = [source.sha256, source.inside] if isinstance(source, WheelFile) else [content_hash(source)]
     digest = hashlib.sha256("\n".join([*content, dtype, str(VERSION)]).encode()).hexdigest()
     folder = _cache() / f"{Path(name).stem}-{dtype}-{digest[:16]}"
-    if not folder.is_dir():
+    if not _is_complete(folder):
         _convert(source, path, folder, dtype)
     return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    """Tell whether a directory has all files that it was written with, in their sizes."""
+    files: dict[str, int] = read_json(folder / _RECORD).get("files", {})
+    return bool(files) and all(_size(folder / name) == size for name, size in files.items())
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
 
 
 def _cache() -> Path:
@@ -80,18 +95,30 @@ def _convert(source: Path | WheelFile, path: str, folder: Path, dtype: str) -> N
     with _writable(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with Lease(folder.with_name(f"{folder.name}.lease"), f"the conversion of {path}") as lease:
-            if folder.is_dir():
-                return
-            for leftover in folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"):  # of a process that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
-            scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
-            try:
-                _write(source, path, scratch, dtype)
-                lease.check()
-                (scratch / "model").rename(folder)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-    log.info("kept in %s (%s), which later runs read, also offline", folder, _megabytes(folder))
+            if not _is_complete(folder):
+                _replace(source, path, folder, dtype, lease)
+    # Of several processes only the first logs, and another one may have converted.
+    log.info(
+        "kept in %s (%s), which later runs read, also offline; its license is %s",
+        folder,
+        _megabytes(folder),
+        read_json(folder / _RECORD).get("license") or "not stated in the file",
+    )
+
+
+def _replace(source: Path | WheelFile, path: str, folder: Path, dtype: str, lease: Lease) -> None:
+    """Write the directory of a model under another name, and rename it at the end."""
+    for leftover in folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
+    try:
+        _write(source, path, scratch, dtype)
+        lease.check()
+        if folder.exists():  # and has lost a file
+            folder.rename(scratch / "incomplete")
+        (scratch / "model").rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(source: Path | WheelFile, path: str, scratch: Path, dtype: str) -> None:
@@ -107,8 +134,12 @@ def _write(source: Path | WheelFile, path: str, scratch: Path, dtype: str) -> No
         file = alone / source.name
         file.symlink_to(source)
     log.info("converting %s (%s) to safetensors in %s, once", path, _megabytes(file), dtype)
-    license = convert(file, scratch / "model", dtype, f"model.path={path}") or license
-    log.info("converted in %.0f s; its license is %s", time.monotonic() - start, license or "not stated in the file")
+    folder = scratch / "model"
+    license = convert(file, folder, dtype, f"model.path={path}") or license
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    record = {"source": path, "license": license, "files": sizes}
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    log.info("converted in %.0f s", time.monotonic() - start)
 
 
 def _check_packages(path: str) -> None:

@@ -220,8 +220,8 @@ class Model:
         options: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
         if self.quantization:
             options["quantization_config"] = self.quantization.config(self.dtype)
+        collect_as_usual()  # before there is a network: what is there now is never searched again
         model = self._load(**options)
-        collect_as_usual()
         model.config.use_cache = True
         return model.eval()
 

