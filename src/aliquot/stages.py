@@ -320,7 +320,7 @@ class Annotate(Stage[AnnotatedSet]):
             read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
             if read != self.digest or bill.num_responses != len(annotated):
                 by = self.annotator.name
-                raise ValueError(f"the responses of {by} changed while the run began; give the same command again")
+                raise ValueError(f"the responses of {by} changed as the run started; run the same command again")
         bill.write(directory / _BILL)
         write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out, doubled).page())
         save_annotated(annotated, directory / "annotated.jsonl")

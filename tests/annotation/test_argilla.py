@@ -112,8 +112,8 @@ def test_nested_records_are_refused_because_they_tell_no_drafts(rg, tmp_path):
     assert "draft" not in nested and "half an ans" in nested
     (tmp_path / "batch" / RETURNED / "records.json").write_text(nested)
     (problem,) = batch.answers(tmp_path / "batch")
-    assert "no row of it is understood, 5 in all" in problem.what
-    assert "record 1: a nested record tells no drafts" in problem.what
+    assert "none of its 5 rows can be read" in problem.what
+    assert "record 1: a nested record does not tell drafts" in problem.what
 
 
 def test_an_export_without_the_question_is_told_of_once_and_one_bad_row_is_one(tmp_path):
@@ -123,7 +123,7 @@ def test_an_export_without_the_question_is_told_of_once_and_one_bad_row_is_one(t
     for rows, column in (([{"id": "q1", **given}] * 3, "'answer.responses'"), ([first] * 3, "'response'")):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         (problem,) = Argilla(folder=batch.folder, price=len(column)).answers(tmp_path / "batch")
-        assert problem.place == str(file) and "3 in all" in problem.what and f"but {column};" in problem.what
+        assert problem.place == str(file) and "none of its 3 rows" in problem.what and f"only {column};" in problem.what
     good = {name.replace("answer", "response"): value for name, value in given.items()}
     file.write_text("".join(json.dumps({"id": row_id} | row) + "\n" for row_id, row in (("q1", good), ("q2", given))))
     answer, problem = Argilla(folder=batch.folder, price=1).answers(tmp_path / "batch")
@@ -133,7 +133,7 @@ def test_an_export_without_the_question_is_told_of_once_and_one_bad_row_is_one(t
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("cut.json", "[{", "cut.json:1: no JSON"),
+        ("cut.json", "[{", "cut.json:1: not JSON"),
         ("rows.csv", "id,response.responses\nq1,['a']", "as jsonl or parquet"),
     ],
 )

@@ -59,7 +59,7 @@ def test_the_run_waits_without_a_trace_and_the_same_command_finetunes_on_what_ca
     assert str(files("tracker=wandb")) == "nan"
     said = " ".join(capsys.readouterr().out.split())
     assert f"40 of 40 prompts wait for their responses: {folder}/to_annotate.jsonl" in said
-    assert f"Put the responses into {folder}/returned and give the same command again: python " in said
+    assert f"Put the responses into {folder}/returned and run the same command again: python " in said
     left = {path.relative_to(tmp_path / "store").parts[0] for path in (tmp_path / "store").rglob("*") if path.is_file()}
     assert left == {"pool", "select", "trial"}  # no run, no mirror of one, no error
     rows = answer(folder)
@@ -116,7 +116,7 @@ def test_checking_asks_nobody(files, folder, capsys):
 def test_a_plan_says_what_the_responses_cost_that_are_not_back(files, folder, capsys):
     prices = ("annotator.price=0.5", "annotator.double=0.5", "until=annotate")
     files("check=true", *prices)
-    assert "at most about 30.00, counting what was answered before." in capsys.readouterr().out
+    assert "at most about 30.00, " in capsys.readouterr().out
     files(*prices)
     answer(folder)
     files("check=true", *prices)
@@ -263,7 +263,7 @@ def test_responses_that_change_while_the_run_begins_are_not_trained_on(files, fo
         build_stage(self, store, directory, on_metrics)
 
     monkeypatch.setattr(Annotate, "build", change_and_build)
-    with pytest.raises(ValueError, match="changed while the run began"):
+    with pytest.raises(ValueError, match="changed as the run started"):
         files("until=annotate")
     assert not done(tmp_path, "annotate")
 

@@ -229,9 +229,9 @@ def test_the_tasks_hold_every_prompt_as_it_is_and_the_interface_asks_for_respons
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("cut.json", '[{"id": 1,\n "data": ', "cut.json:2: no JSON"),
-        ("one.json", '{"id": 1}', "no list of objects"),
-        ("numbers.json", "[1, 2]", "no list of objects"),
+        ("cut.json", '[{"id": 1,\n "data": ', "cut.json:2: not JSON"),
+        ("one.json", '{"id": 1}', "not a list of objects"),
+        ("numbers.json", "[1, 2]", "not a list of objects"),
         ("latin.json", b'["\xe9"]', "not UTF-8"),
         ("export.conll", "-DOCSTART-", "export the project as JSON, JSON_MIN or CSV"),
     ],
@@ -252,7 +252,7 @@ def test_without_a_server_or_with_a_stranger_at_its_address_one_sentence_says_so
             LabelStudio(folder=str(tmp_path), url=f"http://127.0.0.1:{closed.getsockname()[1]}").check(None)
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
-        with pytest.raises(ValueError, match=r"brought 404 .* not an answer from Label Studio") as refusal:
+        with pytest.raises(ValueError, match=r"returned 404 .* not an answer from Label Studio") as refusal:
             LabelStudio(folder=str(tmp_path), url=f"http://127.0.0.1:{stranger.server_port}").check(None)
         stranger.shutdown()
     assert "some-key" not in str(refusal.value)
@@ -287,7 +287,7 @@ def test_an_export_of_other_controls_is_told_of_once(tmp_path):
     result = [{"from_name": "answer", "value": {"text": ["a"]}}]
     file.write_text(json.dumps([{"data": {"prompt_id": "q1"}, "annotations": [{"result": result}]}] * 3))
     (problem,) = batch.answers(tmp_path / "batch")
-    assert "no row of it is understood, 3 in all" in problem.what and "but 'answer';" in problem.what
+    assert "none of its 3 rows can be read" in problem.what and "only 'answer';" in problem.what
 
 
 def test_predictions_are_no_responses_and_that_is_said(tmp_path):
@@ -307,7 +307,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_others_are_read_all_the_sam
     (folder / RETURNED / "b.pdf").write_text("x")
     (folder / RETURNED / "c.csv").write_text("prompt_id,response\n,\nq1,Hello\n")
     batch.check(None)
-    with pytest.raises(Pending, match=r"2 returned .*a\.json:1: no JSON"):
+    with pytest.raises(Pending, match=r"2 returned .*a\.json:1: not JSON"):
         batch.annotate(None, list(PROMPTS), list(PROMPTS.values()), tmp_path)
     with open(folder / "problems.csv", newline="") as file:
         rows = list(csv.DictReader(file))

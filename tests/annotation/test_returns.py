@@ -107,9 +107,9 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
         '{"id": "q2"}\n',
     )
     told = [
-        ("a.jsonl:2", "q2", "the prompt was edited, so the response may answer something else"),
-        ("a.jsonl:3", "q9", "nobody asked for this id"),
-        ("a.jsonl:4", "q1", f"another response to this prompt is at {batch}/returned/a.jsonl:1"),
+        ("a.jsonl:2", "q2", "the prompt was edited, so the response may answer something else; restore the prompt"),
+        ("a.jsonl:3", "q9", "no prompt of the batch has this id; write the right id, or remove the row"),
+        ("a.jsonl:4", "q1", f"another response to this prompt is at {batch}/returned/a.jsonl:1; keep only one of them"),
         ("a.jsonl:6", "q2", "response is list, not text; write text"),
         ("a.jsonl:7", "", "no column 'response'; the columns are id; name it with annotator.response"),
         ("a.jsonl:5", "7", "the response is empty"),
@@ -134,7 +134,7 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
         ("latin.csv", b"id,response\n7,you\nq2,na\xefve\n", "latin.csv:3", "the line is not UTF-8"),
         ("wide.jsonl", json.dumps(rows()[0]).encode("utf-16"), "wide.jsonl", "UTF-16 text; save it as UTF-8"),
         ("cut.jsonl.gz", gzip.compress(b'{"id": "q1", "response": "x"}\n' * 99)[:-9], "cut.jsonl.gz", "cut off"),
-        ("notes.docx", b"PK", "notes.docx", "the name tells no format"),
+        ("notes.docx", b"PK", "notes.docx", "the name does not show the format"),
         ("wrong.csv", b"id,answer\n7,you\n", "wrong.csv:2", "no column 'response'; the columns are id, answer"),
     ],
     ids=["latin", "wide", "cut", "notes", "wrong"],
@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_read_is_told_of_and_the_others_are_read(batch, na
     (batch / RETURNED / name).write_bytes(content)
     message = annotate(batch)
     assert "cannot be used" in message and "prompts wait" not in message
-    assert "Correct that and give the same command again" in message
+    assert "Correct that and run the same command again" in message
     assert [(found[0], what in found[2]) for found in problems(batch)][-1] == (place, True)
     assert (batch / RETURNED / name).read_bytes() == content
     assert annotate(batch, allow_partial=True).keys() == ANSWERS.keys()
@@ -306,13 +306,13 @@ def test_columns_in_any_case_are_found_and_mangled_ids_by_the_prompt_beside_them
     head = "Id, Response ,Prompt\n"
     write(batch, "a.csv", head + '1E+05,"Hello, hello.","Say hello. Twice."\nq2,391,\n7.0,you,\n')
     assert "1 of 3 prompts wait" in annotate(batch)
-    assert [found[1:] for found in problems(batch)] == [("7.0", "nobody asked for this id")]
+    assert [found[1:] for found in problems(batch)] == [("7.0", "no prompt of the batch has this id; write the right id, or remove the row")]
     jsonl(batch, {"ID": 7.0, "RESPONSE": "you"})
     assert annotate(batch, allow_partial=True) == {"q1": "Hello, hello.", "q2": "391", "7": "you"}
     jsonl(batch, {"ID": 7, "Id": 7, "response": "you"})
     annotate(batch)
     assert [what for _, _, what in problems(batch)] == [
-        "nobody asked for this id", "several columns may be 'id'; the columns are ID, Id, response"
+        "no prompt of the batch has this id; write the right id, or remove the row", "several columns may be 'id'; the columns are ID, Id, response"
     ]  # fmt: skip
 
 

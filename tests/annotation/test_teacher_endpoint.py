@@ -218,7 +218,7 @@ def test_reasoning_is_no_response_unless_asked_for_and_is_bought_once_for_both(s
 @pytest.mark.parametrize(("code", "status"), [(402, 200), ("insufficient_quota", 200), ("402", 200)], ids=str)
 def test_an_error_that_comes_as_an_answer_stops_at_once_where_no_waiting_will_mend_it(serve, tmp_path, code, status):
     server = serve(lambda *_: (status, {"error": {"message": "no credits \ud83d", "code": code}}, {}))
-    with pytest.raises(ValueError, match=r"the server takes no request: .*no credits \ufffd"):
+    with pytest.raises(ValueError, match=r"the server accepts no requests: .*no credits \ufffd"):
         annotate(tmp_path, 100)
     assert len(server.requests) <= 8
 
@@ -329,7 +329,7 @@ def test_a_server_that_is_down_is_not_asked_for_every_prompt(serve, tmp_path):
 def test_what_no_waiting_will_mend_stops_at_once_and_keeps_what_was_answered(serve, tmp_path, status, code):
     error = {"error": {"message": "hopeless", "code": code}}
     server = serve(lambda prompt, _: answer(prompt) if int(prompt.split()[1]) < 20 else (status, error, {}))
-    with pytest.raises(ValueError, match=f"the server takes no request: {status} hopeless"):
+    with pytest.raises(ValueError, match=f"the server accepts no requests: {status} hopeless"):
         annotate(tmp_path, 100)
     assert len(server.requests) <= 36
     assert set(prompts(20)) <= set(server.answered)
@@ -341,7 +341,7 @@ def test_what_no_waiting_will_mend_stops_at_once_and_keeps_what_was_answered(ser
 @pytest.mark.slow
 def test_a_request_that_no_prompt_passes_with_stops_at_once(serve, tmp_path):
     server = serve(lambda *_: (400, {"error": {"message": "Unsupported parameter: seed"}}, {}))
-    with pytest.raises(ValueError, match="takes no request: 400 Unsupported parameter: seed"):
+    with pytest.raises(ValueError, match="accepts no requests: 400 Unsupported parameter: seed"):
         annotate(tmp_path, 100)
     assert len(server.requests) <= 8
 

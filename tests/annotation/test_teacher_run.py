@@ -82,7 +82,7 @@ def test_a_key_that_is_refused_later_stops_at_once_and_stands_nowhere(server, ru
     monkeypatch.setenv("OPENAI_API_KEY", wrong)
     monkeypatch.setattr("aliquot.annotation.teachers.endpoint.EndpointTeacher.check", lambda *_: None)
     monkeypatch.setattr("fake_endpoint.KEY", wrong)
-    with pytest.raises(ValueError, match=r"takes no request: 401 Incorrect API key provided: \*\*\*\. What"):
+    with pytest.raises(ValueError, match=r"accepts no requests: 401 Incorrect API key provided: \*\*\*\. What"):
         run(*TEACHER)
     assert len(server.requests) <= 8
     assert list(tmp_path.glob("store/annotate/*/error.txt"))

@@ -50,9 +50,9 @@ def test_a_file_of_argilla_1_is_told_of_on_the_terminal_and_in_the_problems(run,
     assert annotated(tmp_path) is None
     (problem,) = problems(folder)
     assert problem["place"] == str(folder / "returned" / "v1.jsonl")
-    assert "no row of it is understood, 4 in all" in problem["problem"]
+    assert "none of its 4 rows can be read" in problem["problem"]
     assert "give back what dataset.records.to_datasets() of Argilla 2 writes" in problem["problem"]
-    assert "no row of it is understood, 4 in all" in " ".join(capsys.readouterr().out.split())
+    assert "none of its 4 rows can be read" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

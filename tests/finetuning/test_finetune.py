@@ -134,7 +134,7 @@ def test_prompts_make_room_for_responses_and_what_was_cut_is_counted_and_reporte
     rows = AnnotatedSet(list("abc"), ["cat " * 9 + "dog", "one", "cat"], ["one two three", "cat " * 20, "dog </s>"])
     with caplog.at_level("INFO"):
         adapter = finetune(replace(model, max_tokens=9), rows, RECIPE, CPU, tmp_path)
-    assert "1 of 3 examples hold what looks like a control token" in caplog.text
+    assert "1 of 3 examples contain what looks like a control token" in caplog.text
     record = json.loads((tmp_path / "finetune.json").read_text())
     assert (record["rows"], record["prompts_cut"], record["responses_cut"]) == (3, 1, 1)
     assert "1 lost the beginning of the prompt and 1 the end of the response" in caplog.text

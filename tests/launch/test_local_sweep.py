@@ -67,7 +67,7 @@ def test_workers_share_the_gpus_or_the_cores_out(monkeypatch):
     assert visible == [["0,1"], ["2,3"]]
     assert len(Workers().environments(1)) == 5
     assert len(Workers(3).environments(1)) == 3
-    with pytest.raises(ValueError, match=r"3 workers .* of 2 devices .* asked, 5 GPUs found"):
+    with pytest.raises(ValueError, match=r"3 workers .* of 2 devices .* 5 GPUs were found"):
         Workers(3).environments(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (alone,) = Workers().environments(1)
@@ -134,7 +134,7 @@ def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_pa
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     said = ended(process)
-    assert "to resume, give the same command again" in said
+    assert "to resume, run the same command again" in said
     assert len(list((store / "finetune").glob("*/checkpoint.ckpt"))) == 2
     assert not read_records(store)
     process = sweep(*long)

@@ -55,8 +55,8 @@ def test_a_time_limit_without_room_for_a_requeue_is_refused():
         (LocalLauncher, {"workers": "all"}, r"hydra\.launcher\.workers=all is str; .* int or null"),
         (SlurmLauncher, {"work": 2}, r"hydra\.launcher\.work=2: .* fields are resources, .*, max_jobs"),
         (SlurmLauncher, {"wait": 2}, r"hydra\.launcher\.wait=2 is int; .* bool"),
-        (SlurmLauncher, {"max_jobs": 0}, "max_jobs=0 asked; give 1"),
-        (SlurmLauncher, {"signal_seconds": 0}, "signal_seconds=0 asked; give 1"),
+        (SlurmLauncher, {"max_jobs": 0}, "max_jobs=0 is too small; give at least 1"),
+        (SlurmLauncher, {"signal_seconds": 0}, "signal_seconds=0 is too small; give at least 1"),
         (SlurmLauncher, {"resources": {"score": {"gpu": 1}}}, r"launcher\.resources\.score\.gpu=1: .*mean gpus\?"),
         (SlurmLauncher, {"resources": {"score": {"minutes": "1h"}}}, r"score\.minutes=1h is str"),
         (SlurmLauncher, {"resources": {"score": {"minutes": 5}}}, "minutes=5 .* more than 10"),
@@ -90,7 +90,7 @@ def nodes(monkeypatch, tmp_path):
 
 def test_a_store_of_this_machine_alone_is_doubted_where_there_are_other_nodes(nodes):
     nodes("n1", "n2")
-    assert "/tmp/store is below /tmp, which is mostly a node's own, and n1 is another node" in doubt(Path("/tmp/store"))
+    assert "/tmp/store is below /tmp, which is usually local to a node, and n1 is another node" in doubt(Path("/tmp/store"))
     assert "/dev/shm/store is of type tmpfs" in doubt(Path("/dev/shm/store"))
     assert doubt(Path("/proc/store")) is None  # neither a kind nor a place that is doubted
     nodes()

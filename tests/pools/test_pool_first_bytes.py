@@ -151,7 +151,7 @@ def test_text_of_another_kind_than_its_name_says_is_named(tmp_path, kind, name, 
 
 def test_rows_inside_an_object_are_pointed_at(tmp_path):
     (tmp_path / "a.json").write_text('{"version": 1, "data": [{"prompt": "x"}]}')
-    with pytest.raises(ValueError, match=r"'data' lists the rows, .* alone"):
+    with pytest.raises(ValueError, match=r"'data' lists the rows, .* only"):
         load_pool(JsonlPool(str(tmp_path / "a.json")))
     (tmp_path / "a.json").write_text('[{"prompt": "x"}]')
     assert list(load_pool(JsonlPool(str(tmp_path / "a.json"))).prompts) == ["x"]

@@ -115,7 +115,7 @@ def test_the_limit_counts_rows_that_are_read(compose, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "test"}, r"pool\.split=test.*Unknown split \"test\".*set these to what there is"),
+        ({"split": "test"}, r"pool\.split=test.*Unknown split \"test\".*set these to what the dataset has"),
         ({"config": "other"}, r"pool\.config=other: BuilderConfig 'other' not found"),
         ({"where": {"source": ["x"]}}, r"has no column 'source' \(pool\.where\); its columns are instruction"),
         ({"where": {"category": ["x", "y"]}}, r"none of 2 rows has category = x, y; correct pool\.where"),

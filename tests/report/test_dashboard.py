@@ -197,7 +197,7 @@ def test_without_an_account_it_says_what_it_would_create_and_writes_that(swept, 
     said = dashboard(store, sweep)
     assert said.returncode == 0, said.stderr
     assert f"Would create in the W&B project aliquot: the view 'aliquot {sweep.id}' with 12 panels" in said.stdout
-    assert "nobody is logged in" in said.stdout
+    assert "not logged in" in said.stdout
     written = json.loads((store.root / "sweeps" / sweep.id / "dashboard.json").read_text())
     assert written["links"] == {}
     (board,) = written["boards"].values()
@@ -215,7 +215,7 @@ def test_the_same_command_goes_on_after_a_refusal_and_makes_the_same_dashboard_a
         (line,) = refused.stderr.splitlines()
         assert line.startswith(f"error: creating the view 'aliquot {sweep.id}' in the W&B project me/aliquot failed (")
         assert "permission denied" in line
-        assert "give the same command again" in line
+        assert "run the same command again" in line
         (report,) = server.views
         assert refused.stdout.split()[0] == "report", "it says what was created"
 

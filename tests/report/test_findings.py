@@ -108,7 +108,7 @@ def test_a_side_of_one_seed_gets_no_interval_no_test_and_a_note_that_counts_the_
     assert (finding.saved.has_interval, finding.saved.low, finding.saved.high) == (False, None, None)
     (note,) = one.notes
     assert "better at 1,000 and 3,000" in note
-    assert "At least 1 more seed is needed, better 4: give their commands again with -m seed=1,2,3,4." in note
+    assert "At least 1 more seed is needed, better 4: run their commands again with -m seed=1,2,3,4." in note
     curve = next(line for line in one.curves if line.arm.name == "better")
     assert (curve.comparison.p, curve.area.has_interval) == (None, False)
     assert of(one, "worse", 3000).comparison.p < 0.05
@@ -223,7 +223,7 @@ def test_a_note_names_cells_where_no_answer_differs_from_another(study):
 
     notes = find(with_cells(study, fail)).notes
     assert len(notes) == len(study.benchmarks)
-    assert all(f"on {name} is as right as every other: worse at 1,000." in " ".join(notes) for name in study.benchmarks)
+    assert all(f"All answers on {name} have the same score: worse at 1,000." in " ".join(notes) for name in study.benchmarks)
 
 
 @pytest.mark.slow

@@ -188,7 +188,7 @@ def test_the_check_tries_the_model_once_and_says_where_it_could_not(run, broken,
     with pytest.raises(ValueError, match="weights hold values"):
         run("check=true", *broken)
     run("check=true", *broken, "trainer.accelerator=hpu")
-    assert f"Not tried: {tmp_path / 'model'}, for there is no hpu on this machine" in capsys.readouterr().out
+    assert f"Not tried: {tmp_path / 'model'}, because there is no hpu on this machine" in capsys.readouterr().out
     run("check=true")
     assert (
         "Tried: pkg://aliquot.demo/model reads prompts alone and in one batch alike, up to " in capsys.readouterr().out

@@ -27,7 +27,7 @@ class Price:
     def __post_init__(self) -> None:
         if self.input < 0 or self.output < 0:
             raise ValueError(
-                f"the price of a million tokens, {self.input} and {self.output}, is below 0; give what it is"
+                f"price_per_million: input={self.input} and output={self.output} must not be below 0; give 0 or more"
             )
 
     def of(self, input_tokens: int, output_tokens: int) -> float:

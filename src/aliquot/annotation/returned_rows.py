@@ -16,7 +16,7 @@ from aliquot.pools.files import READERS
 from aliquot.pools.record import Record
 
 #: The problem with a row that holds only a prediction or suggestion.
-SUGGESTED = "a prediction or suggestion is not a response; have it submitted as one, and export once more"
+SUGGESTED = "a prediction or suggestion is not a response; submit it as one, and export again"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def told_once(file: Path, rows: Sequence[ReturnedRow | Problem]) -> Sequence[Ret
     problems = [row for row in rows if isinstance(row, Problem)]
     if len(problems) < len(rows) or len(rows) < 2:
         return rows
-    what = f"no row of it is understood, {len(rows):,} in all; the first, {problems[0].place}: {problems[0].what}"
+    what = f"none of its {len(rows):,} rows can be read; the first is {problems[0].place}: {problems[0].what}"
     return [Problem(str(file), "", what)]
 
 
@@ -174,16 +174,16 @@ def _problem(
         return row
     what = None
     if not row.id:
-        what = "the row has no id"
+        what = "the row has no id; write the id of its prompt"
     elif row.id not in asked:
-        what = "nobody asked for this id"
+        what = "no prompt of the batch has this id; write the right id, or remove the row"
     elif row.prompt is not None and row.prompt.split() != asked[row.id].split():
         of = by_prompt.get(" ".join(row.prompt.split()))
-        what = "the prompt was edited, so the response may answer something else"
+        what = "the prompt was edited, so the response may answer something else; restore the prompt"
         if of is not None:
             what = f"the prompt in this row has id '{of}'; write that, or put the prompt of this id in the row"
     elif _is_given(row):
         same = (earlier for earlier in kept.get(row.id, ()) if earlier.annotator == row.annotator)
         if (earlier := next(same, None)) and row.response != earlier.response:
-            what = f"another response to this prompt is at {earlier.place}"
+            what = f"another response to this prompt is at {earlier.place}; keep only one of them"
     return Problem(row.place, row.id, what) if what else None

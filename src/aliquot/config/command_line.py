@@ -99,11 +99,11 @@ def _check_setting(word: str, before: Sequence[str], sweep: bool) -> None:
         name, _, start = before[-1].partition("=")
         if Path(f"{start} {word}").expanduser().exists():
             whole = f"{start} {word}"
-            raise ValueError(f"{before[-1]} {word}: the name of the file has a blank; type {typed(name, whole)}")
+            raise ValueError(f"{before[-1]} {word}: the name of the file has a space; type {typed(name, whole)}")
     known = (group for group in (*GROUPS, *FILES) if (choices_of(group) / f"{word}.yaml").exists())
     choice = next((f"; did you mean {group}={word}?" for group in known), "")
     raise ValueError(
-        f"{word}: settings are typed NAME=VALUE{choice}; a value with blanks stands in quotes, such as "
+        f"{word}: settings are typed NAME=VALUE{choice}; a value with spaces needs quotes, such as "
         f"{typed('pool.path', 'my prompts.jsonl')}"
     )
 

@@ -74,7 +74,7 @@ def errors_explained() -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; to resume, give the same command again")
+        sys.exit("\ninterrupted; to resume, run the same command again")
     except Exception as error:
         if os.environ.get("ALIQUOT_DEBUG"):
             raise
@@ -132,10 +132,10 @@ def _raised_in(error: Exception, package: Path) -> bool:
 def _ambiguous(found: re.Match[str]) -> str:
     """Explain what a comma means, and what to type for each meaning."""
     name, _, value = found[1].partition("=")
-    whole = f"one value with a comma is {typed(name, value)}"
+    whole = f"for one value with a comma type {typed(name, value)}"
     if name.split("/")[0] in GROUPS:
-        whole = f"one run has one: {name}={value.split(',')[0]}"
-    return f"{found[1]}: a comma separates the values of a sweep; for a sweep add -m, and {whole}"
+        whole = f"for one run type one choice: {name}={value.split(',')[0]}"
+    return f"{found[1]}: a comma separates the values of a sweep; for a sweep add -m; {whole}"
 
 
 #: Hydra's messages, and ours in their place: Hydra's own advice does not help here.
@@ -148,7 +148,7 @@ _REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     ),
     (
         r"force-add of config groups is not supported: '\+*(.*)'",
-        lambda found: f"++{found[1]}: a choice is not added but taken; type it without ++: {found[1]}",
+        lambda found: f"++{found[1]}: a choice is selected, not added; type it without ++: {found[1]}",
     ),
     (
         r"Could not override '(.*?)'\. No match in the defaults list",
@@ -163,7 +163,7 @@ _REMEDIES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     ),
     (
         r"Could not delete '(.*?)'\. No match in the defaults list",
-        lambda found: f"~{found[1]}: {found[1].partition('=')[0]} is chosen otherwise; leave it out",
+        lambda found: f"~{found[1]}: {found[1].partition('=')[0]} is not the current choice; leave it out",
     ),
     (
         r"Error merging override ((\S+?)=.*)\n[\s\S]*could not be converted to Integer",

@@ -87,7 +87,7 @@ def check_root(cfg: DictConfig) -> None:
     for name in known:
         if name not in cfg or OmegaConf.is_missing(cfg, name):
             instead = _INSTEAD.get(name) or f"leave ~{name} out, or choose another: {name}=..."
-            raise ValueError(f"{name} is gone (~{name}?), and every run has one; {instead}")
+            raise ValueError(f"{name} was removed (~{name}?), but every run needs one; {instead}")
     if not cfg.store:
         raise ValueError("store= is empty; name the folder where results live, or leave it out")
 

@@ -181,6 +181,6 @@ def _check_hub(suite: Suite) -> None:
         return
     if obstacle := dataset_obstacle(suite.hub, _SECONDS):
         raise ValueError(
-            f"{suite.hub}, the data of {suite.name}, is not in the cache and the Hugging Face hub does not give it out "
+            f"{suite.hub}, the data of {suite.name}, is not in the cache and the Hugging Face hub does not provide it "
             f"({obstacle}); point evaluate.data at a folder with a copy of it in {suite.name}/"
         )

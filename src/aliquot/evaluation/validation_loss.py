@@ -152,5 +152,5 @@ def row_losses(
             sums[rows] = -positions.log_likelihoods(read, wanted, wanted != IGNORE).cpu().numpy()
             progress.update(len(rows))
     if not np.isfinite(sums).all():
-        raise ValueError(f"evaluate: the losses of {np.isnan(sums).sum()} of {len(sums)} rows are not finite")
+        raise ValueError(f"evaluate: {(~np.isfinite(sums)).sum()} of {len(sums)} losses are not finite; change model.dtype")
     return sums / targets, float(sums.sum() / targets.sum()), examples.num_cut_prompts + examples.num_cut_responses

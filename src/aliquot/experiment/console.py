@@ -46,7 +46,7 @@ def show_models(experiments: Iterable[Experiment], out: Console | None = None) -
         say(f"model {model}, benchmark {benchmark}", out)
         if one.unused_chat:
             say(
-                "Note: the tokenizer of the model has a chat template, and model.template is another; where the model "
+                "Note: the tokenizer of the model has a chat template, but model.template is another; if the model "
                 "is an instruct model, set model.template=chat",
                 out,
             )
@@ -67,7 +67,7 @@ def show_libraries(stages: Iterable[Stage[Any]], store: Store, out: Console | No
 def show_quote(cost: float, out: Console | None = None) -> None:
     """Print the maximum cost before anything is bought; print nothing where it is free."""
     if cost:
-        say(f"What is bought costs at most about {cost:,.2f}, counting what was answered before.", out)
+        say(f"Paid responses cost at most about {cost:,.2f}, including those already received.", out)
 
 
 def show_checked(trials: Iterable[str]) -> None:

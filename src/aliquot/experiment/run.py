@@ -102,7 +102,7 @@ def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -
     for trial in trials:
         obstacle = "other machines will read it" if elsewhere else trial.obstacle()
         if obstacle:
-            lines.append(f"Not tried: {trial.model.path}, for {obstacle}; its first job begins with the trial.")
+            lines.append(f"Not tried: {trial.model.path}, because {obstacle}; its first job begins with the trial.")
         else:
             do(trial, store)
             farthest = max(store.get(trial).values())

@@ -275,7 +275,7 @@ def sync(runs: Path) -> tuple[int, int]:
         ValueError: nobody is logged in to W&B.
     """
     if not logged_in():
-        raise ValueError("nobody is logged in to W&B, so nothing was uploaded; run `wandb login`, or set WANDB_API_KEY")
+        raise ValueError("not logged in to W&B, so nothing was uploaded; run `wandb login`, or set WANDB_API_KEY")
     waiting = [folder for run in sorted(runs.glob("*")) for folder in unsynced(run)]
     failed = 0
     for folder in waiting:

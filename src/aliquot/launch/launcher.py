@@ -145,7 +145,7 @@ def launch_on_cluster(jobs: Sequence[ComposedJob], cluster: Cluster) -> None:
     if planned.waiting:
         terminal.say(
             f"{len(planned.waiting):,} of {len(jobs):,} experiments wait for people: these jobs choose their prompts; "
-            "when they have ended, give the same command again, which asks for the responses"
+            "when they have ended, run the same command again, which asks for the responses"
         )
     display.show_submitted(store, sweep, submit(store, sweep, cluster))
     if cluster.wait:

@@ -55,7 +55,7 @@ class Workers:
             if not 1 <= (num_workers or most) <= most:
                 raise ValueError(
                     f"{num_workers or 1} workers (hydra.launcher.workers) of {num_devices} devices (trainer.devices) "
-                    f"each asked, {len(gpus)} GPUs found; lower one of them"
+                    f"each were requested, but {len(gpus)} GPUs were found; lower one of them"
                 )
             shares = [gpus[start : start + num_devices] for start in range(0, most * num_devices, num_devices)]
             return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares[:num_workers]]

@@ -25,7 +25,7 @@ def doubt(root: Path) -> str | None:
     if not others:
         return None
     why = f"of type {kind}" if kind in _LOCAL_TYPES else f"below {folder}"
-    return f"{root} is {why}, which is mostly a node's own, and {others[0]} is another node; {REMEDY}"
+    return f"{root} is {why}, which is usually local to a node, and {others[0]} is another node; {REMEDY}"
 
 
 def file_system(path: Path) -> str | None:

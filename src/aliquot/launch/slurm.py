@@ -99,13 +99,13 @@ class Cluster:
             )
         for name in ("max_jobs", "signal_seconds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} asked; give 1 or more")
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
 
     def check(self) -> None:
         """Raise ValueError if jobs cannot be submitted from here."""
         if shutil.which("sbatch") is None:
             raise ValueError(
-                "hydra/launcher=slurm submits with sbatch, which is not on this machine; give the command on a login "
+                "hydra/launcher=slurm submits with sbatch, which is not on this machine; run the command on a login "
                 "node, or use hydra/launcher=local"
             )
 

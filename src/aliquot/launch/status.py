@@ -66,7 +66,7 @@ def show_status(store: Store, sweep: Sweep) -> None:
                 f"FAILED   {task.name}, {task.title}:\n{_reason(store, sweep, task.name, jobs.get(task.name))}"
             )
     if {"failed", "canceled"} & set(states.values()):
-        terminal.say(f"Try again what failed, and only that: {sweep.command}")
+        terminal.say(f"To retry only what failed: {sweep.command}")
 
 
 def _reason(store: Store, sweep: Sweep, task: str, job: str | None) -> str:

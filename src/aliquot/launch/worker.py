@@ -49,7 +49,7 @@ def work(store: Store, sweep: Sweep, name: str) -> None:
     if stage is None:
         raise ValueError(
             f"sweep {sweep.id} planned {name}, and its configuration now leads to "
-            f"{', '.join(map(task_name, experiment.stages))}: a file it names has changed; give `{sweep.command}` again"
+            f"{', '.join(map(task_name, experiment.stages))}: a file it names has changed; run `{sweep.command}` again"
         )
     if store.record(stage) is None:
         check_all([stage])
@@ -156,6 +156,6 @@ def _check_environment(sweep: Sweep) -> None:
         differences.append(f"aliquot's code {here['code']} (planned with {planned['code']})")
     if differences:
         raise ValueError(
-            f"this worker has other software than sweep {sweep.id} was planned with: {', '.join(differences)}; "
+            f"this worker has different software than sweep {sweep.id} was planned with: {', '.join(differences)}; "
             f"run `{sweep.command}` again, in one environment"
         )

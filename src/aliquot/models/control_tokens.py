@@ -189,7 +189,7 @@ class ControlTokens:
         spans = zip(encoded.ids, encoded.offsets, strict=True)
         kept = [n for n, (start, end) in spans if n in self.tokens and names[self.tokens[n]] in text[start:end]]
         if kept != list(numbers):
-            raise self._stuck("reads the template's own control tokens otherwise where a text holds some")
+            raise self._stuck("reads the template's own control tokens differently if a text contains some")
         return encoded.ids
 
     def _letters(self, text: str) -> Ids:
@@ -223,7 +223,7 @@ class ControlTokens:
 def note_literal(num: int, total: int, rows: str) -> str:
     """Say how many prompts or examples hold control tokens that are read as text."""
     return (
-        f"{num:,} of {total:,} {rows} hold what looks like a control token; it was read as text: where it is meant as "
+        f"{num:,} of {total:,} {rows} contain what looks like a control token; it was read as text: if it is meant as "
         "the token, set model.special_tokens=parse"
     )
 

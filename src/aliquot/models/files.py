@@ -37,7 +37,7 @@ def check_directory(folder: Path) -> None:
     for path in (folder / name for name in ("config.json", "tokenizer.json", _WEIGHTS, _SHARD_INDEX)):
         if path.is_symlink() and not path.exists():
             raise ValueError(
-                f"{path} is a link to {path.readlink()}, where nothing is; copy the model again, with what its links "
+                f"{path} is a link to {path.readlink()}, which is missing; copy the model again, with what its links "
                 "lead to (`cp -L`, `rsync -L`)"
             )
     base = str(read_json(folder / _ADAPTER).get("base_model_name_or_path"))
@@ -54,7 +54,7 @@ def check_directory(folder: Path) -> None:
         raise ValueError(
             f"model directory {folder} has its tokenizer in sentencepiece's format only ("
             f"{min(path.name for path in folder.glob('*.model'))}), and sentencepiece is not installed; run "
-            "`pip install sentencepiece`, or save the tokenizer with save_pretrained where it is, which writes "
+            "`pip install sentencepiece`, or, where it is installed, use the tokenizer's save_pretrained, which writes "
             "tokenizer.json"
         )
     missing = _missing_shards(folder)
@@ -84,7 +84,7 @@ def check_weights(names: list[str], where: str) -> None:
     pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
     if pickled:
         raise ValueError(
-            f"{where} holds pickled weights only ({pickled[0]}), which are not read; load it where you trust it and "
+            f"{where} holds pickled weights only ({pickled[0]}), which are not read; if you trust it, load it and "
             "save it with save_pretrained, which writes safetensors, or name a revision that has them"
         )
     raise ValueError(f"{where} holds no weights ({_WEIGHTS} or {_SHARD_INDEX}); add them, or download the model again")

@@ -48,7 +48,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, path: str
         _check_chat(tokenizer, path)
     if not cast("list[int]", tokenizer("a b c", add_special_tokens=False)["input_ids"]):
         raise ValueError(
-            f"the tokenizer of {path} makes no token of any text: it has no vocabulary; add it with the "
+            f"the tokenizer of {path} turns no text into tokens: it has no vocabulary; add it with the "
             "tokenizer's save_pretrained"
         )
     begin = cast("str | None", tokenizer.bos_token)

@@ -273,7 +273,7 @@ class Model:
             reason = reason_of(error)
             if "trust_remote_code=True" in str(error):
                 raise ValueError(
-                    f"model.path={self.path} brings Python of its own, without which it cannot be loaded; read it, and "
+                    f"model.path={self.path} needs its own Python code to be loaded; read the code, and "
                     "set model.trust_remote_code=true to let it run, or choose a family that transformers knows"
                 ) from error
             if "attn_implementation=" in str(error):

@@ -56,7 +56,7 @@ def find_files(path: str, kind: str) -> list[Path]:
     if not files:
         found = f"holds no file that ends in {', '.join(ENDINGS[kind])}" if place.is_dir() else "does not exist"
         if place.is_dir() and any(place.rglob("*.json")):
-            found += f"; its .json files are read where a glob names them, pool=jsonl 'pool.path={path}/*.json'"
+            found += f"; its .json files are read only if a glob names them, as in pool=jsonl 'pool.path={path}/*.json'"
         raise ValueError(
             f"pool.path={path}: {place} {found}; set pool.path to a {kind} file (compressed or not), "
             "a folder of them, or a glob in quotes"

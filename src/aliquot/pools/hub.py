@@ -80,5 +80,5 @@ def open_dataset(repo: str, config: str | None, split: str, revision: str | None
         if isinstance(error, OSError) and error.errno is not None:  # from the operating system, such as a full disk
             raise
         raise ValueError(
-            f"{asked}, pool.split={split}, pool.config={config}: {error}; set these to what there is"
+            f"{asked}, pool.split={split}, pool.config={config}: {error}; set these to what the dataset has"
         ) from error

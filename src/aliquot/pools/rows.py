@@ -113,7 +113,7 @@ def _text(record: Record, column: str, what: str) -> str:
         near = near_miss(column, record.columns) if value is ABSENT else None
         remedy = f"set pool.messages={lists[0]}" if lists else f"name a column of text with pool.{what}"
         if value is ABSENT and not lists and any(isinstance(first, dict) for first in first_of.values()):
-            remedy += f"; where {' or '.join(map(repr, first_of))} lists the rows, write that list alone into the file"
+            remedy += f"; if {' or '.join(map(repr, first_of))} lists the rows, write only that list into the file"
         remedy = f"did you mean {near!r}? Set {typed(f'pool.{what}', near)}" if near else remedy
         if value is None and not lists:
             raise EmptyPromptError(

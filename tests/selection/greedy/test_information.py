@@ -309,7 +309,7 @@ def test_of_more_ties_than_are_kept_up_to_date_the_lower_row_is_picked(n: int) -
 def test_vectors_too_long_for_float64_are_refused() -> None:
     vectors = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     blocks = Blocks(vectors, np.arange(9), np.ones(9, dtype=np.int64), np.full(9, 1e9))
-    with pytest.raises(ValueError, match=r"times sigma, beyond 1e\+08 float64 cannot tell gains; raise strategy.sigma"):
+    with pytest.raises(ValueError, match=r"times sigma; beyond 1e\+08 float64 cannot rank gains; raise strategy.sigma"):
         information_gain(blocks, Selection.none(), 3, Workspace(), "x")
 
 

@@ -109,12 +109,12 @@ def _answers(row: Mapping[str, object], place: str) -> Iterator[ReturnedRow]:
     """
     if "responses" in row:
         raise ValueError(
-            "a nested record tells no drafts from submitted responses; give back what "
+            "a nested record does not tell drafts from submitted responses; give back what "
             "dataset.records.to_datasets() writes as jsonl or parquet, or dataset.records.to_list(flatten=True) as JSON"
         )
     if not any(row.get(f"{name}.responses") for name in QUESTIONS) and (other := _not_asked(row)):
         raise ValueError(
-            f"responses to the question 'response' are in column 'response.responses', and there is none, but {other}; "
+            f"responses to the question 'response' go in column 'response.responses', but the row has only {other}; "
             "name the question 'response', and give back what dataset.records.to_datasets() of Argilla 2 writes"
         )
     given: dict[str, dict[str, Any]] = {}

@@ -70,7 +70,7 @@ def _read(file: Path, size: int, modified_ns: int) -> tuple[Record, ...]:
     for row in rows:
         if not all(isinstance(row.fields.get(column), str) for column in ("id", "prompt")):
             raise ValueError(
-                f"{row.place}: no text in 'id' and 'prompt', as aliquot wrote them; put the line right, or remove it: "
+                f"{row.place}: no text in 'id' and 'prompt', as aliquot wrote them; correct the line, or remove it: "
                 "what is still needed is asked again"
             )
     return rows

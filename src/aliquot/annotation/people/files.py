@@ -34,7 +34,7 @@ class FileAnnotator(People):
         if kind is None:
             refuse_named(first_bytes(file), file)
             raise ValueError(
-                f"{file}: the name tells no format; return .jsonl, .csv or .parquet files, compressed or not"
+                f"{file}: the name does not show the format; return .jsonl, .csv or .parquet files, compressed or not"
             )
         yield from returned_rows(kind, file, lambda row: [self._answer(row, by)])
 

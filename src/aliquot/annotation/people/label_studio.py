@@ -154,7 +154,7 @@ def _refuse_others(given: Mapping[str, object]) -> None:
     """Raise ValueError if controls were filled in, and none of them is known."""
     if given and not any(name in given for name in _CONTROLS):
         raise ValueError(
-            f"'response' and 'skip' are not there, but {', '.join(map(repr, given))}; give the controls the names that "
+            f"it has no 'response' or 'skip', only {', '.join(map(repr, given))}; give the controls the names that "
             f"they have in {INTERFACE}, and export once more"
         )
 

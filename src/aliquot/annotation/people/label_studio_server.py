@@ -151,7 +151,7 @@ class LabelStudioServer:
             )
         if not answer.is_success or "html" in answer.headers.get("content-type", ""):
             raise ValueError(
-                f"annotator.url={self.url}: {method} {path} brought {answer.status_code} {answer.text[:200]!r}, which "
+                f"annotator.url={self.url}: {method} {path} returned {answer.status_code} {answer.text[:200]!r}, which "
                 "is not an answer from Label Studio; check the url, and the server's log"
             )
         return answer

@@ -104,9 +104,9 @@ def read_rows(file: Path, tool: str) -> list[Mapping[str, Any]]:
     try:
         rows: object = json.loads("".join(read_lines(file)))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno}: no JSON ({error.msg}); export it from {tool} once more") from error
+        raise ValueError(f"{file}:{error.lineno}: not JSON ({error.msg}); export it from {tool} again") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast(list[object], rows)):
-        raise ValueError(f"{file}: no list of objects, as {tool} exports it; export it from {tool} once more")
+        raise ValueError(f"{file}: not a list of objects, as {tool} exports it; export it from {tool} again")
     return cast(list[Mapping[str, Any]], rows)
 
 

@@ -251,7 +251,7 @@ class People(Annotator):
             lines.append(self._what_to_decide(returns))
         elif returns.responses and not self.allow_partial and (num_missing or returns.problems):
             lines.append("annotator.allow_partial=true continues with the responses available")
-        lines.append(f"{self.remedy(folder) if num_missing else 'Correct that'} and give the same command again:")
+        lines.append(f"{self.remedy(folder) if num_missing else 'Correct that'} and run the same command again:")
         return "\n".join(lines)
 
     def _what_to_decide(self, returns: Returns) -> str:

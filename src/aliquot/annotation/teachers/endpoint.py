@@ -69,11 +69,11 @@ class EndpointTeacher(Teacher):
             )
         for name in ("concurrency", "attempts"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{self.setting}.{name}={getattr(self, name)} asks for nothing; give 1 or more")
+                raise ValueError(f"{self.setting}.{name}={getattr(self, name)} is too small; give at least 1")
         for name in ("max_cost", "requests_per_minute", "timeout"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"{self.setting}.{name}={value} lets nothing through; give more than 0")
+                raise ValueError(f"{self.setting}.{name}={value} is not positive; give more than 0")
         if self.max_cost is not None and not self.price_per_million.of(1, 1):
             raise ValueError(
                 f"{self.setting}.max_cost={self.max_cost} stops nothing while tokens cost 0; set "
@@ -99,7 +99,7 @@ class EndpointTeacher(Teacher):
             )
         key = os.environ.get(KEY, "")
         if not key:
-            raise ValueError(f"{KEY} is not set; export it (where the server asks for none, any word will do)")
+            raise ValueError(f"{KEY} is not set; export it (if the server needs no key, any word will do)")
         if not (key.isascii() and key.isprintable() and " " not in key):
             raise ValueError(f"{KEY} holds blanks, line breaks or letters that no key has; export it again")
         self._check_server()

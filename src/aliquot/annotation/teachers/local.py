@@ -50,7 +50,7 @@ class LocalTeacher(Teacher):
         if self.temperature is None:
             raise ValueError("annotator.temperature=null leaves it to a server, and here is none; give 0 or more")
         if self.batch_size < 1:
-            raise ValueError(f"annotator.batch_size={self.batch_size} asks for nothing; give 1 or more")
+            raise ValueError(f"annotator.batch_size={self.batch_size} is too small; give at least 1")
         if self.max_tokens >= self.model.max_tokens:
             raise ValueError(
                 f"annotator.max_tokens={self.max_tokens} new tokens leave no room for a prompt in "

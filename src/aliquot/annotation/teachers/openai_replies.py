@@ -179,7 +179,7 @@ def _judge(status: int | None, code: str, reason: str, seconds: float | None = N
     if (status is None or status in _TRANSIENT or status >= 500) and code not in _NO_MONEY:
         raise Again(reason, seconds) from None
     raise _NoRequest(
-        f"the server takes no request: {reason}. What was answered is kept: put it right ({KEY}, OPENAI_BASE_URL, "
+        f"the server accepts no requests: {reason}. What was answered is kept: correct this ({KEY}, OPENAI_BASE_URL, "
         "the name of the model, the account), and repeat the command to resume"
     ) from None
 

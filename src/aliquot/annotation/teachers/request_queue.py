@@ -215,7 +215,7 @@ class Asking:
         if self._num_lost >= max(_LOST_IN_A_ROW, self._concurrency):
             raise ValueError(
                 f"the last {self._num_lost} prompts got no answer in {num_attempts} attempts each: {reason}. What "
-                "was answered is kept: give the same command again when the server is well"
+                "was answered is kept: run the same command again when the server works"
             )
 
     def _is_last(self, question: Question) -> bool:
@@ -252,7 +252,7 @@ class Asking:
         """Blame the prompt if others were answered, and the request otherwise."""
         if not refused.for_prompt and not self._ledger.replies:
             raise ValueError(
-                f"the server takes no request: {refused}. Prompt {question.id} was the first; none was answered"
+                f"the server accepts no requests: {refused} (first prompt: {question.id}); check model and settings"
             )
         self._reasons[question.key] = str(refused)
 
@@ -273,8 +273,8 @@ class Asking:
             return
         if again.seconds > LONGEST_WAIT_SECONDS:
             raise ValueError(
-                f"the server asks to wait {again.seconds:,.0f} seconds: {again}. What was answered is kept: give the "
-                "same command again then"
+                f"the server asks to wait {again.seconds:,.0f} seconds: {again}. What was answered is kept: run the "
+                "same command again after that"
             )
         self._paused_until = max(self._paused_until, time.monotonic() + again.seconds)
         await self._sleep(again.seconds + BACKOFF_SECONDS * self._random.random())

@@ -112,7 +112,7 @@ class Teacher(Annotator):
         log.info("%s", bill)
         if cut := bill.left_out.get("cut"):
             log.info(
-                "%s cut at annotator.max_tokens: raise it, or train also on what was cut by annotator.keep_cut=true",
+                "%s cut at annotator.max_tokens: raise it, or set annotator.keep_cut=true to train on them too",
                 counted(cut, "was", "were"),
             )
         if missing and not self.allow_partial:

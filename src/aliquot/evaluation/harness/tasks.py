@@ -81,8 +81,8 @@ def _load(manager: TaskManager, names: list[str]) -> Any:
         return manager.load(names)
     except (ConnectionError, DatasetNotFoundError) as error:
         raise ValueError(
-            f"evaluate.tasks: data of {', '.join(names)} is not in the cache and the Hugging Face hub does not give it "
-            f"out ({reason_of(error)}); run "
+            f"evaluate.tasks: data of {', '.join(names)} is not in the cache and the Hugging Face hub does not "
+            f"provide it ({reason_of(error)}); run "
             "once with a network (HF_HUB_OFFLINE unset), or give copies with evaluate.data"
         ) from error
 
@@ -123,7 +123,7 @@ def measure_of(name: str, task: Any) -> str:
     measure = next((measure for measure in _MEASURES if measure in found), None)
     if measure is None:
         raise ValueError(
-            f"task '{name}' measures {', '.join(found)}; right or wrong per question needs {' or '.join(_MEASURES)}"
+            f"task '{name}' measures {', '.join(found)}; use a task that measures {' or '.join(_MEASURES)}"
         )
     return measure
 

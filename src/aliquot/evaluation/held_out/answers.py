@@ -104,7 +104,7 @@ def answer(
         if encoded.num_new:
             _scatter(own, shard["rows"], shard["token_lengths"], shard["tokens"])
     if bad := sum(not np.isfinite(nats).all() for nats in found):
-        raise ValueError(f"evaluate: the likelihoods of {bad} of {len(rows)} rows are not finite")
+        raise ValueError(f"evaluate: the likelihoods of {bad} of {len(rows)} rows are not finite; change model.dtype")
     responses = [cast(str, tokenizer.decode(ids.tolist(), skip_special_tokens=True)).strip() for ids in own]
     num_tokens = [[len(ids) for ids in texts] for texts in encoded.given]
     return HeldOutAnswers(responses if encoded.num_new else (), found, num_tokens, encoded.num_cut)

@@ -73,7 +73,7 @@ class Compared:
             raise ValueError(
                 f"evaluate.path={spec.path}: {_count(self.twins)}: the first is row {first.row + 1} "
                 f"(id {first.id}), {like} prompt {first.pool_id}; take other rows, or set evaluate.overlap=drop to "
-                "leave these out, or keep"
+                "leave these out, or evaluate.overlap=keep to score them too"
             )
         if not self.kept(spec, self.num_rows):
             raise ValueError(

@@ -122,7 +122,7 @@ def _own_options(record: Record, column: str) -> list[str] | None:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise ValueError(f"{record.place}: column '{column}' is not a JSON list ({error}); mend it") from error
+            raise ValueError(f"{record.place}: column '{column}' is not a JSON list ({error}); correct it") from error
     if value is None or value is ABSENT or value in ("", []):
         return None
     if not isinstance(value, list) or not all(isinstance(option, str) for option in cast(list[object], value)):
@@ -140,7 +140,7 @@ def _checked(record: Record, task: str | None, response: str, options: Sequence[
         of = f" of task {task}" if task else ""
         raise ValueError(
             f"{record.place}: the right response {response!r} is not among the options{of} ({listed}); add it, or "
-            "correct one of them: they must be equal to the letter"
+            "correct one of them: they must match exactly"
         )
     if len(distinct) == 1:
         raise ValueError(f"{record.place}: {response!r} is the only option, so there is no choice; give two or more")

@@ -81,12 +81,12 @@ def _on_seeds(cells: Sequence[Cell]) -> list[str]:
     if alone := [cell for cell in cells if len(cell.replicates) < MIN_SEEDS]:
         found.append(
             f"One seed only: {_names(alone)}. Another seed gives another score, and one seed does not tell how "
-            "different, so there is no interval and no test. At least 1 more seed is needed, better 4: give their "
+            "different, so there is no interval and no test. At least 1 more seed is needed, better 4: run their "
             f"commands again with -m {_more_seeds(alone)}."
         )
     if few := [cell for cell in cells if MIN_SEEDS <= len(cell.replicates) < _ENOUGH]:
         found.append(
-            f"Two seeds only, hence very wide intervals, and tests that find next to nothing: {_names(few)}. Give "
+            f"Two seeds only, hence very wide intervals, and tests that find next to nothing: {_names(few)}. Run "
             f"their commands again with -m {_more_seeds(few)}."
         )
     return found
@@ -140,7 +140,7 @@ def _on_ends(study: Study) -> list[str]:
     for benchmark in study.benchmarks:
         if ends := [cell for cell in study.cells if float(np.ptp(cell.correct[benchmark])) == 0]:
             found.append(
-                f"Every answer on {benchmark} is as right as every other: {_names(ends)}. Nothing varies there, so "
+                f"All answers on {benchmark} have the same score: {_names(ends)}. Nothing varies there, so "
                 "there is no interval, and ratios of annotations saved have no meaning: ask more questions, or others."
             )
     return found

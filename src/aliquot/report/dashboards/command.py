@@ -64,7 +64,7 @@ def create_dashboards(root: Path, name: str, entity: str | None = None, project:
             say(f"Would create in the W&B project {place}: {board}")
     if not online:
         say(
-            f"Nothing was created: nobody is logged in to W&B, or WANDB_MODE says so. What it would hold: {record.path}"
+            f"Nothing was created: you are not logged in to W&B, or WANDB_MODE says so. The contents: {record.path}"
         )
     if waiting := [folder for run in sweep.runs for folder in unsynced(Store(root).run_directory(run.id))]:
         say(f"{len(waiting)} W&B runs of it were made offline and not uploaded yet: python -m aliquot sync")
@@ -138,6 +138,6 @@ def _trouble(doing: str) -> Generator[None]:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{doing} failed ({type(error).__name__}: {reason}); what is said above to be created is, the rest is not; "
-            "give the same command again, or with WANDB_MODE=offline to only write what it would hold"
+            f"{doing} failed ({type(error).__name__}: {reason}); what is listed above was created, the rest was not; "
+            "run the same command again, or with WANDB_MODE=offline only to write the contents to a file"
         ) from error

@@ -92,7 +92,7 @@ def integer_weights(weights: np.ndarray | None) -> tuple[np.ndarray | None, floa
     total = float(weights.sum(dtype=np.float64))
     if not (np.isfinite(total) and total > 0 and weights.min() >= 0):
         raise ValueError(
-            f"weights from {weights.min():.4g} to {weights.max():.4g} with sum {total:.4g} weigh nothing; use finite "
+            f"weights from {weights.min():.4g} to {weights.max():.4g} with sum {total:.4g} cannot be used; use finite "
             "ones of 0 or more, not all 0"
         )
     scale = _SUM / total

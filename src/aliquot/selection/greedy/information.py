@@ -62,7 +62,7 @@ def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Worksp
     longest = blocks.longest()
     if longest > _LONGEST:
         raise ValueError(
-            f"the longest vector is {longest:.3g} times sigma, beyond {_LONGEST:.0e} float64 cannot tell gains; raise "
+            f"the longest vector is {longest:.3g} times sigma; beyond {_LONGEST:.0e} float64 cannot rank gains; raise "
             "strategy.sigma, or leave that prompt out"
         )
     with torch_workers() as workers:
