@@ -19,6 +19,8 @@ from aliquot.store.store import Pending
 PROMPTS = {"q1": "Say hello.\nTwice.", "q2": "What is 17 * 23?", "7": "Wie heißt „du“ auf Englisch?\u2028Sag es."}
 ANSWERS = {"q1": "Hello, hello.", "q2": "391,\nas a number", "7": "„you“ ☔"}
 
+UNKNOWN = "no prompt of the batch has this id; write the right id, or remove the row"
+
 
 @pytest.fixture
 def batch(tmp_path):
@@ -108,7 +110,7 @@ def test_each_wrong_row_is_told_with_its_file_and_line_and_no_other_is_lost(batc
     )
     told = [
         ("a.jsonl:2", "q2", "the prompt was edited, so the response may answer something else; restore the prompt"),
-        ("a.jsonl:3", "q9", "no prompt of the batch has this id; write the right id, or remove the row"),
+        ("a.jsonl:3", "q9", UNKNOWN),
         ("a.jsonl:4", "q1", f"another response to this prompt is at {batch}/returned/a.jsonl:1; keep only one of them"),
         ("a.jsonl:6", "q2", "response is list, not text; write text"),
         ("a.jsonl:7", "", "no column 'response'; the columns are id; name it with annotator.response"),
@@ -306,13 +308,13 @@ def test_columns_in_any_case_are_found_and_mangled_ids_by_the_prompt_beside_them
     head = "Id, Response ,Prompt\n"
     write(batch, "a.csv", head + '1E+05,"Hello, hello.","Say hello. Twice."\nq2,391,\n7.0,you,\n')
     assert "1 of 3 prompts wait" in annotate(batch)
-    assert [found[1:] for found in problems(batch)] == [("7.0", "no prompt of the batch has this id; write the right id, or remove the row")]
+    assert [found[1:] for found in problems(batch)] == [("7.0", UNKNOWN)]
     jsonl(batch, {"ID": 7.0, "RESPONSE": "you"})
     assert annotate(batch, allow_partial=True) == {"q1": "Hello, hello.", "q2": "391", "7": "you"}
     jsonl(batch, {"ID": 7, "Id": 7, "response": "you"})
     annotate(batch)
     assert [what for _, _, what in problems(batch)] == [
-        "no prompt of the batch has this id; write the right id, or remove the row", "several columns may be 'id'; the columns are ID, Id, response"
+        UNKNOWN, "several columns may be 'id'; the columns are ID, Id, response"
     ]  # fmt: skip
 
 

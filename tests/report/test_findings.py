@@ -223,7 +223,8 @@ def test_a_note_names_cells_where_no_answer_differs_from_another(study):
 
     notes = find(with_cells(study, fail)).notes
     assert len(notes) == len(study.benchmarks)
-    assert all(f"All answers on {name} have the same score: worse at 1,000." in " ".join(notes) for name in study.benchmarks)
+    said = " ".join(notes)
+    assert all(f"All answers on {name} have the same score: worse at 1,000." in said for name in study.benchmarks)
 
 
 @pytest.mark.slow

@@ -152,5 +152,6 @@ def row_losses(
             sums[rows] = -positions.log_likelihoods(read, wanted, wanted != IGNORE).cpu().numpy()
             progress.update(len(rows))
     if not np.isfinite(sums).all():
-        raise ValueError(f"evaluate: {(~np.isfinite(sums)).sum()} of {len(sums)} losses are not finite; change model.dtype")
+        num_bad = len(sums) - np.isfinite(sums).sum()
+        raise ValueError(f"evaluate: {num_bad} of {len(sums)} losses are not finite; change model.dtype")
     return sums / targets, float(sums.sum() / targets.sum()), examples.num_cut_prompts + examples.num_cut_responses

@@ -211,7 +211,7 @@ class People(Annotator):
         raise NotImplementedError
 
     def remedy(self, folder: Path) -> str:
-        """Say what to do with waiting prompts, up to 'and give the same command again'."""
+        """Say what to do with waiting prompts, up to 'and run the same command again'."""
         return f"Put the responses into {folder / RETURNED}"
 
     def _waits(self, ids: Sequence[str], returns: Returns) -> bool:

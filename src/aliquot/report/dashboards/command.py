@@ -63,9 +63,7 @@ def create_dashboards(root: Path, name: str, entity: str | None = None, project:
         else:
             say(f"Would create in the W&B project {place}: {board}")
     if not online:
-        say(
-            f"Nothing was created: you are not logged in to W&B, or WANDB_MODE says so. The contents: {record.path}"
-        )
+        say(f"Nothing was created: you are not logged in to W&B, or WANDB_MODE says so. The contents: {record.path}")
     if waiting := [folder for run in sweep.runs for folder in unsynced(Store(root).run_directory(run.id))]:
         say(f"{len(waiting)} W&B runs of it were made offline and not uploaded yet: python -m aliquot sync")
 
