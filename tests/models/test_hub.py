@@ -20,6 +20,7 @@ def hub(monkeypatch, tmp_path):
     """Serve org/open, org/gated (to nobody but TOKEN), org/pickled; an empty cache and no token to begin with."""
     import huggingface_hub
     from huggingface_hub import constants
+    from transformers.utils import hub as transformers_hub
 
     files = save_tiny_model(tmp_path / "served")
 
@@ -75,6 +76,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(transformers_hub.hf_api(), "endpoint", url)  # made once, with the address of the first hub
     huggingface_hub.close_session()
     check_repository.cache_clear()
 

@@ -256,8 +256,11 @@ class Model:
         return str(self.directory() or self.path)
 
     def _options(self) -> dict[str, Any]:
-        hub = {} if self.directory() else {"revision": self.revision}
-        return {"trust_remote_code": self.trust_remote_code, **hub}
+        if self.directory():
+            return {"trust_remote_code": self.trust_remote_code}
+        # A commit never changes. A machine without a network would ask for each file, again and again, for a minute.
+        cached = not self.trust_remote_code and cached_folder(self.path, cast(str, self.revision)) is not None
+        return {"trust_remote_code": self.trust_remote_code, "revision": self.revision, "local_files_only": cached}
 
     @contextmanager
     def _explained(self) -> Generator[None]:
