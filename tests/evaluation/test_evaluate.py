@@ -255,7 +255,7 @@ def test_a_task_without_right_or_wrong_is_refused(model, folder, tmp_path):
     (tmp_path / "say.yaml").write_text(yaml)
     for name in ("load.py", "say.jsonl"):
         (tmp_path / name).write_text((folder / name).read_text())
-    with pytest.raises(ValueError, match=r"task 'say' measures bleu; .* needs acc or exact_match"):
+    with pytest.raises(ValueError, match=r"task 'say' measures bleu; .* measures acc or exact_match"):
         evaluate(model, None, Benchmark(["say"], str(tmp_path)), CPU, tmp_path)
 
 

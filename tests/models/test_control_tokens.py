@@ -348,7 +348,7 @@ def test_scoring_finetuning_and_validation_loss_read_the_same_text(tmp_path, cap
     spec = ValidationLoss(str(file))
     with caplog.at_level("INFO"):
         losses, _, _ = row_losses(model, None, spec, "cpu")
-    assert f"{examples.num_literal} of {len(TEXTS)} rows hold" in caplog.text
+    assert f"{examples.num_literal} of {len(TEXTS)} rows contain" in caplog.text
     assert "model.special_tokens=parse" in caplog.text
     network = model.load()
     kept = spec.rows()
