@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: the real data where there is some, and a way to run experiments in this process."""
 
 import compileall
+import contextlib
 import gc
 import json
 import logging
@@ -102,6 +103,24 @@ def long_model(real_data, tmp_path_factory):
     from aliquot.models.spec import Model
 
     return Model(str(path))
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a server for teachers and judges, and point the environment at it; nobody waits before asking again."""
+    from aliquot.annotation.teachers import request_queue
+    from fake_endpoint import FakeEndpoint
+
+    monkeypatch.setattr(request_queue, "BACKOFF_SECONDS", 0.01)
+    with contextlib.ExitStack() as servers:
+
+        def start(*args, **kwargs):
+            server = servers.enter_context(FakeEndpoint(*args, **kwargs))
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
+            return server
+
+        yield start
 
 
 @pytest.fixture

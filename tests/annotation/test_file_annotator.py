@@ -13,7 +13,8 @@ import pytest
 
 from aliquot.annotation.people.people import People
 from aliquot.config.schema import ROOT
-from aliquot.experiment.build import Parts, build, quote
+from aliquot.experiment.build import Parts, build
+from aliquot.experiment.quote import quote
 from aliquot.experiment.run import ask, fetch
 from aliquot.selection.strategies.random import Random
 from aliquot.stages import Annotate, Finetune

@@ -11,39 +11,15 @@ from email.utils import formatdate
 import pytest
 
 from aliquot.annotation.bill import Bill, Price
-from aliquot.annotation.teachers import request_queue as asking
 from aliquot.annotation.teachers.endpoint import EndpointTeacher
 from aliquot.pools.spec import PoolSpec
 from aliquot.store.store import key_fields
-from fake_endpoint import KEY, MODEL, FakeEndpoint, answer
+from fake_endpoint import KEY, MODEL, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")
 
 SOURCE = PoolSpec(name="any")
 ERROR = {"error": {"message": "not now"}}
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch):
-    """Let nobody wait a second where a hundredth will do."""
-    monkeypatch.setattr(asking, "BACKOFF_SECONDS", 0.01)
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Start a server, and point the environment at it."""
-    servers = []
-
-    def start(*args, **kwargs):
-        server = FakeEndpoint(*args, **kwargs).__enter__()
-        servers.append(server)
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        return server
-
-    yield start
-    for server in servers:
-        server.__exit__()
 
 
 def prompts(num):

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from aliquot.annotation.teachers import request_queue as asking
 from aliquot.evaluation.held_out.source import HeldOutRows
 from aliquot.evaluation.judge.run import JudgedPair, compare_responses, read_responses, summary, write_rows
-from aliquot.evaluation.judge.spec import Judge, JudgeModel, worth_to_a
+from aliquot.evaluation.judge.spec import Judge, JudgeModel, fill, worth_to_a
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.stages import Evaluate
-from fake_endpoint import MODEL, FakeEndpoint, answer
+from fake_endpoint import MODEL, answer
 
 pytest.importorskip("openai", reason="the client of teachers is not installed")
 
@@ -21,29 +20,10 @@ CPU = TrainerSpec("cpu")
 ANSWERS = re.compile(r"\[Answer A\]\n(.*?)\n\n\[Answer B\]\n(.*?)\n\nThink", re.DOTALL)
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch):
-    monkeypatch.setattr(asking, "BACKOFF_SECONDS", 0.01)
-
-
 @pytest.fixture
-def serve(monkeypatch):
+def serve_judge(serve):
     """Start a server that answers with what `verdict` makes of answers A and B."""
-    servers = []
-
-    def start(verdict):
-        def behave(prompt, attempt):
-            return answer(prompt, content=verdict(*ANSWERS.search(prompt).groups()))
-
-        server = FakeEndpoint(behave).__enter__()
-        servers.append(server)
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        return server
-
-    yield start
-    for server in servers:
-        server.__exit__()
+    return lambda verdict: serve(lambda prompt, _: answer(prompt, content=verdict(*ANSWERS.search(prompt).groups())))
 
 
 def longer(a, b):
@@ -67,8 +47,8 @@ OURS = ["long answer", "x", "same", "abc"]
 THEIRS = ["short", "a longer one", "same", "cba"]
 
 
-def test_every_pair_is_asked_in_both_orders_and_equal_responses_not_at_all(serve, tmp_path):
-    server = serve(longer)
+def test_every_pair_is_asked_in_both_orders_and_equal_responses_not_at_all(serve_judge, tmp_path):
+    server = serve_judge(longer)
     found = compare_responses(spec(tmp_path), rows(), OURS, THEIRS, tmp_path / "ledger")
     assert [each.value for each in found] == [1.0, 0.0, 0.5, 0.5]
     pairs = sorted(ANSWERS.search(prompt).groups() for prompt in server.prompts)
@@ -77,15 +57,15 @@ def test_every_pair_is_asked_in_both_orders_and_equal_responses_not_at_all(serve
     assert summary(found) == {"num_equal": 1, "num_contradictory": 0, "num_unreadable": 0, "num_asked": 6}
 
 
-def test_a_judge_that_prefers_a_place_gives_ties_and_is_told_of(serve, tmp_path):
-    serve(lambda a, b: "The first is better.\n[[A]]")
+def test_a_judge_that_prefers_a_place_gives_ties_and_is_told_of(serve_judge, tmp_path):
+    serve_judge(lambda a, b: "The first is better.\n[[A]]")
     found = compare_responses(spec(tmp_path), rows(), OURS, THEIRS, tmp_path / "ledger")
     assert [each.value for each in found] == [0.5] * 4
     assert summary(found)["num_contradictory"] == 3
 
 
-def test_replies_are_kept_and_never_paid_for_twice(serve, tmp_path):
-    server = serve(longer)
+def test_replies_are_kept_and_never_paid_for_twice(serve_judge, tmp_path):
+    server = serve_judge(longer)
     first = compare_responses(spec(tmp_path), rows(), OURS, THEIRS, tmp_path / "ledger")
     assert compare_responses(spec(tmp_path), rows(), OURS, THEIRS, tmp_path / "ledger") == first
     compare_responses(spec(tmp_path), rows(), [*OURS[:3], "something new"], THEIRS, tmp_path / "ledger")
@@ -93,25 +73,25 @@ def test_replies_are_kept_and_never_paid_for_twice(serve, tmp_path):
     assert set(server.answered.values()) == {1}
 
 
-def test_a_few_replies_without_a_verdict_are_ties_and_counted(serve, tmp_path):
-    serve(lambda a, b: "Hard to say." if a == "long answer" else longer(a, b))
+def test_a_few_replies_without_a_verdict_are_ties_and_counted(serve_judge, tmp_path):
+    serve_judge(lambda a, b: "Hard to say." if a == "long answer" else longer(a, b))
     found = compare_responses(spec(tmp_path), rows(), OURS, THEIRS, tmp_path / "ledger")
     assert found[0].verdicts == [None, 1.0]
     assert found[0].value == 0.75
     assert summary(found)["num_unreadable"] == 1
 
 
-def test_a_judge_that_talks_nonsense_is_an_error_in_one_line_that_quotes_it(serve, tmp_path):
-    serve(lambda a, b: "I am\na teapot")
+def test_a_judge_that_talks_nonsense_is_an_error_in_one_line_that_quotes_it(serve_judge, tmp_path):
+    serve_judge(lambda a, b: "I am\na teapot")
     with pytest.raises(ValueError, match=r"6 of 6 replies .* 'I am a teapot'; .*\[\[A\]\]") as error:
         compare_responses(spec(tmp_path), rows(), OURS, THEIRS, tmp_path / "ledger")
     assert "\n" not in str(error.value)
 
 
-def test_too_little_money_names_the_judges_own_setting(serve, tmp_path):
+def test_too_little_money_names_the_judges_own_setting(serve_judge, tmp_path):
     from aliquot.annotation.bill import Price
 
-    server = serve(longer)
+    server = serve_judge(longer)
     poor = spec(tmp_path, judge_max_cost=1e-3, judge_price_per_million=Price(1.0, 1.0))
     with pytest.raises(ValueError, match=r"evaluate\.judge\.max_cost=0\.001"):
         compare_responses(poor, rows(), OURS, THEIRS, tmp_path / "ledger")
@@ -136,9 +116,9 @@ def test_a_verdict_counts_only_at_the_end_of_a_reply(said, worth):
     assert worth_to_a(said) == worth
 
 
-def test_a_reply_that_was_cut_or_refused_is_no_verdict(serve, tmp_path):
+def test_a_reply_that_was_cut_or_refused_is_no_verdict(serve_judge, tmp_path):
     finish = {"long answer": "length", "short": "content_filter"}
-    server = serve(longer)
+    server = serve_judge(longer)
     whole = server.behave
     server.behave = lambda prompt, attempt: (
         whole(prompt, attempt)
@@ -178,7 +158,7 @@ def test_the_base_models_responses_do_not_depend_on_the_judge(tmp_path):
 
 
 def test_what_a_model_wrote_cannot_stand_for_a_slot(tmp_path):
-    text = spec(tmp_path).question("Say {a}", "{b}", "{prompt}")
+    text = fill(spec(tmp_path).template(), "Say {a}", "{b}", "{prompt}")
     assert "Say {a}" in text
     assert "[Answer A]\n{b}\n" in text
     assert "[Answer B]\n{prompt}\n" in text
@@ -206,10 +186,10 @@ def test_a_prompt_of_ones_own_needs_all_slots(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_wins_against_the_base_model_and_another_run_against_it(serve, run, tmp_path, capsys):
+def test_a_run_wins_against_the_base_model_and_another_run_against_it(serve_judge, run, tmp_path, capsys):
     from aliquot.demo import HELD_OUT
 
-    server = serve(longer)
+    server = serve_judge(longer)
     path = tmp_path / "own.jsonl"
     path.write_text("".join(HELD_OUT.read_text().splitlines(keepends=True)[:40:4]))
     asked = ["strategy=random", "evaluate=judge", f"evaluate.path={path}", f"evaluate.judge.model={MODEL}",
@@ -243,3 +223,16 @@ def test_a_run_wins_against_the_base_model_and_another_run_against_it(serve, run
         run(*asked, "seed=2", f"evaluate.against={lm_eval.parent.name}")
     with pytest.raises(ValueError, match=r"evaluate\.against=nowhere: .* report --runs"):
         run(*asked, "evaluate.against=nowhere")
+
+
+@pytest.mark.slow
+def test_a_plan_says_what_all_comparisons_cost_at_most(serve_judge, run, tmp_path, capsys):
+    serve_judge(longer)
+    judged = spec(tmp_path)
+    asked = ["evaluate=judge", f"evaluate.path={judged.path}", f"evaluate.judge.model={MODEL}", "check=true",
+             "evaluate.judge.price_per_million.input=0", "evaluate.judge.price_per_million.output=1000"]  # fmt: skip
+    most = 2 * 4 * judged.judge.max_tokens * 1000 / 1e6
+    run("strategy=random", *asked)
+    assert f"at most about {most:.2f}, " in capsys.readouterr().out
+    run("strategy=random", *asked, "evaluate.judge.max_cost=0.5")
+    assert "at most about 0.50, " in capsys.readouterr().out

@@ -8,8 +8,7 @@ Nothing here prints, or reads Hydra's state: only the configuration, the store, 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -39,7 +38,6 @@ from aliquot.store.store import Stage, Store, read_record, upstream_first
 
 #: The stages that read the model.
 READERS = (Score, Finetune, Evaluate)
-_NUM_SAMPLED = 1000  # prompts of a pool that are read to estimate prompt lengths
 
 
 @dataclass(frozen=True)
@@ -224,34 +222,6 @@ def untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial |
     """Return the trial if it is not done, and one of the stages that are not done reads the model."""
     to_read = any(isinstance(stage, READERS) and store.record(stage) is None for stage in stages)
     return trial if to_read and store.record(trial) is None else None
-
-
-def quote(experiments: Sequence[Experiment], store: Store) -> float:
-    """Estimate the maximum cost of what is still to buy, if selected prompts are like the average of the pool.
-
-    Each ranking counts once, at its largest budget, and no annotator answers more prompts than the pool has.
-    """
-    rankings: dict[tuple[str, str], dict[str, Annotate]] = {}
-    for experiment in experiments:
-        for stage in experiment.stages:
-            if isinstance(stage, Annotate) and not stage.digest and store.record(stage) is None:
-                known = rankings.setdefault((repr(stage.annotator), stage.select.pool.key), {})
-                if stage.select.key not in known or known[stage.select.key].budget < stage.budget:
-                    known[stage.select.key] = stage
-    cost = 0.0
-    for stages in (list(known.values()) for known in rankings.values()):
-        pool = store.get(stages[0].select.pool)
-        sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
-        cost += stages[0].annotator.quote(min(len(pool), sum(stage.budget for stage in stages)), sample)
-    todo = {stage.key: stage for e in experiments for stage in e.stages if store.record(stage) is None}
-    judged: dict[str, list[Judge]] = {}
-    for stage in todo.values():
-        if isinstance(stage, Evaluate) and stage.opponent and isinstance(stage.benchmark, Judge):
-            judged.setdefault(repr(stage.benchmark.judge), []).append(stage.benchmark)
-    for alike in judged.values():
-        limit = math.inf if alike[0].judge.max_cost is None else alike[0].judge.max_cost
-        cost += min(limit, sum(judge.quote() for judge in alike))
-    return cost
 
 
 def _stages(

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.wording import WEIGHED, measured
-from aliquot.experiment.build import Experiment, quote
+from aliquot.experiment.build import Experiment
+from aliquot.experiment.quote import quote
 from aliquot.experiment.record import RunRecord
 from aliquot.runtime.numbers import gain, with_error
 from aliquot.runtime.terminal import new_console, print_table, say

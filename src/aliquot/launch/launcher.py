@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 
 from aliquot.config.create import create
 from aliquot.experiment import console
-from aliquot.experiment.build import Experiment, Parts, build, quote
+from aliquot.experiment.build import Experiment, Parts, build
 from aliquot.experiment.next_command import after_sweep
 from aliquot.experiment.pool import prepare_pool
+from aliquot.experiment.quote import quote
 from aliquot.experiment.record import RunRecord, find_run, save_config
 from aliquot.experiment.run import ask, fetch, try_models
 from aliquot.launch import display

@@ -107,7 +107,8 @@ def compare(rows: HeldOutRows, pool: Pool, near: float) -> Compared:
             rest.append(row)
         else:
             twins[row] = Twin(row, rows.ids[row], pool.ids[at], exact=True)
-    for i, at in near_twins([rows.prompts[row] for row in rest], pool.prompts, near).items():
+    found = near_twins([rows.prompts[row] for row in rest], pool.prompts, near) if rest else {}
+    for i, at in found.items():
         twins[rest[i]] = Twin(rest[i], rows.ids[rest[i]], pool.ids[at], exact=False)
     shares = None if pool.tasks is None else task_shares(list(pool.tasks))
     return Compared([twins[row] for row in sorted(twins)], shares, len(rows))

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from aliquot.evaluation.likelihood import ScoredPositions
-from aliquot.scoring.batching import Batch
+from aliquot.scoring.batching import Batch, EncodedPrompts
 from aliquot.scoring.decoding import respond
 from aliquot.scoring.kv_cache import CausalContext, Context, DecoderContext, reads_on
 
@@ -133,8 +133,7 @@ class BatchReader:
     def _padded(self, rows: Sequence[Tokens]) -> tuple[Int64[Tensor, "g l"], Tensor]:
         """Stack rows, padded on the right, and tell which entries are tokens."""
         lengths = np.array([len(row) for row in rows])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        tokens = np.zeros(mask.shape, dtype=np.int64)
-        tokens[mask] = np.concatenate(rows)
+        packed = EncodedPrompts(np.concatenate(rows).astype(np.int32), lengths, num_cut=0)
+        tokens, mask = packed.padded(np.arange(len(rows)), pad=0, side="right")
         device = self.ends.device
-        return torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
+        return torch.from_numpy(tokens).to(device), torch.from_numpy(mask == 1).to(device)

@@ -41,6 +41,12 @@ class HeldOutRows:
     responses: Sequence[str | None]
     options: Sequence[Sequence[str] | None]
 
+    @classmethod
+    def of(cls, found: Sequence[AnsweredRow], options: Sequence[Sequence[str] | None]) -> HeldOutRows:
+        """Arrange rows as they were read, with the closed set of each."""
+        ids, prompts = [row.id for _, row, _ in found], [row.prompt for _, row, _ in found]
+        return cls(ids, _labels_of(found), prompts, [response for *_, response in found], options)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -146,8 +152,7 @@ class HeldOutSource:
             ValueError: there are none, or one cannot be used.
         """
         found = self.read(answered=False)
-        ids, prompts = [row.id for _, row, _ in found], [row.prompt for _, row, _ in found]
-        return HeldOutRows(ids, labels_of(found), prompts, [None] * len(ids), [None] * len(ids))
+        return HeldOutRows.of(found, [None] * len(found))
 
     def read(self, more: Collection[str] = (), answered: bool = True) -> list[AnsweredRow]:
         """Read the rows with the named further columns; `answered` requires a response in each.
@@ -170,7 +175,7 @@ class HeldOutSource:
         return self.max_new_tokens or min(longest, model.max_tokens // 2)
 
 
-def labels_of(found: Sequence[AnsweredRow]) -> list[str] | None:
+def _labels_of(found: Sequence[AnsweredRow]) -> list[str] | None:
     """Return the task label of each row, or None unless every row has one."""
     labels = [row.task for _, row, _ in found if row.task is not None]
     if 0 < len(labels) < len(found):

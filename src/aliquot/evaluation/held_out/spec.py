@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource, labels_of
+from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource
 from aliquot.evaluation.rows import file_of, records_of
 from aliquot.pools.columns import ABSENT, Columns, check_conversations, lookup
 from aliquot.pools.record import Record
@@ -86,8 +86,7 @@ class HeldOut(HeldOutSource):
                 f"column '{self.options_column}', nor for task {row.task} in evaluate.options={self.options}; give "
                 f"one, or leave {CHOICE} out of evaluate.measures"
             )
-        ids, prompts = [row.id for _, row, _ in found], [row.prompt for _, row, _ in found]
-        return HeldOutRows(ids, labels_of(found), prompts, [str(said) for *_, said in found], options)
+        return HeldOutRows.of(found, options)
 
     def measured(self, rows: HeldOutRows) -> Sequence[str]:
         """Return the measures that are taken of these rows."""

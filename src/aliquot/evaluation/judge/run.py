@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aliquot.annotation.teachers.ledger import Question
 from aliquot.evaluation.held_out.run import ROWS_FILE, Measured, shards_of
 from aliquot.evaluation.held_out.source import HeldOutRows
-from aliquot.evaluation.judge.spec import Judge, Opponent, worth_to_a
+from aliquot.evaluation.judge.spec import Judge, Opponent, fill, worth_to_a
 from aliquot.models.spec import Model
 from aliquot.pools.conversation import as_text
 from aliquot.store.store import write_atomic
@@ -47,8 +47,8 @@ class JudgedPair:
     @property
     def verdicts(self) -> list[float | None]:
         """What each reply is worth to us: 1, 0, 0.5 for a tie; None if it cannot be read."""
-        first, *second = [worth_to_a(said) for said in self.replies] or [None]
-        return [first, *(None if worth is None else 1 - worth for worth in second)] if self.replies else []
+        worth = [worth_to_a(said) for said in self.replies]
+        return [*worth[:1], *(None if each is None else 1 - each for each in worth[1:])]
 
     @property
     def value(self) -> float:
@@ -116,8 +116,11 @@ def compare_responses(
     """
     pairs = list(zip(ours, theirs, strict=True))
     asked = [i for i, (mine, other) in enumerate(pairs) if mine.split() != other.split()]
+    template = spec.template()
     questions = {
-        (i, order): Question(f"{rows.ids[i]}, ours {order}", spec.question(rows.prompts[i], *_ordered(order, pairs[i])))
+        (i, order): Question(
+            f"{rows.ids[i]}, ours {order}", fill(template, rows.prompts[i], *_ordered(order, pairs[i]))
+        )
         for i in asked
         for order in _ORDERS
     }

@@ -92,16 +92,16 @@ class Judge(HeldOutSource):
         super().check()
         self.template()
 
-    def quote(self) -> float:
-        """Return the most that the comparisons of one model cost, if no reply is in the ledger."""
-        longest = " " * _BYTES * (self.max_new_tokens or 0)
-        sample = [self.question(prompt, longest, longest) for prompt in self.questions()[: self.limit]]
-        return self.judge.quote(2 * len(sample), sample)
+    def longest_questions(self) -> list[str]:
+        """Return one question per row, with the longest possible responses; each row is asked about twice."""
+        template, longest = self.template(), " " * _BYTES * (self.max_new_tokens or 0)
+        return [fill(template, prompt, longest, longest) for prompt in self.questions()[: self.limit]]
 
-    def question(self, prompt: str, a: str, b: str) -> str:
-        """Return the text that asks for a comparison; what a model wrote cannot stand for a slot."""
-        filled = {"{prompt}": as_text(prompt), "{a}": a, "{b}": b}
-        return re.sub("|".join(map(re.escape, _SLOTS)), lambda slot: filled[slot[0]], self.template())
+
+def fill(template: str, prompt: str, a: str, b: str) -> str:
+    """Return the text that asks for a comparison; what a model wrote cannot stand for a slot."""
+    filled = {"{prompt}": as_text(prompt), "{a}": a, "{b}": b}
+    return re.sub("|".join(map(re.escape, _SLOTS)), lambda slot: filled[slot[0]], template)
 
 
 @dataclass(frozen=True)
