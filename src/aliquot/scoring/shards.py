@@ -55,6 +55,34 @@ class Shards:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class ShardBuffer:
+    """Collects the signals of batches, and saves those of enough rows as one shard.
+
+    Args:
+        shards: where they are saved.
+        size: rows of a shard; the last batch may exceed it.
+    """
+
+    def __init__(self, shards: Shards, size: int) -> None:
+        self._shards, self._size = shards, size
+        self._waiting: list[Mapping[str, np.ndarray]] = []
+
+    def add(self, signals: Mapping[str, np.ndarray]) -> None:
+        """Keep the signals of a batch, its `rows` among them."""
+        self._waiting.append(signals)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are enough rows for a shard."""
+        return sum(len(signals["rows"]) for signals in self._waiting) >= self._size
+
+    def save(self) -> None:
+        """Save what there is, if there is any."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._shards.write({name: np.concatenate([s[name] for s in waiting]) for name in waiting[0]})
+
+
 def merge_ragged(
     shards: Shards, num_rows: int, lengths_name: str, names: Sequence[str], directory: Path
 ) -> list[np.memmap]:

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from aliquot.models.spec import Model
 from aliquot.runtime.processes import Place, Share, run_side_by_side
@@ -29,7 +27,7 @@ from aliquot.runtime.signals import interruptible
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.batching import EncodedPrompts, plan_batches
 from aliquot.scoring.module import PromptBatches, ScoringModule, end_tokens, state_width
-from aliquot.scoring.shards import Shards
+from aliquot.scoring.shards import ShardBuffer, Shards
 from aliquot.scoring.spec import Scorer
 from aliquot.store.lease import Lease
 from aliquot.store.store import write_atomic
@@ -168,8 +166,7 @@ class ShardWriter(Callback):
     def __init__(
         self, shards: Shards, shard_size: int, count: Callable[[int], object], told_to_end: Callable[[], bool]
     ) -> None:
-        self._shards, self._shard_size, self._count, self._told_to_end = shards, shard_size, count, told_to_end
-        self._waiting: list[dict[str, Tensor]] = []
+        self._buffer, self._count, self._told_to_end = ShardBuffer(shards, shard_size), count, told_to_end
 
     def on_predict_batch_end(
         self,
@@ -181,15 +178,11 @@ class ShardWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the signals of a batch; save if there are enough, or when told to end: Lightning would not stop."""
-        self._waiting.append(outputs)
+        self._buffer.add({name: values.numpy() for name, values in outputs.items()})
         self._count(len(outputs["rows"]))
         interrupted = self._told_to_end()
-        if (
-            interrupted
-            or trainer.received_sigterm
-            or sum(len(signals["rows"]) for signals in self._waiting) >= self._shard_size
-        ):
-            self._save()
+        if interrupted or trainer.received_sigterm or self._buffer.full:
+            self._buffer.save()
         if interrupted:
             raise KeyboardInterrupt
         if trainer.received_sigterm:
@@ -197,9 +190,4 @@ class ShardWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the remaining signals."""
-        if self._waiting:
-            self._save()
-
-    def _save(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._shards.write({name: torch.cat([s[name] for s in waiting]).numpy() for name in waiting[0]})
+        self._buffer.save()

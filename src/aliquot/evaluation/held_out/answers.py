@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from jaxtyping import Float64
-from torch import Tensor
 
 from aliquot.evaluation.held_out.reader import BatchReader, Tokens
 from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource
@@ -26,7 +25,7 @@ from aliquot.scoring.batching import Batch, EncodedPrompts, plan_batches
 from aliquot.scoring.decoding import give_float32_logits
 from aliquot.scoring.module import PromptBatches, end_tokens
 from aliquot.scoring.out_of_memory import MemoryGuard
-from aliquot.scoring.shards import Shards
+from aliquot.scoring.shards import ShardBuffer, Shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -162,19 +161,18 @@ def _read(reader: BatchReader, encoded: Encoded, pad: int, shards: Shards) -> No
     side = "right" if network.config.is_encoder_decoder else "left"
     batches = PromptBatches(prompts, missing, pad, side)
     guard = MemoryGuard(reader.read, encoded.longest, reader.lower, "evaluate")
-    waiting: list[dict[str, Tensor]] = []
+    buffer = ShardBuffer(shards, _SHARD_SIZE)
     with (
         Progress("evaluate held-out rows", len(done), "row", done=int(done.sum())) as progress,
         interruptible() as interrupted,
     ):
         for i in range(len(batches)):
             batch = Batch(*(values.to(network.device) for values in batches[i]))
-            waiting += guard.run(batch)
+            for part in guard.run(batch):
+                buffer.add({name: values.cpu().numpy() for name, values in part.items()})
             progress.update(len(batch.rows))
-            full = sum(len(part["rows"]) for part in waiting) >= _SHARD_SIZE
-            if full or interrupted.is_set() or i == len(batches) - 1:
-                shards.write({name: torch.cat([part[name] for part in waiting]).cpu().numpy() for name in waiting[0]})
-                waiting = []
+            if buffer.full or interrupted.is_set() or i == len(batches) - 1:
+                buffer.save()
             if interrupted.is_set():
                 raise KeyboardInterrupt
 
