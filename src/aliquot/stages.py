@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, score, score_share
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
-from aliquot.selection.strategy import Partitioned, Strategy, check_signals, rank
+from aliquot.selection.strategy import Partitioned, Strategy, as_read, on_kept_view, rank, views_of
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
 from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
 
@@ -126,6 +126,10 @@ class Score(Stage[Scores]):
         in_16_bits = self.model.dtype != "float32"
         return super().inputs() | ({"tokens_per_batch": self.scorer.tokens_per_batch} if in_16_bits else {})
 
+    def only(self, strategy: Strategy) -> Score:
+        """Return the pass that keeps only the views that a strategy reads; it names them in the strategy's key."""
+        return replace(self, scorer=self.scorer.only(views_of(strategy)))
+
     def title(self) -> str:
         kept = self.scorer.token_features
         tokens = f", keep vectors of {kept.max_tokens} {kept.source} tokens" if kept else ""
@@ -171,6 +175,9 @@ class SelectPart(Stage[Selection]):
     def resources(self) -> str:
         return Select.name
 
+    def inputs(self) -> dict[str, object]:
+        return {**super().inputs(), "score": self.score and self.score.only(self.strategy)}
+
     def title(self) -> str:
         return f"select: part {self.part + 1} of {self.strategy.num_parts}, by {type(self.strategy).__name__}"
 
@@ -178,10 +185,12 @@ class SelectPart(Stage[Selection]):
         return self.budget
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        pool, scores = store.get(self.pool), store.get(self.score) if self.score else None
-        check_signals(self.strategy, pool, scores)
+        pool, strategy = store.get(self.pool), self.strategy
+        if self.score:
+            strategy = cast(Partitioned, on_kept_view(strategy, self.score.scorer))
+        scores = as_read(strategy, pool, store.get(self.score) if self.score else None)
         workspace = Workspace(directory / _RANKING, self.trainer.device())
-        _save_selection(self.strategy.select_part(pool, scores, self.part, self.budget, workspace), directory)
+        _save_selection(strategy.select_part(pool, scores, self.part, self.budget, workspace), directory)
 
     def load(self, directory: Path) -> Selection:
         return load_selection(directory)
@@ -204,7 +213,9 @@ class Select(Stage[Selection]):
     trainer: TrainerSpec = field(metadata={"key": False})
 
     def inputs(self) -> dict[str, object]:
-        return {**super().inputs(), "budget": None if self.strategy.nested else self.budget}
+        """Name only the views that the strategy reads: what else the pass keeps does not matter."""
+        budget = None if self.strategy.nested else self.budget
+        return {**super().inputs(), "budget": budget, "score": self.score and self.score.only(self.strategy)}
 
     def parts(self) -> list[SelectPart]:
         """Return the stages of the first round; none for a strategy with one round."""
@@ -228,14 +239,16 @@ class Select(Stage[Selection]):
         return self.budget
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        scores = store.get(self.score) if self.score else None
+        scores, strategy = None, self.strategy
+        if self.score:
+            scores, strategy = store.get(self.score), on_kept_view(strategy, self.score.scorer)
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
             from aliquot.selection.greedy.distributed import give_parts  # numba and torch: too slow to compose a config
 
             give_parts([store.get(part) for part in parts], workspace)
-        _save_selection(rank(self.strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
+        _save_selection(rank(strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
 
     def load(self, directory: Path) -> Selection:
         return load_selection(directory).head(self.budget)

@@ -97,15 +97,35 @@ class Scores:
         prompt_lengths: tokens of each prompt as the model read it.
         tokens: statistics of the model's own response, or None where the scorer generates none.
         token_features: projected vectors of single tokens, or None where the scorer keeps none.
+        views: name -> features of another position or layer, if the scorer keeps several.
+        target: the prompts that the model will be asked, or None where none were given.
     """
 
     features: Float[np.ndarray, "n d"]
     prompt_lengths: Int64[np.ndarray, " n"]
     tokens: TokenStats | None = None
     token_features: TokenFeatures | None = None
+    views: Mapping[str, Float[np.ndarray, "n d"]] = field(default_factory=dict[str, np.ndarray])
+    target: Target | None = None
 
     def __len__(self) -> int:
         return len(self.features)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Prompts of the kind that the model will be asked, without responses, read by the same pass as the pool.
+
+    Args:
+        pool: the prompts, with their task labels if there are any.
+        scores: their signals; features are normalized by what was fitted on the pool.
+    """
+
+    pool: Pool
+    scores: Scores
+
+    def __len__(self) -> int:
+        return len(self.pool)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,10 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["+foo=1"], "foo=1: there is no setting 'foo'"),
         (["++foo.bar=1"], "foo={'bar': 1}: there is no setting 'foo'"),
         (["-m", "+foo=1", "strategy=random,longest"], "foo=1: there is no setting 'foo'"),
-        (["+strategy.foo=1"], "strategy.foo=1: FacilityLocation has no field 'foo'; its fields are kernel, mode"),
+        (
+            ["+strategy.foo=1"],
+            "strategy.foo=1: FacilityLocation has no field 'foo'; its fields are features, normalize, kernel, mode",
+        ),
         (["-m", "++strategy.kernel.gama=1,2"], "did you mean gamma?"),
         (["+strategy._partial_=true"], "has no field '_partial_'"),
         (["+hydra.foo=1"], "hydra.foo: Hydra has no such setting"),
@@ -146,7 +149,10 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["strategy._target_=aliquot.store.content.Path"], "is not a class of aliquot's own"),
         (["strategy._target_=aliquot.nowhere.Strategy"], "cannot be imported"),
         (
-            ["~strategy.kernel", "~strategy.mode", "strategy._target_=aliquot.annotation.annotator.Oracle"],
+            [
+                *map("~strategy.{}".format, ("kernel", "mode", "features", "normalize")),
+                "strategy._target_=aliquot.annotation.annotator.Oracle",
+            ],
             "is not a strategy",
         ),
         (["tracker=wandb", "tracker.tags=mine"], "must be a list: tracker.tags=[mine]"),

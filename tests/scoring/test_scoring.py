@@ -246,7 +246,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(models, pool, tmp_path, ro
     assert_same(load_scores(tmp_path), undisturbed, rtol=0, atol=0)
     files = {path.name for path in tmp_path.iterdir() if path.name != "b"}
     stats = {"token_lengths.npy", "entropy.npy", "top1.npy", "top2.npy"}
-    assert files == {"features.npy", "prompt_lengths.npy", *stats}
+    assert files == {"features.npy", "features_weighted.npy", "prompt_lengths.npy", *stats}
 
 
 @pytest.mark.slow

@@ -211,5 +211,5 @@ def test_what_was_measured_lies_in_the_store(tmp_path):
     store = Store(tmp_path / "store")
     store.ensure(trial)
     found = json.loads((store.directory(trial) / "agreement.json").read_text())
-    assert len(found) == 12  # two signals, two comparisons, three prompts
+    assert len(found) == 18  # two views and the statistics, two comparisons, three prompts
     assert all(0 <= by < 1e-4 for by in found.values())

@@ -510,13 +510,13 @@ def golden_stages(folder):
     model = Model("org/name", "a" * 40, template="{prompt} {response}")
     pool = Prepare(JsonlPool(path=str(folder / "pool.jsonl")))
     read = replace(pool, digest="d" * 64)
-    score = Score(model, read, Scorer(), CPU, 1)
+    score, one = (Score(model, read, scorer, CPU, 1) for scorer in (Scorer(), Scorer(position="last")))
     random, longest = Select(read, Random(seed=3), None, 1, CPU), Select(read, Longest(), score, 1, CPU)
     annotate = Annotate(random, Oracle(), 1)
     finetune = Finetune(model, annotate, RECIPE, CPU)
     loss = ValidationLoss(str(folder / "pool.jsonl"))
     evaluate = [Evaluate(model, None, Benchmark(["mmlu"]), CPU), Evaluate(model, finetune, loss, CPU)]
-    return [pool, score, random, longest, annotate, finetune, *evaluate]
+    return [pool, score, one, random, longest, annotate, finetune, *evaluate]
 
 
 def test_keys_are_what_they_were_and_their_results_with_them(tmp_path, monkeypatch):
@@ -524,6 +524,7 @@ def test_keys_are_what_they_were_and_their_results_with_them(tmp_path, monkeypat
     # A key here may change only where results change: whoever has results makes all of that stage again.
     assert [f"{stage.name} {stage.key}" for stage in golden_stages(tmp_path)] == [
         "pool d2600f0912cad49d",
+        "score d39f4198be666452",  # of two views; a selection has the key of the one that it reads in its own
         "score 5074f48b1e2a4409",
         "select 8c28740e9f4d2714",
         "select e0bc79ca0f56bccd",

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from aliquot.config.compose import composed
 from aliquot.config.create import create
 from aliquot.config.schema import choices_of
+from aliquot.scoring.spec import Scorer
 from aliquot.stages import Select
 from aliquot.store.store import Stage, canonical
 
@@ -48,9 +49,22 @@ class ArmSettings:
         settings = flatten(select["fields"]["strategy"])
         if score is not None:
             settings |= flatten(without(score, "model", "pool")) | version_of(score)
+            settings |= _as_read(select["fields"]["strategy"].get("features"), score["fields"]["scorer"])
         seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
         parameters = {name: value for name, value in settings.items() if name not in seeds}
         return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
+
+
+def _as_read(view: str | None, scorer: Mapping[str, Any]) -> dict[str, object]:
+    """Return the position and layer of the view that a strategy reads, as settings; the other views do not matter."""
+    kept = Scorer(position=scorer["position"], layer=scorer["layer"])
+    position, layer = kept.views[kept.view(view)]
+    return {"scorer.layer": layer, "scorer.position": position}
+
+
+def score_of(select: Record) -> str | None:
+    """Return the key of the pass that a selection reads, from its record; None if it reads none."""
+    return next((key for stage, _, key in (up.partition("/") for up in select["upstream"]) if stage == "score"), None)
 
 
 def label_of(strategy: str, select: Select) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from aliquot.evaluation.weightings import ROWS
 from aliquot.evaluation.wording import WEIGHED
-from aliquot.experiment.arm import ArmSettings, Record, flatten, shown
+from aliquot.experiment.arm import ArmSettings, Record, flatten, score_of, shown
 from aliquot.experiment.record import RunRecord
 from aliquot.launch.sweep import Sweep
 from aliquot.report.analysis.comparability import (
@@ -118,8 +118,8 @@ class _Reader:
     def _settings_of_arm(self, strategy: str, select: Record) -> ArmSettings:
         known = strategy, select["key"]
         if known not in self._arm_settings:
-            scored = select["fields"]["score"]
-            self._arm_settings[known] = ArmSettings.of(strategy, select, self._record(**scored) if scored else None)
+            key = score_of(select)
+            self._arm_settings[known] = ArmSettings.of(strategy, select, self._record("score", key) if key else None)
         return self._arm_settings[known]
 
     def _record(self, stage: str, key: str) -> Record:

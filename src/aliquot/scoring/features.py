@@ -1,7 +1,6 @@
 """From the hidden states of a prompt's tokens to one vector per prompt, or to a few narrow ones.
 
-Pooling happens on the device, batch by batch. Normalization happens afterwards on the host, because centering needs the
-mean of the whole pool. Torch is used through the tensors passed in and is not imported here.
+Pooling happens on the device, batch by batch. Torch is used through the tensors passed in and is not imported here.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POSITIONS = ("last", "mean", "weighted")
-NORMALIZATIONS = ("raw", "centered", "unit")
 _BLOCK = 8192  # rows held in memory at once
 
 
@@ -37,27 +35,6 @@ def pool_positions(hidden: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"], pos
     weights = weights / weights.sum(dim=1, keepdim=True)
     states = hidden.float().masked_fill(mask[:, :, None] == 0, 0.0)  # 0 * NaN would be NaN
     return (weights[:, None] @ states).squeeze(1)
-
-
-def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: int = _BLOCK) -> None:
-    """Center on the mean of the pool, or scale to unit Euclidean norm, a block of rows at a time.
-
-    A zero vector has no direction and stays zero under `unit`.
-
-    Args:
-        features: one row per prompt or token; may be memory-mapped.
-        how: one of `NORMALIZATIONS`.
-        block: rows held in memory at once.
-    """
-    blocks = [slice(start, start + block) for start in range(0, len(features), block)]
-    if how == "centered":
-        mean = sum(features[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / len(features)
-        for rows in blocks:
-            features[rows] -= mean
-    elif how == "unit":
-        for rows in blocks:
-            norms = np.linalg.norm(features[rows], axis=1, keepdims=True)
-            features[rows] /= np.where(norms == 0, 1, norms)
 
 
 def gaussian_projection(d: int, r: int, seed: int) -> Float32[np.ndarray, "d r"]:

@@ -7,7 +7,7 @@ In an encoder-decoder, the encoder gives the features and the decoder the respon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -25,7 +25,7 @@ from aliquot.scoring.decoding import give_float32_logits, respond
 from aliquot.scoring.features import gaussian_projection, pool_positions
 from aliquot.scoring.kv_cache import CausalContext, Context, DecoderContext, decoder_of
 from aliquot.scoring.out_of_memory import MemoryGuard
-from aliquot.scoring.spec import num_layers
+from aliquot.scoring.spec import features_name, num_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,13 +37,13 @@ class Prefill(NamedTuple):
     """The result of reading the prompts.
 
     Args:
-        hidden: states of the layer that gives the features, for all tokens.
+        hidden: states of the layers that give the features, for all tokens, by layer.
         states: of the last layer.
         context: what the model continues from.
         logits: of the first token of the responses.
     """
 
-    hidden: Float[Tensor, "b l d"]
+    hidden: Mapping[int, Float[Tensor, "b l d"]]
     states: Float[Tensor, "b l d"]
     context: Context
     logits: Float[Tensor, "b v"]
@@ -100,8 +100,8 @@ class ScoringModule(LightningModule):
         super().__init__()
         give_float32_logits(network)
         self.network, self._scorer = network, scorer
-        self._layer = scorer.layer % num_layers(network.config)
-        self._is_last_layer = self._layer == num_layers(network.config) - 1
+        count = num_layers(network.config)
+        self._last_layer, self._layers = count - 1, {layer: layer % count for layer in scorer.layers}
         self.register_buffer("ends", torch.tensor(list(ends)))
         self.register_buffer("projection", _projection(network, scorer.token_features))
         self._last_states: dict[int, Tensor] = {}  # by thread
@@ -134,7 +134,7 @@ class ScoringModule(LightningModule):
             torch.set_num_threads(self._num_threads)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the signals of a batch: `rows`, `features`, and the signals of single tokens, flat.
+        """Return the signals of a batch: `rows`, `features` of every view, and the signals of single tokens, flat.
 
         The latter are the token statistics with `token_lengths`, and `token_vectors` with `token_vector_lengths`.
         """
@@ -163,8 +163,9 @@ class ScoringModule(LightningModule):
     def _signals(self, batch: Batch) -> dict[str, Tensor]:
         spec, num_new = self._scorer.token_features, self._scorer.max_new_tokens
         prefill = self._encode(batch) if self.network.config.is_encoder_decoder else self._read(batch)
-        features = pool_positions(prefill.hidden, batch.mask, self._scorer.position)
-        signals = {"rows": batch.rows, "features": features}
+        signals = {"rows": batch.rows}
+        for view, (position, layer) in self._scorer.views.items():
+            signals[features_name(self._scorer, view)] = pool_positions(prefill.hidden[layer], batch.mask, position)
         if spec and spec.source == "prompt":
             kept = batch.mask[:, -spec.max_tokens :] == 1
             vectors = self._project(prefill.states[:, -spec.max_tokens :][kept])
@@ -193,11 +194,16 @@ class ScoringModule(LightningModule):
         return Prefill(self._chosen(output, states), states, context, logits)
 
     def _asked(self) -> dict[str, Any]:
-        """Ask transformers for the one inner layer that gives the features."""
-        return {} if self._is_last_layer else {"output_hidden_states": [self._layer]}
+        """Ask transformers for the inner layers that give features, and no others."""
+        inner = sorted(set(self._layers.values()) - {self._last_layer})
+        return {"output_hidden_states": inner} if inner else {}
 
-    def _chosen(self, output: Any, states: Tensor) -> Tensor:
-        return states if self._is_last_layer else output.hidden_states[self._layer]
+    def _chosen(self, output: Any, states: Tensor) -> dict[int, Tensor]:
+        """Return the states of each layer, by the number that the scorer gives it."""
+        return {
+            asked: states if layer == self._last_layer else output.hidden_states[layer]
+            for asked, layer in self._layers.items()
+        }
 
     def _project(self, states: Tensor) -> Tensor:
         states = states.float()

@@ -23,9 +23,9 @@ from aliquot.models.spec import Model
 from aliquot.models.template import OVERLONG
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.batching import encode
-from aliquot.scoring.features import normalize_in_place
+from aliquot.scoring.normalization import Normalization, normalize_in_place
 from aliquot.scoring.shards import Shards, merge_ragged, reserve
-from aliquot.scoring.spec import Scorer, check_scorer
+from aliquot.scoring.spec import Scorer, check_scorer, features_name
 from aliquot.types import Pool, Scores, TokenFeatures, TokenStats
 
 if TYPE_CHECKING:
@@ -109,14 +109,27 @@ def merge(shards: Shards, prompt_lengths: Int64[np.ndarray, " n"], scorer: Score
         (vectors,) = merge_ragged(shards, num_rows, "token_vector_lengths", ("token_vectors",), directory)
         normalize_in_place(vectors, scorer.token_features.normalize)
         vectors.flush()
-    temporary = directory / "features.partial"
-    width = next(shard["features"].shape[1] for shard in shards)
+    for view in [*scorer.views][::-1]:
+        _merge_view(shards, num_rows, features_name(scorer, view), scorer.normalize, directory)
+
+
+def _merge_view(shards: Shards, num_rows: int, name: str, normalize: str, directory: Path) -> None:
+    """Bring the features of one view into pool order, and normalize them."""
+    temporary = directory / f"{name}.partial"
+    width = next(shard[name].shape[1] for shard in shards)
     features = reserve(temporary, np.dtype(np.float32), (num_rows, width))
     for shard in shards:
-        features[shard["rows"]] = shard["features"]
-    normalize_in_place(features, scorer.normalize)
+        features[shard["rows"]] = shard[name]
+    fitted = normalize_in_place(features, normalize)
     features.flush()
-    temporary.replace(directory / "features.npy")
+    if fitted.mean is not None:
+        parts = {"mean": fitted.mean, **({} if fitted.whitening is None else {"whitening": fitted.whitening})}
+        np.savez(directory / _fitted_file(name), **parts)
+    temporary.replace(directory / f"{name}.npy")
+
+
+def _fitted_file(name: str) -> str:
+    return f"{name}_normalization.npz"
 
 
 def load_scores(directory: Path) -> Scores:
@@ -131,4 +144,22 @@ def load_scores(directory: Path) -> Scores:
     token_features = None
     if (directory / "token_vectors.npy").exists():
         token_features = TokenFeatures(array("token_vector_lengths"), array("token_vectors"))
-    return Scores(array("features"), array("prompt_lengths"), tokens, token_features)
+    views = {file.stem.removeprefix("features_"): array(file.stem) for file in sorted(directory.glob("features_*.npy"))}
+    return Scores(array("features"), array("prompt_lengths"), tokens, token_features, views)
+
+
+def load_normalization(directory: Path, scorer: Scorer, view: str) -> Normalization:
+    """Return what the features of a view were normalized by, to normalize those of other prompts alike.
+
+    Raises:
+        ValueError: the scores are older than this record.
+    """
+    unit, file = scorer.normalize.endswith("unit"), directory / _fitted_file(features_name(scorer, view))
+    if scorer.normalize in ("raw", "unit"):
+        return Normalization(unit=unit)
+    if not file.exists():
+        raise ValueError(
+            f"{file} is missing: these scores are older than it; delete {directory} to score the pool again"
+        )
+    with np.load(file, allow_pickle=False) as parts:
+        return Normalization(parts["mean"], parts.get("whitening"), unit)

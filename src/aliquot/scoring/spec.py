@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from aliquot.models.spec import Model
-from aliquot.scoring.features import NORMALIZATIONS, POSITIONS
+from aliquot.scoring.features import POSITIONS
+from aliquot.scoring.normalization import NORMALIZATIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -56,9 +58,13 @@ class Scorer:
 
     Args:
         max_new_tokens: the longest response that the model itself generates; 0 keeps features only.
-        layer: index into the model's hidden states: 0 is the embeddings, -1 the last layer, after the final norm.
-        position: which tokens of the prompt its features come from: last, mean, or weighted toward the end.
-        normalize: raw, centered on the mean of the pool, or unit norm.
+        layer: index into the model's hidden states: 0 is the embeddings, -1 the last layer, after the final norm. A
+            list keeps features of several layers.
+        position: which tokens of the prompt its features come from: last, mean, or weighted toward the end. A list
+            keeps several. Features of each position at each layer are a *view*; a strategy names the view it reads as
+            `POSITION`, at the first layer of the list, or `POSITION@LAYER`. The first view is the default.
+        normalize: of every view: raw, centered on the mean of the pool, unit norm, both, or whitened, that is, centered
+            and with variance 1 in every direction.
         tokens_per_batch: tokens read and generated together, including padding. Affects memory and speed and, for a
             model in 16 bits, also the result.
         shard_size: prompts between two saves; at most this much work is lost if the pass is interrupted.
@@ -66,16 +72,19 @@ class Scorer:
     """
 
     max_new_tokens: int = 8
-    layer: int = -1
-    position: str = "last"
+    layer: int | Sequence[int] = -1
+    position: str | Sequence[str] = ("last", "weighted")
     normalize: str = "raw"
     tokens_per_batch: int = field(default=16384, metadata={"key": False})
     shard_size: int = field(default=8192, metadata={"key": False})
     token_features: TokenFeatureSpec | None = None
 
     def __post_init__(self) -> None:
-        if self.position not in POSITIONS:
-            raise ValueError(f"scorer.position={self.position} is unknown; choose one of {', '.join(POSITIONS)}")
+        for name in ("layer", "position"):  # a list of one is the same as its value, in keys too
+            object.__setattr__(self, name, _one_or_several(name, getattr(self, name)))
+        for position in self.positions:
+            if position not in POSITIONS:
+                raise ValueError(f"scorer.position={position} is unknown; choose one of {', '.join(POSITIONS)}")
         if self.normalize not in NORMALIZATIONS:
             valid = ", ".join(NORMALIZATIONS)
             raise ValueError(f"scorer.normalize={self.normalize} is unknown; choose one of {valid}")
@@ -90,14 +99,89 @@ class Scorer:
                 "set scorer.max_new_tokens=8 or more, or source=prompt"
             )
 
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """The positions whose features are kept."""
+        return (self.position,) if isinstance(self.position, str) else tuple(self.position)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers whose features are kept."""
+        return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
+
+    @property
+    def views(self) -> dict[str, tuple[str, int]]:
+        """The position and layer of each view, by its name; the first is the default."""
+        return {self._name(position, layer): (position, layer) for layer in self.layers for position in self.positions}
+
+    def _name(self, position: str, layer: int) -> str:
+        return position if layer == self.layers[0] else f"{position}@{layer}"
+
+    def view(self, name: str | None) -> str:
+        """Return the name under which this pass keeps a view; None is the default view.
+
+        Raises:
+            ValueError: the pass does not keep it.
+        """
+        if name is None:
+            return next(iter(self.views))
+        found = name.removesuffix(f"@{self.layers[0]}")
+        if found in self.views:
+            return found
+        position, _, layer = name.partition("@")
+        if position not in POSITIONS or not (not layer or layer.removeprefix("-").isdigit()):
+            raise ValueError(
+                f"strategy.features={name} is not a view of the prompts; use {', '.join(POSITIONS)}, or one of them at "
+                "a layer, such as weighted@12"
+            )
+        remedy = [*self.positions, *([] if position in self.positions else [position])]
+        adds = [f"scorer.position=[{','.join(remedy)}]"] if position not in self.positions else []
+        if layer and int(layer) not in self.layers:
+            adds.append(f"scorer.layer=[{','.join(map(str, [*self.layers, layer]))}]")
+        raise ValueError(
+            f"strategy.features={name}: the pass keeps the features {', '.join(self.views)}; keep these too with "
+            f"{' '.join(adds)}"
+        )
+
+    def only(self, names: Iterable[str | None]) -> Scorer:
+        """Return the scorer that keeps only the positions and layers of some views, in the same order.
+
+        What reads these views depends on no others, so this scorer is what it has in its key.
+        """
+        read = [self.views[self.view(name)] for name in names]
+        positions = [position for position in self.positions if any(position == read_at for read_at, _ in read)]
+        layers = [layer for layer in self.layers if any(layer == read_at for _, read_at in read)]
+        return replace(self, position=positions, layer=layers) if read else self
+
+
+_Value = TypeVar("_Value", int, str)
+
+
+def _one_or_several(name: str, value: _Value | Sequence[_Value]) -> _Value | tuple[_Value, ...]:
+    """Return one value, or several different ones as a tuple."""
+    kind = int if name == "layer" else str
+    values = cast("tuple[_Value, ...]", tuple(value) if isinstance(value, (list, tuple)) else (value,))
+    wrong = next((value for value in values if type(value) is not kind), None)
+    if wrong is not None or not values or len(set(values)) < len(values):
+        given = "an empty list" if not values else f"{wrong!r}" if wrong is not None else f"{list(values)}, one twice"
+        raise ValueError(f"scorer.{name} is {given}; give {'a number' if kind is int else 'a name'}, or a list of them")
+    return values[0] if len(values) == 1 else values
+
+
+def features_name(scorer: Scorer, view: str) -> str:
+    """Return the name of a view among the signals of a pass, and of its file."""
+    return "features" if view == scorer.view(None) else f"features_{view}"
+
 
 def check_scorer(model: Model, scorer: Scorer) -> None:
     """Raise ValueError if the scorer asks for what the model does not have, before its weights are loaded."""
     config, spec = model.load_config(), scorer.token_features
     count = num_layers(config)
-    if not -count <= scorer.layer < count:
+    for layer in scorer.layers:
+        if -count <= layer < count:
+            continue
         raise ValueError(
-            f"scorer.layer={scorer.layer} is outside {-count}..{count - 1}: the model has {count - 1} layers "
+            f"scorer.layer={layer} is outside {-count}..{count - 1}: the model has {count - 1} layers "
             "(0 is the embeddings, -1 the last layer); choose one of these"
         )
     if spec and spec.source == "prompt" and config.is_encoder_decoder:

@@ -31,11 +31,11 @@ from aliquot.scoring.decoding import describe
 from aliquot.scoring.features import pool_positions
 from aliquot.scoring.kv_cache import decoder_of
 from aliquot.scoring.module import PromptBatches, ScoringModule, end_tokens
+from aliquot.scoring.spec import Scorer, features_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from aliquot.scoring.spec import Scorer
 
 #: They have unequal numbers of tokens in any language's vocabulary.
 _PROMPTS = (
@@ -153,8 +153,10 @@ def _by_transformers(network: PreTrainedModel, tokens: Tensor, scorer: Scorer, e
     has_encoder = bool(network.config.is_encoder_decoder)
     reader: Any = network.get_encoder() if has_encoder else decoder_of(network)
     output = reader(tokens, output_hidden_states=True, **({} if has_encoder else {"use_cache": False}))
-    hidden = output.last_hidden_state if scorer.layer == -1 else output.hidden_states[scorer.layer]
-    reading = {"features": pool_positions(hidden, torch.ones_like(tokens), scorer.position)[0].cpu()}
+    reading: Reading = {}
+    for view, (position, layer) in scorer.views.items():
+        hidden = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+        reading[features_name(scorer, view)] = pool_positions(hidden, torch.ones_like(tokens), position)[0].cpu()
     written = tokens.new_full((1, 1), network.config.decoder_start_token_id) if has_encoder else tokens[:, :0]
     stats: list[Tensor] = []
     for _ in range(scorer.max_new_tokens):
@@ -172,7 +174,8 @@ def _by_transformers(network: PreTrainedModel, tokens: Tensor, scorer: Scorer, e
 
 def _by_row(signals: dict[str, Tensor]) -> list[Reading]:
     """Split the signals of a batch by prompt."""
-    readings: list[Reading] = [{"features": features} for features in signals["features"]]
+    views = [name for name in signals if name.startswith("features")]
+    readings: list[Reading] = [{name: signals[name][row] for name in views} for row in range(len(signals["rows"]))]
     if "token_lengths" in signals:
         described = torch.stack([signals[name] for name in ("entropy", "top1", "top2")], dim=1)
         for reading, part in zip(readings, described.split(signals["token_lengths"].tolist()), strict=True):
@@ -190,7 +193,9 @@ def _differences(compared: str, ones: list[Reading], others: list[Reading], roun
     A response is compared up to where its two likeliest tokens are nearly equal: from there on rounding may decide.
     """
     for number, (one, other) in enumerate(zip(ones, others, strict=True), start=1):
-        yield Difference("features", compared, number, _relative(one["features"], other["features"]))
+        for name in (name for name in one if name.startswith("features")):
+            signal = name.replace("_", ", ")
+            yield Difference(signal, compared, number, _relative(one[name], other[name]))
         count = 0
         if "statistics" in one:
             tied = (one["statistics"][:, 1] - one["statistics"][:, 2] <= rounding).nonzero()

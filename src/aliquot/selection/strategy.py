@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from aliquot.scoring.normalization import NORMALIZATIONS, Normalization
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.types import Pool, Scores, Selection
 
-#: The signals that a strategy may require from the scoring pass (or, for "tasks", from the pool).
-SIGNALS = ("features", "tokens", "token_features", "tasks")
+#: The signals that a strategy may require from the scoring pass (for "tasks", from the pool; "target" is the user's).
+SIGNALS = ("features", "tokens", "token_features", "tasks", "target")
 _BLOCK = 1 << 16  # vectors checked together
 _LARGEST = 1e15  # sums of squares of such numbers stay finite in float32
 
@@ -44,6 +46,47 @@ class Strategy(Protocol):
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
         """Return k distinct rows in the order picked. The same inputs give the same rows, bit for bit."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnView:
+    """The view of the prompts that a strategy reads: `rank` puts it in the place of `Scores.features`.
+
+    Args:
+        features: the view, one that the scorer keeps: last, mean or weighted, or one of these at a layer, such as
+            weighted@12; None is the scorer's first.
+    """
+
+    features: str | None = field(default=None, metadata={"absent": None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnFeatures(OnView):
+    """The same, normalized.
+
+    Args:
+        normalize: what is done to the view, on top of `scorer.normalize`: one of
+            `aliquot.scoring.normalization.NORMALIZATIONS`.
+    """
+
+    normalize: str = field(default="raw", metadata={"absent": "raw"})
+
+    def __post_init__(self) -> None:
+        if self.normalize not in NORMALIZATIONS:
+            raise ValueError(f"normalize '{self.normalize}' is unknown; use one of {', '.join(NORMALIZATIONS)}")
+
+
+def views_of(strategy: Strategy) -> tuple[str | None, ...]:
+    """Return the views of the prompts that a strategy reads; None is the scorer's first."""
+    return (strategy.features,) if isinstance(strategy, OnView) else (None,)
+
+
+def on_kept_view(strategy: Strategy, scorer: Scorer) -> Strategy:
+    """Return the strategy with its view named as in the scores of this scorer."""
+    if not isinstance(strategy, OnView):
+        return strategy
+    name = scorer.view(strategy.features)
+    return dataclasses.replace(strategy, features=None if name == scorer.view(None) else name)
 
 
 class Greedy(ABC):
@@ -116,14 +159,49 @@ def rank(
         )
     start = start or Selection.none()
     _check_start(start, pool)
-    if scores is not None and scores.features.dtype != np.float32:
-        scores = dataclasses.replace(scores, features=_as_float32(scores.features))
-    check_signals(strategy, pool, scores)
+    scores = as_read(strategy, pool, scores)
     selection = _extend(strategy, pool, scores, k, start, workspace or Workspace())
     assert selection.indices.shape == selection.gains.shape == (k,), (selection.indices.shape, k)
     assert len(np.unique(selection.indices)) == k, f"{strategy!r} picked a row twice"
     assert selection.indices.min() >= 0 and selection.indices.max() < len(pool), f"{strategy!r} left the pool"
     return selection
+
+
+def as_read(strategy: Strategy, pool: Pool, scores: Scores | None) -> Scores | None:
+    """Return the scores as the strategy reads them: its features, normalized, in float32, of the target too.
+
+    Raises:
+        ValueError: a signal that the strategy requires is missing, or holds NaN, infinity or too large numbers.
+    """
+    if scores is None:
+        check_signals(strategy, pool, scores)
+        return None
+    scores = _with_features(scores, _view(strategy, scores))
+    target = scores.target and _with_features(scores.target.scores, _view(strategy, scores.target.scores))
+    check_signals(strategy, pool, scores)
+    if isinstance(strategy, OnFeatures) and strategy.normalize != "raw":
+        fitted = Normalization.fit(scores.features, strategy.normalize)
+        scores = _with_features(scores, fitted.apply(scores.features))
+        target = target and _with_features(target, fitted.apply(target.features))
+    return (
+        scores
+        if target is None
+        else dataclasses.replace(scores, target=dataclasses.replace(scores.target, scores=target))
+    )
+
+
+def _view(strategy: Strategy, scores: Scores) -> Float[np.ndarray, "n d"]:
+    name = strategy.features if isinstance(strategy, OnView) else None
+    if name is not None and name not in scores.views:
+        raise ValueError(
+            f"strategy.features={name}: these scores hold the view {', '.join(scores.views) or 'of the scorer alone'}; "
+            "keep it with scorer.position and scorer.layer"
+        )
+    return scores.features if name is None else scores.views[name]
+
+
+def _with_features(scores: Scores, features: Float[np.ndarray, "n d"]) -> Scores:
+    return dataclasses.replace(scores, features=features if features.dtype == np.float32 else _as_float32(features))
 
 
 def _as_float32(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
@@ -160,8 +238,16 @@ def leave_out(start: Selection, order: Selection, k: int) -> Selection:
     )
 
 
-def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
-    """Raise ValueError, before the pass, if the strategy needs what the scorer or the pool will not provide."""
+def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer, has_target: bool = False) -> None:
+    """Raise ValueError, before the pass, if the strategy needs what scorer, pool or user do not provide."""
+    if "target" in strategy.requires and not has_target:
+        raise ValueError(
+            f"{type(strategy).__name__} chooses toward prompts of the kind that the model will be asked, and none were "
+            "given; name a file with a few dozen of them, without responses: target=prompts.jsonl"
+        )
+    if "features" in strategy.requires:
+        for name in views_of(strategy):
+            scorer.view(name)
     if isinstance(strategy, Checked):
         strategy.check(pool)
     if "token_features" in strategy.requires and scorer.token_features is None:

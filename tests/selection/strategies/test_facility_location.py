@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from aliquot.config.create import create
 from aliquot.runtime.trainer import TrainerSpec
+from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.modes import Distributed, Exact, Mode, Sparse, Stochastic
 from aliquot.selection.kernels import RBF, Cosine
 from aliquot.selection.strategies.facility_location import FacilityLocation
@@ -112,7 +113,11 @@ class Given(Stage[Scores]):
     """Scores with random features."""
 
     name: ClassVar[str] = "given"
+    scorer: ClassVar[Scorer] = Scorer(position="last")
     n: int
+
+    def only(self, strategy: object) -> Stage[Scores]:
+        return self
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         (directory / "built").touch()

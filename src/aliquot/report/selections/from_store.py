@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from aliquot.experiment.arm import score_of
 from aliquot.pools.prepare import load_prepared
 from aliquot.report.analysis.study import Arm, Study
 from aliquot.report.selections import measures
 from aliquot.report.selections.measures import Rows
 from aliquot.report.selections.picks import Correlations, FeatureMap, Lengths, Nearness, Picks, TaskShares
 from aliquot.scoring.features import gaussian_projection, project
+from aliquot.scoring.normalization import normalized
 from aliquot.scoring.run import load_scores
 from aliquot.selection.clustering import number_rows
 from aliquot.selection.kernels import RBF, Cosine, mean_similarity
@@ -40,6 +42,7 @@ class _Ranking:
     replicate: str
     folder: Path
     score: str | None
+    features: tuple[str | None, str]  # the view it reads, and how that is normalized
     depth: int
     nested: bool
     kernel: Mapping[str, Any] | None
@@ -94,13 +97,14 @@ def _rankings(root: Path, study: Study) -> list[_Ranking]:
     for cell in sorted(study.cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, -cell.budget)):
         folder = root / "select" / keys.get(cell.runs[0], {}).get("select", "none")
         if record := read_record(folder):
-            fields, score = record["fields"], record["fields"].get("score")
+            fields = record["fields"]
             found.append(
                 _Ranking(
                     arm=cell.arm,
                     replicate=cell.replicates[0],
                     folder=folder,
-                    score=score["key"] if score else None,
+                    score=score_of(record),
+                    features=(fields["strategy"].get("features"), fields["strategy"].get("normalize", "raw")),
                     depth=record["depth"],
                     nested=fields["budget"] is None,
                     kernel=fields["strategy"].get("kernel"),
@@ -219,6 +223,8 @@ def _similarities(root: Path, rankings: Sequence[_Ranking], num_prompts: int) ->
         scores = _load_scores(root / "score" / ranking.score, num_prompts)
         if scores is not None and num_prompts > 1:
             fields = {name: value for name, value in ranking.kernel.items() if name not in ("type", "version")}
-            features = scores.features[np.sort(_sample(num_prompts, _NUM_EMBEDDED))].astype(np.float32)
+            view, how = ranking.features
+            read = scores.views.get(view, scores.features) if view else scores.features
+            features = normalized(read[np.sort(_sample(num_prompts, _NUM_EMBEDDED))].astype(np.float32), how)
             similarity[ranking.arm.name] = mean_similarity(kind(**fields).embed(features))
     return similarity

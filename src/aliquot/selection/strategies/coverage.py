@@ -9,12 +9,12 @@ import numpy as np
 
 from aliquot.selection.clustering import k_means
 from aliquot.selection.greedy.checkpoint import Workspace
-from aliquot.selection.strategy import Greedy, leave_out
+from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class Coverage(Greedy):
+class Coverage(OnFeatures, Greedy):
     """Make as many k-means clusters as the budget has prompts, and pick from each the one nearest to its center.
 
     The largest clusters come first; a pick's gain is the number of prompts in its cluster. If rows are equal or
@@ -34,6 +34,7 @@ class Coverage(Greedy):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.passes < 1:
             raise ValueError(f"{self.passes} passes of k-means move no center; use 1 or more, such as 5")
         if self.seed < 0:

@@ -9,14 +9,14 @@ from typing import ClassVar
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.greedy.modes import Distributed, Exact, Mode
 from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
-from aliquot.selection.strategy import Greedy
+from aliquot.selection.strategy import Greedy, OnFeatures
 from aliquot.types import Pool, Scores, Selection
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FacilityLocation(Greedy):
+class FacilityLocation(OnFeatures, Greedy):
     """Greedily pick the prompts that most increase f(S) = sum_i max_{s in S} w_is over the whole pool.
 
     Within 1 - 1/e of the best set of its size (Nemhauser, Wolsey, Fisher 1978). Bhatt et al. 2024 (arXiv 2401.06692)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from aliquot.selection.greedy.checkpoint import Workspace
-from aliquot.selection.strategy import Greedy
+from aliquot.selection.strategy import Greedy, OnFeatures
 from aliquot.selection.vectors import exact_unit_rows, rescaled
 from aliquot.types import Pool, Scores, Selection
 
@@ -16,7 +16,7 @@ _TINY = 2.0**-40  # features; smaller ones are rescaled, because products and fi
 
 
 @dataclass(frozen=True)
-class KCenter(Greedy):
+class KCenter(OnFeatures, Greedy):
     """Repeatedly pick the prompt farthest from all selected ones (Gonzalez 1985).
 
     The largest distance of any prompt to its nearest selected one is at most twice the best possible. A pick's gain is
@@ -38,6 +38,7 @@ class KCenter(Greedy):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.metric not in ("euclidean", "cosine"):
             raise ValueError(f"metric '{self.metric}' is unknown; use euclidean or cosine")
         if isinstance(self.first, str) and self.first not in ("medoid", "random"):

@@ -10,12 +10,12 @@ import numpy as np
 from aliquot.scoring.features import gaussian_projection, project, squared_norms
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.strategies.information_gain import check_sigma, noise
-from aliquot.selection.strategy import Greedy
+from aliquot.selection.strategy import Greedy, OnView
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class LogDet(Greedy):
+class LogDet(OnView, Greedy):
     """Greedily pick what most increases f(S) = log det(sigma^2 I + sum_{i in S} x_i x_i^T) over the features x.
 
     The most probable set of a determinantal point process with kernel x_i . x_j / sigma^2 + 1[i = j], found greedily

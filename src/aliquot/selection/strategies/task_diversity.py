@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from aliquot.selection.clustering import k_means
+from aliquot.selection.strategy import OnView
 from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
 
@@ -17,7 +18,7 @@ _PASSES = 25  # of k-means: with few clusters they take seconds
 
 
 @dataclass(frozen=True)
-class TaskDiversity:
+class TaskDiversity(OnView):
     """Take prompts from all tasks in turn, or in proportion to the model's uncertainty about a task.
 
     The prompts of a task come in random order, and the j-th of them (j = 1, 2, ...) has its turn at time (j - 1/2) / q,

@@ -10,13 +10,13 @@ import numpy as np
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
 from aliquot.selection.strategies.uncertainty import largest
-from aliquot.selection.strategy import Greedy
+from aliquot.selection.strategy import Greedy, OnFeatures
 from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class UncertainFacilityLocation(Greedy):
+class UncertainFacilityLocation(OnFeatures, Greedy):
     """Greedily pick by facility location, but only among the most uncertain prompts.
 
     The candidates are the round(share n) most uncertain prompts, for any budget, so a ranking is nested. Once all of
@@ -41,6 +41,7 @@ class UncertainFacilityLocation(Greedy):
     cover: str = "pool"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.share <= 1:
             raise ValueError(f"share {self.share} is not a share of the pool; use a fraction in (0, 1], such as 0.5")
         if self.cover not in ("pool", "candidates"):

@@ -10,13 +10,13 @@ from jaxtyping import Float32
 
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
-from aliquot.selection.strategy import Greedy
+from aliquot.selection.strategy import Greedy, OnFeatures
 from aliquot.selection.uncertainty import ResponseUncertainty, Score
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class WeightedFacilityLocation(Greedy):
+class WeightedFacilityLocation(OnFeatures, Greedy):
     """Greedily pick what most increases f(S) = sum_i a_i max_{s in S} w_is, with more weight on uncertain prompts i.
 
     The weight a_i is a power of the share of the pool whose uncertainty is at most that of i, in (0, 1]. It depends
@@ -38,6 +38,7 @@ class WeightedFacilityLocation(Greedy):
     power: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.power < np.inf:
             raise ValueError(f"power {self.power} is negative or not finite; use 0 or more, such as 1")
 
