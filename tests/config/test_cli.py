@@ -150,7 +150,8 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
         (["strategy._target_=aliquot.nowhere.Strategy"], "cannot be imported"),
         (
             [
-                *map("~strategy.{}".format, ("kernel", "mode", "features", "normalize")),
+                "strategy=random",
+                "~strategy.seed",
                 "strategy._target_=aliquot.annotation.annotator.Oracle",
             ],
             "is not a strategy",
