@@ -34,13 +34,14 @@ from aliquot.models.spec import Model
 from aliquot.pools.cleaning import PoolReport
 from aliquot.pools.prepare import load_prepared, prepare
 from aliquot.pools.spec import PoolSpec
+from aliquot.pools.target import TargetFile, prepare_target
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.run import load_scores, score, score_share
+from aliquot.scoring.run import load_scores, normalized_alike, score, score_share
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
 from aliquot.selection.strategy import Partitioned, Strategy, as_read, on_kept_view, rank, views_of
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
-from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection
+from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection, Target
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,26 @@ class Prepare(Stage[Pool]):
         return PoolReport.read(store.directory(self))
 
 
+@dataclass(frozen=True)
+class ReadTarget(Prepare):
+    """Read the prompts of the kind that the model will be asked, and look for them in the pool."""
+
+    name: ClassVar[str] = "target"
+    version: ClassVar[int] = 1
+
+    source: TargetFile
+    pool: Prepare = field(kw_only=True)
+
+    def title(self) -> str:
+        return f"target: read the prompts of {self.source.path}, and look for them in the pool"
+
+    def checks(self) -> Sequence[Check]:
+        return ((type(self.source).check, self.source),)
+
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
+        prepare_target(self.source, store.get(self.pool), directory)
+
+
 def _questions(benchmark: Yardstick | None) -> Sequence[str]:
     """Return the text of every question of a benchmark; empty without a benchmark."""
     if isinstance(benchmark, Benchmark):
@@ -133,10 +154,9 @@ class Score(Stage[Scores]):
     def title(self) -> str:
         kept = self.scorer.token_features
         tokens = f", keep vectors of {kept.max_tokens} {kept.source} tokens" if kept else ""
-        return (
-            f"score: read {self.num_prompts:,} prompts, generate up to {self.scorer.max_new_tokens} tokens each{tokens}"
-            f"{self.trainer.several()}"
-        )
+        prompts = f"{self.num_prompts:,} {'target ' * isinstance(self.pool, ReadTarget)}prompts"
+        generated = f"generate up to {self.scorer.max_new_tokens} tokens each"
+        return f"score: read {prompts}, {generated}{tokens}{self.trainer.several()}"
 
     def size(self) -> float:
         return self.num_prompts
@@ -202,6 +222,10 @@ class Select(Stage[Selection]):
 
     One ranking serves every smaller budget if the strategy is nested. Then the budget is not part of the key, and a
     later, larger budget continues from it in the same directory.
+
+    Args:
+        target: the pass over the prompts that the model will be asked, for a strategy that chooses toward them; its
+            features are raw.
     """
 
     name: ClassVar[str] = "select"
@@ -211,11 +235,14 @@ class Select(Stage[Selection]):
     score: Score | None
     budget: int
     trainer: TrainerSpec = field(metadata={"key": False})
+    target: Score | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
         """Name only the views that the strategy reads: what else the pass keeps does not matter."""
         budget = None if self.strategy.nested else self.budget
-        return {**super().inputs(), "budget": budget, "score": self.score and self.score.only(self.strategy)}
+        scores = {"score": self.score and self.score.only(self.strategy)}
+        target = {"target": self.target.only(self.strategy)} if self.target else {}
+        return {**super().inputs(), "budget": budget, **scores, **target}
 
     def parts(self) -> list[SelectPart]:
         """Return the stages of the first round; none for a strategy with one round."""
@@ -241,7 +268,7 @@ class Select(Stage[Selection]):
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         scores, strategy = None, self.strategy
         if self.score:
-            scores, strategy = store.get(self.score), on_kept_view(strategy, self.score.scorer)
+            scores, strategy = self._scores(store, self.score), on_kept_view(strategy, self.score.scorer)
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
@@ -249,6 +276,14 @@ class Select(Stage[Selection]):
 
             give_parts([store.get(part) for part in parts], workspace)
         _save_selection(rank(strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
+
+    def _scores(self, store: Store, score: Score) -> Scores:
+        """Return the scores of the pool and, with them, those of the target, normalized like the pool's."""
+        scores = store.get(score)
+        if self.target is None:
+            return scores
+        alike = normalized_alike(store.get(self.target), store.directory(score), score.scorer)
+        return replace(scores, target=Target(store.get(self.target.pool), alike))
 
     def load(self, directory: Path) -> Selection:
         return load_selection(directory).head(self.budget)

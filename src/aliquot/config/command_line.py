@@ -49,9 +49,18 @@ def read_arguments(words: Sequence[str]) -> list[str]:
             flags.append(_value_of(word, rest))
         if word in _INFO:  # the next word may be a setting
             flags.append(rest.pop(0) if "".join(rest[:1]) in _ABOUT else "all")
+    settings = [_named_target(word) for word in settings]
     for position, word in enumerate(settings):
         _check_setting(word, settings[:position], sweep=any(flag in _SWEEP for flag in flags))
     return [*flags, *settings]
+
+
+def _named_target(word: str) -> str:
+    """Return `target=FILE` as `target.path=FILE`: the target is one file, and its settings are beside the path."""
+    name, equals, value = word.partition("=")
+    if name != "target" or not equals or value.startswith("{") or (choices_of(name) / f"{value}.yaml").exists():
+        return word
+    return f"target.path={value}"
 
 
 def _value_of(flag: str, rest: list[str]) -> str:

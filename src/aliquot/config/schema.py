@@ -23,11 +23,12 @@ _HERE = Path(__file__).parents[1]  # the package
 ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parents[1]
 
 #: The config groups, in the order of the pipeline.
-GROUPS = ("model", "pool", "scorer", "strategy", "annotator", "finetune", "evaluate", "trainer", "tracker")
+GROUPS = ("model", "pool", "target", "scorer", "strategy", "annotator", "finetune", "evaluate", "trainer", "tracker")
 #: The groups of files that set several groups at once; they add no node of their own.
 FILES = ("experiments", "sweeps")
 #: What to do instead of removing a part that every run has.
 _INSTEAD = {
+    "target": "to run without one: target.path=null",
     "annotator": "to stop before it is needed: until=select",
     "finetune": "to stop before it is needed: until=annotate",
     "evaluate": "to stop before it is needed: until=finetune",
@@ -58,6 +59,7 @@ class Config:
     store: str = "outputs"
     model: Any = MISSING
     pool: Any = MISSING
+    target: Any = MISSING
     scorer: Any = MISSING
     strategy: Any = MISSING
     annotator: Any = MISSING

@@ -50,6 +50,8 @@ class ArmSettings:
         if score is not None:
             settings |= flatten(without(score, "model", "pool")) | version_of(score)
             settings |= _as_read(select["fields"]["strategy"].get("features"), score["fields"]["scorer"])
+        if target := select["fields"].get("target"):
+            settings["target"] = target["key"]
         seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
         parameters = {name: value for name, value in settings.items() if name not in seeds}
         return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,11 +29,12 @@ from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
 from aliquot.pools.cleaning import EVALUATE
 from aliquot.pools.spec import PoolSpec
+from aliquot.pools.target import TargetFile
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
-from aliquot.selection.strategy import Strategy, check_requirements
-from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, Score, Select
+from aliquot.selection.strategy import Strategy, check_requirements, check_target
+from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, ReadTarget, Score, Select
 from aliquot.store.store import Stage, Store, read_record, upstream_first
 
 #: The stages that read the model.
@@ -52,6 +53,7 @@ class Parts:
 
     model: Model
     pool: PoolSpec
+    target: TargetFile
     scorer: Scorer
     strategy: Strategy
     annotator: Annotator
@@ -78,9 +80,12 @@ class Parts:
             raise ValueError(
                 f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
             )
+        target = create(cfg, "target")
+        check_target(strategy, target.path is not None)
         return cls(
             model=create(cfg, "model"),
             pool=create(cfg, "pool"),
+            target=target,
             scorer=create(cfg, "scorer"),
             strategy=strategy,
             annotator=create(cfg, "annotator"),
@@ -101,6 +106,10 @@ class Parts:
         without = cast(Any, self.benchmark).bare() if EVALUATE in self.pool.clean.decontaminate else None
         return Prepare(self.pool, without)
 
+    def read_target(self, prepare: Prepare) -> ReadTarget | None:
+        """Return the stage that reads the target; None unless the strategy chooses toward it."""
+        return ReadTarget(self.target, pool=prepare) if "target" in self.strategy.requires else None
+
     @property
     def trial(self) -> Trial:
         """The trial of the model."""
@@ -116,7 +125,8 @@ class Parts:
 
         Their keys are not final, and each stage that reads the pool counts as not done.
         """
-        return _stages(self, self.prepare, budget=1, num_prompts=1, settle=False)
+        target = self.read_target(self.prepare)
+        return _stages(self, self.prepare, target, budget=1, num_prompts=1, settle=False)
 
 
 @dataclass(frozen=True)
@@ -199,6 +209,8 @@ def build(parts: Parts) -> Experiment:
     pool = parts.store.get(prepare)
     budget = parse_budget(parts.budget, len(pool), pool.name)
     check_requirements(parts.strategy, pool, parts.scorer)
+    target = parts.read_target(prepare)
+    target = target and cast(ReadTarget, target.settled(parts.store))
     if overlap := parts.overlap(prepare):
         compared = parts.store.get(overlap)
         compared.check(overlap.held_out)
@@ -206,7 +218,7 @@ def build(parts: Parts) -> Experiment:
             file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
             read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
     return Experiment(
-        stages=_stages(parts, prepare, budget, len(pool)),
+        stages=_stages(parts, prepare, target, budget, len(pool)),
         strategy=parts.strategy_name,
         pool=pool.name,
         num_prompts=len(pool),
@@ -225,13 +237,18 @@ def untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial |
 
 
 def _stages(
-    parts: Parts, prepare: Prepare, budget: int, num_prompts: int, settle: bool = True
+    parts: Parts, prepare: Prepare, target: ReadTarget | None, budget: int, num_prompts: int, settle: bool = True
 ) -> tuple[Stage[Any], ...]:
     """Return the stages up to the goal, upstream first; `settle` reads what people have returned."""
     model, strategy, trainer = parts.model, parts.strategy, parts.trainer
     score = Score(model, prepare, parts.scorer, trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
-    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
+    of_target = None
+    if target:
+        raw = replace(parts.scorer, normalize="raw")  # it is normalized by what is fitted on the pool
+        size = len(parts.store.get(target)) if settle else 1
+        of_target = Score(model, target, raw, trainer, size)
+    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer, of_target)
     annotate = Annotate(select, parts.annotator, budget)
     if settle:
         annotate = annotate.settled(parts.store)

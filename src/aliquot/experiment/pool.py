@@ -26,6 +26,13 @@ def prepare_pool(parts: Parts, out: Console | None = None) -> None:
     prepare, store = parts.prepare, parts.store
     if store.record(prepare) is None:
         _prepare(parts, out)
+    target = parts.read_target(prepare.settled(store))
+    if target and store.record(target) is None:
+        check_all([target])
+        say(target.title(), out)
+        do(target, store)
+    if target and (found := target.report(store).line(target.source.name)):
+        say(found.replace("pool 'target'", "target", 1), out)
     overlap = parts.overlap(prepare.settled(store))
     if overlap and store.record(overlap) is None:
         check_all([overlap])

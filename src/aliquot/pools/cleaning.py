@@ -24,6 +24,7 @@ _WORDS = {
     "duplicate": ("duplicate", "duplicates"),
     "contaminated": ("in a benchmark",) * 2,
     "near_duplicate": ("near duplicate", "near duplicates"),
+    "in_pool": ("also in the pool",) * 2,
     "not_sampled": ("not in the sample",) * 2,
 }
 

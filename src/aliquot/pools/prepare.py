@@ -31,7 +31,8 @@ from aliquot.types import Pool
 if TYPE_CHECKING:
     from aliquot.pools.spec import PoolSpec
 
-_POOL = "pool.arrow"
+#: The prompts of a prepared pool.
+POOL_FILE = "pool.arrow"
 _ROWS_AT_ONCE = 1024
 
 
@@ -71,11 +72,11 @@ def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screen
             raise ValueError(f"{source.place()} holds no prompts: {found}")
         kept = _final_rows(source, screened, dropped)
     if kept.all():
-        screened.replace(directory / _POOL)
+        screened.replace(directory / POOL_FILE)
     else:
         write_kept(screened, kept, directory / "kept.partial")
-        (directory / "kept.partial").replace(directory / _POOL)
-    table = read_table(directory / _POOL)
+        (directory / "kept.partial").replace(directory / POOL_FILE)
+    table = read_table(directory / POOL_FILE)
     missing = int(table["task"].null_count)
     PoolReport(
         rows=num_rows,
@@ -89,7 +90,7 @@ def _prepare(source: PoolSpec, directory: Path, questions: Sequence[str], screen
 
 def load_prepared(directory: Path, name: str) -> Pool:
     """Return the pool that `prepare` wrote, memory-mapped."""
-    return read_pool(directory / _POOL, name)
+    return read_pool(directory / POOL_FILE, name)
 
 
 def _counted(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:

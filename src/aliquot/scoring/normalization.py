@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,11 +43,11 @@ class Normalization:
         if how in ("raw", "unit"):
             return cls(unit=unit)
         blocks = [features[start : start + block] for start in range(0, len(features), block)]
-        mean = sum(rows.sum(axis=0, dtype=np.float64) for rows in blocks) / len(features)
+        mean = _sum(rows.sum(axis=0, dtype=np.float64) for rows in blocks) / len(features)
         if not how.startswith("whitened"):
             return cls(mean, unit=unit)
         centered = (rows - mean for rows in blocks)
-        covariance = sum(rows.T @ rows for rows in centered) / len(features)
+        covariance = _sum(rows.T @ rows for rows in centered) / len(features)
         variances, directions = np.linalg.eigh(covariance)
         kept = variances > _ROUNDING * variances[-1]
         scales = np.divide(
@@ -82,3 +85,7 @@ def normalize_in_place(features: Float32[np.ndarray, "n d"], how: str, block: in
         for start in range(0, len(features), block):
             features[start : start + block] = fitted.apply(features[start : start + block])
     return fitted
+
+
+def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return functools.reduce(operator.add, parts)

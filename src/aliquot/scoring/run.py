@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,7 @@ def _merge_view(shards: Shards, num_rows: int, name: str, normalize: str, direct
     features.flush()
     if fitted.mean is not None:
         parts = {"mean": fitted.mean, **({} if fitted.whitening is None else {"whitening": fitted.whitening})}
-        np.savez(directory / _fitted_file(name), **parts)
+        np.savez(directory / _fitted_file(name), **parts)  # pyright: ignore[reportArgumentType]
     temporary.replace(directory / f"{name}.npy")
 
 
@@ -148,12 +149,24 @@ def load_scores(directory: Path) -> Scores:
     return Scores(array("features"), array("prompt_lengths"), tokens, token_features, views)
 
 
-def load_normalization(directory: Path, scorer: Scorer, view: str) -> Normalization:
-    """Return what the features of a view were normalized by, to normalize those of other prompts alike.
+def normalized_alike(scores: Scores, directory: Path, scorer: Scorer) -> Scores:
+    """Return raw scores of further prompts, normalized by what was fitted on the pool.
+
+    Args:
+        scores: of the further prompts.
+        directory: of the pool's scores.
+        scorer: that of the pool.
 
     Raises:
-        ValueError: the scores are older than this record.
+        ValueError: the pool's scores are older than the record of their normalization.
     """
+    first, *others = (_load_normalization(directory, scorer, view) for view in scorer.views)
+    names = [*scorer.views][1:]
+    views = {name: fitted.apply(scores.views[name]) for name, fitted in zip(names, others, strict=True)}
+    return replace(scores, features=first.apply(scores.features), views=views)
+
+
+def _load_normalization(directory: Path, scorer: Scorer, view: str) -> Normalization:
     unit, file = scorer.normalize.endswith("unit"), directory / _fitted_file(features_name(scorer, view))
     if scorer.normalize in ("raw", "unit"):
         return Normalization(unit=unit)

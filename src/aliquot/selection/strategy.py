@@ -176,18 +176,17 @@ def as_read(strategy: Strategy, pool: Pool, scores: Scores | None) -> Scores | N
     if scores is None:
         check_signals(strategy, pool, scores)
         return None
+    target = scores.target
     scores = _with_features(scores, _view(strategy, scores))
-    target = scores.target and _with_features(scores.target.scores, _view(strategy, scores.target.scores))
+    of_target = _with_features(target.scores, _view(strategy, target.scores)) if target else None
     check_signals(strategy, pool, scores)
     if isinstance(strategy, OnFeatures) and strategy.normalize != "raw":
         fitted = Normalization.fit(scores.features, strategy.normalize)
         scores = _with_features(scores, fitted.apply(scores.features))
-        target = target and _with_features(target, fitted.apply(target.features))
-    return (
-        scores
-        if target is None
-        else dataclasses.replace(scores, target=dataclasses.replace(scores.target, scores=target))
-    )
+        of_target = of_target and _with_features(of_target, fitted.apply(of_target.features))
+    if target is None or of_target is None:
+        return scores
+    return dataclasses.replace(scores, target=dataclasses.replace(target, scores=of_target))
 
 
 def _view(strategy: Strategy, scores: Scores) -> Float[np.ndarray, "n d"]:
@@ -238,13 +237,17 @@ def leave_out(start: Selection, order: Selection, k: int) -> Selection:
     )
 
 
-def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer, has_target: bool = False) -> None:
-    """Raise ValueError, before the pass, if the strategy needs what scorer, pool or user do not provide."""
+def check_target(strategy: Strategy, has_target: bool) -> None:
+    """Raise ValueError if the strategy needs a target and there is none."""
     if "target" in strategy.requires and not has_target:
         raise ValueError(
             f"{type(strategy).__name__} chooses toward prompts of the kind that the model will be asked, and none were "
             "given; name a file with a few dozen of them, without responses: target=prompts.jsonl"
         )
+
+
+def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
+    """Raise ValueError, before the pass, if the strategy needs what the scorer or the pool will not provide."""
     if "features" in strategy.requires:
         for name in views_of(strategy):
             scorer.view(name)

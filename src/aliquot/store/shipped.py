@@ -37,7 +37,7 @@ _SHARED = (
     *("selection.strategies", "store"),
 )
 #: The groups of configs whose classes have their code watched, and those covered by the version of a stage.
-_WATCHED, _NAMED = ("strategy", "annotator", "evaluate"), ("model", "pool", "scorer", "finetune")
+_WATCHED, _NAMED = ("strategy", "annotator", "evaluate"), ("model", "pool", "target", "scorer", "finetune")
 #: A class that appears in a key but in no config.
 _FURTHER = ("aliquot.pools.columns.Columns",)
 

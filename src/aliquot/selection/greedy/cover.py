@@ -16,11 +16,12 @@ class Cover(NamedTuple):
     """The similarity of each pool row to its most similar selected row, and the least `s - bias` that can exceed it.
 
     Args:
-        quanta: the similarity.
+        quanta: the similarity, at most `cap`.
         limit: a pair of candidate j and row i gains nothing unless z_i . z_j + b_j exceeds limit[i].
         bias: b.
         exponential: of the embedding.
         exact: source of the similarity of a pair if the product is too inaccurate.
+        cap: how much similarity counts, in quanta; `ONE` for all of it.
     """
 
     quanta: np.ndarray
@@ -28,11 +29,16 @@ class Cover(NamedTuple):
     bias: np.ndarray
     exponential: bool
     exact: Differences
+    cap: np.ndarray
 
 
-def no_cover(embedding: Embedding) -> Cover:
-    """Return the cover by no rows."""
-    return _no_cover(embedding.bias, embedding.exponential, for_loops(embedding.exact))
+def no_cover(embedding: Embedding, cap: np.ndarray | None = None) -> Cover:
+    """Return the cover by no rows; a row counts similarities up to its cap, in quanta."""
+    cover = _no_cover(embedding.bias, embedding.exponential, for_loops(embedding.exact))
+    if cap is None:
+        return cover
+    cover.limit[cap <= 0] = np.inf  # such a row is covered as it is
+    return cover._replace(cap=np.ascontiguousarray(cap, dtype=np.int32))
 
 
 def no_cover_on_graph(n: int) -> Cover:
@@ -42,7 +48,8 @@ def no_cover_on_graph(n: int) -> Cover:
 
 def _no_cover(bias: np.ndarray, exponential: bool, exact: Differences) -> Cover:
     lowest = s_of(np.float32(1 if exponential else 0), exponential) - comparison_margin(bias)
-    return Cover(np.zeros(len(bias), dtype=np.int32), lowest - bias, bias, exponential, exact)
+    cap = np.full(len(bias), ONE, dtype=np.int32)
+    return Cover(np.zeros(len(bias), dtype=np.int32), lowest - bias, bias, exponential, exact, cap)
 
 
 def levels(cover: Cover) -> np.ndarray:
@@ -53,9 +60,10 @@ def levels(cover: Cover) -> np.ndarray:
 @compiled
 def raise_one(i: int, quanta: np.int32, cover: Cover) -> None:
     """Raise the cover of row i to a similarity if that is larger."""
+    quanta = min(quanta, cover.cap[i])
     if quanta > cover.quanta[i]:
         cover.quanta[i] = quanta
-        if quanta >= ONE:
+        if quanta >= cover.cap[i]:
             cover.limit[i] = np.inf
         else:
             s = s_of(np.float32(quanta), cover.exponential)

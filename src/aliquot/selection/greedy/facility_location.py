@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 
 from aliquot.runtime.progress import Progress
 from aliquot.selection.greedy.bounds import Bounds, promising
@@ -54,6 +54,7 @@ def facility_location(
     *,
     start: Selection | None = None,
     weights: Float32[np.ndarray, " n"] | None = None,
+    cap: Int32[np.ndarray, " n"] | None = None,
     candidates: Int64[np.ndarray, " m"] | None = None,
     workspace: Workspace | None = None,
     cache_entries: int | None = None,
@@ -65,6 +66,8 @@ def facility_location(
         k: rows to select, including those of `start`.
         start: rows selected earlier, which stay and come first with the gains they have.
         weights: a, the weight of each row of the pool, 0 or more; None means 1.
+        cap: in quanta, the largest similarity that counts for each row of the pool: f(S) then sums min(cap_i, max_s
+            w_is), which is submodular too; None means 1 for all.
         candidates: the rows that may be selected, all if None. The whole pool is covered in any case.
         workspace: the directory and device of the ranking.
         cache_entries: budget of list entries (8 bytes each), 500 n if None. It changes the time, never the result.
@@ -92,16 +95,17 @@ def facility_location(
         rows, part = parts[number]
         some = np.flatnonzero(np.isin(rows, allowed))
         directory = workspace.directory and workspace.directory / f"island_{number}"
-        weight = None if integers is None else integers[rows]
-        greedy = _Greedy(part, k, start, (weight, quantum), some, entries * len(rows) // len(embedding))
-        checkpoint = Checkpoint(directory, part, weight, some, start.indices)
+        weight, capped = None if integers is None else integers[rows], None if cap is None else cap[rows]
+        greedy = _Greedy(part, k, start, (weight, quantum), some, entries * len(rows) // len(embedding), capped)
+        checkpoint = Checkpoint(directory, part, weight, some, start.indices, *([] if cap is None else [capped]))
         return greedy.run(passes_on(workspace.device, part, workers), checkpoint) if k > len(start) else start
 
     with numpy_workers() as workers:
         if parts := islands(embedding):
             return merged([rows for rows, _ in parts], rank, start, k, allowed)
-        checkpoint = Checkpoint(workspace.directory, embedding, weights, candidates, start.indices)
-        greedy = _Greedy(embedding, k, start, (integers, quantum), allowed, entries)
+        more = () if cap is None else (cap,)
+        checkpoint = Checkpoint(workspace.directory, embedding, weights, candidates, start.indices, *more)
+        greedy = _Greedy(embedding, k, start, (integers, quantum), allowed, entries, cap)
         return greedy.run(passes_on(workspace.device, embedding, workers), checkpoint)
 
 
@@ -116,6 +120,7 @@ class _Greedy:
         weights: tuple[np.ndarray | None, float],
         candidates: np.ndarray,
         cache_entries: int,
+        cap: np.ndarray | None = None,
     ) -> None:
         n = len(embedding)
         self.embedding, self.start = embedding, start
@@ -126,7 +131,7 @@ class _Greedy:
         self.bound = np.full(n, _UNKNOWN)
         self.stamp = np.full(n, INEXACT)  # picks made when the bound was exact
         self.stamp[np.setdiff1d(np.arange(n), candidates)] = OUT
-        self.cover = no_cover(embedding)
+        self.cover = no_cover(embedding, cap)
         self.store = ListStore(n, cache_entries)
         self.scratch = np.empty((2, _SCRATCH), dtype=np.int32)  # rows and quanta of a batch's lists
         self.bounds = Bounds(embedding, self.weight)

@@ -45,7 +45,7 @@ def scan_tile(
     """
     width = product.shape[1]
     bias, limit = cover.bias[first_row : first_row + width], cover.limit[first_row : first_row + width]
-    covered = cover.quanta[first_row : first_row + width]
+    covered, cap = cover.quanta[first_row : first_row + width], cover.cap[first_row : first_row + width]
     # Unsigned: numba would check signed indices for wraparound, and not use vector registers.
     found = np.empty(width, dtype=np.uint32)
     value, similarity = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.int32)
@@ -63,6 +63,8 @@ def scan_tile(
                 c = int(found[p])
                 if similarity[p] > covered[c] and is_doubtful(value[p], b, bias[c], cover.exact):
                     similarity[p] = exact_quanta(first_row + c, j, cover.exponential, cover.exact)
+        for p in range(num_found):
+            similarity[p] = min(similarity[p], cap[found[p]])
         gain, start = np.int64(0), end
         for p in range(num_found):
             over = max(similarity[p] - covered[found[p]], 0)
@@ -126,7 +128,7 @@ def count_pairs(
     end = 0
     for p in range(len(s)):
         i, c = pool_rows[p], places[p]
-        similarity = _quanta(i, int(candidates[c]), s[p], cover)
+        similarity = min(_quanta(i, int(candidates[c]), s[p], cover), cover.cap[i])
         over = similarity - cover.quanta[i]
         if over > 0:
             gains[c] += over if weight is None else over * weight[i]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
-from aliquot.selection.clustering import k_means
+from aliquot.selection.groups import by_cluster, by_task, lottery, mean_confidence
 from aliquot.selection.strategy import OnView
-from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
-
-_PASSES = 25  # of k-means: with few clusters they take seconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class TaskDiversity(OnView):
             assert scores is not None
             quota = 1 / mean_confidence(scores, group)
         rng = np.random.default_rng(self.seed)
-        by_group = np.lexsort((_lottery(group, pool.prompts, rng), group))
+        by_group = np.lexsort((lottery(group, pool.prompts, rng), group))
         begins = np.searchsorted(group[by_group], np.arange(len(quota)))
         turn = np.empty(len(pool))
         turn[by_group] = np.arange(len(pool)) - begins[group[by_group]]
@@ -80,26 +76,6 @@ class TaskDiversity(OnView):
 
     def _groups(self, pool: Pool, scores: Scores | None) -> Int64[np.ndarray, " n"]:
         if self.groups == "tasks":
-            assert pool.tasks is not None
-            return np.unique(np.array(pool.tasks), return_inverse=True)[1].astype(np.int64)
+            return by_task(pool)
         assert scores is not None
-        return k_means(scores.features, min(self.num_clusters, len(pool)), _PASSES, self.seed).labels
-
-
-def mean_confidence(scores: Scores, group: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " g"]:
-    """Return the mean over each group of the geometric mean probability of a prompt's response tokens."""
-    confidence = np.exp(-ResponseUncertainty("confidence").score(scores))
-    return np.bincount(group, weights=confidence) / np.bincount(group)
-
-
-def _lottery(
-    group: Int64[np.ndarray, " n"], prompts: Sequence[str], rng: np.random.Generator
-) -> Int64[np.ndarray, " n"]:
-    """Number the rows in a random order, in which the lower row comes first among equal prompts of a group."""
-    drawn = rng.permutation(len(group))
-    first: dict[tuple[int, str], int] = {}
-    kinds = [first.setdefault(one, row) for row, one in enumerate(zip(group.tolist(), prompts, strict=True))]
-    kind = np.array(kinds)
-    lottery = np.empty_like(drawn)
-    lottery[np.argsort(kind, kind="stable")] = drawn[np.lexsort((drawn, kind))]
-    return lottery
+        return by_cluster(scores.features, self.num_clusters, self.seed)

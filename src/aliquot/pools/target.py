@@ -1,0 +1,125 @@
+"""The target: a few dozen prompts, without responses, of the kind that the model will be asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aliquot.pools.arrow import digest_of, read_table, write_kept
+from aliquot.pools.cleaning import PoolReport
+from aliquot.pools.files import READERS, format_of
+from aliquot.pools.near_duplicates import near_twins
+from aliquot.pools.prepare import POOL_FILE, load_prepared, prepare
+from aliquot.pools.record import Record
+from aliquot.pools.spec import PoolSpec
+from aliquot.runtime.wording import counted
+from aliquot.store.content import content_hash, locate
+from aliquot.types import Pool
+
+DROP, KEEP = "drop", "keep"
+_NEAR = 0.9  # of their runs of five words
+#: Settings under the name that they have in a pool.
+_OF_POOLS = re.compile(r"\bpool\.(?=(?:path|prompt|context|messages|id|task|turn|limit|clean)\b)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetFile(PoolSpec):
+    """Names the target prompts: a jsonl, csv or parquet file, compressed or not. No response in it is read.
+
+    Args:
+        path: the file; None means that there is no target.
+        in_pool: what happens to a target prompt that the pool has too, exactly or nearly: drop leaves it out of the
+            target, keep uses it. The pool stays as it is.
+    """
+
+    name: str = "target"
+    path: str | None = None
+    in_pool: str = DROP
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.in_pool not in (DROP, KEEP):
+            raise ValueError(f"target.in_pool={self.in_pool} is neither drop nor keep; give one of them")
+
+    def check(self) -> None:
+        """Raise ValueError if there is no such file."""
+        self._file()
+
+    def identity(self) -> dict[str, object]:
+        return {**super().identity(), "in_pool": self.in_pool}
+
+    def content(self) -> str:
+        return content_hash(self._file())
+
+    def place(self) -> str:
+        return f"target.path={self.path}"
+
+    def records(self, columns: Collection[str]) -> Iterator[Record]:
+        file = self._file()
+        yield from READERS[format_of(file) or ""](file, columns)
+
+    def _file(self) -> Path:
+        assert self.path is not None
+        file = locate(self.path)
+        if not file.is_file() or format_of(file) is None:
+            raise ValueError(
+                f"target.path={self.path}: {file} is not a file of prompts; give a .jsonl, .csv or .parquet, which may "
+                "be compressed"
+            )
+        return file
+
+
+def prepare_target(source: TargetFile, pool: Pool, directory: Path) -> None:
+    """Write the target prompts into `directory` as those of a pool, and what was dropped.
+
+    Args:
+        source: where they come from.
+        pool: the prompts that they are compared with.
+        directory: must exist.
+
+    Raises:
+        ValueError: the source cannot be read, a row is bad, two prompts have the same id, or nothing is left.
+    """
+    try:
+        prepare(source, directory)
+    except ValueError as error:
+        raise ValueError(_OF_POOLS.sub("target.", str(error))) from error
+    target = load_prepared(directory, source.name)
+    in_pool = _in_pool(target, pool)
+    report = PoolReport.read(directory)
+    if not in_pool:
+        return
+    if source.in_pool == KEEP:
+        kept = np.ones(len(target), dtype=bool)
+        said = f"{counted(len(in_pool), 'of its prompts is', 'of its prompts are')} also in the pool, and kept"
+        report = replace(report, hints=[*report.hints, said])
+    else:
+        kept = ~np.isin(np.arange(len(target)), in_pool)
+        if not kept.any():
+            raise ValueError(
+                f"target.path={source.path}: all {counted(len(target), 'prompt')} of the target are also in pool "
+                f"'{pool.name}', so nothing says what else the model will be asked; give other prompts, or set "
+                "target.in_pool=keep"
+            )
+        screened = directory / "target.partial"
+        (directory / POOL_FILE).replace(screened)
+        write_kept(screened, kept, directory / "kept.partial")
+        (directory / "kept.partial").replace(directory / POOL_FILE)
+        screened.unlink()
+        digest = digest_of(read_table(directory / POOL_FILE))
+        dropped = {**report.dropped, "in_pool": len(in_pool)}
+        report = replace(report, prompts=int(kept.sum()), dropped=dropped, digest=digest)
+    report.write(directory)
+
+
+def _in_pool(target: Pool, pool: Pool) -> list[int]:
+    """Return the rows whose prompt the pool has, equal but for white space or with most of its runs of five words."""
+    prompts = list(target.prompts)
+    same = {" ".join(prompt.split()) for prompt in prompts}
+    exact = {text for prompt in pool.prompts if (text := " ".join(prompt.split())) in same}
+    near = near_twins(prompts, pool.prompts, _NEAR)
+    return [row for row, prompt in enumerate(prompts) if " ".join(prompt.split()) in exact or row in near]
