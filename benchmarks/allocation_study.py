@@ -1,7 +1,7 @@
 """The data and the tables of the study of allocation, typical prompts and targets: docs/results.md.
 
     python benchmarks/allocation_study.py data study
-    python run.py -m experiments=allocation/random,... budget=1k,3k,10k seed=0,1,2,3,4     (experiments/allocation/README.md)
+    python run.py -m experiments=allocation/random,... budget=1k,3k,10k seed=0,1,2,3,4    (all files of that folder)
     python benchmarks/allocation_study.py table --store outputs --data study --out docs/results/allocation
 
 The data are instances that the demo's generator draws, of contents that its pool never has: 200 target prompts of 40

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from aliquot.runtime.progress import Progress
+from aliquot.runtime.progress import Progress, silenced
 from aliquot.selection.clustering import nearest_centers
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.groups import by_cluster, by_task, lottery, mean_confidence, mean_of_groups
@@ -204,7 +204,8 @@ class Allocation(OnFeatures, Greedy):
                 if deep:
                     directory = workspace.directory and workspace.directory / f"group_{number}"
                     part = Workspace(directory, workspace.device)
-                    ordered[begin : begin + deep] = _within(strategy, rows, start, deep, pool, scores, part)
+                    with silenced():
+                        ordered[begin : begin + deep] = _within(strategy, rows, start, deep, pool, scores, part)
                 begin = end
                 progress.update()
         return ordered

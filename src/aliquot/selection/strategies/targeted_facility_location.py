@@ -34,8 +34,9 @@ class TargetedFacilityLocation(OnFeatures, Greedy):
 
     Both are monotone and submodular, so greedy is within 1 - 1/e of the best set of its size. FLQMI covers the target;
     a larger eta prefers picks that are similar to any target prompt, and once the target is covered, that alone counts.
-    FLVMI covers the part of the pool that is like the target; a larger eta counts more of the pool. A pick's gain is
-    its marginal gain in f. Similarities are counted in quanta of 2^-30, so equal prompts tie; ties go to the lower row.
+    FLVMI covers the part of the pool that is like the target; a larger eta counts more of the pool. When no prompt adds
+    to f any more, those most similar to any target prompt follow (ours). A pick's gain is its marginal gain in f.
+    Similarities are counted in quanta of 2^-30, so equal prompts tie; ties go to the lower row.
 
     Args:
         function: "flqmi" or "flvmi".
@@ -73,7 +74,17 @@ class TargetedFacilityLocation(OnFeatures, Greedy):
             )
         embedding = self.kernel.embed(np.concatenate([scores.features, target])).take(np.arange(len(pool)))
         cap = np.minimum(np.floor(self.eta * similar.max(axis=1).astype(np.float64)), _ONE).astype(np.int32)
-        return facility_location(embedding, k, start=start, cap=cap, workspace=workspace)
+        covered = facility_location(embedding, k, start=start, cap=cap, workspace=workspace)
+        return _then_most_similar(covered, len(start), similar.max(axis=1))
+
+
+def _then_most_similar(covered: Selection, num_given: int, similarity: Int32[np.ndarray, " n"]) -> Selection:
+    """Replace the picks that add nothing to f by the most similar prompts that are left."""
+    adding = np.arange(len(covered)) < num_given
+    head = covered.head(int(np.count_nonzero(adding | (covered.gains > 0))))
+    left = np.setdiff1d(np.arange(len(similarity)), head.indices)
+    rest = left[np.lexsort((left, -similarity[left].astype(np.int64)))][: len(covered) - len(head)]
+    return Selection(np.concatenate([head.indices, rest]), np.concatenate([head.gains, np.zeros(len(rest))]))
 
 
 def _warn_if_degenerate(mean: float, kernel: Kernel) -> None:
