@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from aliquot.launch.plan import make_plan, task_name
+import aliquot.stages
+from aliquot.launch.plan import KINDS, make_plan, task_name
 from aliquot.store.store import Stage, Store, check_all
 
 
@@ -182,3 +183,13 @@ def test_a_check_that_several_stages_share_is_made_once():
         *(("value", value) for value in range(1, 100)),
         ("specs", ["b"]),
     ]
+
+
+def test_every_stage_has_its_place_in_a_plan():
+    assert {stage.name for stage in all_stages(Stage)} == set(KINDS)
+
+
+def all_stages(kind):
+    """The shipped stages below a class, but for the trial, which is nobody's input."""
+    below = [stage for each in kind.__subclasses__() for stage in (each, *all_stages(each))]
+    return [stage for stage in below if stage.__module__ == "aliquot.stages"]

@@ -12,6 +12,9 @@ from aliquot.experiment.work import do
 from aliquot.runtime.terminal import say
 from aliquot.store.store import check_all
 
+#: What has been printed about pools and held-out rows.
+_SAID: set[str] = set()
+
 
 def prepare_pool(parts: Parts, out: Console | None = None) -> None:
     """Read and clean the pool unless that is done; first check everything that can be known to fail without the pool.
@@ -32,14 +35,21 @@ def prepare_pool(parts: Parts, out: Console | None = None) -> None:
         say(target.title(), out)
         do(target, store)
     if target and (found := target.report(store).line(target.source.name)):
-        say(found.replace("pool 'target'", "target", 1), out)
+        _say_once(found.replace("pool 'target'", "target", 1), out)
     overlap = parts.overlap(prepare.settled(store))
     if overlap and store.record(overlap) is None:
         check_all([overlap])
         say(overlap.title(), out)
         do(overlap, store)
     if overlap and (found := store.get(overlap).line(overlap.held_out)):
-        say(found, out)
+        _say_once(found, out)
+
+
+def _say_once(text: str, out: Console | None) -> None:
+    """Print a line unless another experiment of this process has: those of a sweep find the same."""
+    if text not in _SAID:
+        say(text, out)
+        _SAID.add(text)
 
 
 def _prepare(parts: Parts, out: Console | None) -> None:

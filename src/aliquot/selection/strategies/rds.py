@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from aliquot.selection.clustering import number_rows
 from aliquot.selection.strategy import OnView
-from aliquot.selection.vectors import Features, exact_unit_rows
+from aliquot.selection.vectors import exact_unit_rows
 from aliquot.types import Pool, Scores, Selection
 
 _BLOCK = 1 << 22  # similarities held at once
@@ -44,7 +44,7 @@ class RDS(OnView):
 
 
 def most_similar(
-    pool: Features, target: Features, k: int
+    pool: Float32[np.ndarray, "n d"], target: Float32[np.ndarray, "q d"], k: int
 ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
     """Return the k rows of the pool most similar to each target row, and the cosines; ties go to the lower row."""
     number = number_rows(pool)

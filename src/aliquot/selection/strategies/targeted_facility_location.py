@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 
 from aliquot.runtime.progress import Progress
 from aliquot.selection.clustering import number_rows
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.kernels import Cosine, Kernel, is_degenerate
 from aliquot.selection.strategy import Greedy, OnFeatures
-from aliquot.selection.vectors import Features
 from aliquot.types import Pool, Scores, Selection
 
 _ONE = 1 << 30  # similarity 1 in quanta
@@ -97,7 +96,9 @@ def _warn_if_degenerate(mean: float, kernel: Kernel) -> None:
         )
 
 
-def similarities(kernel: Kernel, pool: Features, target: Features) -> Int32[np.ndarray, "n q"]:
+def similarities(
+    kernel: Kernel, pool: Float32[np.ndarray, "n d"], target: Float32[np.ndarray, "q d"]
+) -> Int32[np.ndarray, "n q"]:
     """Return the similarities of pool rows with target rows, in quanta; equal rows have equal ones."""
     embedding = kernel.embed(np.concatenate([pool, target]))
     number = number_rows(pool)
