@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-import aliquot.stages
+import aliquot.stages  # noqa: F401  all of them are defined
 from aliquot.launch.plan import KINDS, make_plan, task_name
 from aliquot.store.store import Stage, Store, check_all
 
