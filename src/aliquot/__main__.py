@@ -47,8 +47,8 @@ def main() -> None:
         "--weighting",
         choices=WEIGHTINGS,
         default=WEIGHTINGS[0],
-        help="of held-out rows (evaluate=heldout): rows alike, by the pool's task shares, or tasks alike "
-        "(default: %(default)s)",
+        help="of held-out rows (evaluate=heldout): rows alike, by the task shares of the pool, tasks alike, or by the "
+        "task shares of the target (default: %(default)s)",
     )
     work = commands.add_parser("work", help="build stages of a planned sweep (started by its launcher)")
     work.add_argument("sweep", help="its id")

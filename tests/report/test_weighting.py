@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pytest
 
+from aliquot.demo import HELD_OUT
 from aliquot.evaluation.held_out.measures import weights
 from aliquot.evaluation.weightings import TASKS
 from aliquot.report.analysis.correctness import Evaluations
+from aliquot.report.reading import read_studies
 from aliquot.types import Metric
 
 LABELS = ["a", "a", "a", "b"]
@@ -22,11 +24,12 @@ def save(folder, values, **more):
 
 
 @pytest.mark.parametrize(
-    ("weighting", "means"), [("rows", (0.5, 0.25)), ("tasks", (2 / 3, 1 / 6)), ("pool", (1.0, 0.0))]
+    ("weighting", "means"),
+    [("rows", (0.5, 0.25)), ("tasks", (2 / 3, 1 / 6)), ("pool", (1.0, 0.0)), ("target", (0.6 / 3 + 0.4, 0.6 / 3))],
 )
 def test_the_mean_of_what_is_read_is_the_weighted_mean(tmp_path, weighting, means):
     metrics = [save(tmp_path / "x", [1, 0, 0, 1]), save(tmp_path / "y", [1, 0, 0, 0])]
-    evaluations = Evaluations(metrics, weighting)
+    evaluations = Evaluations(metrics, weighting, {"a": 0.3, "b": 0.2, "not in the rows": 0.5})
     found = [evaluations.read(tmp_path / name, m)["exact_match"] for name, m in zip("xy", metrics, strict=True)]
     assert [values.mean() for values in found] == pytest.approx(means)
 
@@ -43,6 +46,31 @@ def test_what_has_no_labels_counts_alike_and_is_noted(tmp_path):
     evaluations = Evaluations([metrics], TASKS)
     assert evaluations.read(tmp_path / "x", metrics)["exact_match"].tolist() == [1, 0, 0, 1]
     assert evaluations.unweighed == {"exact_match"}
+
+
+@pytest.mark.slow
+def test_runs_are_weighed_by_the_target_that_some_of_them_chose_toward(run, tmp_path, caplog):
+    heldout = ("evaluate=heldout", "evaluate.limit=40", "evaluate.max_new_tokens=2", "evaluate.measures=[exact_match]")
+    rows = [json.loads(line) for line in HELD_OUT.read_text().splitlines()]
+    target = tmp_path / "target.jsonl"
+    labels = [rows[0]["task"], rows[0]["task"], rows[39]["task"]]
+    lines = [{"id": str(i), "prompt": f"Say what {i} is.", "task": label} for i, label in enumerate(labels)]
+    target.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run("strategy=random", *heldout)
+    run("strategy=rds", f"target.path={target}", *heldout)
+    (study,) = read_studies(tmp_path / "store", weighting="target")
+    assert {cell.arm.strategy for cell in study.cells} == {"random", "rds"}
+    weight = weights([row["task"] for row in rows[:40]], 40, "target", {labels[0]: 2 / 3, labels[2]: 1 / 3})
+    for record in study.records:
+        values = json.loads(
+            next((tmp_path / "store/evaluate").glob(f"{record.id.split('-')[0]}/correct.json")).read_text()
+        )
+        (cell,) = (cell for cell in study.cells if record.id in cell.runs)
+        flat = [value for answers in values.values() for value in answers]
+        assert cell.correct["exact_match"].mean() == pytest.approx(float(np.mean(weight * flat)), abs=1e-6)
+    run("strategy=rds", f"target.path={target}", "target.limit=2", *heldout)
+    read_studies(tmp_path / "store", weighting="target")
+    assert "2 targets" in caplog.text
 
 
 @pytest.mark.slow

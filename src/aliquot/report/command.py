@@ -41,7 +41,7 @@ def report(root: Path, sweeps: Sequence[str], folder: Path, weighting: str = ROW
         root: the store.
         sweeps: ids, or their prefixes: only the runs of these; none for all runs.
         folder: the output directory, which is created; files of an earlier report in it are replaced.
-        weighting: of held-out rows: `rows` alike, by the `pool`'s task shares, or `tasks` alike.
+        weighting: of held-out rows: `rows` alike, by the task shares of the `pool` or the `target`, or `tasks` alike.
 
     Raises:
         ValueError: the directory cannot be written to; or the store has no such sweep, no finished run, or none that

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from aliquot.evaluation.weightings import ROWS
+from aliquot.evaluation.held_out.measures import task_shares
+from aliquot.evaluation.weightings import ROWS, TARGET
 from aliquot.evaluation.wording import WEIGHED
 from aliquot.experiment.arm import ArmSettings, Record, flatten, score_of, shown
 from aliquot.experiment.record import RunRecord
 from aliquot.launch.sweep import Sweep
+from aliquot.pools.prepare import load_prepared
 from aliquot.report.analysis.comparability import (
     differences,
     label_replicates,
@@ -134,7 +136,8 @@ class _Reader:
     def study(self, runs: Sequence[_Run], setting: Mapping[str, object], text: str) -> Study:
         """Return the study of runs that share a setting; `text` distinguishes it from others."""
         first = runs[0].record
-        evaluations = Evaluations([run.record.finetuned for run in runs], self._weighting)
+        target = self._target_shares(runs) if self._weighting == TARGET else None
+        evaluations = Evaluations([run.record.finetuned for run in runs], self._weighting, target)
         arms, by_arm = name_arms(run.arm_settings for run in runs), defaultdict[str, list[_Run]](list)
         for run in runs:
             by_arm[run.arm_settings.identity].append(run)
@@ -152,6 +155,16 @@ class _Reader:
             cells=sorted(cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, cell.budget)),
             records=[run.record for run in runs if run.record.id in read],
         )
+
+    def _target_shares(self, runs: Sequence[_Run]) -> Mapping[str, float] | None:
+        """Return the share of each task in the target of these runs; None, and a warning, unless they have one."""
+        targets = {key for run in runs for name, key, _ in run.record.stages if name == "target"}
+        if len(targets) != 1:
+            found = f"their runs choose toward {len(targets)} targets; report sweeps with one target"
+            log.warning("held-out rows cannot be weighed by the target: %s, or use another --weighting", found)
+            return None
+        tasks = load_prepared(self._root / "target" / targets.pop(), "target").tasks
+        return None if tasks is None else task_shares(tasks)
 
     def _weighed(
         self, evaluations: Evaluations, setting: Mapping[str, object], text: str

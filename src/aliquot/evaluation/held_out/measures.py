@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from aliquot.evaluation.weightings import POOL, ROWS, TASKS
+from aliquot.evaluation.weightings import ROWS, TASKS
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -51,13 +51,13 @@ def weights(
     Args:
         tasks: the label of each row, or None.
         num_rows: how many rows there are.
-        weighting: one of `WEIGHTINGS`. The pool's weighs each row by its task's share of the pool over its task's share
-            of the rows; tasks that only one of both has do not count.
-        shares: the share of each task in the pool, or None if it is not labeled.
+        weighting: one of `WEIGHTINGS`. Those of the pool and the target weigh each row by its task's share there over
+            its task's share of the rows; tasks that only one of both has do not count.
+        shares: the share of each task in the pool or the target, or None if it is not labeled.
     """
     if weighting == ROWS:
         return np.ones(num_rows)
-    if tasks is None or (weighting == POOL and shares is None):
+    if tasks is None or (weighting != TASKS and shares is None):
         return None
     own = task_shares(tasks)
     wanted = dict.fromkeys(own, 1.0) if weighting == TASKS else {task: (shares or {}).get(task, 0.0) for task in own}

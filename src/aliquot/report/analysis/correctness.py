@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from aliquot.evaluation.held_out.measures import weights
-from aliquot.evaluation.weightings import ROWS
+from aliquot.evaluation.weightings import ROWS, TARGET
 from aliquot.types import Metric
 
 _TOLERANCE = 1e-6  # between a metric and the mean over its questions
@@ -48,14 +48,20 @@ class Evaluations:
     which task belongs to which benchmark.
     """
 
-    def __init__(self, evaluations: Sequence[Sequence[Metric]], weighting: str = ROWS) -> None:
+    def __init__(
+        self,
+        evaluations: Sequence[Sequence[Metric]],
+        weighting: str = ROWS,
+        target: Mapping[str, float] | None = None,
+    ) -> None:
         """Use the benchmarks and numbers of questions that most of the evaluations have.
 
         Args:
             evaluations: the metrics of each.
             weighting: of held-out rows, one of `WEIGHTINGS`.
+            target: the share of each task in the target, or None if there is none, or no labels.
         """
-        self._weighting = weighting
+        self._weighting, self._target = weighting, target
         self._weights: dict[str, tuple[Float64[np.ndarray, " questions"], float]] = {}  # and what they are around
         self.unweighed: set[str] = set()  #: benchmarks whose questions cannot be weighed, so that they count alike
         self._asked = Counter(_asked(metrics) for metrics in evaluations).most_common(1)[0][0]
@@ -105,7 +111,8 @@ class Evaluations:
         """
         if name not in self._weights:
             record = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-            weight = weights(record.get("tasks", {}).get(name), len(values), self._weighting, record.get("shares"))
+            shares = self._target if self._weighting == TARGET else record.get("shares")
+            weight = weights(record.get("tasks", {}).get(name), len(values), self._weighting, shares)
             if weight is None:
                 self.unweighed.add(name)
                 return values
