@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from aliquot.runtime.progress import Progress
 from aliquot.selection.greedy.candidate_lists import sift_down
 from aliquot.selection.greedy.neighbors import Neighbors
 from aliquot.selection.greedy.numba_simd import compiled
+from aliquot.selection.greedy.set_cover import Sets
 from aliquot.types import Selection
 
 _PATIENCE = 1 << 26  # votes read between two progress updates
-
-
-class Sets(NamedTuple):
-    """Set j is rows[start[j] : start[j + 1]]."""
-
-    start: np.ndarray
-    rows: np.ndarray
 
 
 def voters_of(neighbors: Neighbors) -> Sets:
