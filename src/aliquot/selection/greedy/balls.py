@@ -1,7 +1,7 @@
 """The rows inside a ball around each row, without the n x n matrix.
 
 Products in float32 decide about most pairs. Those too close to the radius for that are decided in float64, from the
-differences of the features, so that equal rows have the same balls.
+differences of the features, so that equal rows have the same balls. Compiled by numba.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from aliquot.runtime.progress import Progress
 from aliquot.selection.distances import squared_distances
+from aliquot.selection.greedy.numba_simd import compiled, exceeding
 from aliquot.selection.greedy.set_cover import Sets
 from aliquot.selection.greedy.workers import numpy_workers
 from aliquot.selection.vectors import Features, half_squared_norms
@@ -74,17 +75,31 @@ class _Search:
     def _in_tile(self, rows: Int64[np.ndarray, " u"], first: int) -> tuple[np.ndarray, np.ndarray]:
         """Return pairs (position in rows, row of the pool from `first` on) whose distance is below the radius."""
         part = slice(first, first + _WIDTH)
-        negative = self.centered[rows] @ self.centered[part].T  # will be -d^2 / 2 at least, whatever is rounded
-        negative -= ((1 - self.rounding) * self.half[rows]).astype(np.float32)[:, None]
-        negative -= ((1 - self.rounding) * self.half[part]).astype(np.float32)
-        at = (negative > np.float32(-0.5 * self.squared_radius)).nonzero()
-        positions, columns = at[0], at[1] + first
-        certain = negative[at] - 2 * self.rounding * (self.half[rows[positions]] + self.half[columns])
+        product = self.centered[rows] @ self.centered[part].T
+        kept = 1 - self.rounding  # of the lengths, so that no pair inside is missed, whatever is rounded
+        limits = (kept * self.half[part] - 0.5 * self.squared_radius).astype(np.float32)
+        positions, offsets = _exceeding_pairs(product, (-kept * self.half[rows]).astype(np.float32), limits)
+        columns = first + offsets
+        lengths = (1 + self.rounding) * (self.half[rows[positions]] + self.half[columns])
+        certain = product[positions, offsets] - lengths
         doubtful = np.flatnonzero(certain <= -0.5 * self.squared_radius)
         squared = squared_distances(self.x, rows[positions[doubtful]], columns[doubtful])
-        kept = np.ones(len(columns), dtype=np.bool_)
-        kept[doubtful] = (squared < self.squared_radius) | (rows[positions[doubtful]] == columns[doubtful])
-        return positions[kept], columns[kept]
+        inside = np.ones(len(columns), dtype=np.bool_)
+        inside[doubtful] = (squared < self.squared_radius) | (rows[positions[doubtful]] == columns[doubtful])
+        return positions[inside], columns[inside]
+
+
+@compiled
+def _exceeding_pairs(product: np.ndarray, addend: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions (r, c) at which product + addend[r] > limits[c], row by row."""
+    rows, columns = np.empty(product.size, dtype=np.int64), np.empty(product.size, dtype=np.int64)
+    found, total = np.empty(len(limits), dtype=np.uint32), 0
+    for r in range(len(product)):
+        num_found = exceeding(product[r], limits, addend[r], found)
+        for p in range(num_found):
+            rows[total], columns[total] = r, found[p]
+            total += 1
+    return rows[:total].copy(), columns[:total].copy()
 
 
 def _check_size(search: _Search) -> None:
