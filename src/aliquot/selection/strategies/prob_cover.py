@@ -20,7 +20,7 @@ from aliquot.types import Pool, Scores, Selection
 log = logging.getLogger(__name__)
 
 _SAMPLE = 2000  # rows whose balls decide about the radius
-_PAIRS = 1 << 22  # products of a block
+_WIDTH = 1024  # rows that are compared with the sample at once
 _TINY = 2.0**-40  # features; smaller ones are rescaled, because products are float32
 _PASSES = 20  # of k-means, which ends when its centers rest
 
@@ -96,11 +96,14 @@ def pure_squared_radius(x: Features, labels: Int64[np.ndarray, " n"], purity: fl
     if (labels == labels[0]).all():
         return 0.0
     sample = np.random.default_rng(seed).permutation(len(x))[:_SAMPLE]
-    wide = x - x.mean(axis=0, dtype=np.float64)
-    squares, others = np.einsum("nd,nd->n", wide, wide), list[np.ndarray]()
-    for rows in np.array_split(sample, -(-len(sample) * len(x) // _PAIRS)):
-        squared = squares - 2 * wide[rows] @ wide.T  # without that of the row
-        squared[labels[rows][:, None] == labels] = np.inf
-        others.append(squared.argmin(axis=1))
-    nearest = np.sort(squared_distances(x, sample, np.concatenate(others)))
+    center = x.mean(axis=0, dtype=np.float64)
+    left, least, other = x[sample] - center, np.full(len(sample), np.inf), np.zeros(len(sample), dtype=np.int64)
+    for first in range(0, len(x), _WIDTH):
+        right = x[first : first + _WIDTH] - center
+        squared = np.einsum("nd,nd->n", right, right) - 2 * left @ right.T  # without that of the center
+        squared[labels[sample][:, None] == labels[first : first + _WIDTH]] = np.inf
+        closer = squared.min(axis=1) < least
+        other[closer] = first + squared[closer].argmin(axis=1)
+        least[closer] = squared[closer].min(axis=1)
+    nearest = np.sort(squared_distances(x, sample, other))
     return float(nearest[len(sample) - math.ceil(purity * len(sample))])
