@@ -180,6 +180,8 @@ def as_read(strategy: Strategy, pool: Pool, scores: Scores | None) -> Scores | N
     scores = _with_features(scores, _view(strategy, scores))
     of_target = _with_features(target.scores, _view(strategy, target.scores)) if target else None
     check_signals(strategy, pool, scores)
+    if of_target:
+        _check_finite("target features", _finite_rows(of_target.features))
     if isinstance(strategy, OnFeatures) and strategy.normalize != "raw":
         fitted = Normalization.fit(scores.features, strategy.normalize)
         scores = _with_features(scores, fitted.apply(scores.features))

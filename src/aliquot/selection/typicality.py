@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -41,7 +42,7 @@ def typicality(
     with numpy_workers() as workers:
         for group in (group for group in groups if len(group) > 1):
             points, number = _distinct(x, group, equal)
-            found = workers.map(lambda block, of=points: of.mean_distances(block, num_neighbors), points.blocks())
+            found = workers.map(partial(points.mean_distances, num_neighbors), points.blocks())
             mean[group] = np.concatenate(list(found))[number]
     return mean
 
@@ -69,7 +70,7 @@ class _Points:
         size = max(1, _PAIRS // len(self.rows))
         return (slice(first, first + size) for first in range(0, len(self.rows), size))
 
-    def mean_distances(self, block: slice, num_neighbors: int) -> Float64[np.ndarray, " b"]:
+    def mean_distances(self, num_neighbors: int, block: slice) -> Float64[np.ndarray, " b"]:
         """Return the mean distance of the rows of a block to their neighbors, equal rows included."""
         points = np.arange(len(self.rows))[block]
         wanted = np.minimum(num_neighbors, self.counts.sum() - 1)

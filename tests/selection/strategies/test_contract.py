@@ -16,7 +16,7 @@ from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.greedy.modes import Stochastic
 from aliquot.selection.strategies.random import Random
 from aliquot.selection.strategy import SIGNALS, Greedy, Strategy, rank
-from aliquot.types import Pool, Scores, Selection, TokenFeatures, TokenStats
+from aliquot.types import Pool, Scores, Selection, Target, TokenFeatures, TokenStats
 
 CONF = Path(__file__).parents[3] / "conf"
 GROUP = CONF / "strategy"
@@ -55,6 +55,11 @@ def strategy(request: pytest.FixtureRequest) -> Strategy:
     return request.param
 
 
+def viewed(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Views by the names that presets read, all of them the same features: what holds for these holds for all."""
+    return dict.fromkeys(("last", "mean", "weighted"), features)
+
+
 def make_pool(n: int, seed: int = 0) -> tuple[Pool, Scores]:
     """A pool of n prompts with every signal."""
     rng = np.random.default_rng(seed)
@@ -66,7 +71,20 @@ def make_pool(n: int, seed: int = 0) -> tuple[Pool, Scores]:
     token_features = TokenFeatures(lengths, rng.normal(size=(len(top1), 4)).astype(np.float32))
     tasks = [f"task {i}" for i in rng.integers(3, size=n)]
     pool = Pool("test", [str(i) for i in range(n)], prompts, tasks)
-    return pool, Scores(features, np.array([len(p) for p in prompts]), tokens, token_features)
+    lengths_of_prompts = np.array([len(p) for p in prompts])
+    return pool, Scores(features, lengths_of_prompts, tokens, token_features, viewed(features), make_target())
+
+
+def make_target() -> Target:
+    """Four prompts of the kind that the model will be asked."""
+    features = np.random.default_rng(7).normal(size=(4, 5)).astype(np.float32)
+    names = [str(i) for i in range(4)]
+    signals = Scores(features, np.ones(4, dtype=np.int64), views=viewed(features))
+    return Target(Pool("target", names, names, ["task 0", "task 1", "task 0", "task 0"]), signals)
+
+
+def with_features(scores: Scores, features: np.ndarray) -> Scores:
+    return dataclasses.replace(scores, features=features, views=viewed(features))
 
 
 def twice(pool: Pool, scores: Scores) -> tuple[Pool, Scores]:
@@ -75,13 +93,16 @@ def twice(pool: Pool, scores: Scores) -> tuple[Pool, Scores]:
     assert tokens is not None and pool.tasks is not None and scores.token_features is not None
     doubled = TokenStats(*(np.tile(a, 2) for a in (tokens.lengths, tokens.entropy, tokens.top1, tokens.top2)))
     ids = [*pool.ids, *(f"copy of {i}" for i in pool.ids)]
+    features = np.tile(scores.features, (2, 1))
     return (
         Pool(pool.name, ids, [*pool.prompts] * 2, [*pool.tasks] * 2),
         Scores(
-            np.tile(scores.features, (2, 1)),
+            features,
             np.tile(scores.prompt_lengths, 2),
             doubled,
             TokenFeatures(np.tile(tokens.lengths, 2), np.tile(scores.token_features.vectors, (2, 1))),
+            viewed(features),
+            scores.target,
         ),
     )
 
@@ -128,9 +149,9 @@ def test_the_same_inputs_give_the_same_selection_bit_for_bit(strategy: Strategy)
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_features_of_another_precision_are_taken_as_float32(strategy: Strategy, dtype: type) -> None:
     pool, scores = make_pool(60)
-    narrow = dataclasses.replace(scores, features=scores.features.astype(np.float16))
-    expected = rank(strategy, pool, dataclasses.replace(narrow, features=narrow.features.astype(np.float32)), 20)
-    found = rank(strategy, pool, dataclasses.replace(narrow, features=narrow.features.astype(dtype)), 20)
+    narrow = scores.features.astype(np.float16)
+    expected = rank(strategy, pool, with_features(scores, narrow.astype(np.float32)), 20)
+    found = rank(strategy, pool, with_features(scores, narrow.astype(dtype)), 20)
     np.testing.assert_array_equal(found.indices, expected.indices)
 
 
@@ -173,7 +194,7 @@ def test_rows_chosen_before_that_cannot_be_are_refused(strategy: Strategy, rows:
 
 
 @pytest.mark.slow
-@those(lambda strategy: isinstance(strategy, Greedy))
+@those(lambda strategy: isinstance(strategy, Greedy) and bool({"features", "token_features"} & strategy.requires))
 def test_goes_on_where_a_ranking_was_cut_off(
     strategy: Strategy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,8 +237,10 @@ def test_equal_rows_only_are_taken_in_order(strategy: Strategy) -> None:
     assert tokens is not None and one.token_features is not None
     same = TokenStats(*(np.tile(a, n) for a in (tokens.lengths, tokens.entropy, tokens.top1, tokens.top2)))
     pool = Pool("same", [str(i) for i in range(n)], ["x"] * n, ["t"] * n)
-    vectors = np.tile(one.token_features.vectors, (n, 1))
-    scores = Scores(np.tile(one.features, (n, 1)), np.ones(n, np.int64), same, TokenFeatures(same.lengths, vectors))
+    vectors, features = np.tile(one.token_features.vectors, (n, 1)), np.tile(one.features, (n, 1))
+    token_features = TokenFeatures(same.lengths, vectors)
+    target = dataclasses.replace(make_target(), scores=with_features(make_target().scores, features[:4]))
+    scores = Scores(features, np.ones(n, np.int64), same, token_features, viewed(features), target)
     with pytest.warns(UserWarning, match="degenerate") if hasattr(strategy, "kernel") else nullcontext():  # all alike
         order = rank(strategy, pool, scores, n).indices
     rest = order[1:]  # the first of equal rows may be drawn
@@ -246,7 +269,7 @@ def test_features_too_large_to_square_are_refused_by_row(strategy: Strategy) -> 
     wide = scores.features.astype(np.float64)
     wide[[3, 7], 1] = [1e16, 1e300]
     with pytest.raises(ValueError, match="rows 3, 7"):
-        rank(strategy, pool, dataclasses.replace(scores, features=wide), 5)
+        rank(strategy, pool, with_features(scores, wide), 5)
 
 
 def test_missing_signals_are_named(strategy: Strategy) -> None:
@@ -261,3 +284,15 @@ def test_missing_signals_are_named(strategy: Strategy) -> None:
 def test_a_budget_outside_the_pool_is_refused(strategy: Strategy, k: int) -> None:
     with pytest.raises(ValueError, match=r"outside 1\.\.9"):
         rank(strategy, *make_pool(9), k)
+
+
+@those(lambda strategy: "target" in strategy.requires)
+def test_a_target_is_needed_and_must_be_finite(strategy: Strategy) -> None:
+    pool, scores = make_pool(9)
+    with pytest.raises(ValueError, match="needs 'target'"):
+        rank(strategy, pool, dataclasses.replace(scores, target=None), 3)
+    features = make_target().scores.features.copy()
+    features[2, 0] = np.nan
+    target = dataclasses.replace(make_target(), scores=with_features(make_target().scores, features))
+    with pytest.raises(ValueError, match=r"target features of 1 of 4 prompts .*rows 2"):
+        rank(strategy, pool, dataclasses.replace(scores, target=target), 3)

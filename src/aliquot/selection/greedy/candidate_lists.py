@@ -157,7 +157,7 @@ def _store(found: Pieces, kept: np.ndarray, batch: np.ndarray, lists: Lists, use
 
 
 @compiled
-def _sift_down(heap: np.ndarray, size: int, position: int, bound: np.ndarray) -> None:
+def sift_down(heap: np.ndarray, size: int, position: int, bound: np.ndarray) -> None:
     """Restore the heap property below `position`: larger bounds first, then lower rows."""
     row = heap[position]
     while True:
@@ -196,7 +196,7 @@ def pick_from_lists(
     """
     size = len(heap)
     for position in range(size // 2 - 1, -1, -1):
-        _sift_down(heap, size, position, bound)
+        sift_down(heap, size, position, bound)
     while picked < len(indices) and patience > 0:
         j = heap[0]
         if bound[j] > 0 and lists.length[j] < 0:
@@ -216,5 +216,5 @@ def pick_from_lists(
             size -= 1
             heap[0] = heap[size]
         if size > 0:
-            _sift_down(heap, size, 0, bound)
+            sift_down(heap, size, 0, bound)
     return picked, -1
