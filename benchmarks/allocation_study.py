@@ -13,14 +13,29 @@ divided in four at random (split).
 from __future__ import annotations
 
 import argparse
+import csv
 import gzip
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from aliquot.demo.families import SKILLS
 from aliquot.demo.families.base import Task
 from aliquot.demo.words import held_out, seeded
+from aliquot.evaluation.held_out.measures import task_shares, weights
+from aliquot.evaluation.weightings import POOL, TARGET, TASKS
+from aliquot.report.analysis import numbers
+from aliquot.report.analysis.compare import find
+from aliquot.report.analysis.findings import Finding
+from aliquot.report.analysis.numbers import percent, points, points_interval, with_interval
+from aliquot.report.analysis.study import Cell, Study
+from aliquot.report.reading import read_studies
 from aliquot.store.content import locate
 
 TARGET_TASKS, TARGET_PER_TASK, PER_TASK, PARTS = 40, 5, 16, 4
@@ -77,13 +92,100 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def weighed(studies: list[Study], weight: np.ndarray, number: int) -> Study:
+    """Return one study of all arms, named after their files, with questions weighed, as reports weigh them.
+
+    The pools with other labels have the same prompts, and their models answer the same rows. Arms are told apart by
+    the file in `experiments/` that their runs name.
+    """
+    centers: dict[str, float] = {}
+    cells: list[Cell] = []
+    for study in studies:
+        files = {
+            record.id: override.partition("allocation/")[2]
+            for record in study.records
+            for override in record.overrides
+            if override.startswith("experiments=allocation/")
+        }
+        for cell in study.cells:
+            moved: dict[str, np.ndarray] = {}
+            for name, values in cell.correct.items():
+                assert values.shape[1] == number, (cell.arm.name, values.shape)
+                center = centers.setdefault(name, float(np.mean(weight * values[0])))
+                moved[name] = (center + weight * (values - center)).astype(np.float32)
+            cells.append(replace(cell, arm=replace(cell.arm, name=files[cell.runs[0]]), correct=moved))
+    return replace(studies[0], cells=sorted(cells, key=lambda cell: (cell.arm.name, cell.budget)), base={})
+
+
+def table(store: Path, data: Path, out: Path) -> None:
+    """Print every arm under every weighting and budget, and write them to a csv file."""
+    studies = read_studies(store)
+    main_study = max(studies, key=lambda study: len(study.cells))
+    studies = [main_study, *(study for study in studies if study is not main_study)]
+    record = main_study.records[0]
+    evaluated = next(key for name, key, _ in record.stages if name == "evaluate finetuned")
+    metrics = json.loads((store / "evaluate" / evaluated / "metrics.json").read_text(encoding="utf-8"))
+    tasks = metrics["tasks"]["exact_match"]
+    target = [json.loads(line)["task"] for line in (data / "target.jsonl").read_text(encoding="utf-8").splitlines()]
+    with gzip.open(locate("pkg://aliquot.demo/pool.jsonl.gz"), "rt", encoding="utf-8") as file:
+        counts = Counter(json.loads(line)["task"] for line in file)
+    shares = {TASKS: None, POOL: {t: c / counts.total() for t, c in counts.items()}, TARGET: task_shares(target)}
+    rows: list[dict[str, object]] = []
+    for weighting, share in shares.items():
+        weight = weights(tasks, len(tasks), weighting, share)
+        assert weight is not None
+        findings = find(weighed(studies, weight, len(tasks))).findings
+        rows += [_row(weighting, finding) for finding in findings]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for weighting in shares:
+        for measure in main_study.benchmarks:
+            of_both = [row for row in rows if (row["weighting"], row["measure"]) == (weighting, measure)]
+            _print(f"{measure}, {weighting}", of_both)
+
+
+def _row(weighting: str, finding: Finding) -> dict[str, object]:
+    c = finding.comparison
+    about = {"measure": finding.benchmark, "weighting": weighting, "budget": finding.budget, "arm": finding.arm.name}
+    seeds = {"seeds": finding.num_replicates, "score": percent(finding.score)}
+    if c is None:
+        return {**about, **seeds, "minus_random": "", "p": "", "p_holm": "", "seconds": finding.selection_seconds}
+    difference = with_interval(points(c.difference), points_interval(c.difference))
+    p_values = {"p": numbers.p_value(c.p), "p_holm": numbers.p_value(c.p_adjusted)}
+    return {**about, **seeds, "minus_random": difference, **p_values, "seconds": finding.selection_seconds}
+
+
+def _print(title: str, rows: list[dict[str, object]]) -> None:
+    budgets = sorted({int(str(row["budget"])) for row in rows})
+    shown = Table("arm", *(f"{budget:,}: %, minus random" for budget in budgets), title=title)
+    for arm in sorted({str(row["arm"]) for row in rows}):
+        cells: Mapping[int, str] = {
+            int(str(row["budget"])): f"{row['score']}  {row['minus_random']} {row['p_holm']}"
+            for row in rows
+            if row["arm"] == arm
+        }
+        shown.add_row(arm, *(cells.get(budget, "") for budget in budgets))
+    Console(width=170).print(shown)
+
+
 def main() -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="write the prompts, rows and pools of the study")
     data.add_argument("directory", type=Path)
-    write_data(parser.parse_args().directory)
+    tables = commands.add_parser("table", help="print and write the results")
+    tables.add_argument("--store", type=Path, default=Path("outputs"))
+    tables.add_argument("--data", type=Path, default=Path("study"))
+    tables.add_argument("--out", type=Path, default=Path("docs/results/allocation"))
+    arguments = parser.parse_args()
+    if arguments.command == "data":
+        write_data(arguments.directory)
+    else:
+        table(arguments.store, arguments.data, arguments.out)
 
 
 if __name__ == "__main__":
