@@ -37,11 +37,13 @@ PICKS = (300, 1000)
 COLUMNS = ("pool", "n", "view", "normalize", "strategy", "gamma", "unit", "k", "typical", "singletons", "distance")
 
 
-def strategies() -> dict[str, Strategy]:
+def strategies(normalize: str) -> dict[str, Strategy]:
+    """Return what is compared; herding is defined on unit norms."""
+    herding = {"herding": FacilityLocation(kernel=RBF(1.0, "absolute"))} if normalize.endswith("unit") else {}
     return {
         "random": Random(),
         **{f"facility_location gamma={gamma}": FacilityLocation(kernel=RBF(gamma)) for gamma in GAMMAS},
-        "herding": FacilityLocation(kernel=RBF(1.0, "absolute")),
+        **herding,
         "coverage": Coverage(),
         "typiclust": TypiClust(),
         "k_center": KCenter(),
@@ -93,7 +95,7 @@ def main() -> None:
     percentile = 100 * (n - 1 - np.argsort(np.argsort(mean_distance, kind="stable"))) / (n - 1)
     reference = dict[int, float]()
     print(f"{'strategy':32} {'k':>5} {'typical':>8} {'singletons':>10} {'distance':>8}")
-    for name, strategy in strategies().items():
+    for name, strategy in strategies(arguments.normalize).items():
         for k in PICKS:
             figures = measure(x, percentile, rank(strategy, pool, scores, k).indices)
             figures["distance"] /= reference.setdefault(k, figures["distance"])

@@ -16,7 +16,7 @@ from aliquot.selection.distances import squared_distances
 from aliquot.selection.greedy.numba_simd import compiled, exceeding
 from aliquot.selection.greedy.set_cover import Sets
 from aliquot.selection.greedy.workers import numpy_workers
-from aliquot.selection.vectors import Features, half_squared_norms
+from aliquot.selection.vectors import Features, central, half_squared_norms
 
 _UNIT, _WIDTH = 256, 2048  # rows and columns of one product: 2 MB, the second-level cache
 _SAMPLE = 256  # rows whose balls tell how large all are
@@ -47,7 +47,7 @@ class _Search:
 
     Args:
         x: the features.
-        centered: the same around their mean, where products are the most accurate.
+        centered: the same around a center that a few far rows do not move, where products are accurate.
         half: half the squared lengths of these.
         squared_radius: of all balls.
         rounding: of a product, relative to the sum of its `half`.
@@ -61,7 +61,7 @@ class _Search:
 
     @classmethod
     def of(cls, x: Features, squared_radius: float) -> _Search:
-        centered = x - x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centered = x - central(x)
         rounding = (x.shape[1] + 16) * float(np.finfo(np.float32).eps)
         return cls(x, centered, half_squared_norms(centered), squared_radius, rounding)
 
