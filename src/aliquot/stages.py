@@ -241,7 +241,9 @@ class Select(Stage[Selection]):
         """Name only the views that the strategy reads: what else the pass keeps does not matter."""
         budget = None if self.strategy.nested else self.budget
         scores = {"score": self.score and self.score.only(self.strategy)}
-        target = {"target": self.target.only(self.strategy)} if self.target else {}
+        target: dict[str, object] = {}
+        if self.target:
+            target = {"target": {"prompts": self.target.pool, "score": self.target.only(self.strategy)}}
         return {**super().inputs(), "budget": budget, **scores, **target}
 
     def parts(self) -> list[SelectPart]:

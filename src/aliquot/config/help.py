@@ -205,7 +205,8 @@ def _explain_config(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = ", ".join(error.options or ()) or "none; `python run.py --help` lists the groups"
-        return f"{group}={choice}: no such choice; the choices are {options}"
+        as_path = f"; for a file, type target.path={choice}" if group == "target" else ""
+        return f"{group}={choice}: no such choice; the choices are {options}{as_path}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
         where = str(cause.full_key).removesuffix(str(cause.key)).rstrip(".") or "the configuration"
         known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]

@@ -94,6 +94,15 @@ def check_root(cfg: DictConfig) -> None:
         raise ValueError("store= is empty; name the folder where results live, or leave it out")
 
 
+def name_target(cfg: DictConfig) -> None:
+    """Turn `target: prompts.jsonl` of a file into the settings of a target with this path."""
+    if cfg.target is None or isinstance(cfg.target, str):
+        node = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(choices_of("target") / "file.yaml")))
+        node.pop("defaults")
+        with open_dict(cfg):
+            cfg.target = node | {"path": cfg.target}
+
+
 def check_hydra(node: DictConfig) -> None:
     """Refuse Hydra settings that nothing reads, old names, and the one that would change what relative paths mean.
 

@@ -49,9 +49,10 @@ class ArmSettings:
         settings = flatten(select["fields"]["strategy"])
         if score is not None:
             settings |= flatten(without(score, "model", "pool")) | version_of(score)
-            settings |= _as_read(select["fields"]["strategy"].get("features"), score["fields"]["scorer"])
+            view = settings.pop("features", None)
+            settings |= _as_read(view if isinstance(view, str) else None, score["fields"]["scorer"])
         if target := select["fields"].get("target"):
-            settings["target"] = target["key"]
+            settings["target"] = target["prompts"].get("digest") or target["prompts"]["key"]
         seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
         parameters = {name: value for name, value in settings.items() if name not in seeds}
         return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
@@ -103,8 +104,8 @@ def _plain(strategy: str, scorer: str, select: Select) -> Mapping[str, object]:
         chosen = create(cfg, "strategy")
     except ValueError:
         return {}
-    plain = replace(select, strategy=chosen, score=select.score and replace(select.score, scorer=create(cfg, "scorer")))
-    return _parameters(strategy, plain)
+    score = select.score and replace(select.score, scorer=create(cfg, "scorer"))
+    return _parameters(strategy, replace(select, strategy=chosen, target=None, score=score))
 
 
 def _parameters(strategy: str, select: Select) -> Mapping[str, object]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
-from aliquot.config.schema import Until, check_root, parse_budget, strategy_name
+from aliquot.config.schema import Until, check_root, name_target, parse_budget, strategy_name
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.run import read_responses
@@ -75,6 +75,7 @@ class Parts:
             ValueError: a setting is unknown, or a field is wrong.
         """
         check_root(cfg)
+        name_target(cfg)
         strategy = create(cfg, "strategy")
         if not isinstance(strategy, Strategy):
             raise ValueError(

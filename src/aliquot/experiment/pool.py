@@ -12,6 +12,8 @@ from aliquot.experiment.work import do
 from aliquot.runtime.terminal import say
 from aliquot.store.store import check_all
 
+#: The strategy that others are compared with, also in runs that choose toward a target.
+REFERENCE = "random"
 #: What has been printed about pools and held-out rows.
 _SAID: set[str] = set()
 
@@ -29,6 +31,8 @@ def prepare_pool(parts: Parts, out: Console | None = None) -> None:
     prepare, store = parts.prepare, parts.store
     if store.record(prepare) is None:
         _prepare(parts, out)
+    if parts.target.path and "target" not in parts.strategy.requires and parts.strategy_name != REFERENCE:
+        _say_once(f"target: {parts.strategy_name} does not choose toward it, so {parts.target.path} is not read", out)
     target = parts.read_target(prepare.settled(store))
     if target and store.record(target) is None:
         check_all([target])

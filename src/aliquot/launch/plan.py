@@ -20,6 +20,7 @@ from aliquot.store.store import Stage, Store, canonical, upstream_first
 KINDS = ("pool", "target", "overlap", "score", "select_part", "select", "annotate", "finetune", "evaluate")
 #: Number of finished stages of a kind that an estimate is based on.
 _REMEMBERED = 20
+_MOST_TIMES = 100  # sizes that differ more do not tell about each other's seconds
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,18 @@ def estimate(stage: Stage[Any], store: Store) -> float | None:
     Seconds are assumed to grow with `Stage.size`; the median of the latest is used.
     """
     worker = {name: canonical(stage.inputs().get(name)) for name in ("model", "annotator")}
-    rates = [
-        record["seconds"] / record["size"]
+    alike = [
+        record
         for record in _latest_records(store.root / stage.name)
         if record.get("size") and worker == {name: record["fields"].get(name) for name in worker}
     ]
+    rates = [record["seconds"] / record["size"] for record in alike if _like(record["size"], stage.size())]
     return statistics.median(rates) * stage.size() if rates else None
+
+
+def _like(size: float, other: float) -> bool:
+    """Tell whether one rate fits both sizes: the pass over a few target prompts is mostly the loading of the model."""
+    return max(size, other) <= _MOST_TIMES * min(size, other)
 
 
 def _latest_records(folder: Path) -> list[dict[str, Any]]:

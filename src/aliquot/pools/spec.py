@@ -44,6 +44,8 @@ class PoolSpec:
         clean: which rows to drop.
     """
 
+    setting: ClassVar[str] = "pool"
+
     name: str = "pool"
     prompt: str = "prompt"
     context: str | None = None
@@ -61,13 +63,14 @@ class PoolSpec:
         for field_name in ("limit", "sample"):
             value = getattr(self, field_name)
             if value is not None and value < 1:
-                raise ValueError(f"pool.{field_name}={value} leaves no prompts; give 1 or more, or null for all")
+                setting = f"{self.setting}.{field_name}={value}"
+                raise ValueError(f"{setting} leaves no prompts; give 1 or more, or null for all")
         replaced = {
             "prompt": (self.prompt, "prompt"),
             "context": (self.context, None),
             "response": (self.response, "response"),
         }
-        check_conversations(self.turn, self.messages, replaced, "pool")
+        check_conversations(self.turn, self.messages, replaced, self.setting)
 
     @property
     def columns(self) -> Columns:

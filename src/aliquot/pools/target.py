@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from aliquot.pools.arrow import digest_of, read_table, write_kept
-from aliquot.pools.cleaning import PoolReport
+from aliquot.pools.cleaning import Dropped, PoolReport
 from aliquot.pools.files import READERS, format_of
 from aliquot.pools.near_duplicates import near_twins
 from aliquot.pools.prepare import POOL_FILE, load_prepared, prepare
@@ -36,6 +37,8 @@ class TargetFile(PoolSpec):
             target, keep uses it. The pool stays as it is.
     """
 
+    setting: ClassVar[str] = "target"
+
     name: str = "target"
     path: str | None = None
     in_pool: str = DROP
@@ -53,7 +56,8 @@ class TargetFile(PoolSpec):
         return {**super().identity(), "in_pool": self.in_pool}
 
     def content(self) -> str:
-        return content_hash(self._file())
+        file = self._file()
+        return f"{'tsv' if '.tsv' in map(str.lower, file.suffixes) else format_of(file)} {content_hash(file)}"
 
     def place(self) -> str:
         return f"target.path={self.path}"
@@ -88,38 +92,50 @@ def prepare_target(source: TargetFile, pool: Pool, directory: Path) -> None:
         prepare(source, directory)
     except ValueError as error:
         raise ValueError(_OF_POOLS.sub("target.", str(error))) from error
-    target = load_prepared(directory, source.name)
-    in_pool = _in_pool(target, pool)
     report = PoolReport.read(directory)
-    if not in_pool:
-        return
-    if source.in_pool == KEEP:
-        kept = np.ones(len(target), dtype=bool)
-        said = f"{counted(len(in_pool), 'of its prompts is', 'of its prompts are')} also in the pool, and kept"
+    report = replace(report, hints=[_OF_POOLS.sub("target.", hint) for hint in report.hints])
+    target = load_prepared(directory, source.name)
+    twins = _in_pool(target, pool)
+    if twins and source.in_pool == KEEP:
+        said = f"{counted(len(twins), 'of its prompts is', 'of its prompts are')} also in the pool, and kept"
         report = replace(report, hints=[*report.hints, said])
-    else:
-        kept = ~np.isin(np.arange(len(target)), in_pool)
-        if not kept.any():
+    elif twins:
+        if len(twins) == len(target):
             raise ValueError(
                 f"target.path={source.path}: all {counted(len(target), 'prompt')} of the target are also in pool "
                 f"'{pool.name}', so nothing says what else the model will be asked; give other prompts, or set "
                 "target.in_pool=keep"
             )
-        screened = directory / "target.partial"
-        (directory / POOL_FILE).replace(screened)
-        write_kept(screened, kept, directory / "kept.partial")
-        (directory / "kept.partial").replace(directory / POOL_FILE)
-        screened.unlink()
-        digest = digest_of(read_table(directory / POOL_FILE))
-        dropped = {**report.dropped, "in_pool": len(in_pool)}
-        report = replace(report, prompts=int(kept.sum()), dropped=dropped, digest=digest)
+        report = _drop(twins, target, pool, directory, report)
     report.write(directory)
 
 
-def _in_pool(target: Pool, pool: Pool) -> list[int]:
-    """Return the rows whose prompt the pool has, equal but for white space or with most of its runs of five words."""
-    prompts = list(target.prompts)
-    same = {" ".join(prompt.split()) for prompt in prompts}
-    exact = {text for prompt in pool.prompts if (text := " ".join(prompt.split())) in same}
-    near = near_twins(prompts, pool.prompts, _NEAR)
-    return [row for row, prompt in enumerate(prompts) if " ".join(prompt.split()) in exact or row in near]
+def _drop(twins: Mapping[int, int], target: Pool, pool: Pool, directory: Path, report: PoolReport) -> PoolReport:
+    """Leave out the prompts that the pool has too, and return the report with their number."""
+    with open(directory / "dropped.jsonl", "a", encoding="utf-8") as file:
+        dropped = Dropped(file)
+        for row, twin in sorted(twins.items()):
+            dropped.add(target.ids[row], "in_pool", of=pool.ids[twin])
+    kept = ~np.isin(np.arange(len(target)), list(twins))
+    write_kept(directory / POOL_FILE, kept, directory / "kept.partial")
+    (directory / "kept.partial").replace(directory / POOL_FILE)
+    table = read_table(directory / POOL_FILE)
+    missing, left = int(table["task"].null_count), int(kept.sum())
+    return replace(
+        report,
+        prompts=left,
+        dropped={**report.dropped, **dropped.counts},
+        digest=digest_of(table),
+        without_task=missing if missing < left else 0,
+    )
+
+
+def _in_pool(target: Pool, pool: Pool) -> dict[int, int]:
+    """Map the rows whose prompt the pool has to its row there: equal but for white space, or with most of its runs."""
+    rows_of: dict[str, list[int]] = {}
+    for row, prompt in enumerate(target.prompts):
+        rows_of.setdefault(" ".join(prompt.split()), []).append(row)
+    twins = near_twins(list(target.prompts), pool.prompts, _NEAR)
+    for at, prompt in enumerate(pool.prompts):
+        twins |= dict.fromkeys(rows_of.get(" ".join(prompt.split()), ()), at)
+    return twins

@@ -18,6 +18,7 @@ from aliquot.evaluation.wording import WEIGHED
 from aliquot.experiment.arm import ArmSettings, Record, flatten, score_of, shown
 from aliquot.experiment.record import RunRecord
 from aliquot.launch.sweep import Sweep
+from aliquot.pools.cleaning import PoolReport
 from aliquot.pools.prepare import load_prepared
 from aliquot.report.analysis.comparability import (
     differences,
@@ -158,20 +159,29 @@ class _Reader:
 
     def _target_shares(self, runs: Sequence[_Run]) -> Mapping[str, float] | None:
         """Return the share of each task in the target of these runs; None, and a warning, unless they have one."""
-        targets = {key for run in runs for name, key, _ in run.record.stages if name == "target"}
-        if len(targets) != 1:
-            found = f"their runs choose toward {len(targets)} targets; report sweeps with one target"
-            log.warning("held-out rows cannot be weighed by the target: %s, or use another --weighting", found)
-            return None
-        tasks = load_prepared(self._root / "target" / targets.pop(), "target").tasks
-        return None if tasks is None else task_shares(tasks)
+        folders = {self._root / name / key for run in runs for name, key, _ in run.record.stages if name == "target"}
+        try:
+            targets = {PoolReport.read(folder).digest: folder for folder in folders}
+            if len(targets) == 1:
+                tasks = load_prepared(targets.popitem()[1], "target").tasks
+                return None if tasks is None else task_shares(tasks)
+            why = (
+                f"their runs choose toward {len(targets)} targets; name the sweeps that have one"
+                if targets
+                else ("none of their runs chooses toward a target (target=prompts.jsonl)")
+            )
+        except OSError as error:
+            why = f"{error.filename} is gone"
+        log.warning("held-out rows cannot be weighed by the target: %s", why)
+        return None
 
     def _weighed(
         self, evaluations: Evaluations, setting: Mapping[str, object], text: str
     ) -> tuple[Mapping[str, object], str]:
         """Add the weighting to the setting of a study and to the text that distinguishes it, if anything is weighed."""
         if alike := sorted(evaluations.unweighed):
-            log.warning("%s: without task labels, so questions count alike", ", ".join(alike))
+            lacking = "no task of the target" if self._weighting == TARGET else "no task labels"
+            log.warning("%s: %s in its rows, so questions count alike", ", ".join(alike), lacking)
         if len(evaluations.unweighed) == len(evaluations.benchmarks):
             return setting, text
         return {"weighting": self._weighting, **setting}, f"{text}, {WEIGHED[self._weighting]}".removeprefix(", ")

@@ -56,7 +56,13 @@ class Normalization:
         return cls(mean, (directions * scales) @ directions.T, unit)
 
     def apply(self, features: Float[np.ndarray, "m d"]) -> Float32[np.ndarray, "m d"]:
-        """Return the normalized vectors, in float32."""
+        """Return the normalized vectors, in float32, a block of rows at a time."""
+        found = np.empty(features.shape, dtype=np.float32)
+        for start in range(0, len(features), _BLOCK):
+            found[start : start + _BLOCK] = self._block(features[start : start + _BLOCK])
+        return found
+
+    def _block(self, features: Float[np.ndarray, "m d"]) -> Float32[np.ndarray, "m d"]:
         moved = features if self.mean is None else features - self.mean
         if self.whitening is not None:
             moved = moved @ self.whitening

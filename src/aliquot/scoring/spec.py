@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 TOKEN_SOURCES = ("prompt", "response")
+_VIEW = re.compile(rf"({'|'.join(POSITIONS)})(@(0|-?[1-9][0-9]*))?")
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Scorer:
         if found in self.views:
             return found
         position, _, layer = name.partition("@")
-        if position not in POSITIONS or not (not layer or layer.removeprefix("-").isdigit()):
+        if not _VIEW.fullmatch(name):
             raise ValueError(
                 f"strategy.features={name} is not a view of the prompts; use {', '.join(POSITIONS)}, or one of them at "
                 "a layer, such as weighted@12"

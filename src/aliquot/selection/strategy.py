@@ -182,7 +182,7 @@ def as_read(strategy: Strategy, pool: Pool, scores: Scores | None) -> Scores | N
     check_signals(strategy, pool, scores)
     if of_target:
         _check_finite("target features", _finite_rows(of_target.features))
-    if isinstance(strategy, OnFeatures) and strategy.normalize != "raw":
+    if isinstance(strategy, OnFeatures) and strategy.normalize != "raw" and "features" in strategy.requires:
         fitted = Normalization.fit(scores.features, strategy.normalize)
         scores = _with_features(scores, fitted.apply(scores.features))
         of_target = of_target and _with_features(of_target, fitted.apply(of_target.features))

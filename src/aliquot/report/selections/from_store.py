@@ -18,8 +18,9 @@ from aliquot.report.selections import measures
 from aliquot.report.selections.measures import Rows
 from aliquot.report.selections.picks import Correlations, FeatureMap, Lengths, Nearness, Picks, TaskShares
 from aliquot.scoring.features import gaussian_projection, project
-from aliquot.scoring.normalization import normalized
+from aliquot.scoring.normalization import Normalization
 from aliquot.scoring.run import load_scores
+from aliquot.scoring.spec import Scorer
 from aliquot.selection.clustering import number_rows
 from aliquot.selection.kernels import RBF, Cosine, mean_similarity
 from aliquot.stages import load_selection
@@ -223,8 +224,19 @@ def _similarities(root: Path, rankings: Sequence[_Ranking], num_prompts: int) ->
         scores = _load_scores(root / "score" / ranking.score, num_prompts)
         if scores is not None and num_prompts > 1:
             fields = {name: value for name, value in ranking.kernel.items() if name not in ("type", "version")}
-            view, how = ranking.features
-            read = scores.views.get(view, scores.features) if view else scores.features
-            features = normalized(read[np.sort(_sample(num_prompts, _NUM_EMBEDDED))].astype(np.float32), how)
+            name, how = ranking.features
+            view = _view_of(root / "score" / ranking.score, name)
+            read = scores.views[view] if view else scores.features
+            sample = read[np.sort(_sample(num_prompts, _NUM_EMBEDDED))].astype(np.float32)
+            features = sample if how == "raw" else Normalization.fit(np.asarray(read), how).apply(sample)
             similarity[ranking.arm.name] = mean_similarity(kind(**fields).embed(features))
     return similarity
+
+
+def _view_of(folder: Path, name: str | None) -> str | None:
+    """Return the name of a view in these scores; None for the first."""
+    record = read_record(folder)
+    kept: Mapping[str, Any] = record["fields"]["scorer"] if record else {"position": "last", "layer": -1}
+    scorer = Scorer(position=kept["position"], layer=kept["layer"])
+    found = scorer.view(name)
+    return None if found == scorer.view(None) else found

@@ -43,6 +43,7 @@ class AdaICL(OnFeatures, Greedy):
     requires: ClassVar[frozenset[str]] = frozenset({"features", "tokens"})
     nested: ClassVar[bool] = True
 
+    features: str | None = field(default="weighted", kw_only=True)
     uncertainty: ResponseUncertainty = field(default_factory=ResponseUncertainty)
     share: float = 0.5
     num_neighbors: int = 5

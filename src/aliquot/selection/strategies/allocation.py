@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +29,7 @@ GROUPS = ("tasks", "clusters")
 TOWARD = ("pool", "groups", "target")
 DIFFICULTIES = ("equal", "inverse_confidence", "entropy")
 ORDERS = ("random", "typical", "facility_location", "k_center", "uncertainty")
+_MIXTURE = "a mixture, in quotes: 'strategy.toward={pool: 1, target: 3}'"
 Groups = Int64[np.ndarray, " n"]
 
 
@@ -38,12 +40,11 @@ class Allocation(OnFeatures, Greedy):
     A power law for the loss of group c after n_c annotations, as in the literature on learning curves; transfer
     between groups is ignored. With a budget of k and 0 <= n_c <= N_c, the sizes, the solution is n_c + offset
     proportional to (w_c a_c)^(1 / (1 + exponent)) =: q_c, up to the caps. The j-th prompt of a group (j = 1, 2, ...)
-    has its turn at
-    time (j - 1/2 + offset) / q_c, so every prefix of the ranking is divided like that, up to rounding (Webster's
-    method), and any quota that a group is too small to fill goes to the others. Groups with q_c = 0 come last, in equal
-    turns. As the exponent grows, the division becomes even, whatever the weights. Our own strategy; with equal a_c and
-    toward="groups" it is task diversity (Arabelly, Nemade, Nowak, Zhang 2025, arXiv 2507.21482), with offset 0,
-    exponent 0 and a_c = 1 / confidence the weighted form. Every gain is 0.
+    has its turn at time (j - 1/2 + offset) / q_c, so every prefix of the ranking is divided like that, up to rounding
+    (Webster's method), and any quota that a group is too small to fill goes to the others. Groups with q_c = 0 come
+    last, in equal turns. As the exponent grows, the division becomes even, whatever the weights. Our own strategy; with
+    equal a_c and toward="groups" it is task diversity (Arabelly, Nemade, Nowak, Zhang 2025, arXiv 2507.21482), with
+    offset 0, exponent 0 and a_c = 1 / confidence the weighted form. Every gain is 0.
 
     Args:
         groups: "tasks" for the labels of the pool, or "clusters" for k-means clusters of the features.
@@ -64,7 +65,7 @@ class Allocation(OnFeatures, Greedy):
 
     nested: ClassVar[bool] = True
 
-    normalize: str = "centered_unit"
+    normalize: str = field(default="centered_unit", kw_only=True)
     groups: str = "tasks"
     num_clusters: int = 100
     toward: str | Mapping[str, float] = "pool"
@@ -90,11 +91,14 @@ class Allocation(OnFeatures, Greedy):
 
     def _mixture(self) -> dict[str, float]:
         """Return the share of each way to weigh groups."""
-        parts: Mapping[str, float] = {self.toward: 1.0} if isinstance(self.toward, str) else self.toward
+        parts = {self.toward: 1.0} if isinstance(self.toward, str) else self.toward
+        # a command line may give anything here
+        if not isinstance(parts, Mapping) or any(type(share) not in (int, float) for share in parts.values()):  # pyright: ignore
+            raise ValueError(f"toward {parts} is neither {', '.join(TOWARD)} nor {_MIXTURE}")
         if unknown := [name for name in parts if name not in TOWARD]:
-            raise ValueError(f"toward '{unknown[0]}' is unknown; use {', '.join(TOWARD)}, or a mixture of them")
+            raise ValueError(f"toward '{unknown[0]}' is unknown; use {', '.join(TOWARD)}, or {_MIXTURE}")
         if not parts or any(not 0 <= share < math.inf for share in parts.values()) or not sum(parts.values()) > 0:
-            raise ValueError(f"toward {dict(parts)} is not a mixture; give numbers of 0 or more, one of them positive")
+            raise ValueError(f"toward {dict(parts)} gives no shares; give numbers of 0 or more, one of them positive")
         return {name: share / sum(parts.values()) for name, share in parts.items() if share > 0}
 
     @property
@@ -204,7 +208,8 @@ class Allocation(OnFeatures, Greedy):
                 if deep:
                     directory = workspace.directory and workspace.directory / f"group_{number}"
                     part = Workspace(directory, workspace.device)
-                    with silenced():
+                    with silenced(), warnings.catch_warnings():
+                        warnings.simplefilter("ignore")  # that a group's prompts are alike: then any order will do
                         ordered[begin : begin + deep] = _within(strategy, rows, start, deep, pool, scores, part)
                 begin = end
                 progress.update()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -46,6 +46,8 @@ class ProbCover(OnFeatures, Greedy):
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     nested: ClassVar[bool] = True
 
+    features: str | None = field(default="weighted", kw_only=True)
+    normalize: str = field(default="unit", kw_only=True)
     delta: float | None = None
     purity: float = 0.95
     num_clusters: int = 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +28,8 @@ class RDS(OnView):
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "target"})
     nested: ClassVar[bool] = True
+
+    features: str | None = field(default="weighted", kw_only=True)
 
     def select(self, pool: Pool, scores: Scores | None, k: int) -> Selection:
         assert scores is not None and scores.target is not None

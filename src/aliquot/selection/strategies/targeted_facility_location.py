@@ -46,6 +46,7 @@ class TargetedFacilityLocation(OnFeatures, Greedy):
     requires: ClassVar[frozenset[str]] = frozenset({"features", "target"})
     nested: ClassVar[bool] = True
 
+    features: str | None = field(default="weighted", kw_only=True)
     function: str = "flqmi"
     eta: float = 1.0
     kernel: Kernel = field(default_factory=Cosine)
@@ -68,9 +69,9 @@ class TargetedFacilityLocation(OnFeatures, Greedy):
         similar = similarities(self.kernel, scores.features, target)
         _warn_if_degenerate(float(similar.mean()) / _ONE, self.kernel)
         if self.function == "flqmi":
-            return greedy_flqmi(
-                similar, self.eta, start, k, Checkpoint(workspace.directory, similar, self.eta, start.indices)
-            )
+            checkpoint = Checkpoint(workspace.directory, similar, self.eta, start.indices)
+            covered = greedy_flqmi(similar, self.eta, start, k, checkpoint)
+            return _then_most_similar(covered, len(start), similar.max(axis=1))
         embedding = self.kernel.embed(np.concatenate([scores.features, target])).take(np.arange(len(pool)))
         cap = np.minimum(np.floor(self.eta * similar.max(axis=1).astype(np.float64)), _ONE).astype(np.int32)
         covered = facility_location(embedding, k, start=start, cap=cap, workspace=workspace)
@@ -126,8 +127,8 @@ def greedy_flqmi(
     """
     own = np.rint(eta * similar.max(axis=1).astype(np.float64)).astype(np.int64)
     saved = checkpoint.load()
-    chosen: list[int] = saved["indices"].tolist() if saved else start.indices.tolist()
-    gains: list[float] = saved["gains"].tolist() if saved else start.gains.tolist()
+    chosen: list[int] = saved["indices"][:k].tolist() if saved else start.indices.tolist()
+    gains: list[float] = saved["gains"][:k].tolist() if saved else start.gains.tolist()
     cover = _cover(similar, np.array(chosen, dtype=np.int64))
     free = np.setdiff1d(np.arange(len(similar)), chosen)
     bounds = np.maximum(similar[free] - cover, 0).sum(axis=1, dtype=np.int64) + own[free]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -38,6 +38,8 @@ class TypiClust(OnFeatures, Greedy):
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     nested: ClassVar[bool] = False
 
+    features: str | None = field(default="weighted", kw_only=True)
+    normalize: str = field(default="unit", kw_only=True)
     num_neighbors: int = 20
     passes: int = 5
     seed: int = 0

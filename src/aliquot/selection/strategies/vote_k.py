@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from aliquot.selection.greedy.checkpoint import Workspace
@@ -28,6 +28,7 @@ class VoteK(OnFeatures, Greedy):
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     nested: ClassVar[bool] = True
 
+    features: str | None = field(default="weighted", kw_only=True)
     num_neighbors: int = 150
 
     def __post_init__(self) -> None:
