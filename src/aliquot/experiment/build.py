@@ -23,7 +23,7 @@ from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.run import read_responses
 from aliquot.evaluation.judge.spec import BASE, Judge
 from aliquot.evaluation.run import Yardstick
-from aliquot.experiment.arm import label_of
+from aliquot.experiment.arm import label_of, marked
 from aliquot.finetuning.recipe import LoRA
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
@@ -33,11 +33,12 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
 from aliquot.selection.strategy import Strategy, check_requirements
-from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, Score, Select
+from aliquot.selection.upper_reference import UpperReference
+from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, ReadResponses, Score, Select
 from aliquot.store.store import Stage, Store, read_record, upstream_first
 
 #: The stages that read the model.
-READERS = (Score, Finetune, Evaluate)
+READERS = (Score, ReadResponses, Finetune, Evaluate)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Parts:
     model: Model
     pool: PoolSpec
     scorer: Scorer
-    strategy: Strategy
+    strategy: Strategy | UpperReference
     annotator: Annotator
     finetune: LoRA
     benchmark: Yardstick
@@ -74,7 +75,7 @@ class Parts:
         """
         check_root(cfg)
         strategy = create(cfg, "strategy")
-        if not isinstance(strategy, Strategy):
+        if not isinstance(strategy, (Strategy, UpperReference)):
             raise ValueError(
                 f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
             )
@@ -133,6 +134,7 @@ class Experiment:
         trial: of the base model; it runs before any stage that reads the model.
         benchmark: names of the tasks, for the plan.
         overrides: what the command line changed; used to suggest the next command.
+        uses_response: whether the strategy is an upper reference.
     """
 
     stages: tuple[Stage[Any], ...]
@@ -144,6 +146,7 @@ class Experiment:
     trial: Trial
     benchmark: str
     overrides: tuple[str, ...] = ()
+    uses_response: bool = False
 
     def untried(self, store: Store) -> Trial | None:
         """Return the trial of the model if it must run first."""
@@ -164,7 +167,7 @@ class Experiment:
     def arm(self) -> str:
         """The strategy and the settings that distinguish it from the plain choice of that name."""
         select = next((stage for stage in self.stages if isinstance(stage, Select)), None)
-        return label_of(self.strategy, select) if select else self.strategy
+        return label_of(self.strategy, select) if select else marked(self.strategy, self.uses_response)
 
     @property
     def waiting(self) -> Annotate | None:
@@ -198,7 +201,8 @@ def build(parts: Parts) -> Experiment:
     prepare = parts.prepare.settled(parts.store)
     pool = parts.store.get(prepare)
     budget = parse_budget(parts.budget, len(pool), pool.name)
-    check_requirements(parts.strategy, pool, parts.scorer)
+    if isinstance(parts.strategy, Strategy):
+        check_requirements(parts.strategy, pool, parts.scorer)
     if overlap := parts.overlap(prepare):
         compared = parts.store.get(overlap)
         compared.check(overlap.held_out)
@@ -215,6 +219,7 @@ def build(parts: Parts) -> Experiment:
         trial=parts.trial,
         benchmark=", ".join(parts.benchmark.tasks),
         overrides=parts.overrides,
+        uses_response=isinstance(parts.strategy, UpperReference),
     )
 
 
@@ -230,8 +235,9 @@ def _stages(
     """Return the stages up to the goal, upstream first; `settle` reads what people have returned."""
     model, strategy, trainer = parts.model, parts.strategy, parts.trainer
     score = Score(model, prepare, parts.scorer, trainer, num_prompts)
-    needs_scores = bool(strategy.requires - {"tasks"})
-    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer)
+    needs_scores = isinstance(strategy, Strategy) and bool(strategy.requires - {"tasks"})
+    responses = _responses(parts, prepare, num_prompts, settle) if isinstance(strategy, UpperReference) else None
+    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer, responses)
     annotate = Annotate(select, parts.annotator, budget)
     if settle:
         annotate = annotate.settled(parts.store)
@@ -251,6 +257,17 @@ def _stages(
     if parts.until == Until.evaluate and all(stage.key != base.key for stage in chain):
         chain.insert(-2, base)  # before finetuning, so that an evaluation that cannot work fails early
     return tuple(chain)
+
+
+def _responses(parts: Parts, prepare: Prepare, num_prompts: int, settle: bool) -> ReadResponses:
+    """Return the stage that reads the pool's responses.
+
+    Raises:
+        ValueError: they are needed, and the annotator has not given all of them.
+    """
+    tokens_per_batch = parts.scorer.tokens_per_batch
+    stage = ReadResponses(parts.model, prepare, parts.annotator, parts.trainer, tokens_per_batch, num_prompts)
+    return stage.settled(parts.store) if settle and parts.until != Until.score else stage
 
 
 def _opponent(parts: Parts) -> str | None:
