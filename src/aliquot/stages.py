@@ -205,10 +205,9 @@ class ReadResponses(Stage[ResponseSignals]):
         return self.num_prompts
 
     def checks(self) -> Sequence[Check]:
-        return (
-            (type(self.annotator).check, self.annotator, self.pool.source),
-            (type(self.model).check_here, self.model),
-        )
+        source, reads_source = self.pool.source, self.annotator.reads_source
+        first: list[Check] = [(type(source).check_responses, source, True)] if reads_source else []
+        return *first, (type(self.model).check_here, self.model)
 
     def check_devices(self) -> None:
         replace(self.trainer, devices=1, num_nodes=1).check()

@@ -158,4 +158,4 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
 def _arm_of_older(run: RunRecord) -> str:
     """Return the strategy and what the command line changed of it, for a record without an arm."""
     changes = [o.removeprefix("strategy.") for o in run.overrides if o.startswith(("strategy.", "strategy/"))]
-    return " ".join([run.strategy, *changes])
+    return " ".join([marked(run.strategy, run.uses_response), *changes])

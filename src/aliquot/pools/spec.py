@@ -110,13 +110,13 @@ class PoolSpec:
                 yield row
         reading.settle(drop=self.clean.empty == "drop")
 
-    def check_responses(self) -> None:
-        """Raise ValueError if the first row has no response; the selected rows are checked later."""
+    def check_responses(self, to_choose: bool = False) -> None:
+        """Raise ValueError if the first row has no response; the other rows are checked when they are needed."""
         columns = self.columns
         asked = (record for record in self.records(columns.for_responses()) if usable_row(record, columns))
         record = next(asked, None)  # a pool without rows is refused when it is read
         if record is not None and response_text(record, columns) is None:
-            raise self._no_response(record)
+            raise self._no_response(record, to_choose)
 
     def read_responses(self, ids: Collection[str], to_choose: bool = False) -> dict[str, str]:
         """Return the responses that the source itself holds for `ids`; if rows share an id, that of the first.
