@@ -87,7 +87,8 @@ def said(network, tokenizer, prefix, most):
     ("family", "template"),
     [("llama", PLAIN), ("llama", BARE), ("llama", "chat"), ("gpt2", PLAIN), ("t5", PLAIN), ("falcon_h1", PLAIN)],
 )
-def test_every_signal_is_that_of_an_independent_loop(tmp_path, family, template):
+def test_every_signal_is_that_of_an_independent_loop(tmp_path, monkeypatch, family, template):
+    monkeypatch.setattr("aliquot.evaluation.response_signals._ROWS_AT_ONCE", 10)
     model = made(tmp_path / "model", family, template)
     network, tokenizer = model.load(), model.load_tokenizer()
     pool, responses = draw()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aliquot.evaluation.held_out.answers import HeldOutAnswers
 
 _SIGNALS = "signals.npz"
+_ROWS_AT_ONCE = 1 << 15  # lists of Python integers are large
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ def read_signals(
         ValueError: a likelihood is not a number, the model has too few positions, or a single row does not fit into
             memory.
     """
-    from aliquot.evaluation.held_out.answers import answer_encoded, encode_rows
+    from aliquot.evaluation.held_out.answers import Encoded, answer_encoded, encode_rows
 
     tokenizer, asked = model.load_tokenizer(), _OfPool(tokens_per_batch)
     rows = HeldOutRows(pool.ids, None, pool.prompts, responses, [None] * len(pool))
-    encoded = encode_rows(model, tokenizer, asked, rows)
+    blocks = [range(len(pool))[first : first + _ROWS_AT_ONCE] for first in range(0, len(pool), _ROWS_AT_ONCE)]
+    encoded = Encoded.joined([encode_rows(model, tokenizer, asked, rows.only(block)) for block in blocks])
     network = model.load().to(trainer.device())  # pyright: ignore[reportArgumentType]
     after, alone = Shards(directory / "after_prompt"), Shards(directory / "alone")
     answers = answer_encoded(tokenizer, network, asked, encoded, after)

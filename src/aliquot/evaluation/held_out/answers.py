@@ -99,6 +99,14 @@ class Encoded:
         """The most tokens that follow a prompt."""
         return max([self.num_new, *(len(ids) for texts in self.given for ids in texts)])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Return the rows of several, one after the other."""
+        tokens = np.concatenate([part.prompts.tokens for part in parts])
+        prompts = EncodedPrompts(tokens, np.concatenate([part.prompts.lengths for part in parts]), 0)
+        given = [texts for part in parts for texts in part.given]
+        return cls(prompts, given, max(part.num_new for part in parts), sum(part.num_cut for part in parts))
+
     def after(self, prompt: Sequence[int]) -> Encoded:
         """Return the same given responses after another prompt, one for all rows, which the model does not answer."""
         num_rows = len(self.given)
