@@ -165,8 +165,8 @@ class Score(Stage[Scores]):
 class ReadResponses(Stage[ResponseSignals]):
     """Read the response to every prompt of the pool with the base model, for an upper reference.
 
-    Nothing is bought: the annotator must have answered the whole pool before. Equal responses give one result, whoever
-    gave them.
+    Nothing is bought: the annotator must have answered the whole pool before. The key holds the responses, by digest or
+    by the source that has them, and not who gave them.
 
     Args:
         model: the base model.
@@ -220,13 +220,11 @@ class ReadResponses(Stage[ResponseSignals]):
         """
         if self.annotator.reads_source and store.record(self):
             return self
-        pool, responses = store.get(self.pool), self._responses(store)
-        if self.annotator.reads_source:
-            return self
-        return replace(self, digest=digest_of(zip(pool.ids, responses, strict=True)))
+        digest = digest_of(self._responses(store))
+        return self if self.annotator.reads_source else replace(self, digest=digest)
 
-    def _responses(self, store: Store) -> list[str]:
-        """Return the response to each prompt of the pool.
+    def _responses(self, store: Store) -> list[tuple[str, str]]:
+        """Return the id of each prompt of the pool and the response to it.
 
         Raises:
             ValueError: one is missing.
@@ -241,11 +239,14 @@ class ReadResponses(Stage[ResponseSignals]):
                 "is bought for it: let the whole pool be annotated first (strategy=random budget=all until=annotate), "
                 "leave the others out of the pool, or choose a strategy that reads prompts only"
             )
-        return [known[row_id] for row_id in ids]
+        return [(row_id, known[row_id]) for row_id in ids]
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        pool, responses = store.get(self.pool), self._responses(store)
-        read_signals(self.model, pool, responses, self.trainer, self.tokens_per_batch, directory)
+        found = self._responses(store)
+        if self.digest not in (None, digest_of(found)):
+            raise ValueError(f"the responses of {self.annotator.name} changed as the run started; run it again")
+        responses = [response for _, response in found]
+        read_signals(self.model, store.get(self.pool), responses, self.trainer, self.tokens_per_batch, directory)
 
     def load(self, directory: Path) -> ResponseSignals:
         return load_signals(directory)

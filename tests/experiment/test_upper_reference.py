@@ -5,7 +5,9 @@ import json
 import pytest
 
 from aliquot.annotation.annotator import Annotator, Oracle
+from aliquot.annotation.people.people import People
 from aliquot.experiment.build import Parts, build
+from aliquot.experiment.run import fetch
 from aliquot.pools.spec import JsonlPool
 from aliquot.stages import Prepare, ReadResponses
 from aliquot.store.store import Store
@@ -181,6 +183,36 @@ def test_an_annotator_that_says_nothing_has_answered_nothing(pool, tmp_path):
     pool(pool.rows)
     source = JsonlPool(path=str(tmp_path / "pool.jsonl"))
     assert Oracle().answered(source, ["r3", "r0"], ["", ""], tmp_path) == {"r3": "4", "r0": "1"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "until", "times"), [("ifd", "select", 1), ("random", "select", 0), ("ifd", "score", 0)]
+)
+def test_responses_are_fetched_from_servers_before_an_upper_reference_chooses(
+    compose, tmp_path, monkeypatch, strategy, until, times
+):
+    fetched = []
+    monkeypatch.setattr(People, "fetch", lambda self: fetched.append(self))
+    fetch([compose("annotator=file", f"annotator.folder={tmp_path}", f"strategy={strategy}", f"until={until}")])
+    assert len(fetched) == times
+
+
+@pytest.mark.slow
+def test_responses_that_change_between_the_plan_and_the_pass_stop_the_run(pool, tmp_path, compose):
+    folder = tmp_path / "batch"
+    (folder / "returned").mkdir(parents=True)
+
+    def answer(text):
+        rows = (json.dumps({"id": row["id"], "response": text}) + "\n" for row in pool.rows)
+        (folder / "returned" / "a.jsonl").write_text("".join(rows))
+
+    answer("before")
+    store = f"store={tmp_path / 'store'}"
+    parts = Parts.of(compose(*pool.asked, *UPPER, "annotator=file", f"annotator.folder={folder}", store))
+    (stage,) = (stage for stage in build(parts).stages if isinstance(stage, ReadResponses))
+    answer("afterwards")
+    with pytest.raises(ValueError, match=r"people \(files\) changed as the run started"):
+        parts.store.ensure(stage)
 
 
 @pytest.mark.slow
