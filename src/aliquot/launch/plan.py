@@ -17,7 +17,7 @@ from typing import Any
 from aliquot.store.store import Stage, Store, canonical, upstream_first
 
 #: Every kind of stage, upstream first.
-KINDS = ("pool", "score", "responses", "select_part", "select", "annotate", "finetune", "evaluate")
+KINDS = ("pool", "overlap", "score", "responses", "select_part", "select", "annotate", "finetune", "evaluate")
 #: Number of finished stages of a kind that an estimate is based on.
 _REMEMBERED = 20
 

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _SHARD_SIZE = 256  # rows
 
 
-class Asked(Protocol):
+class AskedOfRows(Protocol):
     """What is asked about rows: those that a `HeldOutSource` names, or those of a pool."""
 
     #: The stage that asks, the config group with the settings of its batches, and what it calls a row, for messages.
@@ -114,7 +114,9 @@ class Encoded:
         return Encoded(EncodedPrompts(np.tile(tokens, num_rows), lengths, 0), self.given, 0, self.num_cut)
 
 
-def answer(model: Model, network: PreTrainedModel, spec: Asked, rows: HeldOutRows, shards: Shards) -> HeldOutAnswers:
+def answer(
+    model: Model, network: PreTrainedModel, spec: AskedOfRows, rows: HeldOutRows, shards: Shards
+) -> HeldOutAnswers:
     """Let a model read every prompt once, respond, and say how likely the given responses are.
 
     Args:
@@ -133,7 +135,7 @@ def answer(model: Model, network: PreTrainedModel, spec: Asked, rows: HeldOutRow
 
 
 def answer_encoded(
-    tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel, spec: Asked, encoded: Encoded, shards: Shards
+    tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel, spec: AskedOfRows, encoded: Encoded, shards: Shards
 ) -> HeldOutAnswers:
     """Do the same for rows that are tokens already.
 
@@ -160,7 +162,7 @@ def answer_encoded(
     return HeldOutAnswers(responses if encoded.num_new else (), found, num_tokens, encoded.num_cut)
 
 
-def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: Asked, rows: HeldOutRows) -> Encoded:
+def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: AskedOfRows, rows: HeldOutRows) -> Encoded:
     """Tokenize prompts and given responses in the model's template, row by row as for finetuning.
 
     A prompt makes room for its longest given response, down to half of `max_tokens`, or for the model's own where none
@@ -204,7 +206,7 @@ def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: Asked, r
     return Encoded(packed, fitting, num_new, len(cut))
 
 
-def _read(reader: BatchReader, encoded: Encoded, pad: int, spec: Asked, shards: Shards) -> None:
+def _read(reader: BatchReader, encoded: Encoded, pad: int, spec: AskedOfRows, shards: Shards) -> None:
     """Read the rows that no shard has, and save them."""
     network, prompts = reader.network, encoded.prompts
     done = shards.finished_rows(len(prompts.lengths))
