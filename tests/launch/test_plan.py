@@ -9,8 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from aliquot import stages
-from aliquot.launch.plan import KINDS, make_plan, task_name
+from aliquot.launch.plan import make_plan, task_name
 from aliquot.store.store import Stage, Store, check_all
 
 
@@ -183,8 +182,3 @@ def test_a_check_that_several_stages_share_is_made_once():
         *(("value", value) for value in range(1, 100)),
         ("specs", ["b"]),
     ]
-
-
-def test_every_kind_of_stage_has_its_place_in_the_plan():
-    classes = [kind for kind in vars(stages).values() if isinstance(kind, type) and issubclass(kind, Stage)]
-    assert {kind.name for kind in classes if kind is not Stage} == {*KINDS}
