@@ -235,7 +235,7 @@ def _stages(
     """Return the stages up to the goal, upstream first; `settle` reads what people have returned."""
     model, strategy, trainer = parts.model, parts.strategy, parts.trainer
     score = Score(model, prepare, parts.scorer, trainer, num_prompts)
-    needs_scores = isinstance(strategy, Strategy) and bool(strategy.requires - {"tasks"})
+    needs_scores = bool(strategy.requires - {"tasks"})
     responses = _responses(parts, prepare, num_prompts, settle) if isinstance(strategy, UpperReference) else None
     select = Select(prepare, strategy, score if needs_scores else None, budget, trainer, responses)
     annotate = Annotate(select, parts.annotator, budget)

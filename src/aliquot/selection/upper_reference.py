@@ -29,6 +29,8 @@ class UpperReference(ABC):
         uses_response: always true; it has no default, so that every config and every record of a result says it.
     """
 
+    #: No signal of the scoring pass.
+    requires: ClassVar[frozenset[str]] = frozenset()
     #: Rows are sorted once, so one ranking serves every budget.
     nested: ClassVar[bool] = True
 
