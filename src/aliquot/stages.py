@@ -2,6 +2,7 @@
 
     Prepare -> Score -> Select -> Annotate -> Finetune -> Evaluate
            -> Overlap -------------------------------->
+           -> ReadResponses, in place of Score, for an upper reference alone
 
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
 A strategy that ranks the pool in parts has a SelectPart for each part before its Select.
@@ -27,6 +28,7 @@ from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared, compare
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.spec import Judge, Opponent
+from aliquot.evaluation.response_signals import load_signals, read_signals
 from aliquot.evaluation.run import Yardstick, check_evaluable, evaluate, load_result
 from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import check_trainable, finetune, load_adapter, take_part
@@ -40,8 +42,9 @@ from aliquot.scoring.run import load_scores, normalized_alike, score, score_shar
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
 from aliquot.selection.strategy import Partitioned, Strategy, as_read, on_kept_view, rank, views_of
+from aliquot.selection.upper_reference import READS_RESPONSES, UpperReference, rank_with_responses
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
-from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, Scores, Selection, Target
+from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +182,97 @@ class Score(Stage[Scores]):
 
 
 @dataclass(frozen=True)
+class ReadResponses(Stage[ResponseSignals]):
+    """Read the response to every prompt of the pool with the base model, for an upper reference.
+
+    Nothing is bought: the annotator must have answered the whole pool before. The key holds the responses, by digest or
+    by the source that has them, and not who gave them.
+
+    Args:
+        model: the base model.
+        pool: the prompts.
+        annotator: has answered them.
+        trainer: names the device.
+        tokens_per_batch: padding and responses included; in the key for 16-bit arithmetic only, as in `Score`.
+        num_prompts: the size of the pool, for the plan.
+        digest: of the responses, once they are known to be complete (`settled`); None if the pool's source has them.
+    """
+
+    name: ClassVar[str] = "responses"
+
+    model: Model
+    pool: Prepare
+    annotator: Annotator = field(metadata={"key": False})
+    trainer: TrainerSpec = field(metadata={"key": False})
+    tokens_per_batch: int = field(metadata={"key": False})
+    num_prompts: int = field(metadata={"key": False})
+    digest: str | None = None
+
+    @property
+    def resources(self) -> str:
+        return Score.name
+
+    def inputs(self) -> dict[str, object]:
+        inputs = super().inputs() | ({"source": self.pool.source.bare()} if self.annotator.reads_source else {})
+        in_16_bits = self.model.dtype != "float32"
+        return inputs | ({"tokens_per_batch": self.tokens_per_batch} if in_16_bits else {})
+
+    def title(self) -> str:
+        by = self.annotator.name
+        return f"responses: read all {self.num_prompts:,} responses of {by}{self.trainer.one_of_several()}"
+
+    def size(self) -> float:
+        return self.num_prompts
+
+    def checks(self) -> Sequence[Check]:
+        source, reads_source = self.pool.source, self.annotator.reads_source
+        first: list[Check] = [(type(source).check_responses, source, True)] if reads_source else []
+        return *first, (type(self.model).check_here, self.model)
+
+    def check_devices(self) -> None:
+        replace(self.trainer, devices=1, num_nodes=1).check()
+
+    def settled(self, store: Store) -> ReadResponses:
+        """Return the stage with the digest of the responses.
+
+        Raises:
+            ValueError: the annotator has not answered the whole pool.
+        """
+        if self.annotator.reads_source and store.record(self):
+            return self
+        digest = digest_of(self._responses(store))
+        return self if self.annotator.reads_source else replace(self, digest=digest)
+
+    def _responses(self, store: Store) -> list[tuple[str, str]]:
+        """Return the id of each prompt of the pool and the response to it.
+
+        Raises:
+            ValueError: one is missing.
+        """
+        pool, annotator = store.get(self.pool), self.annotator
+        ids, prompts = list(pool.ids), list(pool.prompts)
+        known = annotator.answered(self.pool.source, ids, prompts, store.root / LEDGER)
+        if missing := [row_id for row_id in ids if row_id not in known]:
+            raise ValueError(
+                f"a strategy that reads responses needs all {len(ids):,} of pool '{pool.name}' before it chooses, and "
+                f"{annotator.name} has given {len(ids) - len(missing):,} of use (none to id '{missing[0]}'); nothing "
+                "is bought for it: let the whole pool be annotated first (strategy=random budget=all until=annotate), "
+                "leave the others out of the pool, or choose a strategy that reads prompts only"
+            )
+        return [(row_id, known[row_id]) for row_id in ids]
+
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
+        found = self._responses(store)
+        if self.digest not in (None, digest_of(found)):
+            raise ValueError(f"the responses of {self.annotator.name} changed as the run started; run it again")
+        responses = [response for _, response in found]
+        read_signals(self.model, store.get(self.pool), responses, self.trainer, self.tokens_per_batch, directory)
+
+    def load(self, directory: Path) -> ResponseSignals:
+        return load_signals(directory)
+
+
+@dataclass(frozen=True)
 class SelectPart(Stage[Selection]):
     """Rank one part of the pool, for the second round of Select. Parts can be built in parallel."""
 
@@ -231,20 +325,21 @@ class Select(Stage[Selection]):
     name: ClassVar[str] = "select"
 
     pool: Prepare
-    strategy: Strategy
+    strategy: Strategy | UpperReference
     score: Score | None
     budget: int
     trainer: TrainerSpec = field(metadata={"key": False})
     target: Score | None = field(default=None, metadata={"absent": None})
+    responses: ReadResponses | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
         """Name only the views that the strategy reads: what else the pass keeps does not matter."""
-        budget = None if self.strategy.nested else self.budget
-        scores = {"score": self.score and self.score.only(self.strategy)}
+        strategy, budget = self.strategy, None if self.strategy.nested else self.budget
+        score = self.score.only(strategy) if self.score and not isinstance(strategy, UpperReference) else None
         target: dict[str, object] = {}
-        if self.target:
-            target = {"target": {"prompts": self.target.pool, "score": self.target.only(self.strategy)}}
-        return {**super().inputs(), "budget": budget, **scores, **target}
+        if self.target and not isinstance(strategy, UpperReference):
+            target = {"target": {"prompts": self.target.pool, "score": self.target.only(strategy)}}
+        return {**super().inputs(), "budget": budget, "score": score, **target}
 
     def parts(self) -> list[SelectPart]:
         """Return the stages of the first round; none for a strategy with one round."""
@@ -258,7 +353,8 @@ class Select(Stage[Selection]):
         return [*super().upstream(), *self.parts()]
 
     def title(self) -> str:
-        return f"select: rank {self.budget:,} prompts by {type(self.strategy).__name__}"
+        reads = f" {READS_RESPONSES}" if isinstance(self.strategy, UpperReference) else ""
+        return f"select: rank {self.budget:,} prompts by {type(self.strategy).__name__}{reads}"
 
     def size(self) -> float:
         return self.budget
@@ -269,9 +365,14 @@ class Select(Stage[Selection]):
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         scores, strategy = None, self.strategy
+        start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
+        if isinstance(strategy, UpperReference):
+            assert self.responses is not None
+            signals = store.get(self.responses)
+            _save_selection(rank_with_responses(strategy, store.get(self.pool), signals, self.budget, start), directory)
+            return
         if self.score:
             scores, strategy = self._scores(store, self.score), on_kept_view(strategy, self.score.scorer)
-        start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
             from aliquot.selection.greedy.distributed import give_parts  # numba and torch: too slow to compose a config

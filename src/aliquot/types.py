@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,29 @@ class Target:
 
     def __len__(self) -> int:
         return len(self.pool)
+
+
+@dataclass(frozen=True)
+class ResponseSignals:
+    """What the base model makes of the response to each prompt of the pool: only an `UpperReference` is given this.
+
+    Neither `Pool` nor `Scores` holds one, so no `Strategy` can see it.
+
+    Args:
+        loss: mean nats per token of the response after its prompt, with the token that ends it.
+        loss_alone: the same of the same tokens after an empty prompt.
+        correct: whether the model's own greedy response equals the response.
+    """
+
+    loss: Float64[np.ndarray, " n"]
+    loss_alone: Float64[np.ndarray, " n"]
+    correct: Bool[np.ndarray, " n"]
+
+    def __post_init__(self) -> None:
+        assert self.loss.shape == self.loss_alone.shape == self.correct.shape, (self.loss.shape, self.correct.shape)
+
+    def __len__(self) -> int:
+        return len(self.loss)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_a_run_is_called_what_it_is(mirrored):
     assert run.head["display_name"] == "random, 200, seed 3"
     assert set(run.head["tags"]) == {"random", "200", "demo", "model", "mine"}
     about = {"strategy": "random", "arm": "random", "budget": 200, "pool": "demo", "num_prompts": 300, "model": "model"}
-    assert run.config["experiment"] == about
+    assert run.config["experiment"] == about | {"uses_response": False}
     assert run.config["stages"]["select"]
     assert run.config["seed"] == 3
 

@@ -72,6 +72,11 @@ def random(seed: int = 0) -> dict[str, Any]:
     return {"type": "aliquot.selection.strategies.random.Random", "version": 1, "seed": seed}
 
 
+def wrong_answers(seed: int = 0) -> dict[str, Any]:
+    """Return the canonical fields of an upper reference."""
+    return {"type": "WrongAnswers", "version": 1, "uses_response": True, "seed": seed}
+
+
 def facility_location(**kernel: Any) -> dict[str, Any]:
     """Return the canonical fields of facility location with some fields of its kernel changed."""
     return FACILITY_LOCATION | {"kernel": RBF | kernel}
@@ -101,7 +106,8 @@ class SyntheticStore:
         """Write a finished run and return its id; `correct` is task -> one value a question, drawn where left out."""
         pool = {"stage": "pool", "digest": "2d" * 32}
         scored = {"model": self.model, "pool": pool, "scorer": self.scorer}
-        score = None if choice == "random" else self._stage("score", scored)
+        reads_responses = bool(strategy.get("uses_response"))
+        score = None if choice == "random" or reads_responses else self._stage("score", scored)
         select = self._stage("select", {"pool": pool, "strategy": strategy, "score": score, "budget": None})
         oracle = {"type": "aliquot.annotation.annotator.Oracle", "version": 1}
         annotated = {"select": select, "annotator": oracle, "budget": budget, "source": SOURCE}
@@ -129,6 +135,7 @@ class SyntheticStore:
             "finetuned": self._answers(after["key"], accuracy, correct or {}),
             "stages": stages,
             "finished": f"2026-01-01T{hours:02}:{minutes:02}:{seconds:02}+0000",
+            **({"uses_response": True} if reads_responses else {}),
         }
         directory = self.root / "runs" / name
         directory.mkdir(parents=True, exist_ok=True)
@@ -143,6 +150,8 @@ class SyntheticStore:
         if not file.exists():
             file.parent.mkdir(parents=True)
             record = {"stage": stage, "key": key, "version": 1, "fields": fields, "libraries": {"torch": "2.13.0"}}
+            upstream = [value for value in fields.values() if isinstance(value, dict) and "key" in value]
+            record["upstream"] = [f"{value['stage']}/{value['key']}" for value in upstream]
             record |= {"depth": 45_000} if stage == "select" else {}
             file.write_text(json.dumps(record, indent=2))
         return {"stage": stage, "key": key}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -66,6 +66,14 @@ class Annotator(Protocol):
     def digest(self, ids: Sequence[str], prompts: Sequence[str]) -> str | None:
         """Return the hash of the responses that are back, or None if they cannot be used yet (`digest_of`)."""
 
+    def answered(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Mapping[str, str]:
+        """Return id -> response of those of the prompts that are answered already; asks nobody and buys nothing.
+
+        Raises:
+            ValueError: a response that should exist does not.
+        """
+        return {}
+
     def doubled(self, ids: Sequence[str], prompts: Sequence[str]) -> Sequence[Sequence[ReturnedRow]]:
         """Return the answers to those of the prompts that several people answered."""
         return ()
@@ -95,6 +103,14 @@ class Oracle(Annotator):
         """
         responses = source.read_responses(ids)
         return AnnotatedSet(list(ids), list(prompts), [responses[row_id] for row_id in ids])
+
+    def answered(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Mapping[str, str]:
+        """Return the responses in the source.
+
+        Raises:
+            ValueError: a row has none.
+        """
+        return source.read_responses(ids, to_choose=True)
 
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return a bill of zero: all responses already existed."""

@@ -17,6 +17,7 @@ from aliquot.config.compose import composed
 from aliquot.config.create import create
 from aliquot.config.schema import choices_of
 from aliquot.scoring.spec import Scorer
+from aliquot.selection.upper_reference import READS_RESPONSES
 from aliquot.stages import Select
 from aliquot.store.store import Stage, canonical
 
@@ -25,6 +26,8 @@ Record = Mapping[str, Any]
 _HASH = re.compile("[0-9a-f]{64}")
 _NOTHING = object()  # equals no setting
 _SCORER = "default"  # the choice that goes without saying
+#: The parameter that only upper references have.
+USES_RESPONSE = "uses_response"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ def _as_read(view: str | None, scorer: Mapping[str, Any]) -> dict[str, object]:
     return {"scorer.layer": layer, "scorer.position": position}
 
 
+def marked(strategy: str, uses_response: object) -> str:
+    """Return the name of a strategy for plans, tables and figures: that of an upper reference says that it is one."""
+    return f"{strategy} {READS_RESPONSES}" if uses_response else strategy
+
+
 def score_of(select: Record) -> str | None:
     """Return the key of the pass that a selection reads, from its record; None if it reads none."""
     return next((key for stage, _, key in (up.partition("/") for up in select["upstream"]) if stage == "score"), None)
@@ -79,7 +87,7 @@ def label_of(strategy: str, select: Select) -> str:
     ours = _parameters(strategy, select)
     others = {file.stem for file in choices_of("scorer").glob("*.yaml")} - {_SCORER} if select.score else set[str]()
     ways = [_changes(ours, _plain(strategy, name, select), name) for name in (_SCORER, *sorted(others))]
-    return " ".join([strategy, *min(ways, key=len)])
+    return " ".join([marked(strategy, ours.get(USES_RESPONSE)), *min(ways, key=len)])
 
 
 def _changes(ours: Mapping[str, object], plain: Mapping[str, object], scorer: str) -> list[str]:

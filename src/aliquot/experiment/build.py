@@ -23,7 +23,7 @@ from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.run import read_responses
 from aliquot.evaluation.judge.spec import BASE, Judge
 from aliquot.evaluation.run import Yardstick
-from aliquot.experiment.arm import label_of
+from aliquot.experiment.arm import label_of, marked
 from aliquot.finetuning.recipe import LoRA
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
@@ -34,11 +34,12 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
 from aliquot.selection.strategy import Strategy, check_requirements, check_target
-from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, ReadTarget, Score, Select
+from aliquot.selection.upper_reference import UpperReference
+from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, ReadResponses, ReadTarget, Score, Select
 from aliquot.store.store import Stage, Store, read_record, upstream_first
 
 #: The stages that read the model.
-READERS = (Score, Finetune, Evaluate)
+READERS = (Score, ReadResponses, Finetune, Evaluate)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Parts:
     pool: PoolSpec
     target: TargetFile
     scorer: Scorer
-    strategy: Strategy
+    strategy: Strategy | UpperReference
     annotator: Annotator
     finetune: LoRA
     benchmark: Yardstick
@@ -77,12 +78,13 @@ class Parts:
         check_root(cfg)
         name_target(cfg)
         strategy = create(cfg, "strategy")
-        if not isinstance(strategy, Strategy):
+        if not isinstance(strategy, (Strategy, UpperReference)):
             raise ValueError(
                 f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
             )
         target = create(cfg, "target")
-        check_target(strategy, target.path is not None)
+        if isinstance(strategy, Strategy):
+            check_target(strategy, target.path is not None)
         return cls(
             model=create(cfg, "model"),
             pool=create(cfg, "pool"),
@@ -144,6 +146,7 @@ class Experiment:
         trial: of the base model; it runs before any stage that reads the model.
         benchmark: names of the tasks, for the plan.
         overrides: what the command line changed; used to suggest the next command.
+        uses_response: whether the strategy is an upper reference.
     """
 
     stages: tuple[Stage[Any], ...]
@@ -155,6 +158,7 @@ class Experiment:
     trial: Trial
     benchmark: str
     overrides: tuple[str, ...] = ()
+    uses_response: bool = False
 
     def untried(self, store: Store) -> Trial | None:
         """Return the trial of the model if it must run first."""
@@ -175,7 +179,7 @@ class Experiment:
     def arm(self) -> str:
         """The strategy and the settings that distinguish it from the plain choice of that name."""
         select = next((stage for stage in self.stages if isinstance(stage, Select)), None)
-        return label_of(self.strategy, select) if select else self.strategy
+        return label_of(self.strategy, select) if select else marked(self.strategy, self.uses_response)
 
     @property
     def waiting(self) -> Annotate | None:
@@ -209,7 +213,8 @@ def build(parts: Parts) -> Experiment:
     prepare = parts.prepare.settled(parts.store)
     pool = parts.store.get(prepare)
     budget = parse_budget(parts.budget, len(pool), pool.name)
-    check_requirements(parts.strategy, pool, parts.scorer)
+    if isinstance(parts.strategy, Strategy):
+        check_requirements(parts.strategy, pool, parts.scorer)
     target = parts.read_target(prepare)
     target = target and cast(ReadTarget, target.settled(parts.store))
     if overlap := parts.overlap(prepare):
@@ -228,6 +233,7 @@ def build(parts: Parts) -> Experiment:
         trial=parts.trial,
         benchmark=", ".join(parts.benchmark.tasks),
         overrides=parts.overrides,
+        uses_response=isinstance(parts.strategy, UpperReference),
     )
 
 
@@ -249,7 +255,8 @@ def _stages(
         raw = replace(parts.scorer, normalize="raw")  # it is normalized by what is fitted on the pool
         size = len(parts.store.get(target)) if settle else 1
         of_target = Score(model, target, raw, trainer, size)
-    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer, of_target)
+    responses = _responses(parts, prepare, num_prompts, settle) if isinstance(strategy, UpperReference) else None
+    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer, of_target, responses)
     annotate = Annotate(select, parts.annotator, budget)
     if settle:
         annotate = annotate.settled(parts.store)
@@ -269,6 +276,17 @@ def _stages(
     if parts.until == Until.evaluate and all(stage.key != base.key for stage in chain):
         chain.insert(-2, base)  # before finetuning, so that an evaluation that cannot work fails early
     return tuple(chain)
+
+
+def _responses(parts: Parts, prepare: Prepare, num_prompts: int, settle: bool) -> ReadResponses:
+    """Return the stage that reads the pool's responses.
+
+    Raises:
+        ValueError: they are needed, and the annotator has not given all of them.
+    """
+    tokens_per_batch = parts.scorer.tokens_per_batch
+    stage = ReadResponses(parts.model, prepare, parts.annotator, parts.trainer, tokens_per_batch, num_prompts)
+    return stage.settled(parts.store) if settle and parts.until != Until.score else stage
 
 
 def _opponent(parts: Parts) -> str | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.wording import WEIGHED, measured
+from aliquot.experiment.arm import marked
 from aliquot.experiment.build import Experiment
 from aliquot.experiment.quote import quote
 from aliquot.experiment.record import RunRecord
@@ -25,9 +26,10 @@ def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
     """Print what will be done, what is already done, and how much annotators may cost."""
     if out.quiet:
         return  # the cost needs the pool, and the note on the model its tokenizer
+    strategy = marked(experiment.strategy, experiment.uses_response)
     say(
-        f"{experiment.strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool "
-        f"'{experiment.pool}', seed {experiment.seed}",
+        f"{strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}', "
+        f"seed {experiment.seed}",
         out,
     )
     show_models([experiment], out)
@@ -100,11 +102,12 @@ def show_results(run: RunRecord, directory: Path, computed: int, command: str) -
 
 def _chosen(run: RunRecord) -> str:
     """Say how many prompts were selected and, if annotated, how many got responses and from which annotator."""
-    chosen = f"{run.budget:,} of {run.num_prompts:,} prompts by {run.strategy}"
+    by = marked(run.strategy, run.uses_response)
+    chosen = f"{run.budget:,} of {run.num_prompts:,} prompts by {by}"
     if not any(name == "annotate" for name, _, _ in run.stages):
         return f"Chosen        {chosen}"
     if run.num_annotated not in (None, run.budget):
-        chosen = f"{run.num_annotated:,} of {run.budget:,} chosen of {run.num_prompts:,} prompts by {run.strategy}"
+        chosen = f"{run.num_annotated:,} of {run.budget:,} chosen of {run.num_prompts:,} prompts by {by}"
     cost = f", by {run.annotator}, cost {run.annotation_cost:,.4f}" if run.annotation_cost else ""
     return f"Annotated     {chosen}{cost}"
 
@@ -155,4 +158,4 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
 def _arm_of_older(run: RunRecord) -> str:
     """Return the strategy and what the command line changed of it, for a record without an arm."""
     changes = [o.removeprefix("strategy.") for o in run.overrides if o.startswith(("strategy.", "strategy/"))]
-    return " ".join([run.strategy, *changes])
+    return " ".join([marked(run.strategy, run.uses_response), *changes])

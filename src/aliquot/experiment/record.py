@@ -44,6 +44,7 @@ class RunRecord:
         annotation_cost: of these responses, whichever run paid for them: runs that share prompts share their cost.
         arm: what reports compare: the strategy and the settings that distinguish it from the plain choice; "" in the
             records of older runs.
+        uses_response: whether the strategy is an upper reference, which reads the responses of the whole pool.
     """
 
     id: str
@@ -61,6 +62,7 @@ class RunRecord:
     annotator: str = ""
     annotation_cost: float = 0.0
     arm: str = ""
+    uses_response: bool = False
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> RunRecord:
@@ -95,6 +97,7 @@ class RunRecord:
             annotator=bill.by if bill else "",
             annotation_cost=bill.cost if bill else 0.0,
             arm=experiment.arm,
+            uses_response=experiment.uses_response,
         )
 
     def mean_score(self) -> float:
@@ -103,8 +106,9 @@ class RunRecord:
         return sum(values) / len(values) if values else math.nan
 
     def selection_seconds(self) -> float:
-        """Return the time that selection took: the scoring pass and the ranking."""
-        return sum(seconds for name, _, seconds in self.stages if name in ("score", "select_part", "select"))
+        """Return the time that selection took: the pass over the pool and the ranking."""
+        stages = ("score", "responses", "select_part", "select")
+        return sum(seconds for name, _, seconds in self.stages if name in stages)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers as a flat dictionary, as trackers and metrics.jsonl need them."""

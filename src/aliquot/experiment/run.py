@@ -28,6 +28,9 @@ from aliquot.scoring.trial import Trial
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store.store import OnMetrics, Pending, Stage, Store, check_all, upstream_first, write_atomic
 
+#: What a mirror is told about an experiment, besides its configuration.
+_ABOUT = ("strategy", "arm", "uses_response", "budget", "pool", "num_prompts")
+
 
 def run(cfg: DictConfig) -> float:
     """Run the experiment the config describes; return the mean score of its benchmarks (NaN without any).
@@ -114,7 +117,8 @@ def fetch(cfgs: Iterable[DictConfig]) -> None:
     """Fetch people's responses from labeling servers, once per batch: keys depend on them."""
     seen: list[Annotator] = []
     for cfg in cfgs:
-        annotator = create(cfg, "annotator") if cfg.until not in (Until.score, Until.select) else None
+        unread = (Until.score,) if cfg.strategy.get("uses_response") else (Until.score, Until.select)
+        annotator = create(cfg, "annotator") if cfg.until not in unread else None
         if annotator is not None and annotator not in seen:
             seen.append(annotator)
             annotator.fetch()
@@ -200,7 +204,7 @@ def _mirrored(
     """Open the experiment's run of the tracker, and close it at the end of the block."""
     directory = store.run_directory(experiment.id)
     config = save_config(cfg, directory)
-    about = {name: getattr(experiment, name) for name in ("strategy", "arm", "budget", "pool", "num_prompts")}
+    about = {name: getattr(experiment, name) for name in _ABOUT}
     config["experiment"] = about | {"model": Path(config["model"]["path"]).name}
     config["stages"] = {stage.name: stage.key for stage in experiment.stages}
     if sweep:

@@ -17,7 +17,9 @@ from typing import Any
 from aliquot.store.store import Stage, Store, canonical, upstream_first
 
 #: Every kind of stage, upstream first.
-KINDS = ("pool", "target", "overlap", "score", "select_part", "select", "annotate", "finetune", "evaluate")
+KINDS = (
+    "pool", "target", "overlap", "score", "responses", "select_part", "select", "annotate", "finetune", "evaluate",
+)  # fmt: skip
 #: Number of finished stages of a kind that an estimate is based on.
 _REMEMBERED = 20
 _MOST_TIMES = 100  # sizes that differ more do not tell about each other's seconds

@@ -113,16 +113,20 @@ class PoolSpec:
                 yield row
         reading.settle(drop=self.clean.empty == "drop")
 
-    def check_responses(self) -> None:
-        """Raise ValueError if the first row has no response; the selected rows are checked later."""
+    def check_responses(self, to_choose: bool = False) -> None:
+        """Raise ValueError if the first row has no response; the other rows are checked when they are needed."""
         columns = self.columns
         asked = (record for record in self.records(columns.for_responses()) if usable_row(record, columns))
         record = next(asked, None)  # a pool without rows is refused when it is read
         if record is not None and response_text(record, columns) is None:
-            raise self._no_response(record)
+            raise self._no_response(record, to_choose)
 
-    def read_responses(self, ids: Collection[str]) -> dict[str, str]:
+    def read_responses(self, ids: Collection[str], to_choose: bool = False) -> dict[str, str]:
         """Return the responses that the source itself holds for `ids`; if rows share an id, that of the first.
+
+        Args:
+            ids: of rows.
+            to_choose: whether an upper reference reads them, not an oracle; for messages.
 
         Raises:
             ValueError: one of these rows has no response.
@@ -137,14 +141,19 @@ class PoolSpec:
             if wanted:
                 response = response_text(record, columns)
                 if response is None:
-                    raise self._no_response(record)
+                    raise self._no_response(record, to_choose)
                 responses |= dict.fromkeys(wanted, response)
                 missing -= wanted
         assert not missing, f"{len(missing)} ids left the pool {self.place()}"
         return responses
 
-    def _no_response(self, record: Record) -> ValueError:
+    def _no_response(self, record: Record, to_choose: bool = False) -> ValueError:
         another = "" if self.messages else "name another column with pool.response, "
+        if to_choose:
+            return ValueError(
+                f"{record.place}: {no_answer(record, self.columns)}; a strategy that reads responses needs one in "
+                f"every row: fill it in, drop the row, {another}or choose a strategy that reads prompts only"
+            )
         return ValueError(
             f"{record.place}: {no_answer(record, self.columns)}; so the oracle cannot annotate: say who does "
             "(annotator=file, label_studio, argilla or teacher; what was scored and chosen is kept), fill it in, "

@@ -153,12 +153,8 @@ def rank(
         ValueError: k is outside 1..n, `start` holds a row twice or one not in the pool, a required signal is missing,
             or the signals hold NaN, infinity or numbers too large to square.
     """
-    if not 1 <= k <= len(pool):
-        raise ValueError(
-            f"budget {k} is outside 1..{len(pool)}, the prompts of pool '{pool.name}'; lower it, or use budget=all"
-        )
     start = start or Selection.none()
-    _check_start(start, pool)
+    check_asked(pool, k, start)
     scores = as_read(strategy, pool, scores)
     selection = _extend(strategy, pool, scores, k, start, workspace or Workspace())
     assert selection.indices.shape == selection.gains.shape == (k,), (selection.indices.shape, k)
@@ -181,7 +177,7 @@ def as_read(strategy: Strategy, pool: Pool, scores: Scores | None) -> Scores | N
     of_target = _with_features(target.scores, _view(strategy, target.scores)) if target else None
     check_signals(strategy, pool, scores)
     if of_target:
-        _check_finite("target features", _finite_rows(of_target.features))
+        check_finite("target features", _finite_rows(of_target.features))
     if isinstance(strategy, OnFeatures) and strategy.normalize != "raw" and "features" in strategy.requires:
         fitted = Normalization.fit(scores.features, strategy.normalize)
         scores = _with_features(scores, fitted.apply(scores.features))
@@ -210,7 +206,12 @@ def _as_float32(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"
         return features.astype(np.float32)
 
 
-def _check_start(start: Selection, pool: Pool) -> None:
+def check_asked(pool: Pool, k: int, start: Selection) -> None:
+    """Raise ValueError if a budget is outside the pool, or rows selected earlier are outside it or come twice."""
+    if not 1 <= k <= len(pool):
+        raise ValueError(
+            f"budget {k} is outside 1..{len(pool)}, the prompts of pool '{pool.name}'; lower it, or use budget=all"
+        )
     rows, counts = np.unique(start.indices, return_counts=True)
     outside, twice = rows[(rows < 0) | (rows >= len(pool))], rows[counts > 1]
     if len(outside) or len(twice):
@@ -283,14 +284,14 @@ def check_signals(strategy: Strategy, pool: Pool, scores: Scores | None) -> None
     if len(scores) != len(pool):
         raise ValueError(f"scores of {len(scores)} prompts do not belong to pool '{pool.name}' of {len(pool)}")
     if "features" in strategy.requires:
-        _check_finite("features", _finite_rows(scores.features))
+        check_finite("features", _finite_rows(scores.features))
     if "tokens" in strategy.requires and scores.tokens is not None:
         stats = scores.tokens
         finite = np.isfinite(stats.entropy) & np.isfinite(stats.top1) & np.isfinite(stats.top2)
-        _check_finite("token statistics", np.logical_and.reduceat(finite, stats.starts))
+        check_finite("token statistics", np.logical_and.reduceat(finite, stats.starts))
     if "token_features" in strategy.requires and scores.token_features is not None:
         finite = _finite_rows(scores.token_features.vectors)
-        _check_finite("token features", np.logical_and.reduceat(finite, scores.token_features.starts))
+        check_finite("token features", np.logical_and.reduceat(finite, scores.token_features.starts))
 
 
 def _finite_rows(vectors: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, " m"]:
@@ -299,7 +300,8 @@ def _finite_rows(vectors: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, " m"]:
     return np.concatenate([(np.abs(block) <= _LARGEST).all(axis=1) for block in blocks])
 
 
-def _check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:
+def check_finite(what: str, row_is_finite: Bool[np.ndarray, " n"]) -> None:
+    """Raise ValueError if a signal of some rows is not finite."""
     bad = np.flatnonzero(~row_is_finite)
     if len(bad):
         rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")

@@ -16,6 +16,7 @@ from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.greedy.modes import Stochastic
 from aliquot.selection.strategies.random import Random
 from aliquot.selection.strategy import SIGNALS, Greedy, Strategy, rank
+from aliquot.selection.upper_reference import UpperReference
 from aliquot.types import Pool, Scores, Selection, Target, TokenFeatures, TokenStats
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -29,14 +30,16 @@ SETUPS += [
 ]
 
 
-def configured(*overrides: str) -> Strategy:
+def configured(*overrides: str) -> Strategy | UpperReference:
     """Return the strategy as the command line would make it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=["+seed=0", *overrides])
     return create(config, "strategy")
 
 
-STRATEGIES = {"-".join(setup): configured(*setup) for setup in SETUPS}
+CONFIGURED = {"-".join(setup): configured(*setup) for setup in SETUPS}
+#: Upper references are no strategies; they have a test file of their own.
+STRATEGIES = {name: made for name, made in CONFIGURED.items() if not isinstance(made, UpperReference)}
 
 
 def those(choice: Callable[[Strategy], bool]) -> pytest.MarkDecorator:

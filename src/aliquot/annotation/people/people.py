@@ -134,6 +134,12 @@ class People(Annotator):
             log.info("%s; the first one counts until then", self._what_to_decide(returns))
         return annotated
 
+    def answered(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Mapping[str, str]:
+        """Return the responses that are back, without those on which two annotators differ if a decision is awaited."""
+        returns = self.read(dict(zip(ids, prompts, strict=True)))
+        undecided = returns.disagreements if self.disagreement == "wait" else {}
+        return {row_id: text for row_id, text in returns.responses.items() if row_id not in undecided}
+
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return the cost of the responses to these prompts; a second response costs as much as the first."""
         returns = self.read(dict(zip(ids, prompts, strict=True)))

@@ -132,6 +132,16 @@ class Teacher(Annotator):
             )
         return AnnotatedSet([q.id for q in kept], [q.prompt for q in kept], [replies[q.key].response for q in kept])
 
+    def answered(self, source: PoolSpec, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Mapping[str, str]:
+        """Return the usable responses in the ledger."""
+        book = self.ledger(ledger)
+        asked = (
+            (row_id, book.replies.get(Question(row_id, prompt).key))
+            for row_id, prompt in zip(ids, prompts, strict=True)
+        )
+        replies = {row_id: self.read(reply) for row_id, reply in asked if reply}
+        return {row_id: reply.response for row_id, reply in replies.items() if not reply.flaw(self.keep_cut)}
+
     def ask_all(self, questions: Sequence[Question], ledger: Path) -> tuple[Ledger, dict[str, str], Path]:
         """Ask the questions that are not in the ledger yet.
 

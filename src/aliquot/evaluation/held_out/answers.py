@@ -1,4 +1,7 @@
-"""Let a model answer held-out rows, batch by batch. Finished batches are kept in shards: an interruption loses few."""
+"""Let a model answer rows, batch by batch. Finished batches are kept in shards: an interruption loses few.
+
+The rows are held out, or they are a pool whose responses an upper reference reads.
+"""
 
 # torch's annotations leave parameters out.
 # pyright: reportUnknownMemberType=false
@@ -8,14 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 
 from aliquot.evaluation.held_out.reader import BatchReader, Tokens
-from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource
+from aliquot.evaluation.held_out.source import HeldOutRows
 from aliquot.evaluation.likelihood import ScoredPositions
 from aliquot.models.control_tokens import note_literal
 from aliquot.models.spec import Model
@@ -33,6 +36,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHARD_SIZE = 256  # rows
+
+
+class AskedOfRows(Protocol):
+    """What is asked about rows: those that a `HeldOutSource` names, or those of a pool."""
+
+    #: The stage that asks, the config group with the settings of its batches, and what it calls a row, for messages.
+    stage: ClassVar[str]
+    group: ClassVar[str]
+    row: ClassVar[str]
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Padding and response included."""
+        ...
+
+    def num_new(self, model: Model, longest: int) -> int:
+        """Return the longest response of the model in tokens; 0 if none is needed.
+
+        Args:
+            model: the model.
+            longest: tokens of the longest given response.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,9 +99,23 @@ class Encoded:
         """The most tokens that follow a prompt."""
         return max([self.num_new, *(len(ids) for texts in self.given for ids in texts)])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Return the rows of several, one after the other."""
+        tokens = np.concatenate([part.prompts.tokens for part in parts])
+        prompts = EncodedPrompts(tokens, np.concatenate([part.prompts.lengths for part in parts]), 0)
+        given = [texts for part in parts for texts in part.given]
+        return cls(prompts, given, max(part.num_new for part in parts), sum(part.num_cut for part in parts))
+
+    def after(self, prompt: Sequence[int]) -> Encoded:
+        """Return the same given responses after another prompt, one for all rows, which the model does not answer."""
+        num_rows = len(self.given)
+        tokens, lengths = np.array(prompt, dtype=np.int32), np.full(num_rows, len(prompt), dtype=np.int64)
+        return Encoded(EncodedPrompts(np.tile(tokens, num_rows), lengths, 0), self.given, 0, self.num_cut)
+
 
 def answer(
-    model: Model, network: PreTrainedModel, spec: HeldOutSource, rows: HeldOutRows, shards: Shards
+    model: Model, network: PreTrainedModel, spec: AskedOfRows, rows: HeldOutRows, shards: Shards
 ) -> HeldOutAnswers:
     """Let a model read every prompt once, respond, and say how likely the given responses are.
 
@@ -91,25 +131,38 @@ def answer(
             memory.
     """
     tokenizer = model.load_tokenizer()
-    encoded = encode_rows(model, tokenizer, spec, rows)
+    return answer_encoded(tokenizer, network, spec, encode_rows(model, tokenizer, spec, rows), shards)
+
+
+def answer_encoded(
+    tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel, spec: AskedOfRows, encoded: Encoded, shards: Shards
+) -> HeldOutAnswers:
+    """Do the same for rows that are tokens already.
+
+    Raises:
+        ValueError: as `answer`.
+    """
+    num_rows = len(encoded.given)
     give_float32_logits(network)
     ends = torch.tensor(end_tokens(network, tokenizer), device=network.device)
     with ScoredPositions(network).installed() as positions:
         reader = BatchReader(network, encoded.given, ends, encoded.num_new, spec.tokens_per_batch, positions)
-        _read(reader, encoded, cast(int, tokenizer.pad_token_id), shards)
-    found, own = [np.empty(0)] * len(rows), [np.empty(0, np.int64)] * len(rows)
+        _read(reader, encoded, cast(int, tokenizer.pad_token_id), spec, shards)
+    found, own = [np.empty(0)] * num_rows, [np.empty(0, np.int64)] * num_rows
     for shard in shards:
         _scatter(found, shard["rows"], [len(encoded.given[row]) for row in shard["rows"]], shard["log_likelihoods"])
         if encoded.num_new:
             _scatter(own, shard["rows"], shard["token_lengths"], shard["tokens"])
     if bad := sum(not np.isfinite(nats).all() for nats in found):
-        raise ValueError(f"evaluate: the likelihoods of {bad} of {len(rows)} rows are not finite; change model.dtype")
+        raise ValueError(
+            f"{spec.stage}: the likelihoods of {bad} of {num_rows} rows are not finite; change model.dtype"
+        )
     responses = [cast(str, tokenizer.decode(ids.tolist(), skip_special_tokens=True)).strip() for ids in own]
     num_tokens = [[len(ids) for ids in texts] for texts in encoded.given]
     return HeldOutAnswers(responses if encoded.num_new else (), found, num_tokens, encoded.num_cut)
 
 
-def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: HeldOutSource, rows: HeldOutRows) -> Encoded:
+def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: AskedOfRows, rows: HeldOutRows) -> Encoded:
     """Tokenize prompts and given responses in the model's template, row by row as for finetuning.
 
     A prompt makes room for its longest given response, down to half of `max_tokens`, or for the model's own where none
@@ -122,7 +175,7 @@ def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: HeldOutS
     flat = [(prompt, text) for prompt, several in zip(rows.prompts, rows.given, strict=True) for text in several]
     pairs, literal = encoding.read_pairs([prompt for prompt, _ in flat], [text for _, text in flat])
     if literal:
-        log.info("evaluate: %s", note_literal(len(literal), len(flat), "rows"))
+        log.info("%s: %s", spec.stage, note_literal(len(literal), len(flat), "rows"))
     ids = iter(np.array(response, dtype=np.int64) for _, response in pairs)
     given = [[next(ids) for _ in several] for several in rows.given]
     longest = [max(map(len, several), default=0) for several in given]
@@ -131,7 +184,8 @@ def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: HeldOutS
     rooms = [min(most, max(model.max_tokens - (length or num_new), model.max_tokens // 2)) for length in longest]
     if min(rooms) < 1:
         raise ValueError(
-            f"evaluate.max_new_tokens={num_new} leaves no room for a prompt in the positions of {model.path}; lower it"
+            f"{spec.group}.max_new_tokens={num_new} leaves no room for a prompt in the positions of {model.path}; "
+            "lower it"
         )
     whole = encoding.prompts(rows.prompts)
     prompts = [encoding.shorten(tokens, room) for tokens, room in zip(whole, rooms, strict=True)]
@@ -139,20 +193,20 @@ def encode_rows(model: Model, tokenizer: PreTrainedTokenizerBase, spec: HeldOutS
     too_long = [i for i, length in enumerate(longest) if length > left[i]]
     if too_long and model.overlong == "refuse":
         raise ValueError(
-            f"model.overlong=refuse, and held-out row {rows.ids[too_long[0]]} takes "
+            f"model.overlong=refuse, and {spec.row} {rows.ids[too_long[0]]} takes "
             f"{len(prompts[too_long[0]]) + longest[too_long[0]]} tokens with its response, more than "
             f"model.max_tokens={model.max_tokens}; raise model.max_tokens, or set model.overlong=cut_start"
         )
     cut = {*too_long, *(i for i, tokens in enumerate(whole) if len(tokens) > rooms[i])}
     if cut:
-        log.info("evaluate: %d of %d rows were cut to model.max_tokens=%d", len(cut), len(rows), model.max_tokens)
+        log.info("%s: %d of %d rows were cut to model.max_tokens=%d", spec.stage, len(cut), len(rows), model.max_tokens)
     lengths = np.array([len(tokens) for tokens in prompts], dtype=np.int64)
     packed = EncodedPrompts(np.concatenate([np.asarray(tokens, dtype=np.int32) for tokens in prompts]), lengths, 0)
     fitting = [[tokens[:room] for tokens in several] for several, room in zip(given, left, strict=True)]
     return Encoded(packed, fitting, num_new, len(cut))
 
 
-def _read(reader: BatchReader, encoded: Encoded, pad: int, shards: Shards) -> None:
+def _read(reader: BatchReader, encoded: Encoded, pad: int, spec: AskedOfRows, shards: Shards) -> None:
     """Read the rows that no shard has, and save them."""
     network, prompts = reader.network, encoded.prompts
     done = shards.finished_rows(len(prompts.lengths))
@@ -160,10 +214,10 @@ def _read(reader: BatchReader, encoded: Encoded, pad: int, shards: Shards) -> No
     missing = [rows[~done[rows]] for rows in planned if not done[rows].all()]
     side = "right" if network.config.is_encoder_decoder else "left"
     batches = PromptBatches(prompts, missing, pad, side)
-    guard = MemoryGuard(reader.read, encoded.longest, reader.lower, "evaluate")
+    guard = MemoryGuard(reader.read, encoded.longest, reader.lower, spec.group)
     buffer = ShardBuffer(shards, _SHARD_SIZE)
     with (
-        Progress("evaluate held-out rows", len(done), "row", done=int(done.sum())) as progress,
+        Progress(f"{spec.stage} {spec.row}s", len(done), "row", done=int(done.sum())) as progress,
         interruptible() as interrupted,
     ):
         for i in range(len(batches)):

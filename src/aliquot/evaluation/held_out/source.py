@@ -84,6 +84,10 @@ class HeldOutSource:
             the identity.
     """
 
+    #: What asks about the rows, whose settings it reads, and what a row is called, in messages.
+    stage: ClassVar[str] = "evaluate"
+    group: ClassVar[str] = "evaluate"
+    row: ClassVar[str] = "held-out row"
     #: Whether rows are put in the model's template and cut to its `max_tokens`.
     reads_format: ClassVar[bool] = True
 

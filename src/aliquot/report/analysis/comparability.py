@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aliquot.experiment.arm import ArmSettings, Record, shown, version_of, without
+from aliquot.experiment.arm import USES_RESPONSE, ArmSettings, Record, marked, shown, version_of, without
 from aliquot.report.analysis.study import Arm
 
 
@@ -60,7 +60,8 @@ def name_arms(every: Iterable[ArmSettings]) -> dict[str, Arm]:
         alike = {identity: settings for identity, settings in first.items() if settings.strategy == strategy}
         texts = differences([settings.parameters for settings in alike.values()])
         for (identity, settings), text in zip(alike.items(), texts, strict=True):
-            arms[identity] = Arm(f"{strategy} {text}".rstrip(), strategy, settings.parameters)
+            name = marked(strategy, settings.parameters.get(USES_RESPONSE))
+            arms[identity] = Arm(f"{name} {text}".rstrip(), strategy, settings.parameters)
     return arms
 
 

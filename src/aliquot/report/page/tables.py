@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aliquot.evaluation.wording import measured
+from aliquot.experiment.arm import marked
 from aliquot.experiment.record import RunRecord
 from aliquot.report.analysis.numbers import percent, price
 from aliquot.report.analysis.statistics import Estimate
@@ -169,7 +170,7 @@ def run_table(study: Study, runs: str, urls: Mapping[str, str]) -> Table:
     rows = [
         (
             PageCell(run.id, link=f"{runs}/{run.id}/"),
-            PageCell(arms.get(run.id, run.strategy)),
+            PageCell(arms.get(run.id, marked(run.strategy, run.uses_response))),
             count(run.budget),
             count(run.seed),
             *_scores(run, study.benchmarks),
