@@ -30,6 +30,7 @@ from aliquot.demo.families.base import Task
 from aliquot.demo.words import held_out, seeded
 from aliquot.evaluation.held_out.measures import task_shares, weights
 from aliquot.evaluation.weightings import POOL, TARGET, TASKS
+from aliquot.experiment.record import RunRecord
 from aliquot.report.analysis import numbers
 from aliquot.report.analysis.compare import find
 from aliquot.report.analysis.findings import Finding
@@ -107,7 +108,7 @@ def weighed(studies: list[Study], weight: np.ndarray, number: int) -> Study:
             for override in record.overrides
             if override.startswith("experiments=allocation/")
         }
-        for cell in study.cells:
+        for cell in (cell for cell in study.cells if cell.runs[0] in files):
             moved: dict[str, np.ndarray] = {}
             for name, values in cell.correct.items():
                 assert values.shape[1] == number, (cell.arm.name, values.shape)
@@ -117,9 +118,15 @@ def weighed(studies: list[Study], weight: np.ndarray, number: int) -> Study:
     return replace(studies[0], cells=sorted(cells, key=lambda cell: (cell.arm.name, cell.budget)), base={})
 
 
+def _is_ours(record: RunRecord) -> bool:
+    return any(override.startswith("experiments=allocation/") for override in record.overrides)
+
+
 def table(store: Path, data: Path, out: Path) -> None:
     """Print every arm under every weighting and budget, and write them to a csv file."""
-    studies = read_studies(store)
+    studies = [study for study in read_studies(store) if any(_is_ours(record) for record in study.records)]
+    if not studies:
+        raise SystemExit(f"{store} has no finished run of experiments/allocation")
     main_study = max(studies, key=lambda study: len(study.cells))
     studies = [main_study, *(study for study in studies if study is not main_study)]
     record = main_study.records[0]

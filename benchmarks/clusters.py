@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 from aliquot.pools.prepare import load_prepared
 from aliquot.scoring.normalization import NORMALIZATIONS, normalized
 from aliquot.scoring.run import load_scores
+from aliquot.scoring.spec import Scorer
 from aliquot.selection.groups import by_cluster, by_task
 
 NUM_CLUSTERS, ALSO = 100, (30, 300)
@@ -30,10 +32,17 @@ NUM_CLUSTERS, ALSO = 100, (30, 300)
 
 def measure(store: Path, name: str) -> list[dict[str, object]]:
     """Return one row per setting: every view and normalization with 100 clusters, and the best one with others."""
-    (scored,) = (file.parent for file in (store / "score").glob("*/stage.json"))
-    (read,) = (file.parent for file in (store / "pool").glob("*/stage.json"))
-    scores, labels = load_scores(scored), by_task(load_prepared(read, name))
-    views = {"first": scores.features, **scores.views}
+    scored, read = ([file.parent for file in (store / kind).glob("*/stage.json")] for kind in ("score", "pool"))
+    if len(scored) != 1 or len(read) != 1:
+        raise SystemExit(
+            f"{store} has {len(scored)} scored and {len(read)} prepared pools; give a store with one of each"
+        )
+    scorer = json.loads((scored[0] / "stage.json").read_text(encoding="utf-8"))["fields"]["scorer"]
+    if scorer["normalize"] != "raw":
+        raise SystemExit(f"{store} was scored with scorer.normalize={scorer['normalize']}; score it with raw")
+    scores, labels = load_scores(scored[0]), by_task(load_prepared(read[0], name))
+    first = Scorer(position=scorer["position"], layer=scorer["layer"]).view(None)
+    views = {first: scores.features, **scores.views}
 
     def row(view: str, how: str, num_clusters: int) -> dict[str, object]:
         started = time.monotonic()

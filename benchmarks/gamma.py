@@ -45,7 +45,7 @@ def strategies(normalize: str) -> dict[str, Strategy]:
         **{f"facility_location gamma={gamma}": FacilityLocation(kernel=RBF(gamma)) for gamma in GAMMAS},
         **herding,
         "coverage": Coverage(),
-        "typiclust": TypiClust(),
+        "typiclust": TypiClust(features=None, normalize="raw"),
         "k_center": KCenter(),
     }
 

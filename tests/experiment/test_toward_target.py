@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from omegaconf import open_dict
 
 import aliquot.stages
 from aliquot.config.schema import ROOT
+from aliquot.pools.target import TargetFile
 from aliquot.scoring.normalization import Normalization
 from aliquot.scoring.run import load_scores
 from aliquot.selection.strategy import rank
@@ -71,3 +73,23 @@ def test_a_file_is_typed_as_the_target_itself(target, tmp_path):
     assert "read 5 target prompts" in done.stdout
     done = run_command("run.py", *words, "scorer.position=last", cwd=ROOT)
     assert "strategy.features=weighted: the pass keeps the features last" in done.stderr
+
+
+def test_a_file_of_settings_may_name_the_target_as_a_plain_string(compose, tmp_path, target):
+    from aliquot.experiment.build import Parts
+
+    cfg = compose("strategy=rds", f"store={tmp_path / 'store'}")
+    with open_dict(cfg):
+        cfg.target = str(target)
+    assert Parts.of(cfg).target == TargetFile(path=str(target))
+    with open_dict(cfg):
+        cfg.target = None
+    with pytest.raises(ValueError, match=r"target=prompts\.jsonl"):
+        Parts.of(cfg)
+
+
+@pytest.mark.slow
+def test_a_target_that_is_not_read_is_mentioned_once(run, target, capsys):
+    run("strategy=longest", f"target.path='{target}'", *SELECT)
+    run("strategy=longest", f"target.path='{target}'", *SELECT)
+    assert capsys.readouterr().out.count("longest does not choose toward it") == 1

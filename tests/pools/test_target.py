@@ -41,6 +41,8 @@ def test_a_prompt_of_the_pool_is_dropped_and_reported_or_kept_and_reported(tmp_p
     target, report = prepared(source, tmp_path)
     assert list(target.prompts) == ["something else"]
     assert report.line("target") == "pool 'target': 1 of 2 rows is left (1 also in the pool)"
+    (dropped,) = map(json.loads, (tmp_path / "dropped.jsonl").read_text().splitlines())
+    assert (dropped["id"], dropped["reason"]) == ("1", "in_pool") and dropped["of"] in POOL.ids
     before = report.digest
     (tmp_path / "kept").mkdir()
     target, report = prepared(TargetFile(path=source.path, in_pool="keep"), tmp_path / "kept")
@@ -91,3 +93,23 @@ def test_the_key_is_that_of_the_content_and_of_what_is_done_with_the_pool(tmp_pa
     assert canonical(written(one, "a")) == canonical(written(two, "a"))
     assert canonical(written(one, "a")) != canonical(written(two, "b"))
     assert canonical(written(one, "a")) != canonical(TargetFile(path=written(two, "a").path, in_pool="keep"))
+
+
+def test_the_same_bytes_read_in_another_format_have_another_key(tmp_path):
+    for name in ("prompts.csv", "prompts.tsv"):
+        (tmp_path / name).write_text("prompt\na,b\n")
+    one, two = (canonical(TargetFile(path=str(tmp_path / name))) for name in ("prompts.csv", "prompts.tsv"))
+    assert one != two
+
+
+@pytest.mark.parametrize(("field", "value"), [("limit", 0), ("turn", "last")])
+def test_settings_are_named_as_the_target_names_them(field, value):
+    with pytest.raises(ValueError, match=rf"^target\.{field}={value}"):
+        TargetFile(**{field: value})
+
+
+def test_a_hint_about_a_column_names_the_settings_of_the_target(tmp_path):
+    file = tmp_path / "target.jsonl"
+    file.write_text('{"id": "x", "prompt": "a", "Task": "t"}\n')
+    _, report = prepared(TargetFile(path=str(file)), tmp_path)
+    assert "target.task=Task" in report.line("target") and "pool.task" not in report.line("target")

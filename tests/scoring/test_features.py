@@ -81,4 +81,4 @@ def test_what_is_fitted_on_some_vectors_is_applied_to_others():
     for how in NORMALIZATIONS:
         fitted = Normalization.fit(raw, how)
         together = fitted.apply(np.concatenate([raw, others]))
-        np.testing.assert_array_equal(fitted.apply(others), together[50:])
+        np.testing.assert_allclose(fitted.apply(others), together[50:], rtol=1e-6, atol=1e-6)

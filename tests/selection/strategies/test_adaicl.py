@@ -52,7 +52,7 @@ def test_equals_a_naive_implementation_pick_by_pick(
     tokens = TokenStats(ones, rng.gamma(1.0, size=70).round(1).astype(np.float32), half, half)
     pool, scores = Pool("test", [str(i) for i in range(70)], ["x"] * 70), Scores(x, ones, tokens)
     chosen = Selection(np.array(start, dtype=np.int64), np.zeros(len(start)))
-    selection = rank(AdaICL(num_neighbors=m, hops=hops, share=share), pool, scores, 70, chosen)
+    selection = rank(AdaICL(features=None, num_neighbors=m, hops=hops, share=share), pool, scores, 70, chosen)
     indices, gains = naive(votes(x, m), tokens.entropy, 70, start, share, hops)
     assert selection.indices.tolist() == indices
     assert selection.gains.tolist() == gains

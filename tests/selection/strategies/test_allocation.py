@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from scipy.optimize import Bounds, LinearConstraint, minimize
-from test_contract import make_pool
+from test_contract import make_pool, with_features
 
 from aliquot.scoring.normalization import normalized
 from aliquot.scoring.spec import Scorer
@@ -121,8 +121,12 @@ def test_toward_the_target_its_tasks_share_the_budget_and_others_come_last() -> 
     strategy = Allocation(toward="target", exponent=0.0, offset=0.0)
     found = counts(pool, rank(strategy, pool, scores, 20))
     assert found == [15, 0, 5]
-    whole = counts(pool, rank(strategy, pool, scores, 90))
-    assert sum(whole) == 90  # what the target does not have follows
+    assert pool.tasks is not None
+    whole = [pool.tasks[row] for row in rank(strategy, pool, scores, 90).indices.tolist()]
+    assert "task 1" not in whole[: 90 - whole.count("task 1")]  # what the target does not have follows
+    only = with_target(pool, scores, np.zeros((1, 5)), ["task 0"])
+    rest = [pool.tasks[row] for row in rank(strategy, pool, only, 90).indices.tolist()][pool.tasks.count("task 0") :]
+    assert abs(rest[:20].count("task 1") - 10) <= 1  # two groups without a quota take equal turns
     mixed = Allocation(toward={"target": 1.0, "groups": 1.0}, exponent=0.0, offset=0.0)
     assert counts(pool, rank(mixed, pool, scores, 24)) == [13, 4, 7]  # 3/4 and 1/3, 0 and 1/3, 1/4 and 1/3 of half each
 
@@ -163,7 +167,8 @@ def test_groups_are_ordered_as_if_each_were_alone(order: str, groups: str) -> No
         elif order == "uncertainty":
             wanted = rows[np.lexsort((rows, -ResponseUncertainty("entropy").score(scores)[rows]))]
         elif order == "random":
-            assert set(ours) <= set(rows.tolist())
+            another = rank(dataclasses.replace(strategy, seed=1), pool, scores, 60).indices.tolist()
+            assert groups == "clusters" or [row for row in another if labels[row] == label] != ours
             continue
         else:
             inner = FacilityLocation() if order == "facility_location" else KCenter()
@@ -198,6 +203,20 @@ def test_groups_without_labels_are_refused_before_the_pass() -> None:
         check_requirements(Allocation(), pool, Scorer())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+def test_groups_of_one_prompt_and_of_equal_prompts_are_divided_too(order: str) -> None:
+    pool, scores = make_pool(40)
+    features = scores.features.copy()
+    features[:15] = features[0]
+    tasks = ["same"] * 15 + ["alone"] + ["other"] * 24
+    pool = Pool("odd", pool.ids, pool.prompts, tasks)
+    found = rank(Allocation(order=order, toward="groups"), pool, with_features(scores, features), 40)
+    assert [tasks[row] for row in found.indices[:3].tolist()].count("alone") == 1
+    if order != "random":
+        assert [row for row in found.indices.tolist() if row < 15] == sorted(range(15)) or order == "uncertainty"
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -205,6 +224,9 @@ def test_groups_without_labels_are_refused_before_the_pass() -> None:
         ({"toward": "users"}, "pool, groups, target"),
         ({"toward": {"pool": 1.0, "users": 1.0}}, "pool, groups, target"),
         ({"toward": {}}, "one of them positive"),
+        ({"toward": ["pool", "target"]}, "mixture, in quotes"),
+        ({"toward": None}, "mixture, in quotes"),
+        ({"toward": {"pool": "1"}}, "mixture, in quotes"),
         ({"toward": {"pool": 0.0}}, "one of them positive"),
         ({"toward": {"pool": -1.0, "groups": 2.0}}, "numbers of 0 or more"),
         ({"difficulty": "hard"}, "inverse_confidence"),

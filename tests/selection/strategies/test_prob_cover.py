@@ -47,7 +47,7 @@ def naive(inside: np.ndarray, k: int, start: list[int]) -> tuple[list[int], list
 def test_equals_naive_greedy_pick_by_pick(delta: float, start: list[int], distinct: int, scale: float) -> None:
     x = (scale * np.random.default_rng(1).normal(size=(distinct, 3)))[np.arange(70) % distinct].astype(np.float32)
     inside = np.sqrt(squared_matrix(x)) < delta * scale
-    selection = select(x, 70, start, ProbCover(delta=delta * scale))
+    selection = select(x, 70, start, ProbCover(features=None, normalize="raw", delta=delta * scale))
     assert (selection.indices.tolist(), selection.gains.tolist()) == naive(inside, 70, start)
 
 
@@ -61,8 +61,12 @@ def test_the_radius_is_the_largest_at_which_so_many_balls_are_pure(purity: float
         return np.mean([(labels[squared[i] < limit] == labels[i]).all() for i in range(len(x))])
 
     assert pure(radius * (1 - 1e-12)) >= purity > pure(radius * (1 + 1e-12))
-    by_default = ProbCover(purity=purity, num_clusters=7, seed=3)
-    given = ProbCover(delta=float(np.sqrt(pure_squared_radius(x, k_means(x, 7, 20, 3).labels, purity, 3))))
+    by_default = ProbCover(features=None, normalize="raw", purity=purity, num_clusters=7, seed=3)
+    given = ProbCover(
+        features=None,
+        normalize="raw",
+        delta=float(np.sqrt(pure_squared_radius(x, k_means(x, 7, 20, 3).labels, purity, 3))),
+    )
     np.testing.assert_array_equal(select(x, 200, [], by_default).gains, select(x, 200, [], given).gains)
 
 
@@ -82,15 +86,15 @@ def test_balls_too_large_for_memory_are_refused_with_the_radius_that_fits(monkey
     monkeypatch.setattr(balls_module, "_ENTRIES", 4000)
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     with pytest.raises(ValueError, match=r"hold 200 of 200 prompts on average.*they hold 20") as refused:
-        select(x, 5, [], ProbCover(delta=20.0))
+        select(x, 5, [], ProbCover(features=None, normalize="raw", delta=20.0))
     fitting = float(str(refused.value).split("with ")[1].split()[0])
-    assert len(select(x, 5, [], ProbCover(delta=0.99 * fitting))) == 5
+    assert len(select(x, 5, [], ProbCover(features=None, normalize="raw", delta=0.99 * fitting))) == 5
 
 
 def test_the_log_says_radius_and_covered_share(caplog: pytest.LogCaptureFixture) -> None:
     x = np.repeat(np.eye(4), [4, 3, 2, 1], axis=0)
     with caplog.at_level(logging.INFO):
-        selection = select(x, 2, [], ProbCover(delta=1.0))
+        selection = select(x, 2, [], ProbCover(features=None, normalize="raw", delta=1.0))
     assert selection.indices.tolist() == [0, 4]
     assert "radius 1 hold 3.0 prompts on average; 70.0 % are covered, in turn 1" in caplog.text
 

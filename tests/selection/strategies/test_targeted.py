@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.kernels import RBF, Cosine, Kernel
 from aliquot.selection.strategies.rds import RDS
 from aliquot.selection.strategies.targeted_facility_location import TargetedFacilityLocation, similarities
@@ -23,9 +26,13 @@ def small(n: int, q: int, seed: int = 0, twins: int = 0) -> tuple[Pool, Scores]:
     features = rng.normal(size=(n, 4)).astype(np.float32)
     features[n - twins :] = features[:twins]
     names = [str(i) for i in range(n)]
-    of_target = Scores(rng.normal(size=(q, 4)).astype(np.float32), np.ones(q, dtype=np.int64))
+    of_target = scores_of(rng.normal(size=(q, 4)).astype(np.float32))
     target = Target(Pool("target", names[:q], names[:q]), of_target)
-    return Pool("small", names, names), Scores(features, np.ones(n, dtype=np.int64), target=target)
+    return Pool("small", names, names), dataclasses.replace(scores_of(features), target=target)
+
+
+def scores_of(features: np.ndarray) -> Scores:
+    return Scores(features, np.ones(len(features), dtype=np.int64), views={"weighted": features})
 
 
 def cosines(scores: Scores) -> np.ndarray:
@@ -113,10 +120,11 @@ def test_picks_are_those_of_greedy_in_float64(function: str, eta: float, kernel:
         assert value(found.indices.tolist()) == pytest.approx(value(wanted), abs=1e-5)
 
 
-def test_what_adds_nothing_follows_by_similarity_to_the_target() -> None:
+@pytest.mark.parametrize(("function", "eta"), [("flvmi", 0.01), ("flqmi", 0.0)])  # little counts, and is soon covered
+def test_what_adds_nothing_follows_by_similarity_to_the_target(function: str, eta: float) -> None:
     pool, scores = small(40, 3)
     _, of_target = similarity_of(Cosine(), scores)
-    found = rank(TargetedFacilityLocation("flvmi", 0.01), pool, scores, 40)  # a small part counts, soon covered
+    found = rank(TargetedFacilityLocation(function, eta), pool, scores, 40)
     rest = found.indices[found.gains == 0]
     assert 10 < len(rest) < 40
     assert (np.diff(of_target[rest].max(axis=1)) <= 1e-9).all()
@@ -170,3 +178,23 @@ def test_a_kernel_that_cannot_tell_prompts_apart_is_named() -> None:
 def test_a_function_that_means_nothing_is_refused(fields: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         dataclasses.replace(TargetedFacilityLocation(), **fields)  # pyright: ignore
+
+
+def test_a_smaller_budget_can_be_ranked_where_a_larger_one_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, scores = small(60, 5)
+    expected = rank(TargetedFacilityLocation(), pool, scores, 10)
+    save = Checkpoint.save
+
+    def save_and_be_killed(self: Checkpoint, arrays: Mapping[str, np.ndarray]) -> None:
+        save(self, arrays)
+        if len(arrays["indices"]) == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_be_killed)
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    with pytest.raises(KeyboardInterrupt):
+        rank(TargetedFacilityLocation(), pool, scores, 50, workspace=Workspace(tmp_path))
+    found = rank(TargetedFacilityLocation(), pool, scores, 10, workspace=Workspace(tmp_path))
+    np.testing.assert_array_equal(found.indices, expected.indices)

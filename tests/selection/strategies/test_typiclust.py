@@ -15,7 +15,13 @@ def select(x: np.ndarray, k: int, start: list[int] | None = None, **fields: int)
     n = len(x)
     pool = Pool("test", [str(i) for i in range(n)], ["x"] * n)
     chosen = Selection(np.array(start or [], dtype=np.int64), np.zeros(len(start or [])))
-    return rank(TypiClust(**fields), pool, Scores(x.astype(np.float32), np.ones(n, dtype=np.int64)), k, chosen)
+    return rank(
+        TypiClust(features=None, normalize="raw", **fields),
+        pool,
+        Scores(x.astype(np.float32), np.ones(n, dtype=np.int64)),
+        k,
+        chosen,
+    )
 
 
 def naive(x: np.ndarray, k: int, start: list[int], num_neighbors: int) -> tuple[list[int], list[float]]:

@@ -45,7 +45,7 @@ def test_equals_a_naive_implementation_pick_by_pick(m: int, start: list[int], di
     x = (1 + rng.normal(size=(distinct, 6)))[np.arange(70) % distinct].astype(np.float32)
     pool, scores = Pool("test", [str(i) for i in range(70)], ["x"] * 70), Scores(x, np.ones(70, dtype=np.int64))
     chosen = Selection(np.array(start, dtype=np.int64), np.zeros(len(start)))
-    selection = rank(VoteK(num_neighbors=m), pool, scores, 70, chosen)
+    selection = rank(VoteK(features=None, num_neighbors=m), pool, scores, 70, chosen)
     indices, gains = naive(x, 70, start, m)
     assert selection.indices.tolist() == indices
     np.testing.assert_allclose(selection.gains, gains, rtol=1e-12)

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -68,7 +68,7 @@ class Allocation(OnFeatures, Greedy):
     normalize: str = field(default="centered_unit", kw_only=True)
     groups: str = "tasks"
     num_clusters: int = 100
-    toward: str | Mapping[str, float] = "pool"
+    toward: Any = "pool"  # str | Mapping[str, float], checked below: a command line may give anything
     difficulty: str = "equal"
     exponent: float = 0.5
     offset: float = 1.0
@@ -91,10 +91,12 @@ class Allocation(OnFeatures, Greedy):
 
     def _mixture(self) -> dict[str, float]:
         """Return the share of each way to weigh groups."""
-        parts = {self.toward: 1.0} if isinstance(self.toward, str) else self.toward
-        # a command line may give anything here
-        if not isinstance(parts, Mapping) or any(type(share) not in (int, float) for share in parts.values()):  # pyright: ignore
-            raise ValueError(f"toward {parts} is neither {', '.join(TOWARD)} nor {_MIXTURE}")
+        given = {self.toward: 1.0} if isinstance(self.toward, str) else self.toward
+        if not isinstance(given, Mapping) or any(
+            type(share) not in (int, float) for share in cast(Mapping[str, object], given).values()
+        ):
+            raise ValueError(f"toward {given} is neither {', '.join(TOWARD)} nor {_MIXTURE}")
+        parts = cast(Mapping[str, float], given)
         if unknown := [name for name in parts if name not in TOWARD]:
             raise ValueError(f"toward '{unknown[0]}' is unknown; use {', '.join(TOWARD)}, or {_MIXTURE}")
         if not parts or any(not 0 <= share < math.inf for share in parts.values()) or not sum(parts.values()) > 0:
