@@ -128,7 +128,8 @@ def table(store: Path, data: Path, out: Path) -> None:
     if not studies:
         raise SystemExit(f"{store} has no finished run of experiments/allocation")
     main_study = max(studies, key=lambda study: len(study.cells))
-    studies = [main_study, *(study for study in studies if study is not main_study)]
+    others = (study for study in studies if study is not main_study and study.benchmarks == main_study.benchmarks)
+    studies = [main_study, *others]
     record = main_study.records[0]
     evaluated = next(key for name, key, _ in record.stages if name == "evaluate finetuned")
     metrics = json.loads((store / "evaluate" / evaluated / "metrics.json").read_text(encoding="utf-8"))
