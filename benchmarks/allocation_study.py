@@ -17,13 +17,11 @@ import csv
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from aliquot.demo.families import SKILLS
 from aliquot.demo.families.base import Task
@@ -39,6 +37,7 @@ from aliquot.report.analysis.study import Cell, Study
 from aliquot.report.reading import read_studies
 from aliquot.store.content import locate
 
+_WEIGHTINGS = {TASKS: "tasks alike", POOL: "by the pool's shares", TARGET: "by the target's shares"}
 TARGET_TASKS, TARGET_PER_TASK, PER_TASK, PARTS = 40, 5, 16, 4
 _NUM_TRIED = 20_000
 
@@ -123,7 +122,7 @@ def _is_ours(record: RunRecord) -> bool:
 
 
 def table(store: Path, data: Path, out: Path) -> None:
-    """Print every arm under every weighting and budget, and write them to a csv file."""
+    """Print every arm under every weighting and budget, and write them to results.csv and results.md."""
     studies = [study for study in read_studies(store) if any(_is_ours(record) for record in study.records)]
     if not studies:
         raise SystemExit(f"{store} has no finished run of experiments/allocation")
@@ -149,10 +148,10 @@ def table(store: Path, data: Path, out: Path) -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    for weighting in shares:
-        for measure in main_study.benchmarks:
-            of_both = [row for row in rows if (row["weighting"], row["measure"]) == (weighting, measure)]
-            _print(f"{measure}, {weighting}", of_both)
+    tables = [(measure, weighting) for weighting in shares for measure in main_study.benchmarks]
+    lines = [line for table in tables for line in _markdown(*table, rows)]
+    (out / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
 def _row(weighting: str, finding: Finding) -> dict[str, object]:
@@ -166,17 +165,19 @@ def _row(weighting: str, finding: Finding) -> dict[str, object]:
     return {**about, **seeds, "minus_random": difference, **p_values, "seconds": finding.selection_seconds}
 
 
-def _print(title: str, rows: list[dict[str, object]]) -> None:
+def _markdown(measure: str, weighting: str, rows: list[dict[str, object]]) -> Iterator[str]:
+    """Yield the lines of one table: arms by budgets."""
+    rows = [row for row in rows if (row["measure"], row["weighting"]) == (measure, weighting)]
     budgets = sorted({int(str(row["budget"])) for row in rows})
-    shown = Table("arm", *(f"{budget:,}: %, minus random" for budget in budgets), title=title)
-    for arm in sorted({str(row["arm"]) for row in rows}):
-        cells: Mapping[int, str] = {
-            int(str(row["budget"])): f"{row['score']}  {row['minus_random']} {row['p_holm']}"
-            for row in rows
-            if row["arm"] == arm
-        }
-        shown.add_row(arm, *(cells.get(budget, "") for budget in budgets))
-    Console(width=170).print(shown)
+    yield from (f"## {measure}, {_WEIGHTINGS[weighting]}", "")
+    yield "| arm |" + "".join(f" {budget:,}: % | minus random | p |" for budget in budgets)
+    yield "|---|" + "---|---|---|" * len(budgets)
+    cells = {(row["arm"], row["budget"]): row for row in rows}
+    for arm in sorted({str(row["arm"]) for row in rows}, key=lambda arm: (arm != "random", arm)):
+        found = (cells.get((arm, budget)) for budget in budgets)
+        shown = (f" {row['score']} | {row['minus_random']} | {row['p_holm']} |" if row else " | | |" for row in found)
+        yield f"| `{arm}` |" + "".join(shown)
+    yield ""
 
 
 def main() -> None:
