@@ -13,10 +13,20 @@ from aliquot.stages import Select
 from aliquot.store.store import canonical
 
 SMALL = ("pool.limit=300", "budget=20", "until=select")
+FL = "strategy=facility_location"
 COSINE = ("strategy=facility_location", "strategy/kernel=cosine")
 #: Ways to ask for a selection; those in one row are one arm.
 ARMS = [
-    [("strategy=facility_location",), ("strategy=facility_location", "strategy.kernel.gamma=0.25", "seed=3")],
+    [
+        (FL,),
+        (FL, "strategy.kernel.gamma=0.25", "seed=3"),
+        (FL, "scorer.position=last"),
+        (FL, "scorer.position=[last,mean]", "scorer.layer=[-1,1]", "strategy.features=last@-1"),
+    ],
+    [(FL, "strategy.features=weighted"), (FL, "scorer.position=weighted")],
+    [(FL, "scorer.layer=[-1,1]", "strategy.features=last@1"), (FL, "scorer.layer=1")],
+    [("strategy=rds", "target.path=FILES/one.jsonl"), ("strategy=rds", "target.path=FILES/one.jsonl", "seed=2")],
+    [("strategy=rds", "target.path=FILES/two.jsonl")],
     [("strategy=facility_location", "strategy.kernel.gamma=2"), ("experiments=wide", "seed=1")],
     [(*COSINE,), (*COSINE, "seed=2")],
     [("strategy=min_margin",), ("strategy=min_margin", "budget=30", "seed=7")],
@@ -35,7 +45,11 @@ def select(tmp_path, monkeypatch):
         "# @package _global_\ndefaults:\n  - override /strategy: facility_location\nstrategy: {kernel: {gamma: 2}}\n"
     )
 
+    for name in ("one", "two"):
+        (files / f"{name}.jsonl").write_text(f'{{"id": "0", "prompt": "Which prompt is this? Number {name}."}}\n')
+
     def select(overrides):
+        overrides = [override.replace("FILES", str(files)) for override in overrides]
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             path = f"hydra.searchpath=[file://{files}]"
             cfg = hydra.compose("config", overrides=[*SMALL, path, f"store={tmp_path / 'store'}", *overrides])
