@@ -2,6 +2,7 @@
 
     Prepare -> Score -> Select -> Annotate -> Finetune -> Evaluate
            -> Overlap -------------------------------->
+           -> ReadTarget -> Score -> Select, for a strategy that chooses toward a target
            -> ReadResponses, in place of Score, for an upper reference alone
 
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
