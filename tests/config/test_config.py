@@ -67,6 +67,11 @@ def test_every_experiment_and_sweep_composes_into_stages(compose, name, request,
     pool = Pool("stand-in", numbers, numbers, numbers)
     monkeypatch.setattr("aliquot.stages.Prepare.settled", lambda prepare, _: prepare)
     monkeypatch.setattr("aliquot.store.store.Store.get", lambda *_: pool)
+    monkeypatch.setattr("aliquot.experiment.build.Parts.overlap", lambda *_: None)  # held-out rows are not read
+
+    for file in ("held_out", "target", "pool_merged", "pool_split"):  # of experiments/allocation
+        (tmp_path / f"{file}.jsonl").write_text('{"id": "0", "prompt": "a", "response": "b", "task": "t"}\n')
+    monkeypatch.setenv("ALLOCATION_STUDY", str(tmp_path))
 
     text = (ROOT / f"{name}.yaml").read_text()
     if "ALIQUOT_DATA" in text:
