@@ -69,7 +69,7 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
     [
         (
             ["strategy=best"],
-            "strategy=best: no such choice; the choices are adaicl, coverage, facility_location",
+            "strategy=best: no such choice; the choices are adaicl, allocation, coverage, facility_location",
         ),
         (["strategy.gama=1"], "strategy.gama: strategy has no such field; its fields are kernel"),
         (["strategi=random"], "has no such field; did you mean strategy?; its fields are budget, seed"),

@@ -69,7 +69,8 @@ class FakeStore:
         np.savez(folder / "selection.npz", indices=np.asarray(rows, dtype=np.int64), gains=np.zeros(len(rows)))
         fields = {"strategy": {"type": arm, "kernel": kernel}, "budget": None if nested else budget}
         fields["score"] = {"stage": "score", "key": score} if score else None
-        (folder / "stage.json").write_text(json.dumps({"fields": fields, "depth": len(rows)}))
+        upstream = [f"pool/{POOL}", *([f"score/{score}"] if score else [])]
+        (folder / "stage.json").write_text(json.dumps({"fields": fields, "depth": len(rows), "upstream": upstream}))
         run = f"{arm}-{budget}"
         self.cells.append(Cell(Arm(arm, arm, {}), budget, ("0",), (run,), {}, 0.0))
         stages = [("pool", POOL, 1.0), ("select", key, 1.0)]
