@@ -92,7 +92,7 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def weighed(studies: list[Study], weight: np.ndarray, number: int) -> Study:
+def weighed(studies: list[Study], weight: np.ndarray, number: int, budgets: list[int]) -> Study:
     """Return one study of all arms, named after their files, with questions weighed, as reports weigh them.
 
     The pools with other labels have the same prompts, and their models answer the same rows. Arms are told apart by
@@ -107,7 +107,7 @@ def weighed(studies: list[Study], weight: np.ndarray, number: int) -> Study:
             for override in record.overrides
             if override.startswith("experiments=allocation/")
         }
-        for cell in (cell for cell in study.cells if cell.runs[0] in files):
+        for cell in (cell for cell in study.cells if cell.runs[0] in files and cell.budget in budgets):
             moved: dict[str, np.ndarray] = {}
             for name, values in cell.correct.items():
                 assert values.shape[1] == number, (cell.arm.name, values.shape)
@@ -121,7 +121,7 @@ def _is_ours(record: RunRecord) -> bool:
     return any(override.startswith("experiments=allocation/") for override in record.overrides)
 
 
-def table(store: Path, data: Path, out: Path) -> None:
+def table(store: Path, data: Path, out: Path, budgets: list[int]) -> None:
     """Print every arm under every weighting and budget, and write them to results.csv and results.md."""
     studies = [study for study in read_studies(store) if any(_is_ours(record) for record in study.records)]
     if not studies:
@@ -141,7 +141,7 @@ def table(store: Path, data: Path, out: Path) -> None:
     for weighting, share in shares.items():
         weight = weights(tasks, len(tasks), weighting, share)
         assert weight is not None
-        findings = find(weighed(studies, weight, len(tasks))).findings
+        findings = find(weighed(studies, weight, len(tasks), budgets)).findings
         rows += [_row(weighting, finding) for finding in findings]
     out.mkdir(parents=True, exist_ok=True)
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
@@ -190,11 +190,12 @@ def main() -> None:
     tables.add_argument("--store", type=Path, default=Path("outputs"))
     tables.add_argument("--data", type=Path, default=Path("study"))
     tables.add_argument("--out", type=Path, default=Path("docs/results/allocation"))
+    tables.add_argument("--budgets", type=int, nargs="+", default=[1000, 3000, 10_000], help="those that are finished")
     arguments = parser.parse_args()
     if arguments.command == "data":
         write_data(arguments.directory)
     else:
-        table(arguments.store, arguments.data, arguments.out)
+        table(arguments.store, arguments.data, arguments.out, arguments.budgets)
 
 
 if __name__ == "__main__":
