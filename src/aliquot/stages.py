@@ -42,7 +42,7 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, normalized_alike, score, score_share
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
-from aliquot.selection.strategy import Partitioned, Strategy, as_read, on_kept_view, rank, views_of
+from aliquot.selection.strategy import Partitioned, Strategy, as_read, on_kept_view, rank, view_of
 from aliquot.selection.upper_reference import READS_RESPONSES, UpperReference, rank_with_responses
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
 from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
@@ -152,8 +152,8 @@ class Score(Stage[Scores]):
         return super().inputs() | ({"tokens_per_batch": self.scorer.tokens_per_batch} if in_16_bits else {})
 
     def only(self, strategy: Strategy) -> Score:
-        """Return the pass that keeps only the views that a strategy reads; it names them in the strategy's key."""
-        return replace(self, scorer=self.scorer.only(views_of(strategy)))
+        """Return the pass that keeps only the view that a strategy reads; it names it in the strategy's key."""
+        return replace(self, scorer=self.scorer.only(view_of(strategy)))
 
     def title(self) -> str:
         kept = self.scorer.token_features
@@ -334,7 +334,7 @@ class Select(Stage[Selection]):
     responses: ReadResponses | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
-        """Name only the views that the strategy reads: what else the pass keeps does not matter."""
+        """Name only the view that the strategy reads: what else the pass keeps does not matter."""
         strategy, budget = self.strategy, None if self.strategy.nested else self.budget
         score = self.score.only(strategy) if self.score and not isinstance(strategy, UpperReference) else None
         target: dict[str, object] = {}

@@ -11,7 +11,6 @@ from aliquot.pools.columns import Columns
 from aliquot.pools.files import READERS, format_of
 from aliquot.pools.record import Record
 from aliquot.pools.rows import Row, no_answer, prompt_row, response_text
-from aliquot.store.content import locate
 
 #: The column settings, under the names that pools use.
 _OF_POOLS = re.compile(r"\bpool\.(?=(?:prompt|context|messages|id|task)\b)")
@@ -23,21 +22,6 @@ class AnsweredRow(NamedTuple):
     record: Record
     row: Row
     response: str | None
-
-
-def file_of(path: str, setting: str = "evaluate.path") -> Path:
-    """Return the file of rows that a setting names.
-
-    Raises:
-        ValueError: there is none, or its name says no format.
-    """
-    file = locate(path)
-    if not file.is_file() or format_of(file) is None:
-        raise ValueError(
-            f"{setting}={path}: {file} is not a file of prompts; give a .jsonl, .csv or .parquet, which may be "
-            "compressed"
-        )
-    return file
 
 
 def records_of(file: Path, columns: Collection[str] | None) -> Iterator[Record]:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from aliquot.evaluation.rows import file_of, read_answered
+from aliquot.evaluation.rows import read_answered
 from aliquot.models.control_tokens import note_literal
 from aliquot.pools.columns import FIRST, Columns, check_conversations
+from aliquot.pools.files import file_of
 from aliquot.runtime.progress import Progress
 from aliquot.store.content import content_hash
 from aliquot.types import Adapter, AnnotatedSet

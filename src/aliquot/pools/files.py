@@ -38,6 +38,26 @@ def format_of(path: Path) -> str | None:
     return next((kind for kind, endings in ENDINGS.items() if name.suffix.lower() in endings), None)
 
 
+def read_as(file: Path, kind: str) -> str:
+    """Return how a file of a format is read: its name decides where cells of a csv end, so it is part of a key."""
+    return "tsv" if ".tsv" in map(str.lower, file.suffixes) else kind
+
+
+def file_of(path: str, setting: str = "evaluate.path") -> Path:
+    """Return the file of rows that a setting names.
+
+    Raises:
+        ValueError: there is none, or its name says no format.
+    """
+    file = locate(path)
+    if not file.is_file() or format_of(file) is None:
+        raise ValueError(
+            f"{setting}={path}: {file} is not a file of prompts; give a .jsonl, .csv or .parquet, which may be "
+            "compressed"
+        )
+    return file
+
+
 def find_files(path: str, kind: str) -> list[Path]:
     """Return the files that a path names, sorted by name: the file itself, all of its kind in a directory, or a glob.
 

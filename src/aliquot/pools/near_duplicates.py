@@ -67,6 +67,23 @@ def near_duplicates(prompts: Sequence[str], threshold: float) -> dict[int, int]:
     return found
 
 
+def twins_of(texts: Sequence[str], pool: Sequence[str], threshold: float) -> dict[int, tuple[int, bool]]:
+    """Map each text that repeats a prompt of the pool to that prompt, by their rows, and say whether it does exactly.
+
+    Exactly is but for white space; other texts are compared as `near_twins` does.
+    """
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, text in enumerate(texts):
+        rows_of[" ".join(text.split())].append(row)
+    found: dict[int, tuple[int, bool]] = {}
+    for at, prompt in enumerate(pool):
+        for row in rows_of.get(" ".join(prompt.split()), ()):
+            found[row] = at, True
+    rest = [row for row in range(len(texts)) if row not in found]
+    near = near_twins([texts[row] for row in rest], pool, threshold) if rest else {}
+    return found | {rest[i]: (at, False) for i, at in near.items()}
+
+
 def near_twins(texts: Sequence[str], pool: Sequence[str], threshold: float) -> dict[int, int]:
     """Map each text that nearly repeats a prompt of the pool to the prompt that is most like it, by their rows.
 

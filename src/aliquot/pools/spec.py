@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from aliquot.pools.cleaning import Cleaning
 from aliquot.pools.columns import FIRST, Columns, check_conversations
-from aliquot.pools.files import READERS, find_files
+from aliquot.pools.files import READERS, find_files, read_as
 from aliquot.pools.reading_notes import Reading
 from aliquot.pools.record import Record
 from aliquot.pools.rows import Row, no_answer, response_text, usable_row
@@ -174,8 +174,7 @@ class _FilePool(PoolSpec):
     kind: ClassVar[str]
 
     def content(self) -> str:
-        read_as = [("tsv" if ".tsv" in map(str.lower, file.suffixes) else self.kind, file) for file in self._files()]
-        text = " ".join(f"{form} {content_hash(file)}" for form, file in read_as)
+        text = " ".join(f"{read_as(file, self.kind)} {content_hash(file)}" for file in self._files())
         return hashlib.sha256(text.encode()).hexdigest()
 
     def place(self) -> str:

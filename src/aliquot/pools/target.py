@@ -12,13 +12,13 @@ import numpy as np
 
 from aliquot.pools.arrow import digest_of, read_table, write_kept
 from aliquot.pools.cleaning import Dropped, PoolReport
-from aliquot.pools.files import READERS, format_of
-from aliquot.pools.near_duplicates import near_twins
+from aliquot.pools.files import READERS, file_of, format_of, read_as
+from aliquot.pools.near_duplicates import twins_of
 from aliquot.pools.prepare import POOL_FILE, load_prepared, prepare
 from aliquot.pools.record import Record
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.wording import counted
-from aliquot.store.content import content_hash, locate
+from aliquot.store.content import content_hash
 from aliquot.types import Pool
 
 DROP, KEEP = "drop", "keep"
@@ -57,7 +57,7 @@ class TargetFile(PoolSpec):
 
     def content(self) -> str:
         file = self._file()
-        return f"{'tsv' if '.tsv' in map(str.lower, file.suffixes) else format_of(file)} {content_hash(file)}"
+        return f"{read_as(file, format_of(file) or '')} {content_hash(file)}"
 
     def place(self) -> str:
         return f"target.path={self.path}"
@@ -68,13 +68,7 @@ class TargetFile(PoolSpec):
 
     def _file(self) -> Path:
         assert self.path is not None
-        file = locate(self.path)
-        if not file.is_file() or format_of(file) is None:
-            raise ValueError(
-                f"target.path={self.path}: {file} is not a file of prompts; give a .jsonl, .csv or .parquet, which may "
-                "be compressed"
-            )
-        return file
+        return file_of(self.path, "target.path")
 
 
 def prepare_target(source: TargetFile, pool: Pool, directory: Path) -> None:
@@ -95,7 +89,7 @@ def prepare_target(source: TargetFile, pool: Pool, directory: Path) -> None:
     report = PoolReport.read(directory)
     report = replace(report, hints=[_OF_POOLS.sub("target.", hint) for hint in report.hints])
     target = load_prepared(directory, source.name)
-    twins = _in_pool(target, pool)
+    twins = {row: at for row, (at, _) in twins_of(target.prompts, pool.prompts, _NEAR).items()}
     if twins and source.in_pool == KEEP:
         said = f"{counted(len(twins), 'of its prompts is', 'of its prompts are')} also in the pool, and kept"
         report = replace(report, hints=[*report.hints, said])
@@ -128,14 +122,3 @@ def _drop(twins: Mapping[int, int], target: Pool, pool: Pool, directory: Path, r
         digest=digest_of(table),
         without_task=missing if missing < left else 0,
     )
-
-
-def _in_pool(target: Pool, pool: Pool) -> dict[int, int]:
-    """Map the rows whose prompt the pool has to its row there: equal but for white space, or with most of its runs."""
-    rows_of: dict[str, list[int]] = {}
-    for row, prompt in enumerate(target.prompts):
-        rows_of.setdefault(" ".join(prompt.split()), []).append(row)
-    twins = near_twins(list(target.prompts), pool.prompts, _NEAR)
-    for at, prompt in enumerate(pool.prompts):
-        twins |= dict.fromkeys(rows_of.get(" ".join(prompt.split()), ()), at)
-    return twins

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -145,15 +145,10 @@ class Scorer:
             f"{' '.join(adds)}"
         )
 
-    def only(self, names: Iterable[str | None]) -> Scorer:
-        """Return the scorer that keeps only the positions and layers of some views, in the same order.
-
-        What reads these views depends on no others, so this scorer is what it has in its key.
-        """
-        read = [self.views[self.view(name)] for name in names]
-        positions = [position for position in self.positions if any(position == read_at for read_at, _ in read)]
-        layers = [layer for layer in self.layers if any(layer == read_at for _, read_at in read)]
-        return replace(self, position=positions, layer=layers) if read else self
+    def only(self, name: str | None) -> Scorer:
+        """Return the scorer that keeps one view; what reads it depends on no other, and has this scorer in its key."""
+        position, layer = self.views[self.view(name)]
+        return replace(self, position=position, layer=layer)
 
 
 _Value = TypeVar("_Value", int, str)

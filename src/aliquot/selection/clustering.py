@@ -45,6 +45,14 @@ class Clusters(NamedTuple):
         return np.bincount(self.labels)
 
 
+def check_k_means(passes: int, seed: int) -> None:
+    """Raise ValueError unless k-means can run with these settings."""
+    if passes < 1:
+        raise ValueError(f"{passes} passes of k-means move no center; use 1 or more, such as 5")
+    if seed < 0:
+        raise ValueError(f"seed {seed} is negative; use 0 or more")
+
+
 def number_rows(x: Features) -> Int64[np.ndarray, " n"]:
     """Number the rows: 0..c-1 for c distinct rows, equal rows getting the same number."""
     positive = x + np.float32(0)  # merges the two zeros, whose bytes differ

@@ -76,9 +76,9 @@ class OnFeatures(OnView):
             raise ValueError(f"normalize '{self.normalize}' is unknown; use one of {', '.join(NORMALIZATIONS)}")
 
 
-def views_of(strategy: Strategy) -> tuple[str | None, ...]:
-    """Return the views of the prompts that a strategy reads; None is the scorer's first."""
-    return (strategy.features,) if isinstance(strategy, OnView) else (None,)
+def view_of(strategy: Strategy) -> str | None:
+    """Return the view of the prompts that a strategy reads; None is the scorer's first."""
+    return strategy.features if isinstance(strategy, OnView) else None
 
 
 def on_kept_view(strategy: Strategy, scorer: Scorer) -> Strategy:
@@ -188,7 +188,7 @@ def as_read(strategy: Strategy, pool: Pool, scores: Scores | None) -> Scores | N
 
 
 def _view(strategy: Strategy, scores: Scores) -> Float[np.ndarray, "n d"]:
-    name = strategy.features if isinstance(strategy, OnView) else None
+    name = view_of(strategy)
     if name is not None and name not in scores.views:
         raise ValueError(
             f"strategy.features={name}: these scores hold the view {', '.join(scores.views) or 'of the scorer alone'}; "
@@ -252,8 +252,7 @@ def check_target(strategy: Strategy, has_target: bool) -> None:
 def check_requirements(strategy: Strategy, pool: Pool, scorer: Scorer) -> None:
     """Raise ValueError, before the pass, if the strategy needs what the scorer or the pool will not provide."""
     if "features" in strategy.requires:
-        for name in views_of(strategy):
-            scorer.view(name)
+        scorer.view(view_of(strategy))
     if isinstance(strategy, Checked):
         strategy.check(pool)
     if "token_features" in strategy.requires and scorer.token_features is None:

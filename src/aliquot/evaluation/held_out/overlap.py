@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aliquot.evaluation.held_out.measures import task_shares
 from aliquot.evaluation.held_out.source import KEEP, REFUSE, HeldOutRows, HeldOutSource
-from aliquot.pools.near_duplicates import near_twins
+from aliquot.pools.near_duplicates import twins_of
 from aliquot.runtime.wording import counted
 from aliquot.store.store import write_atomic
 from aliquot.types import Pool
@@ -98,20 +98,12 @@ NOT_COMPARED = Compared((), None)
 
 def compare(rows: HeldOutRows, pool: Pool, near: float) -> Compared:
     """Find the rows whose prompt the pool has, equal but for white space, or with `near` of its runs of five words."""
-    exactly = {" ".join(prompt.split()): i for i, prompt in enumerate(pool.prompts)}
-    twins: dict[int, Twin] = {}
-    rest: list[int] = []
-    for row, prompt in enumerate(rows.prompts):
-        at = exactly.get(" ".join(prompt.split()))
-        if at is None:
-            rest.append(row)
-        else:
-            twins[row] = Twin(row, rows.ids[row], pool.ids[at], exact=True)
-    found = near_twins([rows.prompts[row] for row in rest], pool.prompts, near) if rest else {}
-    for i, at in found.items():
-        twins[rest[i]] = Twin(rest[i], rows.ids[rest[i]], pool.ids[at], exact=False)
+    twins = [
+        Twin(row, rows.ids[row], pool.ids[at], exact)
+        for row, (at, exact) in sorted(twins_of(rows.prompts, pool.prompts, near).items())
+    ]
     shares = None if pool.tasks is None else task_shares(list(pool.tasks))
-    return Compared([twins[row] for row in sorted(twins)], shares, len(rows))
+    return Compared(twins, shares, len(rows))
 
 
 def _count(twins: Sequence[Twin]) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from aliquot.evaluation.rows import AnsweredRow, file_of, read_answered
+from aliquot.evaluation.rows import AnsweredRow, read_answered
 from aliquot.pools.columns import FIRST, Columns, check_conversations
+from aliquot.pools.files import file_of
 from aliquot.store.content import content_hash
 from aliquot.store.store import key_fields
 

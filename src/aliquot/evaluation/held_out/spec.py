@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from aliquot.evaluation.held_out.source import HeldOutRows, HeldOutSource
-from aliquot.evaluation.rows import file_of, records_of
+from aliquot.evaluation.rows import records_of
 from aliquot.pools.columns import ABSENT, Columns, check_conversations, lookup
+from aliquot.pools.files import file_of
 from aliquot.pools.record import Record
 from aliquot.store.content import content_hash
 

@@ -11,7 +11,7 @@ import numpy as np
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import Cosine
 from aliquot.selection.strategies.uncertainty import largest
-from aliquot.selection.strategy import Greedy, OnFeatures
+from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
 from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
 
@@ -76,6 +76,4 @@ class AdaICL(OnFeatures, Greedy):
         depth = min(k, len(start) + int(candidates.sum() - candidates[start.indices].sum()))
         covered = greedy_cover(egonets(voters, candidates, self.hops), candidates, start, depth)
         log.info("%.1f %% of the candidates are covered, in turn %d", 100 * covered.share, covered.turns)
-        chosen = covered.selection
-        rest = order[~np.isin(order, chosen.indices)][: k - depth]
-        return Selection(np.concatenate([chosen.indices, rest]), np.concatenate([chosen.gains, np.zeros(len(rest))]))
+        return leave_out(covered.selection, Selection(order, np.zeros(n)), k)

@@ -202,18 +202,16 @@ class Allocation(OnFeatures, Greedy):
             )
             return by_group[np.lexsort((by_group, by_row[by_group], group[by_group]))]
         strategy = FacilityLocation() if self.order == "facility_location" else KCenter()
-        ordered, begin = by_group.copy(), 0
+        ordered, begins = by_group.copy(), np.searchsorted(group[by_group], np.arange(len(depth)))
         with Progress(f"{self.order} within groups", len(depth), "group") as progress:
-            for number, deep in enumerate(depth.tolist()):
-                rows = np.flatnonzero(group == number)
-                end = begin + int(np.count_nonzero(group[by_group[begin:]] == number))
+            for number, (begin, deep) in enumerate(zip(begins.tolist(), depth.tolist(), strict=True)):
                 if deep:
+                    rows = np.flatnonzero(group == number)
                     directory = workspace.directory and workspace.directory / f"group_{number}"
                     part = Workspace(directory, workspace.device)
                     with silenced(), warnings.catch_warnings():
                         warnings.simplefilter("ignore")  # that a group's prompts are alike: then any order will do
                         ordered[begin : begin + deep] = _within(strategy, rows, start, deep, pool, scores, part)
-                begin = end
                 progress.update()
         return ordered
 

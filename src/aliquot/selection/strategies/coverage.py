@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from aliquot.selection.clustering import k_means
+from aliquot.selection.clustering import check_k_means, k_means
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
 from aliquot.types import Pool, Scores, Selection
@@ -35,10 +35,7 @@ class Coverage(OnFeatures, Greedy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.passes < 1:
-            raise ValueError(f"{self.passes} passes of k-means move no center; use 1 or more, such as 5")
-        if self.seed < 0:
-            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
+        check_k_means(self.passes, self.seed)
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
         assert scores is not None

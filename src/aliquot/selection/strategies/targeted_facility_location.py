@@ -14,7 +14,7 @@ from aliquot.runtime.progress import Progress
 from aliquot.selection.clustering import number_rows
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.kernels import Cosine, Kernel, is_degenerate
-from aliquot.selection.strategy import Greedy, OnFeatures
+from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
 from aliquot.types import Pool, Scores, Selection
 
 _ONE = 1 << 30  # similarity 1 in quanta
@@ -82,9 +82,8 @@ def _then_most_similar(covered: Selection, num_given: int, similarity: Int32[np.
     """Replace the picks that add nothing to f by the most similar prompts that are left."""
     adding = np.arange(len(covered)) < num_given
     head = covered.head(int(np.count_nonzero(adding | (covered.gains > 0))))
-    left = np.setdiff1d(np.arange(len(similarity)), head.indices)
-    rest = left[np.lexsort((left, -similarity[left].astype(np.int64)))][: len(covered) - len(head)]
-    return Selection(np.concatenate([head.indices, rest]), np.concatenate([head.gains, np.zeros(len(rest))]))
+    order = np.argsort(-similarity.astype(np.int64), kind="stable")
+    return leave_out(head, Selection(order, np.zeros(len(order))), len(covered))
 
 
 def _warn_if_degenerate(mean: float, kernel: Kernel) -> None:

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from aliquot.selection.clustering import k_means
+from aliquot.selection.clustering import check_k_means, k_means
 from aliquot.selection.greedy.checkpoint import Workspace
-from aliquot.selection.strategy import Greedy, OnFeatures
+from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
 from aliquot.selection.typicality import typicality
 from aliquot.types import Pool, Scores, Selection
 
@@ -48,10 +48,7 @@ class TypiClust(OnFeatures, Greedy):
         super().__post_init__()
         if self.num_neighbors < 1:
             raise ValueError(f"{self.num_neighbors} neighbors make no prompt typical; use 1 or more, such as 20")
-        if self.passes < 1:
-            raise ValueError(f"{self.passes} passes of k-means move no center; use 1 or more, such as 5")
-        if self.seed < 0:
-            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
+        check_k_means(self.passes, self.seed)
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
         assert scores is not None
@@ -60,9 +57,8 @@ class TypiClust(OnFeatures, Greedy):
         distance[start.indices] = -1.0  # these have the first turns of their clusters
         turn, sizes = _rank_within(clusters.labels, distance), clusters.sizes[clusters.labels]
         order = np.lexsort((np.arange(len(pool)), -sizes, turn))
-        new = order[~np.isin(order, start.indices)][: k - len(start)]
-        gains = np.where(turn[new] == 0, sizes[new], 0).astype(np.float64)
-        return Selection(np.concatenate([start.indices, new]), np.concatenate([start.gains, gains]))
+        gains = np.where(turn[order] == 0, sizes[order], 0).astype(np.float64)
+        return leave_out(start, Selection(order, gains), k)
 
 
 def _rank_within(labels: Int64[np.ndarray, " n"], values: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

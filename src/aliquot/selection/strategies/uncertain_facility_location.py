@@ -10,7 +10,7 @@ import numpy as np
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
 from aliquot.selection.strategies.uncertainty import largest
-from aliquot.selection.strategy import Greedy, OnFeatures
+from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
 from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
 
@@ -63,5 +63,4 @@ class UncertainFacilityLocation(OnFeatures, Greedy):
         chosen = facility_location(
             embedding, depth, start=start, weights=weights, candidates=candidates, workspace=workspace
         )
-        rest = order[~np.isin(order, chosen.indices)][: k - depth]
-        return Selection(np.concatenate([chosen.indices, rest]), np.concatenate([chosen.gains, np.zeros(len(rest))]))
+        return leave_out(chosen, Selection(order, np.zeros(n)), k)
