@@ -5,6 +5,11 @@
            -> ReadTarget -> Score -> Select, for a strategy that chooses toward a target
            -> ReadResponses, in place of Score, for an upper reference alone
 
+In several rounds, Score, Select, Annotate and Finetune repeat; see `aliquot.experiment.rounds`:
+
+    Finetune -> Score, with the last round's adapter -> Select, continued -> Annotate, what is new
+    Annotate -> ReadBought -> Select, for a strategy that learns from what was bought
+
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
 A strategy that ranks the pool in parts has a SelectPart for each part before its Select.
 gamma, budget and seed never reach the key of Score; the finetuning recipe never reaches the key of Select.
@@ -17,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -29,6 +34,7 @@ from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared, compare
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.spec import Judge, Opponent
+from aliquot.evaluation.prequential import load_bought, read_bought
 from aliquot.evaluation.response_signals import load_signals, read_signals
 from aliquot.evaluation.run import Yardstick, check_evaluable, evaluate, load_result
 from aliquot.finetuning.recipe import LoRA
@@ -42,10 +48,13 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, normalized_alike, score, score_share
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
-from aliquot.selection.strategy import Partitioned, Strategy, as_read, on_kept_view, rank, view_of
+from aliquot.selection.strategy import Learner, Partitioned, Strategy, as_read, on_kept_view, rank, view_of
 from aliquot.selection.upper_reference import READS_RESPONSES, UpperReference, rank_with_responses
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
-from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
+from aliquot.types import Adapter, AnnotatedSet, Bought, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
+
+if TYPE_CHECKING:
+    from aliquot.scoring.shares import Load
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +145,7 @@ def _questions(benchmark: Yardstick | None) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Score(Stage[Scores]):
-    """Run the one inference pass over the whole pool."""
+    """Run the one inference pass over the whole pool; in a later round, with the adapter of the round before."""
 
     name: ClassVar[str] = "score"
 
@@ -145,6 +154,7 @@ class Score(Stage[Scores]):
     scorer: Scorer
     trainer: TrainerSpec = field(metadata={"key": False})
     num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
+    adapter: Finetune | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
         """Add the batch composition for 16-bit arithmetic, where it affects the signals."""
@@ -160,7 +170,8 @@ class Score(Stage[Scores]):
         tokens = f", keep vectors of {kept.max_tokens} {kept.source} tokens" if kept else ""
         prompts = f"{self.num_prompts:,} {'target ' * isinstance(self.pool, ReadTarget)}prompts"
         generated = f"generate up to {self.scorer.max_new_tokens} tokens each"
-        return f"score: read {prompts}, {generated}{tokens}{self.trainer.several()}"
+        again = f" after {self.adapter.annotate.budget:,} annotations" if self.adapter else ""
+        return f"score: read {prompts}{again}, {generated}{tokens}{self.trainer.several()}"
 
     def size(self) -> float:
         return self.num_prompts
@@ -173,13 +184,24 @@ class Score(Stage[Scores]):
 
     def assist(self, store: Store, directory: Path) -> None:
         if self.trainer.place().rank > 0:
-            score_share(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
+            load = _loader(self.model, self.adapter, store)
+            score_share(self.model, store.get(self.pool), self.scorer, self.trainer, directory, load)
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        score(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
+        load = _loader(self.model, self.adapter, store)
+        score(self.model, store.get(self.pool), self.scorer, self.trainer, directory, load)
 
     def load(self, directory: Path) -> Scores:
         return load_scores(directory)
+
+
+def _loader(model: Model, finetune: Finetune | None, store: Store) -> Load:
+    """Return what loads the network, with the adapter of a training if there is one."""
+    if finetune is None:
+        return model.load
+    from aliquot.finetuning.adapter import load_finetuned  # importing torch takes seconds
+
+    return partial(load_finetuned, model, store.get(finetune))
 
 
 @dataclass(frozen=True)
@@ -321,6 +343,9 @@ class Select(Stage[Selection]):
     Args:
         target: the pass over the prompts that the model will be asked, for a strategy that chooses toward them; its
             features are raw.
+        responses: what the base model makes of the responses, for an upper reference.
+        before: what earlier rounds bought: those prompts stay, and come first.
+        bought: how well these responses were predicted, for a strategy that learns from it.
     """
 
     name: ClassVar[str] = "select"
@@ -332,15 +357,28 @@ class Select(Stage[Selection]):
     trainer: TrainerSpec = field(metadata={"key": False})
     target: Score | None = field(default=None, metadata={"absent": None})
     responses: ReadResponses | None = field(default=None, metadata={"absent": None})
+    before: Annotate | None = field(default=None, metadata={"absent": None})
+    bought: ReadBought | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
-        """Name only the view that the strategy reads: what else the pass keeps does not matter."""
+        """Name only the view that the strategy reads: what else the pass keeps does not matter.
+
+        Of what was bought before, only which prompts that were matters.
+        """
         strategy, budget = self.strategy, None if self.strategy.nested else self.budget
         score = self.score.only(strategy) if self.score and not isinstance(strategy, UpperReference) else None
         target: dict[str, object] = {}
         if self.target and not isinstance(strategy, UpperReference):
             target = {"target": {"prompts": self.target.pool, "score": self.target.only(strategy)}}
-        return {**super().inputs(), "budget": budget, "score": score, **target}
+        before: dict[str, object] = {}
+        if self.before:
+            before = {"before": {"select": self.before.select, "budget": self.before.budget}}
+        return {**super().inputs(), "budget": budget, "score": score, **target, **before}
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """The budget of each round, up to this one."""
+        return (*(self.before.select.rounds if self.before else ()), self.budget)
 
     def parts(self) -> list[SelectPart]:
         """Return the stages of the first round; none for a strategy with one round."""
@@ -355,7 +393,8 @@ class Select(Stage[Selection]):
 
     def title(self) -> str:
         reads = f" {READS_RESPONSES}" if isinstance(self.strategy, UpperReference) else ""
-        return f"select: rank {self.budget:,} prompts by {type(self.strategy).__name__}{reads}"
+        start = f"continue from {self.before.budget:,} to" if self.before else "rank"
+        return f"select: {start} {self.budget:,} prompts by {type(self.strategy).__name__}{reads}"
 
     def size(self) -> float:
         return self.budget
@@ -365,15 +404,19 @@ class Select(Stage[Selection]):
         return self.budget
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        scores, strategy = None, self.strategy
+        strategy = self.strategy
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
+        if start is None and self.before:
+            self.before.pin(store)
+            start = store.get(self.before.select).head(self.before.budget)
         if isinstance(strategy, UpperReference):
             assert self.responses is not None
             signals = store.get(self.responses)
             _save_selection(rank_with_responses(strategy, store.get(self.pool), signals, self.budget, start), directory)
             return
-        if self.score:
-            scores, strategy = self._scores(store, self.score), on_kept_view(strategy, self.score.scorer)
+        strategy, scores = self.signals(store)
+        if self.bought and isinstance(strategy, Learner):
+            strategy = strategy.after(store.get(self.bought))
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
             from aliquot.selection.greedy.distributed import give_parts  # numba and torch: too slow to compose a config
@@ -381,13 +424,17 @@ class Select(Stage[Selection]):
             give_parts([store.get(part) for part in parts], workspace)
         _save_selection(rank(strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
 
-    def _scores(self, store: Store, score: Score) -> Scores:
-        """Return the scores of the pool and, with them, those of the target, normalized like the pool's."""
-        scores = store.get(score)
+    def signals(self, store: Store) -> tuple[Strategy, Scores | None]:
+        """Return the strategy, with its view named as in its scores, and these, with those of the target."""
+        strategy = self.strategy
+        assert isinstance(strategy, Strategy)
+        if self.score is None:
+            return strategy, None
+        strategy, scores = on_kept_view(strategy, self.score.scorer), store.get(self.score)
         if self.target is None:
-            return scores
-        alike = normalized_alike(store.get(self.target), store.directory(score), score.scorer)
-        return replace(scores, target=Target(store.get(self.target.pool), alike))
+            return strategy, scores
+        alike = normalized_alike(store.get(self.target), store.directory(self.score), self.score.scorer)
+        return strategy, replace(scores, target=Target(store.get(self.target.pool), alike))
 
     def load(self, directory: Path) -> Selection:
         return load_selection(directory).head(self.budget)
@@ -447,11 +494,27 @@ class Annotate(Stage[AnnotatedSet]):
     def checks(self) -> Sequence[Check]:
         return ((type(self.annotator).check, self.annotator, self.source),)
 
-    def settled(self, store: Store) -> Annotate:
-        """Return the stage with the digest of what people have returned; without one while prompts still wait."""
+    def settled(self, store: Store, another_follows: bool = False) -> Annotate:
+        """Return the stage with the digest of what people have returned; without one while prompts still wait.
+
+        Once the prompts of the next round are chosen, those of this one keep the responses that they were chosen with:
+        a response that is corrected later is trained on in the next round, and does not ask for other prompts.
+        """
         if not self.annotator.waits or store.record(self.select) is None:
             return self
+        if another_follows and self._pin(store).exists():
+            pinned = replace(self, digest=self._pin(store).read_text(encoding="utf-8").strip())
+            if store.record(pinned):
+                return pinned
         return replace(self, digest=self.annotator.digest(*self.request(store)))
+
+    def pin(self, store: Store) -> None:
+        """Keep the digest for `settled`, now that later prompts depend on these responses."""
+        if self.digest:
+            write_atomic(self._pin(store), self.digest + "\n")
+
+    def _pin(self, store: Store) -> Path:
+        return store.directory(replace(self, digest=None)) / "pinned.txt"
 
     def waits(self) -> bool:
         """Tell whether people have to answer before this stage can be done."""
@@ -489,6 +552,69 @@ class Annotate(Stage[AnnotatedSet]):
 
     def load(self, directory: Path) -> AnnotatedSet:
         return load_annotated(directory / "annotated.jsonl")
+
+
+@dataclass(frozen=True)
+class ReadBought(Stage[Bought]):
+    """Read the responses that one round bought, before any model is trained on them.
+
+    Args:
+        model: the base model.
+        annotate: the prompts of this round and of all before.
+        adapter: trained on the responses of all rounds before this one; None in the first round.
+        earlier: the same stage of the round before; None in the first.
+        trainer: names the device.
+        tokens_per_batch: padding and responses included; in the key for 16-bit arithmetic only, as in `Score`.
+    """
+
+    name: ClassVar[str] = "bought"
+
+    model: Model
+    annotate: Annotate
+    adapter: Finetune | None
+    earlier: ReadBought | None
+    trainer: TrainerSpec = field(metadata={"key": False})
+    tokens_per_batch: int = field(metadata={"key": False})
+
+    @property
+    def resources(self) -> str:
+        return Evaluate.name
+
+    def inputs(self) -> dict[str, object]:
+        in_16_bits = self.model.dtype != "float32"
+        return super().inputs() | ({"tokens_per_batch": self.tokens_per_batch} if in_16_bits else {})
+
+    def title(self) -> str:
+        return f"bought: read the {self._num_new:,} new responses before training{self.trainer.one_of_several()}"
+
+    @property
+    def _num_new(self) -> int:
+        return self.annotate.budget - (self.earlier.annotate.budget if self.earlier else 0)
+
+    def size(self) -> float:
+        return self._num_new
+
+    def checks(self) -> Sequence[Check]:
+        return ((type(self.model).check_here, self.model),)
+
+    def check_devices(self) -> None:
+        replace(self.trainer, devices=1, num_nodes=1).check()
+
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
+        earlier = store.get(self.earlier) if self.earlier else None
+        old = set(store.get(self.earlier.annotate).ids) if self.earlier else set[str]()
+        annotated, pool = store.get(self.annotate), store.get(self.annotate.select.pool)
+        selected: list[int] = store.get(self.annotate.select).head(self.annotate.budget).indices.tolist()
+        row_of = {pool.ids[row]: row for row in selected}
+        new = [i for i, row_id in enumerate(annotated.ids) if row_id not in old]
+        rows = np.array([row_of[annotated.ids[i]] for i in new], dtype=np.int64)
+        load = _loader(self.model, self.adapter, store)
+        read_bought(
+            self.model, load, annotated.only(new), rows, earlier, self.trainer, self.tokens_per_batch, directory
+        )
+
+    def load(self, directory: Path) -> Bought:
+        return load_bought(directory)
 
 
 @dataclass(frozen=True)

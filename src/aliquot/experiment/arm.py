@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,18 +47,40 @@ class ArmSettings:
     identity: str
 
     @classmethod
-    def of(cls, strategy: str, select: Record, score: Record | None) -> ArmSettings:
-        """Read them from the records of two stages; `score` is None if the strategy reads no signals."""
+    def of(cls, strategy: str, select: Record, score: Record | None, rounds: Sequence[int] = ()) -> ArmSettings:
+        """Read them from the records of two stages; `score` is None if the strategy reads no signals.
+
+        Args:
+            strategy: its name.
+            select: the record of the selection, the last one of several rounds.
+            score: the record of the pass that it reads.
+            rounds: prompts after each round, if there are several.
+        """
         settings = flatten(select["fields"]["strategy"])
         if score is not None:
-            settings |= flatten(without(score, "model", "pool")) | version_of(score)
+            settings |= flatten(without(score, "model", "pool", "adapter")) | version_of(score)
             view = settings.pop("features", None)
             settings |= _as_read(view if isinstance(view, str) else None, score["fields"]["scorer"])
         if target := select["fields"].get("target"):
             settings["target"] = target["prompts"].get("digest") or target["prompts"]["key"]
+        if len(rounds) > 1:
+            settings["rounds"] = _shares(rounds)
         seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
         parameters = {name: value for name, value in settings.items() if name not in seeds}
         return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
+
+
+def _shares(rounds: Sequence[int]) -> int | str:
+    """Return the number of equal rounds, or the shares of the budget that uneven ones reach."""
+    budget, number = rounds[-1], len(rounds)
+    if tuple(rounds) == equal_parts(budget, number):
+        return number
+    return "[" + ",".join(f"{100 * part / budget:.3g}%" for part in rounds) + "]"
+
+
+def equal_parts(budget: int, rounds: int) -> tuple[int, ...]:
+    """Return the number of prompts after each of several equal rounds."""
+    return tuple(round(budget * number / rounds) for number in range(1, rounds + 1))
 
 
 def _as_read(view: str | None, scorer: Mapping[str, Any]) -> dict[str, object]:
@@ -113,12 +135,12 @@ def _plain(strategy: str, scorer: str, select: Select) -> Mapping[str, object]:
     except ValueError:
         return {}
     score = select.score and replace(select.score, scorer=create(cfg, "scorer"))
-    return _parameters(strategy, replace(select, strategy=chosen, target=None, score=score))
+    return _parameters(strategy, replace(select, strategy=chosen, target=None, score=score, before=None, bought=None))
 
 
 def _parameters(strategy: str, select: Select) -> Mapping[str, object]:
     score = _record(select.score) if select.score else None
-    return ArmSettings.of(strategy, _record(select), score).parameters
+    return ArmSettings.of(strategy, _record(select), score, select.rounds).parameters
 
 
 def _record(stage: Stage[Any]) -> Record:

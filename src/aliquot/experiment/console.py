@@ -14,7 +14,7 @@ from aliquot.evaluation.wording import WEIGHED, measured
 from aliquot.experiment.arm import marked
 from aliquot.experiment.build import Experiment
 from aliquot.experiment.quote import quote
-from aliquot.experiment.record import RunRecord
+from aliquot.experiment.record import RoundRecord, RunRecord
 from aliquot.runtime.numbers import gain, with_error
 from aliquot.runtime.terminal import new_console, print_table, say
 from aliquot.store.provenance import of_other_libraries
@@ -80,6 +80,15 @@ def show_checked(trials: Iterable[str]) -> None:
     say("Checked: everything is in order. Nothing was done, except that the pool was read.")
 
 
+def show_round(number: int, one: RoundRecord) -> None:
+    """Print the scores of a round and what the next batch is projected to gain."""
+    scores = ", ".join(f"{metric.name} {_percent(metric)}" for metric in one.finetuned)
+    cost = f", cost {one.cost:,.2f}" if one.cost else ""
+    say(f"Round {number + 1}       {one.budget:,} annotations{cost}: {scores}")
+    if one.prospect:
+        say(f"              {one.prospect}")
+
+
 def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:
     """Print the scores, their cost, where the files are, and the suggested next command."""
     if not computed:
@@ -87,6 +96,11 @@ def show_results(run: RunRecord, directory: Path, computed: int, command: str) -
     if run.finetuned:
         new_console().print()
         new_console().print(_scores(run))
+    for number, one in enumerate(run.rounds):
+        show_round(number, one)
+    for name, found in run.stability.items():
+        kept = "" if found.correlation is None else f", rank correlation {found.correlation:.2f}"
+        say(f"Stability     {name}: {100 * found.overlap:.0f} % of the same prompts by the last model{kept}")
     seconds = ", ".join(f"{name} {seconds:.0f}" for name, _, seconds in run.stages)
     new_console().print()
     if (directory / "selected.jsonl").exists():

@@ -19,8 +19,13 @@ def quote(experiments: Sequence[Experiment], store: Store) -> float:
     """
     rankings: dict[tuple[str, str], dict[str, Annotate]] = {}
     for experiment in experiments:
-        for stage in experiment.stages:
-            if isinstance(stage, Annotate) and not stage.digest and store.record(stage) is None:
+        for stage in experiment.stages:  # of the rounds of one experiment, the last one has the prompts of all
+            if (
+                isinstance(stage, Annotate)
+                and stage.budget == experiment.budget
+                and not stage.digest
+                and store.record(stage) is None
+            ):
                 known = rankings.setdefault((repr(stage.annotator), stage.select.pool.key), {})
                 if stage.select.key not in known or known[stage.select.key].budget < stage.budget:
                     known[stage.select.key] = stage

@@ -9,22 +9,62 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from aliquot.experiment.prospect import Prospect
+from aliquot.experiment.rounds import Round, next_budget
+from aliquot.experiment.stability import Stability, stability_of
 from aliquot.pools.conversation import as_text
-from aliquot.stages import Annotate, Evaluate
-from aliquot.store.store import Store, write_atomic
+from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Score, Select
+from aliquot.store.store import Stage, Store, write_atomic
 from aliquot.types import Metric, Pool, Selection
 
 if TYPE_CHECKING:
     from aliquot.experiment.build import Experiment
 
 _RESULTS = "results.json"
+_ROUND = " of round "
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """The numbers of one round, counted over all rounds up to it.
+
+    Args:
+        budget: prompts asked.
+        num_annotated: responses that are trained on; None where a bill is missing.
+        cost: of the responses.
+        finetuned: metrics of the model trained on them; empty if the run stopped before evaluation.
+        prospect: what the next batch was projected to gain; None if nothing is left to buy.
+    """
+
+    budget: int
+    num_annotated: int | None
+    cost: float
+    finetuned: Sequence[Metric]
+    prospect: Prospect | None
+
+    @classmethod
+    def of(cls, one: Round, following: int, store: Store) -> RoundRecord:
+        """Collect the numbers of a round whose stages are done; `following` is the budget after the next batch."""
+        bill = one.annotate.bill(store) if store.record(one.annotate) else None
+        metrics = store.get(one.evaluate).metrics if store.record(one.evaluate) else ()
+        read = one.bought if one.bought and store.record(one.bought) else None
+        prospect = Prospect.after(read, following, store) if read else None
+        return cls(one.budget, bill.num_responses if bill else None, bill.cost if bill else 0.0, metrics, prospect)
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> RoundRecord:
+        """Make it from its fields in JSON."""
+        values = dict(values)
+        values["finetuned"] = [Metric(**metric) for metric in values["finetuned"]]
+        values["prospect"] = Prospect(**values["prospect"]) if values["prospect"] else None
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -45,6 +85,8 @@ class RunRecord:
         arm: what reports compare: the strategy and the settings that distinguish it from the plain choice; "" in the
             records of older runs.
         uses_response: whether the strategy is an upper reference, which reads the responses of the whole pool.
+        rounds: of an experiment that has several; empty for all others.
+        stability: signal -> how far it stayed the same from the first round's model to the last one's.
     """
 
     id: str
@@ -63,6 +105,8 @@ class RunRecord:
     annotation_cost: float = 0.0
     arm: str = ""
     uses_response: bool = False
+    rounds: Sequence[RoundRecord] = ()
+    stability: Mapping[str, Stability] = field(default_factory=dict[str, Stability])
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> RunRecord:
@@ -79,7 +123,7 @@ class RunRecord:
                 name += " finetuned" if stage.finetune else " base"
             if isinstance(stage, Annotate):
                 bill = stage.bill(store)
-            stages.append((name, stage.key, record["seconds"]))
+            stages.append((name + _of_round(stage, experiment.rounds), stage.key, record["seconds"]))
             finished = max(finished, record["finished"])
         return cls(
             id=experiment.id,
@@ -98,6 +142,8 @@ class RunRecord:
             annotation_cost=bill.cost if bill else 0.0,
             arm=experiment.arm,
             uses_response=experiment.uses_response,
+            rounds=_rounds(experiment, store),
+            stability=stability_of(experiment.rounds, store),
         )
 
     def mean_score(self) -> float:
@@ -107,8 +153,8 @@ class RunRecord:
 
     def selection_seconds(self) -> float:
         """Return the time that selection took: the pass over the pool and the ranking."""
-        stages = ("score", "responses", "select_part", "select")
-        return sum(seconds for name, _, seconds in self.stages if name in stages)
+        stages = ("score", "responses", "select_part", "select", "bought")
+        return sum(seconds for name, _, seconds in self.stages if name.partition(_ROUND)[0] in stages)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers as a flat dictionary, as trackers and metrics.jsonl need them."""
@@ -138,7 +184,30 @@ class RunRecord:
         values: dict[str, Any] = json.loads((directory / _RESULTS).read_text(encoding="utf-8"))
         for when in ("base", "finetuned"):
             values[when] = [Metric(**metric) for metric in values[when]]
+        values["rounds"] = [RoundRecord.read(one) for one in values.get("rounds", ())]
+        values["stability"] = {name: Stability(**found) for name, found in values.get("stability", {}).items()}
         return cls(**values)
+
+
+def _of_round(stage: Stage[Any], rounds: Sequence[Round]) -> str:
+    """Return what distinguishes a stage of an earlier round from those of the last; "" for one of the last."""
+    if not rounds or not isinstance(stage, (Score, Select, Annotate, ReadBought, Finetune, Evaluate)):
+        return ""
+    for number, one in list(enumerate(rounds, start=1))[::-1]:
+        if stage.key in {own.key for own in one.stages}:
+            return "" if one is rounds[-1] else f"{_ROUND}{number}"
+    return ""
+
+
+def _rounds(experiment: Experiment, store: Store) -> list[RoundRecord]:
+    """Return the numbers of each round of an experiment that has several; a projection only where it was evaluated."""
+    planned, rounds = experiment.planned, experiment.rounds
+    if len(planned) < 2:
+        return []
+    return [
+        RoundRecord.of(one, next_budget(planned, number, experiment.num_prompts), store)
+        for number, one in enumerate(rounds)
+    ]
 
 
 def find_run(directory: Path) -> RunRecord | None:

@@ -19,7 +19,8 @@ from aliquot.experiment import console
 from aliquot.experiment.build import Experiment, Parts, build
 from aliquot.experiment.next_command import again, next_command, overrides_of
 from aliquot.experiment.pool import prepare_pool
-from aliquot.experiment.record import RunRecord, save_config, write_selection
+from aliquot.experiment.record import RoundRecord, RunRecord, save_config, write_selection
+from aliquot.experiment.rounds import next_budget
 from aliquot.experiment.tracker import NoTracker, Tracked, Tracker
 from aliquot.experiment.work import do
 from aliquot.runtime.logs import set_up_logging
@@ -57,15 +58,15 @@ def run(cfg: DictConfig) -> float:
         if not assists:
             console.show_checked(try_models([trial] if trial else [], store))
         return math.nan
+    experiment = _advance(parts, experiment)
     if assists:
-        _assist(parts, experiment)
+        if not experiment.waiting:
+            for stage in experiment.stages:
+                store.assist(stage)
         return math.nan
     if experiment.waiting:
-        _select(experiment.waiting, experiment, store)
-        experiment = build(parts)  # people may have answered the selected prompts already
-        if experiment.waiting:
-            ask([experiment], store, again(cfg))
-            return math.nan
+        ask([experiment], store, again(cfg))
+        return math.nan
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
     overrides = experiment.overrides if HydraConfig.initialized() else overrides_of(cfg)
     following = next_command(record, cfg, overrides)
@@ -82,15 +83,21 @@ def _check(trial: Trial | None, todo: Sequence[Stage[Any]], store: Store, only_c
             stage.check_devices()
 
 
-def _assist(parts: Parts, experiment: Experiment) -> None:
-    """Do this process's shares of the stages, as one of several; the first process does the rest alone."""
-    if experiment.waiting:
-        for stage in upstream_first([experiment.waiting.select]):
-            do(stage, parts.store)
-        experiment = build(parts)
-    if not experiment.waiting:
-        for stage in experiment.stages:
-            parts.store.assist(stage)
+def _advance(parts: Parts, experiment: Experiment) -> Experiment:
+    """Do what later stages depend on, until all of them are known, or people must answer.
+
+    Which prompts a later round asks depends on what people have returned, and whether there is a later round may depend
+    on the projected gain.
+    """
+    store = parts.store
+    while True:
+        waiting = experiment.waiting
+        if waiting is None and not experiment.open:
+            return experiment
+        if waiting and store.record(waiting.select):
+            return experiment
+        _do_known(experiment, store)
+        experiment = build(parts)  # people may have answered the selected prompts already
 
 
 def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -> list[str]:
@@ -124,14 +131,26 @@ def fetch(cfgs: Iterable[DictConfig]) -> None:
             annotator.fetch()
 
 
-def _select(waiting: Annotate, experiment: Experiment, store: Store) -> None:
-    """Select the prompts without recording a run: the run begins when people have answered."""
+def _do_known(experiment: Experiment, store: Store) -> None:
+    """Select the prompts that people will answer, or do the rounds that are known, without recording a run."""
     numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
+    waiting = experiment.waiting
+    done = [one for one in experiment.rounds if not one.annotate.waits()]
+    goals = [stage for one in done for stage in one.goals(experiment.until)] if waiting else list(experiment.stages)
     try_model(experiment, store)
-    for stage in upstream_first([waiting.select]):
+    for stage in upstream_first([*goals, waiting.select] if waiting else goals):
         if store.record(stage) is None:
             say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
             do(stage, store)
+            tell_round(stage, experiment, store)
+
+
+def tell_round(stage: Stage[Any], experiment: Experiment, store: Store) -> None:
+    """After the last stage of a round, print its scores and what the next one is projected to gain."""
+    for number, one in enumerate(experiment.rounds if len(experiment.planned) > 1 else ()):
+        following = next_budget(experiment.planned, number, experiment.num_prompts)
+        if stage is one.evaluate:
+            console.show_round(number, RoundRecord.of(one, following, store))
 
 
 def try_model(experiment: Experiment, store: Store) -> None:
@@ -224,11 +243,14 @@ def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecor
     for number, stage in enumerate(experiment.stages, start=1):
         if store.record(stage) is None:
             say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
+        is_new = store.record(stage) is None
         if isinstance(stage, Finetune):
             _finetune(stage, store, tracked.log)
             tracked.adapter(store.get(stage).path)
         else:
             do(stage, store)
+        if is_new:
+            tell_round(stage, experiment, store)
         if isinstance(stage, Select):
             file = directory / "selected.jsonl"
             tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
