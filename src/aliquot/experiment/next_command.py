@@ -36,7 +36,9 @@ def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> s
         return shlex.join(["python", "-m", "aliquot", "report", *store])
     kept = _without(overrides, "sweeps")
     if run.finetuned:
-        kept = ["strategy=random", *_without(kept, "strategy")]
+        for name in ("strategy", "rounds", "stop_below"):
+            kept = _without(kept, name)
+        kept = ["strategy=random", *kept]
         return command(kept, sys.argv[0]) + "   (the reference; reuses what it can)"
     return command(_whole(kept, cfg, run), sys.argv[0])
 

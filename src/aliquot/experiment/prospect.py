@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from aliquot.runtime.progress import silenced
 from aliquot.selection.groups import by_task
 from aliquot.selection.learning_curves import LearningCurves
 from aliquot.selection.strategies.allocation import Allocation
@@ -84,9 +88,23 @@ def _of_allocation(
 ) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " g"], float, float, Int64[np.ndarray, " g"], str]:
     read, scores = annotate.select.signals(store)
     strategy, start = cast(Allocation, read), store.get(annotate.select).head(annotate.budget)
-    order = rank(cast(Strategy, strategy.after(bought)), pool, scores, budget, start)
+    with _unheard():
+        order = rank(cast(Strategy, strategy.after(bought)), pool, scores, budget, start)
     scores = as_read(read, pool, scores) if scores else None
     group = strategy.group(pool, scores)
     weights = strategy.weights(group, pool, scores)
     added = np.bincount(group[order.indices[len(start) :]], minlength=len(weights))
     return group, weights, strategy.offset, strategy.exponent, added, str(strategy.toward)
+
+
+@contextlib.contextmanager
+def _unheard() -> Generator[None]:
+    """Keep quiet about a selection that is not made yet: the round that makes it reports it."""
+    logger = logging.getLogger("aliquot.selection")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with silenced():
+            yield
+    finally:
+        logger.setLevel(level)
