@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -17,7 +15,6 @@ from aliquot.launch.plan import make_plan
 from aliquot.report.reading import read_studies
 from aliquot.scoring.run import load_scores, score
 from aliquot.selection.strategy import Learner, rank
-from aliquot.stages import Annotate, Evaluate, Finetune, Score, Select
 from aliquot.types import AnnotatedSet, Bought
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -171,6 +171,13 @@ class RunRecord:
             values[key] = round(values.get(key, 0) + seconds, 2)
         if self.num_annotated is not None:
             values |= {"annotations": self.num_annotated, "annotation_cost": self.annotation_cost}
+        for number, one in enumerate(self.rounds, start=1):
+            values |= {f"round_{number}/{metric.name}": metric.value for metric in one.finetuned}
+            values |= {f"round_{number}/annotations": one.budget, f"round_{number}/annotation_cost": one.cost}
+            if one.prospect:
+                values[f"round_{number}/projected_points"] = one.prospect.points
+        for name, found in self.stability.items():
+            values |= {f"stability/{name}_overlap": found.overlap, f"stability/{name}": found.correlation}
         return values | {"selection_seconds": round(self.selection_seconds(), 2)}
 
     def write(self, directory: Path, losses: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 from aliquot.config.schema import Until, parse_budget
 from aliquot.experiment.arm import equal_parts
 from aliquot.experiment.prospect import Prospect
+from aliquot.selection.strategies.allocation import Allocation
 from aliquot.selection.strategy import Learner, Partitioned, Strategy
 from aliquot.selection.upper_reference import UpperReference
 from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Select
@@ -122,6 +123,11 @@ def check_rounds(strategy: Strategy | UpperReference, num_rounds: int, stop_belo
         raise ValueError(
             f"rounds={num_rounds}: {name} reads the responses of the whole pool before it chooses, so later rounds "
             "would teach it nothing; set rounds=1"
+        )
+    if isinstance(strategy, Allocation) and strategy.learns and not strategy.offset:
+        raise ValueError(
+            f"rounds={num_rounds}: allocation learns from losses before any annotation, which have no place on a curve "
+            "with strategy.offset=0; set a number above 0, such as 1, or strategy.learn=false"
         )
     if isinstance(strategy, Partitioned) and strategy.num_parts > 1:
         raise ValueError(
