@@ -242,7 +242,7 @@ def test_rounds_that_cannot_be_are_refused(rounds, message):
         (("strategy=facility_location", "strategy/mode=distributed", "rounds=2"), "cannot continue a selection"),
         (("strategy=random", "rounds=50"), "rounds=50 cannot divide a budget of 40"),
         (("strategy=random", "stop_below=0.5"), "rounds=1 has no next one"),
-        (("strategy=allocation", "strategy.offset=0", "rounds=2"), "offset=0"),
+        (("strategy=allocation", "strategy.offset=0.0", "rounds=2"), "with strategy.offset=0"),
     ],
 )
 def test_what_cannot_be_done_in_rounds_is_refused_before_anything_is_done(run, tmp_path, settings, message):
