@@ -14,8 +14,10 @@ from jaxtyping import Float64, Int64
 
 from aliquot.runtime.progress import Progress, silenced
 from aliquot.selection.clustering import nearest_centers
+from aliquot.selection.cost_aware import CostAware
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.groups import by_cluster, by_task, lottery, mean_confidence, mean_of_groups
+from aliquot.selection.purse import Purse
 from aliquot.selection.strategies.facility_location import FacilityLocation
 from aliquot.selection.strategies.k_center import KCenter
 from aliquot.selection.strategy import Greedy, OnFeatures
@@ -34,7 +36,7 @@ Groups = Int64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
-class Allocation(OnFeatures, Greedy):
+class Allocation(OnFeatures, CostAware, Greedy):
     """Give each group the number of annotations that minimizes sum_c w_c a_c (n_c + offset)^(-exponent).
 
     A power law for the loss of group c after n_c annotations, as in the literature on learning curves; transfer
@@ -115,8 +117,38 @@ class Allocation(OnFeatures, Greedy):
         return frozenset(needed)
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+        return self._divided(pool, scores, start, k, workspace, None)
+
+    def spend(
+        self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace, purse: Purse
+    ) -> Selection:
+        """Minimize the expected loss under a budget in costs: return the longest prefix that fits.
+
+        With m_c the mean cost of group c, the loss falls per cost by b w_c a_c (n_c + offset)^(-b - 1) / m_c, b being
+        the exponent. At the optimum of sum_c m_c n_c <= limit, this is the same for all groups that are neither empty
+        nor used up, so n_c + offset is proportional to (w_c a_c / m_c)^(1 / (1 + b)). The loss is convex, and one row
+        is a small part of a budget, so there is no second rule to compare with.
+        """
+
+        def ranked(start: Selection, k: int) -> Selection:
+            return self._divided(pool, scores, start, k, workspace, purse.costs)
+
+        return purse.longest_prefix(ranked, start, k)
+
+    def _divided(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        costs: Float64[np.ndarray, " n"] | None,
+    ) -> Selection:
         group = self._groups(pool, scores, workspace)
-        quota = (self._weights(group, pool, scores) * self._difficulty(group, scores)) ** (1 / (1 + self.exponent))
+        slope = self._weights(group, pool, scores) * self._difficulty(group, scores)
+        if costs is not None:
+            slope = slope / mean_of_groups(costs, group)
+        quota = slope ** (1 / (1 + self.exponent))
         rng = np.random.default_rng(self.seed)
         drawn, lots = lottery(group, pool.prompts, rng), rng.permutation(len(pool))
         free = np.setdiff1d(np.arange(len(pool)), start.indices)
