@@ -157,7 +157,7 @@ def greedy_flqmi(
     divisor = costs if purse is not None and purse.per_cost else None
 
     def entry(gain: int, row: int) -> tuple[float, int, int, int]:
-        return -gain if divisor is None else -gain / divisor[row], row, len(chosen), gain
+        return -float(gain) if divisor is None else -gain / divisor[row], row, len(chosen), gain
 
     heap = [entry(bound, row) for bound, row in zip(bounds.tolist(), free.tolist(), strict=True)]
     heapq.heapify(heap)
