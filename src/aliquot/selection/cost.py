@@ -66,20 +66,22 @@ def rank_within(
         return start.head(fitting)
     if (most := purse.most(start)) == len(start):
         return start
-    if aware and np.ptp(costs) > 0:
-        chosen = aware.spend(pool, as_read(strategy, pool, scores), start, most, workspace, purse)
-        assert len(np.unique(chosen.indices)) == len(chosen) == purse.fitting(chosen.indices), f"{strategy!r}"
-        return chosen
 
     def ranked(start: Selection, k: int) -> Selection:
         return rank(strategy, pool, scores, k, start, workspace)
 
-    chosen = (purse.longest_prefix if strategy.nested else _Largest(purse).fitting)(ranked, start, most)
+    if aware and np.ptp(costs) > 0:
+        chosen = aware.spend(pool, as_read(strategy, pool, scores), start, most, workspace, purse)
+    elif strategy.nested:
+        chosen = purse.longest_prefix(ranked, start, most)
+    else:
+        chosen = _largest(purse, ranked, start, most)
+    assert len(np.unique(chosen.indices)) == len(chosen) == purse.fitting(chosen.indices), f"{strategy!r} overspent"
     if len(chosen) == 0:
         raise ValueError(
             f"a budget of {limit:.6g} does not pay the first prompt that {type(strategy).__name__} chooses from pool "
             f"'{pool.name}', and {int((costs <= limit).sum())} of {len(pool)} prompts cost no more than that; raise "
-            f"the budget to {costs.max():.6g} or more, or use cost_aware=true"
+            f"the budget to {costs.max():.6g}, the cost of the dearest prompt, or choose another strategy"
         )
     return chosen
 
@@ -113,30 +115,24 @@ def with_reserve(
     return aware.spend(pool, as_read(strategy, pool, scores), within, depth, workspace, Purse(costs))
 
 
-class _Largest:
-    """The search for the largest selection of a strategy that is not nested."""
-
-    def __init__(self, purse: Purse) -> None:
-        self.purse = purse
-
-    def fitting(self, ranked: Callable[[Selection, int], Selection], start: Selection, most: int) -> Selection:
-        """Return the selection of the largest k found, at most `most`; `start` if none fits."""
-        costs, left = self.purse.costs, self.purse.left(start.indices)
-        chosen, too_many = start, most + 1
-        k = len(start) + int(left / np.delete(costs, start.indices).mean())
-        for tries in range(_TRIES):
-            k = min(max(k, len(chosen) + 1), too_many - 1)
-            found = ranked(start, k)
-            if self.purse.fitting(found.indices) == k:
-                chosen = found
-            else:
-                too_many = k
-            if too_many - len(chosen) == 1:
-                break
-            k = (len(chosen) + too_many) // 2
-            if tries < _FIXED_POINT:
-                k = len(start) + int(left / costs[found.indices[len(start) :]].mean())
-        return chosen
+def _largest(purse: Purse, ranked: Callable[[Selection, int], Selection], start: Selection, most: int) -> Selection:
+    """Return the selection of the largest k found that fits, at most `most`; `start` if none does."""
+    costs, left = purse.costs, purse.left(start.indices)
+    chosen, too_many = start, most + 1
+    k = len(start) + int(left / np.delete(costs, start.indices).mean())
+    for tries in range(_TRIES):
+        k = min(max(k, len(chosen) + 1), too_many - 1)
+        found = ranked(start, k)
+        if purse.fitting(found.indices) == k:
+            chosen = found
+        else:
+            too_many = k
+        if too_many - len(chosen) == 1:
+            break
+        k = (len(chosen) + too_many) // 2
+        if tries < _FIXED_POINT:
+            k = len(start) + int(left / costs[found.indices[len(start) :]].mean())
+    return chosen
 
 
 def _aware(strategy: Strategy) -> CostAware:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
@@ -76,9 +77,9 @@ class Purse:
         Args:
             ranked: continues a selection to a given number of rows.
             start: rows selected before, which fit.
-            most: at most so many rows, including those of `start`.
+            most: at most so many rows, including those of `start`; more than these.
         """
-        chosen, mean = start, float(np.delete(self.costs, start.indices).mean()) if len(start) < most else 1.0
+        chosen, mean = start, float(np.delete(self.costs, start.indices).mean())
         while len(chosen) < most:
             expected = min(most, _SPARE * max(self.left(chosen.indices), 0) / mean)
             more = max(_LEAST, len(chosen) // _GROWTH, math.ceil(expected))
@@ -87,3 +88,18 @@ class Purse:
                 return chosen.head(fitting)
             mean = float(self.costs[chosen.indices[len(start) :]].mean())
         return chosen
+
+
+class Spending(NamedTuple):
+    """How compiled loops spend: arguments of `pick_from_lists`, in this order."""
+
+    costs: np.ndarray | None
+    divisor: np.ndarray | None
+    left: np.ndarray
+
+
+def spending(purse: Purse | None, chosen: np.ndarray) -> Spending:
+    """Return what is left of a purse after some rows; None stands for a purse without end."""
+    if purse is None:
+        return Spending(None, None, np.array([np.inf]))
+    return Spending(purse.costs, purse.costs if purse.per_cost else None, np.array([purse.left(chosen)]))

@@ -108,6 +108,13 @@ def test_the_mean_cost_of_a_group_decides_and_a_start_counts() -> None:
     np.testing.assert_array_equal(again.indices, whole.indices)
 
 
+def test_a_budget_that_does_not_pay_the_first_row_is_refused_with_cost_aware_too() -> None:
+    pool, costs = pool_of(9), np.ones(9)
+    costs[rank(Allocation(), pool, None, 1).indices] = 3.0
+    with pytest.raises(ValueError, match="does not pay the first prompt that Allocation chooses"):
+        rank_within(Allocation(), pool, None, costs, 2.0, cost_aware=True)
+
+
 def test_no_other_division_of_small_pools_has_a_smaller_loss_by_much() -> None:
     """Webster's rounding against all divisions: the loss of the best is at most 1 % lower."""
     sizes, weights = (6, 5, 3), np.array([6, 5, 3]) / 14

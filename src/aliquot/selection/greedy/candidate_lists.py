@@ -13,7 +13,6 @@ import numpy as np
 from aliquot.selection.greedy.cover import Cover, raise_all
 from aliquot.selection.greedy.numba_simd import compiled
 from aliquot.selection.greedy.passes import Pieces
-from aliquot.selection.purse import Purse
 
 #: Stamps of rows that may not (or no longer) be picked, and of rows whose bound was never exact.
 OUT, INEXACT = -2, -1
@@ -26,21 +25,6 @@ class Lists(NamedTuple):
     length: np.ndarray
     rows: np.ndarray
     quanta: np.ndarray
-
-
-class Spending(NamedTuple):
-    """How `pick_from_lists` spends: its arguments of these names."""
-
-    costs: np.ndarray | None
-    divisor: np.ndarray | None
-    left: np.ndarray
-
-
-def spending(purse: Purse | None, chosen: np.ndarray) -> Spending:
-    """Return what is left of a purse after some rows; None stands for a purse without end."""
-    if purse is None:
-        return Spending(None, None, np.array([np.inf]))
-    return Spending(purse.costs, purse.costs if purse.per_cost else None, np.array([purse.left(chosen)]))
 
 
 class ListStore:

@@ -29,7 +29,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from aliquot.runtime.progress import Progress
 from aliquot.selection.greedy.bounds import Bounds, promising
-from aliquot.selection.greedy.candidate_lists import INEXACT, OUT, ListStore, pick_from_lists, spending
+from aliquot.selection.greedy.candidate_lists import INEXACT, OUT, ListStore, pick_from_lists
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.greedy.cover import no_cover, raise_all
 from aliquot.selection.greedy.fixed_point import integer_weights
@@ -37,7 +37,7 @@ from aliquot.selection.greedy.islands import islands, merged
 from aliquot.selection.greedy.passes import UNIT, HostPasses, Passes
 from aliquot.selection.greedy.workers import numpy_workers
 from aliquot.selection.kernels import Embedding
-from aliquot.selection.purse import Purse
+from aliquot.selection.purse import Purse, spending
 from aliquot.types import Selection
 
 _SCRATCH = 1 << 24  # maximum list entries found by one batch

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from aliquot.runtime.progress import Progress
-from aliquot.selection.greedy.candidate_lists import OUT, Lists, pick_from_lists, shrink_all, spending
+from aliquot.selection.greedy.candidate_lists import OUT, Lists, pick_from_lists, shrink_all
 from aliquot.selection.greedy.cover import no_cover_on_graph, raise_all
 from aliquot.selection.greedy.fixed_point import ONE
 from aliquot.selection.greedy.neighbors import Neighbors
 from aliquot.selection.greedy.numba_simd import compiled
-from aliquot.selection.purse import Purse
+from aliquot.selection.purse import Purse, spending
 from aliquot.types import Selection
 
 _PATIENCE = 1 << 26  # list entries read between two progress updates

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from aliquot.runtime.progress import Progress
-from aliquot.selection.greedy.candidate_lists import sift_down, spending
+from aliquot.selection.greedy.candidate_lists import sift_down
 from aliquot.selection.greedy.numba_simd import compiled
-from aliquot.selection.purse import Purse
+from aliquot.selection.purse import Purse, spending
 from aliquot.types import Selection
 
 _PATIENCE = 1 << 26  # entries of sets read between two progress updates
