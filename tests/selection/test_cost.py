@@ -169,14 +169,20 @@ def test_costs_of_another_pool_are_refused() -> None:
         rank_within(Longest(), pool_of(20)[0], None, np.ones(19), 5.0)
 
 
-@pytest.mark.parametrize("limit", [0.5, 0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("limit", [0.7499, 0.0, -1.0])
 @pytest.mark.parametrize("cost_aware", [False, True])
 def test_a_budget_below_the_cheapest_row_is_refused_with_its_cost(limit: float, cost_aware: bool) -> None:
     pool, scores, costs = pool_of(20)
     costs += 1
     costs[13] = 0.75
-    with pytest.raises(ValueError, match=r"row 13 \(id 'id 13'\), whose expected cost is 0.75; use a finite budget"):
+    with pytest.raises(ValueError, match=r"row 13 \(id 'id 13'\), whose .* cost is 0.75; raise the budget to that"):
         rank_within(FacilityLocation(), pool, scores, costs, limit, cost_aware)
+
+
+@pytest.mark.parametrize("limit", [np.nan, np.inf])
+def test_a_budget_that_is_no_amount_is_refused(limit: float) -> None:
+    with pytest.raises(ValueError, match=r"is no amount to spend; use a number, 0.02"):
+        rank_within(Longest(), *pool_of(20), limit)
 
 
 def test_a_budget_below_the_first_row_says_what_would_do() -> None:

@@ -167,9 +167,11 @@ def _check_costs(pool: Pool, costs: Float64[np.ndarray, " n"]) -> None:
 def _check_limit(pool: Pool, costs: Float64[np.ndarray, " n"], limit: float, start: Selection) -> None:
     cheapest = int(costs.argmin())
     first = int(start.indices[0]) if len(start) else cheapest
-    if not math.isfinite(limit) or Purse(costs, limit).left(np.array([first])) < 0:
+    if not math.isfinite(limit):
+        raise ValueError(f"a budget of {limit} is no amount to spend; use a number, {costs[first]:.6g} or more")
+    if Purse(costs, limit).left(np.array([first])) < 0:
         needed = "the first of the prompts chosen before" if len(start) else "the cheapest prompt"
         raise ValueError(
             f"a budget of {limit:.6g} does not pay {needed} of pool '{pool.name}', row {first} (id "
-            f"'{pool.ids[first]}'), whose expected cost is {costs[first]:.6g}; use a finite budget of at least that"
+            f"'{pool.ids[first]}'), whose expected cost is {costs[first]:.6g}; raise the budget to that or more"
         )
