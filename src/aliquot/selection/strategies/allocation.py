@@ -15,9 +15,11 @@ from jaxtyping import Float64, Int64
 
 from aliquot.runtime.progress import Progress, silenced
 from aliquot.selection.clustering import nearest_centers
+from aliquot.selection.cost_aware import CostAware
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.groups import by_cluster, by_task, lottery, mean_confidence, mean_of_groups
 from aliquot.selection.learning_curves import LearningCurves
+from aliquot.selection.purse import Purse
 from aliquot.selection.strategies.facility_location import FacilityLocation
 from aliquot.selection.strategies.k_center import KCenter
 from aliquot.selection.strategy import Greedy, OnFeatures
@@ -36,7 +38,7 @@ Groups = Int64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
-class Allocation(OnFeatures, Greedy):
+class Allocation(OnFeatures, CostAware, Greedy):
     """Give each group the number of annotations that minimizes sum_c w_c a_c (n_c + offset)^(-exponent).
 
     A power law for the loss of group c after n_c annotations, as in the literature on learning curves; transfer
@@ -128,8 +130,36 @@ class Allocation(OnFeatures, Greedy):
         return _Informed(**{f.name: getattr(self, f.name) for f in fields(self)}, bought=bought)
 
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+        return self._divided(pool, scores, start, k, workspace, None)
+
+    def spend(
+        self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace, purse: Purse
+    ) -> Selection:
+        """Minimize the expected loss under a budget in costs: return the longest prefix that fits.
+
+        With m_c the mean cost of group c, the loss falls per cost by b w_c a_c (n_c + offset)^(-b - 1) / m_c, b being
+        the exponent. At the optimum of sum_c m_c n_c <= limit, this is the same for all groups that are neither empty
+        nor used up, so n_c + offset is proportional to (w_c a_c / m_c)^(1 / (1 + b)). The loss is convex, and one row
+        is a small part of a budget, so there is no second rule to compare with.
+        """
+
+        def ranked(start: Selection, k: int) -> Selection:
+            return self._divided(pool, scores, start, k, workspace, purse.costs)
+
+        return purse.longest_prefix(ranked, start, k)
+
+    def _divided(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        costs: Float64[np.ndarray, " n"] | None,
+    ) -> Selection:
         group = self.group(pool, scores, workspace.directory)
-        pace = self._pace(group, self.weights(group, pool, scores), scores)
+        dearness = np.ones(group.max() + 1) if costs is None else mean_of_groups(costs, group)
+        pace = self._pace(group, self.weights(group, pool, scores) / dearness, scores)
         rng = np.random.default_rng(self.seed)
         drawn, lots = lottery(group, pool.prompts, rng), rng.permutation(len(pool))
         free = np.setdiff1d(np.arange(len(pool)), start.indices)
@@ -270,10 +300,18 @@ class _Informed(Allocation):
 
     bought: Bought
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def _divided(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        costs: Float64[np.ndarray, " n"] | None,
+    ) -> Selection:
         if strange := len(np.setdiff1d(self.bought.rows, start.indices)):
             raise ValueError(f"{strange} of {len(self.bought)} losses are of prompts that were not bought before")
-        return super().extend(pool, scores, start, k, workspace)
+        return super()._divided(pool, scores, start, k, workspace, costs)
 
     def _pace(self, group: Groups, weights: Float64[np.ndarray, " g"], scores: Scores | None) -> _Pace:
         curves = LearningCurves.fit(self.bought, group, self.offset, self.exponent)
