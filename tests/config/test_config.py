@@ -69,9 +69,10 @@ def test_every_experiment_and_sweep_composes_into_stages(compose, name, request,
     monkeypatch.setattr("aliquot.store.store.Store.get", lambda *_: pool)
     monkeypatch.setattr("aliquot.experiment.build.Parts.overlap", lambda *_: None)  # held-out rows are not read
 
-    for file in ("held_out", "target", "pool_merged", "pool_split"):  # of experiments/allocation
+    for file in ("held_out", "target", "tuning", "pool", "pool_merged", "pool_split"):  # of allocation and real
         (tmp_path / f"{file}.jsonl").write_text('{"id": "0", "prompt": "a", "response": "b", "task": "t"}\n')
-    monkeypatch.setenv("ALLOCATION_STUDY", str(tmp_path))
+    for study in ("ALLOCATION_STUDY", "REAL_STUDY"):
+        monkeypatch.setenv(study, str(tmp_path))
 
     text = (ROOT / f"{name}.yaml").read_text()
     if "ALIQUOT_DATA" in text:
