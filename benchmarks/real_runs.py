@@ -122,7 +122,7 @@ def line_of(job: Job, store: Path, data: Path) -> dict[str, object]:
         **{name: recipe[name] for name in _SETTINGS},
         **{f"seconds_{stage}": round(seconds, 1) for stage, seconds in took.items()},
         **{"finished": record.finished, "commit": made.get("git_commit") or "", "dirty": made.get("git_dirty")},
-        "versions": " ".join(f"{name}={version}" for name, version in made.get("versions", {}).items()),
+        "versions": " ".join(f"{name}={version}" for name, version in made.get("libraries", {}).items()),
         "likelihood_by_task": _by_task(*after),
     }
 
