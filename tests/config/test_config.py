@@ -71,6 +71,9 @@ def test_every_experiment_and_sweep_composes_into_stages(compose, name, request,
 
     for file in ("held_out", "target", "tuning", "pool", "pool_merged", "pool_split"):  # of allocation and real
         (tmp_path / f"{file}.jsonl").write_text('{"id": "0", "prompt": "a", "response": "b", "task": "t"}\n')
+    if name.startswith("experiments/real/"):  # upper references look up the responses
+        rows = (f'{{"id": "{i}", "prompt": "{i}", "response": "b", "task": "{i}"}}\n' for i in numbers)
+        (tmp_path / "pool.jsonl").write_text("".join(rows))
     for study in ("ALLOCATION_STUDY", "REAL_STUDY"):
         monkeypatch.setenv(study, str(tmp_path))
 
