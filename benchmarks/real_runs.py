@@ -33,7 +33,7 @@ COLUMNS = (
     *(f"base_{measure}_{weighting}" for measure in MEASURES for weighting in WEIGHTINGS),
     *("rows", "response_tokens", "steps", *_SETTINGS),
     *(f"seconds_{stage}" for stage in _SECONDS),
-    *("finished", "commit", "dirty", "versions", "likelihood_by_task"),
+    *("finished", "commit", "versions", "likelihood_by_task"),
 )
 
 
@@ -121,7 +121,7 @@ def line_of(job: Job, store: Path, data: Path) -> dict[str, object]:
         **{"rows": record.num_annotated, "response_tokens": trained["response_tokens"], "steps": trained["steps"]},
         **{name: recipe[name] for name in _SETTINGS},
         **{f"seconds_{stage}": round(seconds, 1) for stage, seconds in took.items()},
-        **{"finished": record.finished, "commit": made.get("git_commit") or "", "dirty": made.get("git_dirty")},
+        **{"finished": record.finished, "commit": made.get("git_commit") or ""},
         "versions": " ".join(f"{name}={version}" for name, version in made.get("libraries", {}).items()),
         "likelihood_by_task": _by_task(*after),
     }

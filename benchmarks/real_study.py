@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import real_data
@@ -45,6 +46,14 @@ def tuning_jobs() -> list[Job]:
     """Return the runs on random prompts, one for each recipe."""
     recipes = [f"finetune.learning_rate={rate} finetune.epochs={n}" for n in EPOCHS for rate in LEARNING_RATES]
     return [Job("tuning", TUNING_BUDGET, TUNING_SEED, recipe) for recipe in recipes]
+
+
+def ranked(lines: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the recipes with what DESIGN.md chooses by: the mean likelihood of two weightings in %, best first."""
+    scores = {
+        line["overrides"]: (float(line["likelihood_tasks"]) + float(line["likelihood_pool"])) / 2 for line in lines
+    }
+    return [f"{score:.1f} {recipe}" for recipe, score in sorted(scores.items(), key=lambda item: -item[1])]
 
 
 def write_data(directory: Path, ids: Path) -> None:
@@ -94,7 +103,10 @@ def main() -> None:
         is_tuning = arguments.command == "tune"
         blocks = () if is_tuning else (arguments.arms, arguments.budgets, arguments.seeds)
         jobs = tuning_jobs() if is_tuning else real_runs.in_blocks(*blocks)
-        if failed := real_runs.run_all(jobs, *paths, arguments.set):
+        failed = real_runs.run_all(jobs, *paths, arguments.set)
+        if is_tuning:
+            print("\n".join(ranked(real_runs.read(paths[2]))))
+        if failed:
             names = ", ".join(f"{job.arm} {job.budget} {job.seed}" for job in failed)
             raise SystemExit(f"{len(failed)} of {len(jobs)} runs failed: {names}; the same command tries them again")
 

@@ -254,3 +254,9 @@ def test_every_arm_of_the_study_is_a_file_and_tuning_uses_no_seed_of_it(study, t
     jobs = script.tuning_jobs()
     assert len({job.key for job in jobs}) == len(script.LEARNING_RATES) * len(script.EPOCHS)
     assert not {job.seed for job in jobs} & set(script.SEEDS)
+
+
+def test_recipes_are_ranked_by_the_mean_of_two_weightings(study):
+    values = {"a": (20, 30), "b": (31, 20), "c": (10, 39)}
+    lines = [{"overrides": n, "likelihood_tasks": str(x), "likelihood_pool": str(y)} for n, (x, y) in values.items()]
+    assert study[3].ranked(lines) == ["25.5 b", "25.0 a", "24.5 c"]
