@@ -24,7 +24,7 @@ from aliquot.store.store import read_record
 #: The weighting of the tasks that the pool does not have, all alike.
 NEW = "new"
 WEIGHTINGS = (TASKS, POOL, NEW)
-MEASURES = ("likelihood", "exact_match")
+MEASURES = ("likelihood",)
 _SECONDS = ("score", "select", "finetune", "evaluate")
 _SETTINGS = ("learning_rate", "epochs")
 COLUMNS = (

@@ -187,12 +187,11 @@ def test_runs_that_are_done_are_skipped_and_one_that_fails_does_not_stop_the_oth
 
 def test_means_weigh_known_tasks_alike_or_by_the_pool_and_new_tasks_apart(runs):
     tasks = ["a", "a", "b", "n", "n", "m"]
-    values = {"likelihood": [0.2, 0.4, 0.9, 0.5, 0.7, 0.1], "exact_match": [0, 1, 1, 0, 0, 1]}
+    values = {"likelihood": [0.2, 0.4, 0.9, 0.5, 0.7, 0.1]}
     found = runs._means(values, tasks, {"a": 0.25, "b": 0.25, "c": 0.5}, {"n", "m"})
     assert found["likelihood_tasks"] == pytest.approx(100 * (0.3 + 0.9) / 2)
     assert found["likelihood_pool"] == pytest.approx(100 * (0.5 * 0.3 + 0.5 * 0.9))
     assert found["likelihood_new"] == pytest.approx(100 * (0.6 + 0.1) / 2)
-    assert found["exact_match_tasks"] == pytest.approx(75)
     skewed = runs._means(values, tasks, {"a": 0.9, "b": 0.1}, {"n", "m"})
     assert skewed["likelihood_pool"] == pytest.approx(100 * (0.9 * 0.3 + 0.1 * 0.9))
     assert skewed["likelihood_tasks"] == found["likelihood_tasks"]
