@@ -33,6 +33,7 @@ TIER_1 = (
     "min_margin",
     "typiclust",
     "rds",
+    "rds_last",
     "allocation_labels",
     "allocation_clusters",
 )

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -211,7 +212,7 @@ def made_up(runs, table, arms, seeds, shift):
 
 def test_results_come_from_the_file_alone_and_agree_with_scipy(runs, table, tmp_path, capsys):
     file = tmp_path / "runs.csv"
-    for line in made_up(runs, table, ["random", "rds", "coverage_weighted", "longest"], range(5), {"rds": 2}):
+    for line in made_up(runs, table, ["random", "rds", "rds_last", "longest"], range(5), {"rds_last": 2}):
         runs.append(file, line)
     lines = runs.read(file)
     found = {(r.measure, r.weighting, r.arm): r for r in table.results(lines)}
@@ -253,6 +254,14 @@ def test_every_arm_of_the_study_is_a_file_and_tuning_uses_no_seed_of_it(study, t
     jobs = script.tuning_jobs()
     assert len({job.key for job in jobs}) == len(script.LEARNING_RATES) * len(script.EPOCHS)
     assert not {job.seed for job in jobs} & set(script.SEEDS)
+
+
+def test_the_design_and_the_scripts_name_the_same_arms_and_primary_comparisons(study, table):
+    design = (ROOT / "experiments" / "real" / "DESIGN.md").read_text()
+    tier_1 = design.partition("**Tier 1:**")[2].partition("Budgets")[0]
+    assert re.findall(r"`(\w+)`", tier_1) == list(study[3].TIER_1)
+    named = re.findall(r"^\| ([\w' ]+) \| `(\w+)` minus `random` \|", design, re.MULTILINE)
+    assert named == list(zip(("tasks alike", "the pool's shares", "new tasks"), table.PRIMARY.values(), strict=True))
 
 
 def test_recipes_are_ranked_by_the_mean_of_two_weightings(study):
