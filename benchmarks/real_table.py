@@ -18,8 +18,7 @@ from aliquot.report.analysis.statistics import holm
 
 _TITLES = {TASKS: "tasks alike", POOL: "by the pool's shares", NEW: "tasks that the pool does not have"}
 REFERENCE = "random"
-#: Named in DESIGN.md before the first run: the arm that is compared with random under each weighting, by likelihood,
-#: at this budget.
+#: Named in DESIGN.md before the first run: the arm of each weighting that is compared with random, at this budget.
 PRIMARY, PRIMARY_BUDGET = {TASKS: "rds_last", POOL: "rds_last", NEW: "rds_last"}, 300
 
 
