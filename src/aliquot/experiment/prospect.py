@@ -21,6 +21,8 @@ from aliquot.store.store import Store
 from aliquot.types import Bought, Pool
 
 _DRAWS = 2000
+#: Two trainings differ by more than their data: the standard deviation of the log-loss of all groups together.
+BETWEEN_TRAININGS = 0.04
 _OFFSET, _EXPONENT = 1.0, 0.5  # of strategies that have no curves of their own
 
 
@@ -34,7 +36,7 @@ class Prospect:
     Args:
         num_prompts: of the batch.
         points: the mean of the gain, in percentage points.
-        low: the 2.5 % quantile of the gain.
+        low: the 2.5 % quantile of the gain that would be measured, with the chance of two trainings.
         high: its 97.5 % quantile.
         cost: of the batch, at the mean cost of the prompts asked so far.
         toward: how groups are weighed: "pool" for their shares in it, or as the allocation does.
@@ -67,8 +69,9 @@ class Prospect:
             newest = group[bought.rows[bought.round == bought.round.max()]]
             added = np.bincount(newest, minlength=len(weights)) * (size / len(newest))
         curves = LearningCurves.fit(bought, group, offset, exponent)
-        drawn = curves.draws(_DRAWS)
-        now, then = (np.exp(-curves.losses(curves.trained + more, drawn)) @ weights for more in (0 * added, added))
+        drawn, chance = curves.draws(_DRAWS), np.random.default_rng(0).normal(0, BETWEEN_TRAININGS, (2, _DRAWS, 1))
+        losses = [curves.losses(curves.trained + more, drawn) for more in (0 * added, added)]
+        now, then = (np.exp(-loss * np.exp(luck)) @ weights for loss, luck in zip(losses, chance, strict=True))
         gain = 100 * (then - now)
         low, high = np.quantile(gain, [0.025, 0.975])
         bill = annotate.bill(store)
