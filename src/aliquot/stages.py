@@ -463,6 +463,7 @@ class Annotate(Stage[AnnotatedSet]):
         budget: how many prompts.
         digest: of the responses that people have returned, once all are there (`settled`): the stages that read them
             depend on their content, not on when they came or in how many files.
+        num_before: how many of the prompts earlier rounds asked for.
     """
 
     name: ClassVar[str] = "annotate"
@@ -471,6 +472,7 @@ class Annotate(Stage[AnnotatedSet]):
     annotator: Annotator
     budget: int
     digest: str | None = field(default=None, metadata={"absent": None})
+    num_before: int = field(default=0, metadata={"key": False})
 
     @property
     def resources(self) -> str | None:
@@ -506,6 +508,8 @@ class Annotate(Stage[AnnotatedSet]):
             pinned = replace(self, digest=self._pin(store).read_text(encoding="utf-8").strip())
             if store.record(pinned):
                 return pinned
+        if self.num_before and self.annotator.digest(*self.new_request(store)) is None:
+            return self  # it may continue without some responses, but not without any of this round
         return replace(self, digest=self.annotator.digest(*self.request(store)))
 
     def pin(self, store: Store) -> None:
@@ -525,6 +529,11 @@ class Annotate(Stage[AnnotatedSet]):
         rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
         pool = store.get(self.select.pool)
         return [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
+
+    def new_request(self, store: Store) -> tuple[list[str], list[str]]:
+        """Return those that no earlier round asked for."""
+        ids, prompts = self.request(store)
+        return ids[self.num_before :], prompts[self.num_before :]
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         ids, prompts = self.request(store)

@@ -56,7 +56,7 @@ def test_the_same_command_asks_round_by_round_and_then_reports(work, folder, tmp
     said = " ".join(capsys.readouterr().out.split())
     assert "Round 1 10 annotations" in said
     assert "the next 10 are projected to gain" in said
-    assert "10 of 20 prompts wait" in said
+    assert "10 of 10 prompts wait" in said
     assert len(asked(folder)) == 20
     assert len(done(tmp_path, "finetune")) == 1
     answer(folder, asked(folder)[10:], "second.jsonl")
@@ -88,10 +88,10 @@ def test_prompts_that_are_left_out_of_a_round_stay_chosen_and_may_be_answered_la
     work()
     first = asked(folder)
     answer(folder, first[:8], "first.jsonl")
-    work(*some)
+    assert str(work(*some)) == "nan"  # round 2 needs a response of its own
     both = asked(folder)
     assert len(both) == 20
     answer(folder, both[9:], "second.jsonl")
-    work(*some)
+    assert 0 <= work(*some) <= 1
     sizes = [len(of) for of in trained_on(tmp_path)]
     assert sizes == [8, 19]

@@ -298,8 +298,8 @@ def _rounds(
     whole = Select(prepare, strategy, score if needs_scores else None, budgets[-1], trainer, of_target, responses)
     base = parts.base(prepare)
 
-    def rest(select: Select, budget: int, another_follows: bool) -> Round:
-        annotate = Annotate(select, parts.annotator, budget)
+    def rest(select: Select, budget: int, num_before: int, another_follows: bool) -> Round:
+        annotate = Annotate(select, parts.annotator, budget, num_before=num_before)
         if settle:
             annotate = annotate.settled(parts.store, another_follows)
         finetune = Finetune(model, annotate, parts.finetune, trainer)

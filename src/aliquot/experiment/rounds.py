@@ -137,21 +137,22 @@ def check_rounds(strategy: Strategy | UpperReference, num_rounds: int, stop_belo
 
 
 def make_rounds(
-    whole: Select, budgets: Sequence[int], rest: Callable[[Select, int, bool], Round], tokens_per_batch: int
+    whole: Select, budgets: Sequence[int], rest: Callable[[Select, int, int, bool], Round], tokens_per_batch: int
 ) -> tuple[Round, ...]:
     """Return the rounds with these budgets.
 
     Args:
         whole: the selection of all prompts in a single round.
         budgets: prompts after each round.
-        rest: returns the stages after a selection; it is told the budget, and whether another round follows.
+        rest: returns the stages after a selection; it is told the budget, that of the round before (0 in the first),
+            and whether another round follows.
         tokens_per_batch: for reading what was bought.
     """
     rounds: list[Round] = []
     for budget in budgets:
         last = rounds[-1] if rounds else None
         select = _continued(last, budget) if last else replace(whole, budget=budget)
-        one = rest(select, budget, budget < budgets[-1])
+        one = rest(select, budget, last.budget if last else 0, budget < budgets[-1])
         if len(budgets) > 1:
             model, trainer = one.finetune.model, one.finetune.trainer
             trained, earlier = (last.finetune, last.bought) if last else (None, None)

@@ -174,7 +174,7 @@ def ask(experiments: Iterable[Experiment], store: Store, command: str) -> None:
         if stage and store.record(stage.select):  # else selection failed
             batches.setdefault(stage.annotator, []).append(stage)
     for annotator, stages in batches.items():
-        requests = [stage.request(store) for stage in stages]
+        requests = [stage.new_request(store) for stage in stages]
         union = {row_id: prompt for ids, prompts in requests for row_id, prompt in zip(ids, prompts, strict=True)}
         for ids, prompts in ((list(union), list(union.values())), *requests):
             try:
