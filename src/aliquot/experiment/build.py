@@ -87,6 +87,8 @@ class Parts:
             raise ValueError(
                 f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
             )
+        rounds = OmegaConf.to_object(cfg.rounds) if OmegaConf.is_config(cfg.rounds) else cfg.rounds
+        check_rounds(strategy, rounds, cfg.stop_below)
         target = create(cfg, "target")
         if isinstance(strategy, Strategy):
             check_target(strategy, target.path is not None)
@@ -105,7 +107,7 @@ class Parts:
             seed=cfg.seed,
             until=cfg.until,
             store=Store(Path(cfg.store)),
-            rounds=OmegaConf.to_object(cfg.rounds) if OmegaConf.is_config(cfg.rounds) else cfg.rounds,
+            rounds=rounds,
             stop_below=cfg.stop_below,
             overrides=tuple(overrides),
         )
@@ -238,7 +240,6 @@ def build(parts: Parts) -> Experiment:
     pool = parts.store.get(prepare)
     budget = parse_budget(parts.budget, len(pool), pool.name)
     planned = parse_rounds(parts.rounds, budget, parts.budget, pool.name)
-    check_rounds(parts.strategy, len(planned), parts.stop_below)
     if isinstance(parts.strategy, Strategy):
         check_requirements(parts.strategy, pool, parts.scorer)
     target = parts.read_target(prepare)
@@ -250,10 +251,12 @@ def build(parts: Parts) -> Experiment:
             file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
             read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
     rounds, may_follow = known_rounds(
-        _rounds(parts, prepare, target, planned, len(pool)), parts.stop_below, parts.store
+        _rounds(parts, prepare, target, planned, len(pool)),
+        None if parts.until == Until.score else parts.stop_below,
+        parts.store,
     )
     return Experiment(
-        stages=_stages(parts, prepare, rounds, len(pool)),
+        stages=_stages(parts, prepare, rounds, len(pool), may_follow),
         strategy=parts.strategy_name,
         pool=pool.name,
         num_prompts=len(pool),
@@ -308,7 +311,9 @@ def _rounds(
     return make_rounds(whole, budgets, rest, parts.scorer.tokens_per_batch)
 
 
-def _stages(parts: Parts, prepare: Prepare, rounds: Sequence[Round], num_prompts: int) -> tuple[Stage[Any], ...]:
+def _stages(
+    parts: Parts, prepare: Prepare, rounds: Sequence[Round], num_prompts: int, may_follow: bool = False
+) -> tuple[Stage[Any], ...]:
     """Return the stages up to the goal, upstream first."""
     last, base = rounds[-1], parts.base(prepare)
     if parts.until == Until.score:
@@ -321,6 +326,8 @@ def _stages(parts: Parts, prepare: Prepare, rounds: Sequence[Round], num_prompts
     }[parts.until]
     goals = [stage for one in rounds[:-1] for stage in one.goals(parts.until)]
     goals += [*last.goals(parts.until)[:-1], goal]
+    if may_follow and last.bought:  # it decides
+        goals.insert(-1, last.bought)
     # The parts of a ranking share a scoring pass, and rounds of one ranking differ in depth.
     chain = list({stage.key: stage for stage in upstream_first(goals)}.values())
     if parts.until == Until.evaluate and all(stage.key != base.key for stage in chain):

@@ -27,9 +27,11 @@ def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
     if out.quiet:
         return  # the cost needs the pool, and the note on the model its tokenizer
     strategy = marked(experiment.strategy, experiment.uses_response)
+    rounds, budget = len(experiment.planned), experiment.planned[-1]
+    most = "up to " if experiment.stop_below is not None else ""
     say(
-        f"{strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}', "
-        f"seed {experiment.seed}",
+        f"{strategy}: {most}{budget:,} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}'"
+        f"{f', in {most}{rounds} rounds' if rounds > 1 else ''}, seed {experiment.seed}",
         out,
     )
     show_models([experiment], out)

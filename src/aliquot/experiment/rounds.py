@@ -67,7 +67,7 @@ def parse_rounds(rounds: object, budget: int, typed: str, pool: str) -> tuple[in
     """Turn `4` into four equal parts of the budget, and `[10%, 1k, 100%]` into these numbers of prompts, cumulative.
 
     Args:
-        rounds: as configured; shares are of the budget.
+        rounds: as configured, after `check_rounds`; shares are of the budget.
         budget: prompts in all.
         typed: the budget as typed, for messages.
         pool: its name, for messages.
@@ -76,17 +76,15 @@ def parse_rounds(rounds: object, budget: int, typed: str, pool: str) -> tuple[in
         The number of prompts after each round; the last one is the budget.
 
     Raises:
-        ValueError: it is neither, a round would buy nothing, or the last round does not end at the budget.
+        ValueError: a round would buy nothing, or the last round does not end at the budget.
     """
-    if isinstance(rounds, int) and not isinstance(rounds, bool):
+    if isinstance(rounds, int):
         if not 1 <= rounds <= min(budget, _MOST):
             raise ValueError(
                 f"rounds={rounds} cannot divide a budget of {budget:,} prompts (budget={typed}): every round buys at "
                 f"least one, and each finetunes the model; use 1 to {min(budget, _MOST)}"
             )
         return equal_parts(budget, rounds)
-    if not isinstance(rounds, Sequence) or isinstance(rounds, str) or not rounds:
-        raise ValueError(f"rounds={rounds} is neither a number nor a list; write rounds=4, or rounds=[10%,50%,100%]")
     given = cast(Sequence[object], rounds)
     numbers = [_part(text, budget, pool) for text in given]
     shown = f"rounds=[{','.join(map(str, given))}] is {', '.join(f'{number:,}' for number in numbers)} prompts"
@@ -109,8 +107,12 @@ def _part(text: object, budget: int, pool: str) -> int:
         ) from None
 
 
-def check_rounds(strategy: Strategy | UpperReference, num_rounds: int, stop_below: float | None) -> None:
-    """Raise ValueError if a strategy cannot choose in rounds, or a limit for later rounds has none."""
+def check_rounds(strategy: Strategy | UpperReference, rounds: object, stop_below: float | None) -> None:
+    """Raise ValueError if rounds are not a number or a list, or a strategy cannot choose in them."""
+    whole = isinstance(rounds, int) and not isinstance(rounds, bool)
+    if not whole and (not isinstance(rounds, Sequence) or isinstance(rounds, str) or not rounds):
+        raise ValueError(f"rounds={rounds} is neither a number nor a list; write rounds=4, or rounds=[10%,50%,100%]")
+    num_rounds = rounds if isinstance(rounds, int) else len(cast(Sequence[object], rounds))
     if num_rounds == 1:
         if stop_below is not None:
             raise ValueError(
