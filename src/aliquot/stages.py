@@ -184,7 +184,10 @@ class Score(Stage[Scores]):
 
     def assist(self, store: Store, directory: Path) -> None:
         if self.trainer.place().rank > 0:
-            load = _loader(self.model, self.adapter, store)
+            # The adapter is asked for when this process reads: before, the first process may still be saving it.
+            def load() -> Any:
+                return _loader(self.model, self.adapter, store)()
+
             score_share(self.model, store.get(self.pool), self.scorer, self.trainer, directory, load)
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
@@ -375,11 +378,6 @@ class Select(Stage[Selection]):
             before = {"before": {"select": self.before.select, "budget": self.before.budget}}
         return {**super().inputs(), "budget": budget, "score": score, **target, **before}
 
-    @property
-    def rounds(self) -> tuple[int, ...]:
-        """The budget of each round, up to this one."""
-        return (*(self.before.select.rounds if self.before else ()), self.budget)
-
     def parts(self) -> list[SelectPart]:
         """Return the stages of the first round; none for a strategy with one round."""
         strategy = self.strategy
@@ -534,6 +532,11 @@ class Annotate(Stage[AnnotatedSet]):
         """Return those that no earlier round asked for."""
         ids, prompts = self.request(store)
         return ids[self.num_before :], prompts[self.num_before :]
+
+    def open_request(self, store: Store) -> tuple[list[str], list[str]]:
+        """Return what people are asked now: the new prompts or, if all these are answered, the earlier ones too."""
+        new = self.new_request(store)
+        return self.request(store) if self.annotator.digest(*new) else new
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         ids, prompts = self.request(store)

@@ -194,8 +194,42 @@ def test_rounds_end_when_the_next_one_is_projected_to_gain_too_little(run, tmp_p
     assert count(tmp_path, "finetune") == 1
     record = only_run(tmp_path)
     assert (record.budget, [one.budget for one in record.rounds]) == (10, [10])
+    assert "Ended after round 1 of 3" in capsys.readouterr().out
+    (study,) = read_studies(tmp_path / "store")
+    assert [cell.arm.parameters["stop_below"] for cell in study.cells] == [1000]
     run("strategy=mean_entropy", *IN_ROUNDS, "evaluate.limit=1", "stop_below=-1000")
     assert count(tmp_path, "finetune") == 3
+
+
+@pytest.mark.slow
+def test_a_run_that_only_scores_does_nothing_else_whatever_its_rounds(run, tmp_path):
+    run("strategy=mean_entropy", *IN_ROUNDS, "until=score")
+    assert (count(tmp_path, "score"), count(tmp_path, "annotate"), count(tmp_path, "finetune")) == (1, 0, 0)
+
+
+def test_a_plan_quotes_all_rounds_that_may_follow(compose, tmp_path):
+    from aliquot.experiment.quote import quote
+
+    people = ("strategy=random", "annotator=file", f"annotator.folder={tmp_path}", "annotator.price=1.0", *IN_ROUNDS)
+    store = Parts.of(compose(f"store={tmp_path / 'store'}")).store
+    assert quote([experiment(compose, tmp_path, *people)], store) == 30
+    assert quote([experiment(compose, tmp_path, *people, "stop_below=0.5")], store) == 30
+    early = ("strategy=allocation", *people[1:], "until=select")
+    assert quote([experiment(compose, tmp_path, *early)], store) == 20  # the last round is not bought
+
+
+def test_prompts_of_later_rounds_are_not_ready_while_people_answer_the_first(compose, tmp_path):
+    people = ("strategy=random", "annotator=file", f"annotator.folder={tmp_path}", *IN_ROUNDS)
+    names = [stage.name for stage in experiment(compose, tmp_path, *people).ready]
+    assert set(names) == {"pool", "select", "evaluate"}
+
+
+def test_a_run_keeps_its_name_before_and_after_it_is_known_how_many_rounds_are_worth_it(compose, tmp_path):
+    settings = ("strategy=random", *IN_ROUNDS, "stop_below=0.5")
+    planned = experiment(compose, tmp_path, *settings)
+    assert planned.open
+    assert planned.id.endswith("-30-in3stop0.5")
+    assert planned.id.split("-")[0] == experiment(compose, tmp_path, "strategy=random", "budget=30").id.split("-")[0]
 
 
 @pytest.mark.slow

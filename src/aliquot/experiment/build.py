@@ -8,6 +8,7 @@ Nothing here prints, or reads Hydra's state: only the configuration, the store, 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,11 +37,22 @@ from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
 from aliquot.selection.strategy import Strategy, check_requirements, check_target
 from aliquot.selection.upper_reference import UpperReference
-from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, ReadResponses, ReadTarget, Score, Select
+from aliquot.stages import (
+    Annotate,
+    Evaluate,
+    Finetune,
+    Overlap,
+    Prepare,
+    ReadBought,
+    ReadResponses,
+    ReadTarget,
+    Score,
+    Select,
+)
 from aliquot.store.store import Stage, Store, read_record, upstream_first
 
 #: The stages that read the model.
-READERS = (Score, ReadResponses, Finetune, Evaluate)
+READERS = (Score, ReadResponses, ReadBought, Finetune, Evaluate)
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,8 @@ class Experiment:
     """Everything that one run does: its stages in execution order, and its names.
 
     Args:
-        stages: upstream first; the last one is the goal.
+        stages: upstream first.
+        goal: the last stage, if all planned rounds are run.
         strategy: the name of the strategy's config choice.
         pool: the name of the pool.
         num_prompts: the size of the pool.
@@ -169,6 +182,7 @@ class Experiment:
     """
 
     stages: tuple[Stage[Any], ...]
+    goal: Stage[Any]
     strategy: str
     pool: str
     num_prompts: int
@@ -195,17 +209,23 @@ class Experiment:
 
     @property
     def id(self) -> str:
-        """The identity of the run: the key of its goal and, since one ranking serves many budgets, its budget."""
-        goal = self.stages[-1]
-        if isinstance(goal, Score):
-            return goal.key
-        return f"{goal.key}-{self.budget}{name_rounds(self.planned, self.stop_below)}"
+        """The identity of the run: the key of its goal and, since one ranking serves many budgets, its budget.
+
+        It is the same before and after it is known how many rounds are worth it.
+        """
+        if isinstance(self.goal, Score):
+            return self.goal.key
+        return f"{self.goal.key}-{self.planned[-1]}{name_rounds(self.planned, self.stop_below)}"
 
     @functools.cached_property
     def arm(self) -> str:
         """The strategy and the settings that distinguish it from the plain choice of that name."""
         select = next((stage for stage in reversed(self.stages) if isinstance(stage, Select)), None)
-        return label_of(self.strategy, select) if select else marked(self.strategy, self.uses_response)
+        return (
+            label_of(self.strategy, select, self.planned, self.stop_below)
+            if select
+            else marked(self.strategy, self.uses_response)
+        )
 
     @property
     def waiting(self) -> Annotate | None:
@@ -225,8 +245,10 @@ class Experiment:
     @property
     def ready(self) -> tuple[Stage[Any], ...]:
         """The stages that do not wait for people's responses."""
-        waiting = self.waiting
-        return tuple(stage for stage in self.stages if not any(up is waiting for up in upstream_first([stage])))
+        if self.waiting is None:
+            return self.stages
+        waits = (any(isinstance(up, Annotate) and up.waits() for up in upstream_first([s])) for s in self.stages)
+        return tuple(stage for stage, must_wait in zip(self.stages, waits, strict=True) if not must_wait)
 
 
 def build(parts: Parts) -> Experiment:
@@ -250,13 +272,12 @@ def build(parts: Parts) -> Experiment:
         if opponent := _opponent(parts):
             file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
             read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
-    rounds, may_follow = known_rounds(
-        _rounds(parts, prepare, target, planned, len(pool)),
-        None if parts.until == Until.score else parts.stop_below,
-        parts.store,
-    )
+    every = _rounds(parts, prepare, target, planned, len(pool))
+    stop_below = None if parts.until == Until.score else parts.stop_below
+    rounds, may_follow = known_rounds(every, stop_below, parts.store)
     return Experiment(
         stages=_stages(parts, prepare, rounds, len(pool), may_follow),
+        goal=_goal(parts, prepare, every[-1], len(pool)),
         strategy=parts.strategy_name,
         pool=pool.name,
         num_prompts=len(pool),
@@ -316,14 +337,9 @@ def _stages(
 ) -> tuple[Stage[Any], ...]:
     """Return the stages up to the goal, upstream first."""
     last, base = rounds[-1], parts.base(prepare)
+    goal = _goal(parts, prepare, last, num_prompts)
     if parts.until == Until.score:
-        return tuple(upstream_first([Score(parts.model, prepare, parts.scorer, parts.trainer, num_prompts)]))
-    goal: Stage[Any] = {
-        Until.select: last.select,
-        Until.annotate: last.annotate,
-        Until.finetune: last.finetune,
-        Until.evaluate: last.evaluate,
-    }[parts.until]
+        return tuple(upstream_first([goal]))
     goals = [stage for one in rounds[:-1] for stage in one.goals(parts.until)]
     goals += [*last.goals(parts.until)[:-1], goal]
     if may_follow and last.bought:  # it decides
@@ -334,6 +350,17 @@ def _stages(
         first = next(place for place, stage in enumerate(chain) if isinstance(stage, Finetune))
         chain.insert(first, base)  # before finetuning, so that an evaluation that cannot work fails early
     return tuple(chain)
+
+
+def _goal(parts: Parts, prepare: Prepare, last: Round, num_prompts: int) -> Stage[Any]:
+    """Return the stage that a run ends with, if this is its last round."""
+    return {
+        Until.score: Score(parts.model, prepare, parts.scorer, parts.trainer, num_prompts),
+        Until.select: last.select,
+        Until.annotate: last.annotate,
+        Until.finetune: last.finetune,
+        Until.evaluate: last.evaluate,
+    }[parts.until]
 
 
 def _responses(parts: Parts, prepare: Prepare, num_prompts: int, settle: bool) -> ReadResponses:
@@ -356,10 +383,11 @@ def _opponent(parts: Parts) -> str | None:
     if not isinstance(parts.benchmark, Judge) or parts.benchmark.against == BASE:
         return None
     against, store = parts.benchmark.against, parts.store
-    key = against.partition("-")[0]  # `Experiment.id`
-    if not (store.run_directory(against) / "results.json").exists() or not read_record(
-        store.root / Evaluate.name / key
-    ):
+    results, key = store.run_directory(against) / "results.json", ""
+    if results.exists():
+        stages = json.loads(results.read_text(encoding="utf-8"))["stages"]
+        key = next((key for name, key, _ in stages if name == "evaluate finetuned"), "")
+    if not key or not read_record(store.root / Evaluate.name / key):
         raise ValueError(
             f"evaluate.against={against}: {store.runs} has no evaluated run of that name; `python -m aliquot report "
             "--runs` lists them; or compare with the base model: evaluate.against=base"

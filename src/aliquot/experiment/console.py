@@ -13,6 +13,7 @@ from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.wording import WEIGHED, measured
 from aliquot.experiment.arm import marked
 from aliquot.experiment.build import Experiment
+from aliquot.experiment.prospect import Prospect
 from aliquot.experiment.quote import quote
 from aliquot.experiment.record import RoundRecord, RunRecord
 from aliquot.runtime.numbers import gain, with_error
@@ -91,6 +92,17 @@ def show_round(number: int, one: RoundRecord) -> None:
         say(f"              {one.prospect}")
 
 
+def show_end_of_rounds(experiment: Experiment, store: Store) -> None:
+    """Say that later rounds were not worth it, if they were not."""
+    last = experiment.rounds[-1] if experiment.rounds else None
+    if experiment.stop_below is None or last is None or last.bought is None or experiment.open:
+        return
+    ended = len(experiment.rounds)
+    if ended < len(experiment.planned) and store.record(last.bought):
+        prospect = Prospect.after(last.bought, experiment.planned[ended], store)
+        say(f"Ended after round {ended} of {len(experiment.planned)}: {prospect}; stop_below={experiment.stop_below:g}")
+
+
 def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:
     """Print the scores, their cost, where the files are, and the suggested next command."""
     if not computed:
@@ -98,8 +110,9 @@ def show_results(run: RunRecord, directory: Path, computed: int, command: str) -
     if run.finetuned:
         new_console().print()
         new_console().print(_scores(run))
-    for number, one in enumerate(run.rounds):
-        show_round(number, one)
+    if not computed:
+        for number, one in enumerate(run.rounds):
+            show_round(number, one)
     for name, found in run.stability.items():
         kept = "" if found.correlation is None else f", rank correlation {found.correlation:.2f}"
         say(f"Stability     {name}: {100 * found.overlap:.0f} % of the same prompts by the last model{kept}")

@@ -38,6 +38,10 @@ def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> s
     if run.finetuned:
         for name in ("strategy", "rounds", "stop_below"):
             kept = _without(kept, name)
+        if run.rounds and any(o.startswith("experiments=") for o in kept):  # its file may set them
+            kept += ["rounds=1", "stop_below=null"]
+        if run.stop_below is not None:
+            kept = [*_without(kept, "budget"), f"budget={run.budget}"]
         kept = ["strategy=random", *kept]
         return command(kept, sys.argv[0]) + "   (the reference; reuses what it can)"
     return command(_whole(kept, cfg, run), sys.argv[0])

@@ -20,8 +20,8 @@ from aliquot.experiment.prospect import Prospect
 from aliquot.experiment.rounds import Round, next_budget
 from aliquot.experiment.stability import Stability, stability_of
 from aliquot.pools.conversation import as_text
-from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Score, Select
-from aliquot.store.store import Stage, Store, write_atomic
+from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, ReadBought, Score, Select
+from aliquot.store.store import Stage, Store, upstream_first, write_atomic
 from aliquot.types import Metric, Pool, Selection
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ class RunRecord:
             records of older runs.
         uses_response: whether the strategy is an upper reference, which reads the responses of the whole pool.
         rounds: of an experiment that has several; empty for all others.
+        planned: prompts after each round, also of those that were not worth it.
+        stop_below: points that a round had to be projected to gain, or None.
+        selection: device-seconds of all that the selection depends on; None in the records of older runs.
         stability: signal -> how far it stayed the same from the first round's model to the last one's.
     """
 
@@ -106,6 +109,9 @@ class RunRecord:
     arm: str = ""
     uses_response: bool = False
     rounds: Sequence[RoundRecord] = ()
+    planned: Sequence[int] = ()
+    stop_below: float | None = None
+    selection: float | None = None
     stability: Mapping[str, Stability] = field(default_factory=dict[str, Stability])
 
     @classmethod
@@ -143,6 +149,9 @@ class RunRecord:
             arm=experiment.arm,
             uses_response=experiment.uses_response,
             rounds=_rounds(experiment, store),
+            planned=experiment.planned if len(experiment.planned) > 1 else (),
+            stop_below=experiment.stop_below,
+            selection=_selection_seconds(experiment, store),
             stability=stability_of(experiment.rounds, store),
         )
 
@@ -152,9 +161,11 @@ class RunRecord:
         return sum(values) / len(values) if values else math.nan
 
     def selection_seconds(self) -> float:
-        """Return the time that selection took: the pass over the pool and the ranking."""
-        stages = ("score", "responses", "select_part", "select", "bought")
-        return sum(seconds for name, _, seconds in self.stages if name.partition(_ROUND)[0] in stages)
+        """Return the time that selection took: passes over the pool, rankings, and what later rounds learned from."""
+        if self.selection is not None:
+            return self.selection
+        stages = ("score", "responses", "select_part", "select")
+        return sum(seconds for name, _, seconds in self.stages if name in stages)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers as a flat dictionary, as trackers and metrics.jsonl need them."""
@@ -177,7 +188,9 @@ class RunRecord:
             if one.prospect:
                 values[f"round_{number}/projected_points"] = one.prospect.points
         for name, found in self.stability.items():
-            values |= {f"stability/{name}_overlap": found.overlap, f"stability/{name}": found.correlation}
+            values[f"stability/{name}_overlap"] = found.overlap
+            if found.correlation is not None:
+                values[f"stability/{name}"] = found.correlation
         return values | {"selection_seconds": round(self.selection_seconds(), 2)}
 
     def write(self, directory: Path, losses: str) -> None:
@@ -204,6 +217,15 @@ def _of_round(stage: Stage[Any], rounds: Sequence[Round]) -> str:
         if stage.key in {own.key for own in one.stages}:
             return "" if one is rounds[-1] else f"{_ROUND}{number}"
     return ""
+
+
+def _selection_seconds(experiment: Experiment, store: Store) -> float:
+    """Return the seconds of the passes, rankings, readings and trainings that the last selection depends on."""
+    selects = [stage for stage in experiment.stages if isinstance(stage, Select)]
+    others = (Prepare, Annotate)
+    used = {s.key: s for s in upstream_first(selects[-1:] or experiment.stages[-1:]) if not isinstance(s, others)}
+    records = (store.record(stage) for stage in used.values())
+    return sum(record["seconds"] for record in records if record)
 
 
 def _rounds(experiment: Experiment, store: Store) -> list[RoundRecord]:

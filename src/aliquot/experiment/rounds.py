@@ -10,6 +10,7 @@ nothing new to read, so its rounds are the prefixes of one ranking.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -111,7 +112,12 @@ def check_rounds(strategy: Strategy | UpperReference, rounds: object, stop_below
     """Raise ValueError if rounds are not a number or a list, or a strategy cannot choose in them."""
     whole = isinstance(rounds, int) and not isinstance(rounds, bool)
     if not whole and (not isinstance(rounds, Sequence) or isinstance(rounds, str) or not rounds):
-        raise ValueError(f"rounds={rounds} is neither a number nor a list; write rounds=4, or rounds=[10%,50%,100%]")
+        raise ValueError(
+            f"rounds={rounds!r} is neither a whole number nor a list; write rounds=4 or rounds=[10%,50%,100%], without "
+            "quotes around the whole"
+        )
+    if stop_below is not None and not math.isfinite(stop_below):
+        raise ValueError(f"stop_below={stop_below} is not a number of points; write stop_below=0.5, or leave it out")
     num_rounds = rounds if isinstance(rounds, int) else len(cast(Sequence[object], rounds))
     if num_rounds == 1:
         if stop_below is not None:
@@ -201,7 +207,7 @@ def name_rounds(planned: Sequence[int], stop_below: float | None) -> str:
         text = f"-in{number}"
     else:
         text = f"-in{number}x{hashlib.sha256(repr(tuple(planned)).encode()).hexdigest()[:6]}"
-    stopped = "" if stop_below is None else f"of{budget}stop{stop_below:g}"
+    stopped = "" if stop_below is None else f"stop{stop_below:g}"
     return text + stopped
 
 

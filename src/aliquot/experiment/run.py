@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.console import Console
 
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
@@ -58,7 +59,7 @@ def run(cfg: DictConfig) -> float:
         if not assists:
             console.show_checked(try_models([trial] if trial else [], store))
         return math.nan
-    experiment = _advance(parts, experiment)
+    experiment = _advance(parts, experiment, None if assists else out)
     if assists:
         if not experiment.waiting:
             for stage in experiment.stages:
@@ -67,6 +68,7 @@ def run(cfg: DictConfig) -> float:
     if experiment.waiting:
         ask([experiment], store, again(cfg))
         return math.nan
+    console.show_end_of_rounds(experiment, store)
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
     overrides = experiment.overrides if HydraConfig.initialized() else overrides_of(cfg)
     following = next_command(record, cfg, overrides)
@@ -83,20 +85,21 @@ def _check(trial: Trial | None, todo: Sequence[Stage[Any]], store: Store, only_c
             stage.check_devices()
 
 
-def _advance(parts: Parts, experiment: Experiment) -> Experiment:
+def _advance(parts: Parts, experiment: Experiment, out: Console | None) -> Experiment:
     """Do what later stages depend on, until all of them are known, or people must answer.
 
     Which prompts a later round asks depends on what people have returned, and whether there is a later round may depend
-    on the projected gain.
+    on the projected gain. Without `out`, this process assists another, which prints.
     """
     store = parts.store
     while True:
         waiting = experiment.waiting
         if waiting is None and not experiment.open:
             return experiment
-        if waiting and store.record(waiting.select):
+        known = _known(experiment)
+        if waiting and all(store.record(stage) for stage in known):
             return experiment
-        _do_known(experiment, store)
+        _do_known(known, experiment, store, out)
         experiment = build(parts)  # people may have answered the selected prompts already
 
 
@@ -124,25 +127,35 @@ def fetch(cfgs: Iterable[DictConfig]) -> None:
     """Fetch people's responses from labeling servers, once per batch: keys depend on them."""
     seen: list[Annotator] = []
     for cfg in cfgs:
-        unread = (Until.score,) if cfg.strategy.get("uses_response") else (Until.score, Until.select)
+        early = cfg.strategy.get("uses_response") or cfg.rounds != 1  # responses are read before the last selection
+        unread = (Until.score,) if early else (Until.score, Until.select)
         annotator = create(cfg, "annotator") if cfg.until not in unread else None
         if annotator is not None and annotator not in seen:
             seen.append(annotator)
             annotator.fetch()
 
 
-def _do_known(experiment: Experiment, store: Store) -> None:
-    """Select the prompts that people will answer, or do the rounds that are known, without recording a run."""
-    numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
+def _known(experiment: Experiment) -> list[Stage[Any]]:
+    """Return what can be done now: the selection that people will answer and the rounds before it, or all stages."""
     waiting = experiment.waiting
+    if waiting is None:
+        return list(experiment.stages)
     done = [one for one in experiment.rounds if not one.annotate.waits()]
-    goals = [stage for one in done for stage in one.goals(experiment.until)] if waiting else list(experiment.stages)
-    try_model(experiment, store)
-    for stage in upstream_first([*goals, waiting.select] if waiting else goals):
+    return list(upstream_first([*(stage for one in done for stage in one.goals(experiment.until)), waiting.select]))
+
+
+def _do_known(known: Sequence[Stage[Any]], experiment: Experiment, store: Store, out: Console | None) -> None:
+    """Do these stages without recording a run: it begins when people have answered, or all rounds are known."""
+    numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
+    if out:
+        try_model(experiment, store)
+    for stage in known:
         if store.record(stage) is None:
-            say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
+            if out:
+                say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
             do(stage, store)
-            tell_round(stage, experiment, store)
+            if out:
+                tell_round(stage, experiment, store)
 
 
 def tell_round(stage: Stage[Any], experiment: Experiment, store: Store) -> None:
@@ -174,7 +187,7 @@ def ask(experiments: Iterable[Experiment], store: Store, command: str) -> None:
         if stage and store.record(stage.select):  # else selection failed
             batches.setdefault(stage.annotator, []).append(stage)
     for annotator, stages in batches.items():
-        requests = [stage.new_request(store) for stage in stages]
+        requests = [stage.open_request(store) for stage in stages]
         union = {row_id: prompt for ids, prompts in requests for row_id, prompt in zip(ids, prompts, strict=True)}
         for ids, prompts in ((list(union), list(union.values())), *requests):
             try:
@@ -209,7 +222,7 @@ def build_stage(
 
     The process that finishes the experiment continues the same mirrored run.
     """
-    if not (isinstance(stage, Finetune) and tracker.live):
+    if not (isinstance(stage, Finetune) and stage.annotate.budget == experiment.budget and tracker.live):
         do(stage, store)
         return
     with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
@@ -244,7 +257,7 @@ def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecor
         if store.record(stage) is None:
             say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
         is_new = store.record(stage) is None
-        if isinstance(stage, Finetune):
+        if isinstance(stage, Finetune) and stage.annotate.budget == experiment.budget:
             _finetune(stage, store, tracked.log)
             tracked.adapter(store.get(stage).path)
         else:
@@ -258,7 +271,7 @@ def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecor
             write_atomic(directory / "quality.html", page)
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)
-    record.write(directory, losses="".join(path.read_text() for path in logged))
+    record.write(directory, losses="".join(path.read_text() for path in logged[-1:]))  # of the last round
     return record
 
 

@@ -43,6 +43,8 @@ def stability_of(rounds: Sequence[Round], store: Store) -> Mapping[str, Stabilit
     first, last = rounds[0].select.score, rounds[-1].select.score
     if first is None or last is None or first.key == last.key:
         return {}
+    if store.record(first) is None or store.record(last) is None:  # the run stopped before
+        return {}
     before, after = store.get(first), store.get(last)
     if before.tokens is None or after.tokens is None:
         return {}

@@ -24,10 +24,10 @@ from aliquot.launch.plan import make_plan
 from aliquot.launch.shared_store import doubt
 from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
-from aliquot.launch.sweep import Sweep
+from aliquot.launch.sweep import Sweep, stage_directory
 from aliquot.launch.worker import finish
 from aliquot.runtime import logs, terminal
-from aliquot.store.store import Store, check_all
+from aliquot.store.store import Store, check_all, read_record
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def launch_here(jobs: Sequence[ComposedJob], workers: Workers) -> list[RunRecord
             board = run_tasks(store, sweep, environments, dashboard.show)
     else:
         board = TaskBoard(())
-    if not board.failed and (planned.open or any(_continues(job, store) for job in planned.waiting)):
+    progressed = not sweep.tasks or any(read_record(stage_directory(store, task.name)) for task in sweep.tasks)
+    if progressed and any(_continues(job, store) for job in (*planned.waiting, *planned.open)):
         return launch_here(jobs, workers)
     for run in sweep.runs:
         finish(store, sweep, run)
@@ -133,9 +134,9 @@ def launch_here(jobs: Sequence[ComposedJob], workers: Workers) -> list[RunRecord
 
 
 def _continues(job: ComposedJob, store: Store) -> bool:
-    """Tell whether people had already answered the prompts that were selected now."""
-    waiting = _experiment(job).waiting
-    return waiting is None or store.record(waiting.select) is None
+    """Tell whether there is more to do now: people had already answered, or it is known whether a round follows."""
+    experiment = _experiment(job)
+    return experiment.waiting is None or store.record(experiment.waiting.select) is None
 
 
 def launch_on_cluster(jobs: Sequence[ComposedJob], cluster: Cluster) -> None:

@@ -121,7 +121,7 @@ class LearningCurves:
         pool = rng.standard_normal((number, 2)) @ _root(self.pool_covariance).T + self.pool_mean
         own = np.einsum("gij,sgj->sgi", _root(self.spread), rng.standard_normal((number, groups, 2)))
         drawn = np.einsum("gij,sj->sgi", self.shrink, pool) + self.shift + own
-        drawn[..., 1] = np.maximum(drawn[..., 1], 0.0)
+        drawn[..., 1] = np.maximum(drawn[..., 1], _FLATTEST)
         return drawn
 
     def losses(

@@ -12,20 +12,22 @@ from aliquot.report.analysis.numbers import price
 from aliquot.report.analysis.study import Study
 from aliquot.report.page.cells import NONE, Heading, PageCell, Table, count, number
 
+#: (arm, prompts after each round) -> runs
+_Runs = Mapping[tuple[str, tuple[int, ...]], Sequence[RunRecord]]
 _ARM = Heading("strategy", number=False)
 
 
 def round_tables(study: Study) -> list[Table]:
     """Return a table of rounds and one of stability; without rows where no run has several rounds."""
     arms = {run: cell.arm.name for cell in study.cells for run in cell.runs}
-    runs: dict[tuple[str, int], list[RunRecord]] = defaultdict(list)
+    runs: dict[tuple[str, tuple[int, ...]], list[RunRecord]] = defaultdict(list)
     for record in study.records:
         if record.rounds and record.id in arms:
-            runs[arms[record.id], record.budget].append(record)
+            runs[arms[record.id], tuple(one.budget for one in record.rounds)].append(record)
     return [_rounds(runs, study.benchmarks), _stability(runs)]
 
 
-def _rounds(runs: Mapping[tuple[str, int], Sequence[RunRecord]], benchmarks: Sequence[str]) -> Table:
+def _rounds(runs: _Runs, benchmarks: Sequence[str]) -> Table:
     rows = [
         _round(arm, place, [record.rounds[place] for record in records], benchmarks)
         for (arm, _), records in sorted(runs.items())
@@ -63,16 +65,16 @@ def _projected(prospects: Sequence[Prospect]) -> tuple[PageCell, PageCell]:
     return count(prospects[0].num_prompts), PageCell(f"{points:.1f}", points, f"({low:.1f} to {high:.1f})")
 
 
-def _stability(runs: Mapping[tuple[str, int], Sequence[RunRecord]]) -> Table:
+def _stability(runs: _Runs) -> Table:
     rows = [
         [
             PageCell(arm),
-            count(budget),
+            count(budgets[-1]),
             PageCell(name),
             number(_mean(f.correlation for f in found if f.correlation is not None), ".2f"),
             number(_mean(f.overlap for f in found), ".0%"),
         ]
-        for (arm, budget), records in sorted(runs.items())
+        for (arm, budgets), records in sorted(runs.items())
         for name in records[0].stability
         if (found := [record.stability[name] for record in records if name in record.stability])
     ]

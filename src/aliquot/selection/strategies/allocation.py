@@ -66,7 +66,8 @@ class Allocation(OnFeatures, CostAware, Greedy):
             of the model's response first).
         seed: of the clusters, the random order, and of ties between groups.
         learn: in later rounds, fit a_c and b_c to the losses of what was bought (`aliquot.selection.learning_curves`).
-            Groups and features stay those of the base model. If false, rounds change only the signals.
+            Groups and features stay those of the base model, and `difficulty` is not read. If false, later rounds
+            read the signals of the last model, if any are read.
     """
 
     nested: ClassVar[bool] = True
@@ -80,7 +81,7 @@ class Allocation(OnFeatures, CostAware, Greedy):
     offset: float = 1.0
     order: str = "random"
     seed: int = 0
-    learn: bool = field(default=True, metadata={"absent": True})
+    learn: bool = field(default=True, metadata={"key": False})  # `Select.bought` is in the key
 
     def __post_init__(self) -> None:
         super().__post_init__()
