@@ -4,7 +4,8 @@
     round r: Score, with the adapter of round r - 1 -> Select, continued from round r - 1 -> Annotate -> ...
 
 Every round finetunes the base model on everything bought so far. A strategy that reads no signals of the model has
-nothing new to read, so its rounds are the prefixes of one ranking.
+nothing new to read, so its rounds are the prefixes of one ranking. With a teacher that is shown what earlier rounds
+annotated, they continue each other too: the responses depend on the rounds.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from aliquot.annotation.annotator import Annotator
+from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.config.schema import Until, parse_budget
 from aliquot.experiment.arm import equal_parts
 from aliquot.experiment.prospect import Prospect
 from aliquot.selection.strategies.allocation import Allocation
 from aliquot.selection.strategy import Learner, Partitioned, Strategy
 from aliquot.selection.upper_reference import UpperReference
-from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Select
+from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Score, Select
 from aliquot.store.store import Stage, Store
 
 _MOST = 100  # rounds; each finetunes the model
@@ -136,8 +139,42 @@ def check_rounds(strategy: Strategy | UpperReference, num_rounds: int, stop_belo
         )
 
 
+def shows_examples(annotator: Annotator) -> bool:
+    """Tell whether an annotator is shown what earlier rounds annotated."""
+    return isinstance(annotator, Teacher) and annotator.examples > 0
+
+
+def check_examples(annotator: Annotator, num_rounds: int) -> None:
+    """Raise ValueError if an annotator is to be shown examples from earlier rounds, and there are none."""
+    if isinstance(annotator, Teacher) and annotator.examples and num_rounds == 1:
+        raise ValueError(
+            f"annotator.examples={annotator.examples} shows a teacher what earlier rounds annotated, and rounds=1 has "
+            "no earlier round; set rounds=2 or more, or annotator.examples=0"
+        )
+
+
+def annotate_in_round(select: Select, annotator: Annotator, budget: int, base: Score) -> Annotate:
+    """Return the stage that buys the responses of a round, with examples where there are any to show.
+
+    Args:
+        select: its ranking.
+        annotator: who answers.
+        budget: the prompts of all rounds so far.
+        base: the base model's pass over the pool.
+    """
+    if not isinstance(annotator, Teacher) or not annotator.examples:
+        return Annotate(select, annotator, budget)
+    if select.before is None:  # the first round is that of a teacher without examples, under the same key
+        return Annotate(select, replace(annotator, examples=0), budget)
+    return Annotate(select, annotator, budget, score=base)
+
+
 def make_rounds(
-    whole: Select, budgets: Sequence[int], rest: Callable[[Select, int, bool], Round], tokens_per_batch: int
+    whole: Select,
+    budgets: Sequence[int],
+    rest: Callable[[Select, int, bool], Round],
+    tokens_per_batch: int,
+    examples: bool = False,
 ) -> tuple[Round, ...]:
     """Return the rounds with these budgets.
 
@@ -146,11 +183,12 @@ def make_rounds(
         budgets: prompts after each round.
         rest: returns the stages after a selection; it is told the budget, and whether another round follows.
         tokens_per_batch: for reading what was bought.
+        examples: whether the annotator is shown what earlier rounds annotated.
     """
     rounds: list[Round] = []
     for budget in budgets:
         last = rounds[-1] if rounds else None
-        select = _continued(last, budget) if last else replace(whole, budget=budget)
+        select = _continued(last, budget, examples) if last else replace(whole, budget=budget)
         one = rest(select, budget, budget < budgets[-1])
         if len(budgets) > 1:
             model, trainer = one.finetune.model, one.finetune.trainer
@@ -160,12 +198,12 @@ def make_rounds(
     return tuple(rounds)
 
 
-def _continued(last: Round, budget: int) -> Select:
+def _continued(last: Round, budget: int, examples: bool) -> Select:
     """Return the selection of the next round."""
     select, strategy = last.select, last.select.strategy
     if isinstance(strategy, Learner) and strategy.learns:
         return replace(select, budget=budget, before=last.annotate, bought=last.bought)
-    if select.score is None and strategy.nested:
+    if select.score is None and strategy.nested and not examples:
         return replace(select, budget=budget)  # it reads nothing that a round changes
     score, target = (part and replace(part, adapter=last.finetune) for part in (select.score, select.target))
     return replace(select, budget=budget, before=last.annotate, score=score, target=target)
