@@ -9,6 +9,7 @@ import pytest
 
 from aliquot.annotation.teachers.examples import nearest
 from aliquot.annotation.teachers.ledger import Question
+from aliquot.config.schema import ROOT
 from aliquot.evaluation.judge.spec import JudgeModel
 from aliquot.experiment.build import Parts, build
 from aliquot.experiment.quote import quote
@@ -125,7 +126,7 @@ def test_a_killed_run_asks_the_same_questions_and_only_those_under_way_again(ser
     server, settings = serve(), (*SHOWN, "strategy=random", "annotator.concurrency=1")
     server.behave = lambda prompt, _: time.sleep(0.3) or answer(prompt)
     places = ("pool.limit=300", "tracker=none", f"store={tmp_path / 'store'}")
-    process = Command("-m", "aliquot", *settings, *places, cwd=tmp_path)
+    process = Command("run.py", *settings, *places, cwd=ROOT)
     deadline = time.monotonic() + 250
     while len(server.requests) < 10:
         assert process.poll() is None and time.monotonic() < deadline, process.errors()
@@ -182,8 +183,8 @@ def test_runs_with_examples_are_of_one_study_unless_they_show_another_number(com
     ("overrides", "message"),
     [
         (("rounds=1",), r"annotator.examples=3 .* rounds=1 has no earlier round; set rounds=2"),
-        (("annotator.examples=-1",), r"annotator.examples=-1 is no number of examples"),
-        (("annotator.examples=1.5",), r"annotator.examples=1.5 is no number of examples"),
+        (("annotator.examples=-1",), r"annotator.examples=-1 is below 0; give 0 or more"),
+        (("annotator.examples=1.5",), r"annotator.examples=1.5 is float; it must be int"),
     ],
 )
 def test_examples_that_cannot_be_shown_are_refused(compose, tmp_path, overrides, message):

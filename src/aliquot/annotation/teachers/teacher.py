@@ -79,8 +79,8 @@ class Teacher(Annotator):
             raise ValueError(
                 f"{self.setting}.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more"
             )
-        if type(self.examples) is not int or self.examples < 0:
-            raise ValueError(f"{self.setting}.examples={self.examples} is no number of examples; give 0, 1, 2, ...")
+        if self.examples < 0:
+            raise ValueError(f"{self.setting}.examples={self.examples} is below 0; give 0 or more")
 
     reads_source: ClassVar[bool] = False
     #: Where the config names this teacher, for messages.
