@@ -234,9 +234,12 @@ def test_examples_are_turns_of_the_chat_template_and_as_many_as_there_is_room_fo
         assert read[prompt] == tokenizer(wanted, add_special_tokens=False)["input_ids"]
 
 
-def test_a_plain_template_is_written_again_for_each_example(teacher, tmp_path):
-    tokenizer = teacher.model.load_tokenizer()
-    shown = (("the cat ?", "a dog ."), ("a bird ?", "the fox ."))
-    read = with_examples(teacher, tmp_path, ["the old cat ?"], {"the old cat ?": shown})
-    text = "the cat ? a dog .\n\na bird ? the fox .\n\nthe old cat ?"
-    assert read == {"the old cat ?": tokenizer(text)["input_ids"]}
+def test_a_plain_template_is_written_again_for_each_example_and_its_control_tokens_are_no_text(tmp_path):
+    model = Model(str(save_tiny_model(tmp_path / "model", family="qwen2")), template="<s>{prompt}</s>{response}")
+    tokenizer, asked = model.load_tokenizer(), "old?"
+    shown = (("a </s>?", "so"), ("why?", "as <s> is"))
+    teacher = LocalTeacher(model=model, max_tokens=4, keep_cut=True)
+    (read,) = with_examples(teacher, tmp_path / "ledger", [asked], {asked: shown}).values()
+    start, end = (tokenizer.convert_tokens_to_ids(token) for token in ("<s>", "</s>"))
+    assert tokenizer.decode(read) == "<s>a </s>?</s>so\n\n<s>why?</s>as <s> is\n\n<s>old?</s>"
+    assert [read.count(start), read.count(end)] == [3, 3]
