@@ -29,6 +29,8 @@ import numpy as np
 from aliquot.annotation.annotator import Annotator, digest_of, load_annotated, save_annotated
 from aliquot.annotation.bill import Bill
 from aliquot.annotation.quality import Quality
+from aliquot.annotation.teachers.examples import Shown, choose, examples_of, load_examples, save_examples
+from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared, compare
 from aliquot.evaluation.held_out.run import ROWS_FILE
@@ -60,7 +62,7 @@ log = logging.getLogger(__name__)
 
 _SELECTION = "selection.npz"
 _RANKING = "ranking"  # the directory of an unfinished ranking
-_BILL, _QUALITY = "bill.json", "quality.html"
+_BILL, _QUALITY, _EXAMPLES = "bill.json", "quality.html", "examples.jsonl"
 #: The directory of a store that holds the responses of teachers.
 LEDGER = "ledger"
 
@@ -462,6 +464,8 @@ class Annotate(Stage[AnnotatedSet]):
         digest: of the responses that people have returned, once all are there (`settled`): the stages that read them
             depend on their content, not on when they came or in how many files.
         num_before: how many of the prompts earlier rounds asked for.
+        score: the base model's pass, whose features say which prompts of earlier rounds are the nearest; None unless a
+            teacher is shown these.
     """
 
     name: ClassVar[str] = "annotate"
@@ -471,14 +475,19 @@ class Annotate(Stage[AnnotatedSet]):
     budget: int
     digest: str | None = field(default=None, metadata={"absent": None})
     num_before: int = field(default=0, metadata={"key": False})
+    score: Score | None = field(default=None, metadata={"absent": None})
 
     @property
     def resources(self) -> str | None:
         return self.annotator.resources
 
     def inputs(self) -> dict[str, object]:
-        """Add where an oracle reads the responses: the ranking does not depend on them."""
-        return super().inputs() | ({"source": self.source.bare()} if self.annotator.reads_source else {})
+        """Add where an oracle reads the responses, and what a teacher is shown: the ranking depends on neither."""
+        inputs = super().inputs() | ({"source": self.source.bare()} if self.annotator.reads_source else {})
+        if self.score:
+            inputs["score"] = replace(self.score, scorer=self.score.scorer.only(None))
+            inputs["before"] = self.select.before
+        return inputs
 
     @property
     def source(self) -> PoolSpec:
@@ -486,7 +495,9 @@ class Annotate(Stage[AnnotatedSet]):
         return self.select.pool.source
 
     def title(self) -> str:
-        return f"annotate: {self.budget:,} responses from {self.annotator.name}"
+        before = self.select.before
+        shown = f", shown the nearest of {before.budget:,}" if self.score and before else ""
+        return f"annotate: {self.budget:,} responses from {self.annotator.name}{shown}"
 
     def size(self) -> float:
         return self.budget
@@ -540,9 +551,12 @@ class Annotate(Stage[AnnotatedSet]):
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         ids, prompts = self.request(store)
-        annotated = self.annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
-        bill = self.annotator.bill(ids, prompts, store.root / LEDGER)
-        doubled = self.annotator.doubled(ids, prompts)
+        annotator = self.annotator
+        if isinstance(annotator, Teacher) and self.score:
+            annotator = replace(annotator, shown=self.shown(store))
+        annotated = annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
+        bill = annotator.bill(ids, prompts, store.root / LEDGER)
+        doubled = annotator.doubled(ids, prompts)
         if self.annotator.waits:
             read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
             if read != self.digest or bill.num_responses != len(annotated):
@@ -551,6 +565,27 @@ class Annotate(Stage[AnnotatedSet]):
         bill.write(directory / _BILL)
         write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out, doubled).page())
         save_annotated(annotated, directory / "annotated.jsonl")
+
+    def shown(self, store: Store) -> Shown:
+        """Return what a teacher is shown before each prompt of the later rounds, this one and those before it.
+
+        A prompt is asked as it was the first time: so no prompt has itself, or an equal one, among its examples.
+        """
+        before = self.select.before
+        if not isinstance(self.annotator, Teacher) or self.score is None or before is None:
+            return {}
+        old, known = set(before.request(store)[1]), examples_of(store.get(before))
+        ids, prompts = self.request(store)
+        new = {prompt: row_id for row_id, prompt in zip(ids, prompts, strict=True) if prompt not in old}
+        file = store.directory(self) / _EXAMPLES
+        if not file.exists():  # an interrupted stage asks the same questions when it continues
+            rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
+            row_of, features = dict(zip(ids, rows, strict=True)), store.get(self.score).features
+            asked, among = ({i: row_of[i] for i in some} for some in (new.values(), known))
+            save_examples(choose(features, asked, among, self.annotator.examples), file)
+        chosen = load_examples(file)
+        shown = {prompt: [known[i] for i in chosen[row_id]] for prompt, row_id in new.items()}
+        return {**before.shown(store), **shown}
 
     def bill(self, store: Store) -> Bill | None:
         """Return what the responses cost, once they exist; None for a store that predates bills."""

@@ -25,7 +25,17 @@ from aliquot.evaluation.judge.run import read_responses
 from aliquot.evaluation.judge.spec import BASE, Judge
 from aliquot.evaluation.run import Yardstick
 from aliquot.experiment.arm import label_of, marked
-from aliquot.experiment.rounds import Round, check_rounds, known_rounds, make_rounds, name_rounds, parse_rounds
+from aliquot.experiment.rounds import (
+    Round,
+    annotate_in_round,
+    check_examples,
+    check_rounds,
+    known_rounds,
+    make_rounds,
+    name_rounds,
+    parse_rounds,
+    shows_examples,
+)
 from aliquot.finetuning.recipe import LoRA
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
@@ -262,6 +272,7 @@ def build(parts: Parts) -> Experiment:
     pool = parts.store.get(prepare)
     budget = parse_budget(parts.budget, len(pool), pool.name)
     planned = parse_rounds(parts.rounds, budget, parts.budget, pool.name)
+    check_examples(parts.annotator, len(planned))
     if isinstance(parts.strategy, Strategy):
         check_requirements(parts.strategy, pool, parts.scorer)
     target = parts.read_target(prepare)
@@ -323,13 +334,13 @@ def _rounds(
     base = parts.base(prepare)
 
     def rest(select: Select, budget: int, num_before: int, another_follows: bool) -> Round:
-        annotate = Annotate(select, parts.annotator, budget, num_before=num_before)
+        annotate = annotate_in_round(select, parts.annotator, budget, num_before, score)
         if settle:
             annotate = annotate.settled(parts.store, another_follows)
         finetune = Finetune(model, annotate, parts.finetune, trainer)
         return Round(annotate, finetune, replace(base, finetune=finetune, opponent=base.opponent or _to_judge(base)))
 
-    return make_rounds(whole, budgets, rest, parts.scorer.tokens_per_batch)
+    return make_rounds(whole, budgets, rest, parts.scorer.tokens_per_batch, shows_examples(parts.annotator))
 
 
 def _stages(

@@ -4,7 +4,8 @@
     round r: Score, with the adapter of round r - 1 -> Select, continued from round r - 1 -> Annotate -> ...
 
 Every round finetunes the base model on everything bought so far. A strategy that reads no signals of the model has
-nothing new to read, so its rounds are the prefixes of one ranking.
+nothing new to read, so its rounds are the prefixes of one ranking. With a teacher that is shown what earlier rounds
+annotated, they continue each other too: the responses depend on the rounds.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from aliquot.annotation.annotator import Annotator
+from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.config.schema import Until, parse_budget
 from aliquot.experiment.arm import equal_parts
 from aliquot.experiment.prospect import Prospect
 from aliquot.selection.strategies.allocation import Allocation
 from aliquot.selection.strategy import Learner, Partitioned, Strategy
 from aliquot.selection.upper_reference import UpperReference
-from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Select
+from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Score, Select
 from aliquot.store.store import Stage, Store
 
 _MOST = 100  # rounds; each finetunes the model
@@ -144,8 +147,43 @@ def check_rounds(strategy: Strategy | UpperReference, rounds: object, stop_below
         )
 
 
+def shows_examples(annotator: Annotator) -> bool:
+    """Tell whether an annotator is shown what earlier rounds annotated."""
+    return isinstance(annotator, Teacher) and annotator.examples > 0
+
+
+def check_examples(annotator: Annotator, num_rounds: int) -> None:
+    """Raise ValueError if an annotator is to be shown examples from earlier rounds, and there are none."""
+    if isinstance(annotator, Teacher) and annotator.examples and num_rounds == 1:
+        raise ValueError(
+            f"annotator.examples={annotator.examples} shows a teacher what earlier rounds annotated, and rounds=1 has "
+            "no earlier round; set rounds=2 or more, or annotator.examples=0"
+        )
+
+
+def annotate_in_round(select: Select, annotator: Annotator, budget: int, num_before: int, base: Score) -> Annotate:
+    """Return the stage that buys the responses of a round, with examples where there are any to show.
+
+    Args:
+        select: its ranking.
+        annotator: who answers.
+        budget: the prompts of all rounds so far.
+        num_before: how many of them earlier rounds asked for.
+        base: the base model's pass over the pool.
+    """
+    if not isinstance(annotator, Teacher) or not annotator.examples:
+        return Annotate(select, annotator, budget, num_before=num_before)
+    if select.before is None:  # the first round is that of a teacher without examples, under the same key
+        return Annotate(select, replace(annotator, examples=0), budget)
+    return Annotate(select, annotator, budget, num_before=num_before, score=base)
+
+
 def make_rounds(
-    whole: Select, budgets: Sequence[int], rest: Callable[[Select, int, int, bool], Round], tokens_per_batch: int
+    whole: Select,
+    budgets: Sequence[int],
+    rest: Callable[[Select, int, int, bool], Round],
+    tokens_per_batch: int,
+    examples: bool = False,
 ) -> tuple[Round, ...]:
     """Return the rounds with these budgets.
 
@@ -155,11 +193,12 @@ def make_rounds(
         rest: returns the stages after a selection; it is told the budget, that of the round before (0 in the first),
             and whether another round follows.
         tokens_per_batch: for reading what was bought.
+        examples: whether the annotator is shown what earlier rounds annotated.
     """
     rounds: list[Round] = []
     for budget in budgets:
         last = rounds[-1] if rounds else None
-        select = _continued(last, budget) if last else replace(whole, budget=budget)
+        select = _continued(last, budget, examples) if last else replace(whole, budget=budget)
         one = rest(select, budget, last.budget if last else 0, budget < budgets[-1])
         if len(budgets) > 1:
             model, trainer = one.finetune.model, one.finetune.trainer
@@ -169,12 +208,12 @@ def make_rounds(
     return tuple(rounds)
 
 
-def _continued(last: Round, budget: int) -> Select:
+def _continued(last: Round, budget: int, examples: bool) -> Select:
     """Return the selection of the next round."""
     select, strategy = last.select, last.select.strategy
     if isinstance(strategy, Learner) and strategy.learns:
         return replace(select, budget=budget, before=last.annotate, bought=last.bought)
-    if select.score is None and strategy.nested:
+    if select.score is None and strategy.nested and not examples:
         return replace(select, budget=budget)  # it reads nothing that a round changes
     score, target = (part and replace(part, adapter=last.finetune) for part in (select.score, select.target))
     return replace(select, budget=budget, before=last.annotate, score=score, target=target)
