@@ -36,9 +36,9 @@ def choose(
     features: Float[np.ndarray, "n d"], asked: Mapping[str, int], known: Mapping[str, int], k: int
 ) -> dict[str, list[str]]:
     """Return, by the id of each question, the ids of its examples; `asked` and `known` say which row an id has."""
-    rows = [np.array(list(some.values()), dtype=np.int64) for some in (asked, known)]
+    questions, answered = (np.array(list(some.values()), dtype=np.int64) for some in (asked, known))
     id_of = {row: row_id for row_id, row in known.items()}
-    found = nearest(features, *rows, k)
+    found = nearest(features, questions, answered, k)
     return {row_id: [id_of[row] for row in best] for row_id, best in zip(asked, found, strict=True)}
 
 
