@@ -280,7 +280,7 @@ def test_rounds_that_cannot_be_are_refused(rounds, message):
         (("strategy=facility_location", "strategy/mode=distributed", "rounds=2"), "cannot continue a selection"),
         (("strategy=random", "rounds=50"), "rounds=50 cannot divide a budget of 40"),
         *(
-            (("strategy=random", f"rounds={bad}"), "is neither a number nor a list")
+            (("strategy=random", f"rounds={bad}"), "is neither a whole number")
             for bad in ("2.5", "true", "a", "[]", "null")
         ),
         (("strategy=random", "stop_below=0.5"), "rounds=1 has no next one"),
