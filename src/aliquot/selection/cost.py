@@ -140,12 +140,12 @@ def _aware(strategy: Strategy) -> CostAware:
         return strategy
     if isinstance(strategy, CostAware):
         raise ValueError(
-            f"cost_aware=true needs exact gains, and {strategy!r} draws samples or parts; use strategy/mode=exact or "
+            f"cost_aware=True needs exact gains, and {strategy!r} draws samples or parts; use strategy/mode=exact or "
             "strategy/mode=sparse"
         )
     raise ValueError(
-        f"cost_aware=true weighs gains against costs, and {type(strategy).__name__} has no gains that add up to a "
-        f"value; use cost_aware=false, or one of {', '.join(COST_AWARE)}"
+        f"cost_aware=True weighs gains against costs, and {type(strategy).__name__} has no gains that add up to a "
+        f"value; use cost_aware=False, or one of {', '.join(COST_AWARE)}"
     )
 
 
