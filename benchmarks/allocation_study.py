@@ -17,7 +17,7 @@ import csv
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,7 +98,6 @@ def weighed(studies: list[Study], weight: np.ndarray, number: int, budgets: list
     The pools with other labels have the same prompts, and their models answer the same rows. Arms are told apart by
     the file in `experiments/` that their runs name.
     """
-    centers: dict[str, float] = {}
     cells: list[Cell] = []
     for study in studies:
         files = {
@@ -108,13 +107,28 @@ def weighed(studies: list[Study], weight: np.ndarray, number: int, budgets: list
             if override.startswith("experiments=allocation/")
         }
         for cell in (cell for cell in study.cells if cell.runs[0] in files and cell.budget in budgets):
-            moved: dict[str, np.ndarray] = {}
-            for name, values in cell.correct.items():
-                assert values.shape[1] == number, (cell.arm.name, values.shape)
-                center = centers.setdefault(name, float(np.mean(weight * values[0])))
-                moved[name] = (center + weight * (values - center)).astype(np.float32)
-            cells.append(replace(cell, arm=replace(cell.arm, name=files[cell.runs[0]]), correct=moved))
-    return replace(studies[0], cells=sorted(cells, key=lambda cell: (cell.arm.name, cell.budget)), base={})
+            assert all(values.shape[1] == number for values in cell.correct.values()), cell.arm.name
+            cells.append(replace(cell, arm=replace(cell.arm, name=files[cell.runs[0]])))
+    return replace(studies[0], cells=reweighed(cells, weight), base={})
+
+
+def reweighed(cells: Sequence[Cell], weight: np.ndarray) -> list[Cell]:
+    """Return cells, sorted by name and budget, whose plain means over questions are the weighted ones."""
+    centers: dict[str, float] = {}
+    found: list[Cell] = []
+    for cell in cells:
+        moved: dict[str, np.ndarray] = {}
+        for name, values in cell.correct.items():
+            center = centers.setdefault(name, float(np.mean(weight * values[0])))
+            moved[name] = (center + weight * (values - center)).astype(np.float32)
+        found.append(replace(cell, correct=moved))
+    return sorted(found, key=lambda cell: (cell.arm.name, cell.budget))
+
+
+def pool_counts() -> Counter[str]:
+    """Return how many prompts of the demo's pool each task has."""
+    with gzip.open(locate("pkg://aliquot.demo/pool.jsonl.gz"), "rt", encoding="utf-8") as file:
+        return Counter(json.loads(line)["task"] for line in file)
 
 
 def _is_ours(record: RunRecord) -> bool:
@@ -134,8 +148,7 @@ def table(store: Path, data: Path, out: Path, budgets: list[int]) -> None:
     metrics = json.loads((store / "evaluate" / evaluated / "metrics.json").read_text(encoding="utf-8"))
     tasks = metrics["tasks"]["exact_match"]
     target = [json.loads(line)["task"] for line in (data / "target.jsonl").read_text(encoding="utf-8").splitlines()]
-    with gzip.open(locate("pkg://aliquot.demo/pool.jsonl.gz"), "rt", encoding="utf-8") as file:
-        counts = Counter(json.loads(line)["task"] for line in file)
+    counts = pool_counts()
     shares = {TASKS: None, POOL: {t: c / counts.total() for t, c in counts.items()}, TARGET: task_shares(target)}
     rows: list[dict[str, object]] = []
     for weighting, share in shares.items():

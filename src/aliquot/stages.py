@@ -5,6 +5,11 @@
            -> ReadTarget -> Score -> Select, for a strategy that chooses toward a target
            -> ReadResponses, in place of Score, for an upper reference alone
 
+In several rounds, Score, Select, Annotate and Finetune repeat; see `aliquot.experiment.rounds`:
+
+    Finetune -> Score, with the last round's adapter -> Select, continued -> Annotate, what is new
+    Annotate -> ReadBought -> Select, for a strategy that learns from what was bought
+
 A stage says what its result depends on (its fields), how to compute it (`build`) and how to read it back (`load`).
 A strategy that ranks the pool in parts has a SelectPart for each part before its Select.
 gamma, budget and seed never reach the key of Score; the finetuning recipe never reaches the key of Select.
@@ -17,18 +22,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from aliquot.annotation.annotator import Annotator, digest_of, load_annotated, save_annotated
 from aliquot.annotation.bill import Bill
 from aliquot.annotation.quality import Quality
+from aliquot.annotation.teachers.examples import Shown, choose, examples_of, load_examples, save_examples
+from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared, compare
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.spec import Judge, Opponent
+from aliquot.evaluation.prequential import load_bought, read_bought
 from aliquot.evaluation.response_signals import load_signals, read_signals
 from aliquot.evaluation.run import Yardstick, check_evaluable, evaluate, load_result
 from aliquot.finetuning.recipe import LoRA
@@ -42,16 +50,19 @@ from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, normalized_alike, score, score_share
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace, clear
-from aliquot.selection.strategy import Partitioned, Strategy, as_read, on_kept_view, rank, view_of
+from aliquot.selection.strategy import Learner, Partitioned, Strategy, as_read, on_kept_view, rank, view_of
 from aliquot.selection.upper_reference import READS_RESPONSES, UpperReference, rank_with_responses
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
-from aliquot.types import Adapter, AnnotatedSet, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
+from aliquot.types import Adapter, AnnotatedSet, Bought, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
+
+if TYPE_CHECKING:
+    from aliquot.scoring.shares import Load
 
 log = logging.getLogger(__name__)
 
 _SELECTION = "selection.npz"
 _RANKING = "ranking"  # the directory of an unfinished ranking
-_BILL, _QUALITY = "bill.json", "quality.html"
+_BILL, _QUALITY, _EXAMPLES = "bill.json", "quality.html", "examples.jsonl"
 #: The directory of a store that holds the responses of teachers.
 LEDGER = "ledger"
 
@@ -136,7 +147,7 @@ def _questions(benchmark: Yardstick | None) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Score(Stage[Scores]):
-    """Run the one inference pass over the whole pool."""
+    """Run the one inference pass over the whole pool; in a later round, with the adapter of the round before."""
 
     name: ClassVar[str] = "score"
 
@@ -145,6 +156,7 @@ class Score(Stage[Scores]):
     scorer: Scorer
     trainer: TrainerSpec = field(metadata={"key": False})
     num_prompts: int = field(metadata={"key": False})  # the size of the pool, for the plan
+    adapter: Finetune | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
         """Add the batch composition for 16-bit arithmetic, where it affects the signals."""
@@ -160,7 +172,8 @@ class Score(Stage[Scores]):
         tokens = f", keep vectors of {kept.max_tokens} {kept.source} tokens" if kept else ""
         prompts = f"{self.num_prompts:,} {'target ' * isinstance(self.pool, ReadTarget)}prompts"
         generated = f"generate up to {self.scorer.max_new_tokens} tokens each"
-        return f"score: read {prompts}, {generated}{tokens}{self.trainer.several()}"
+        again = f" after {self.adapter.annotate.budget:,} annotations" if self.adapter else ""
+        return f"score: read {prompts}{again}, {generated}{tokens}{self.trainer.several()}"
 
     def size(self) -> float:
         return self.num_prompts
@@ -173,13 +186,27 @@ class Score(Stage[Scores]):
 
     def assist(self, store: Store, directory: Path) -> None:
         if self.trainer.place().rank > 0:
-            score_share(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
+            # The adapter is asked for when this process reads: before, the first process may still be saving it.
+            def load() -> Any:
+                return _loader(self.model, self.adapter, store)()
+
+            score_share(self.model, store.get(self.pool), self.scorer, self.trainer, directory, load)
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        score(self.model, store.get(self.pool), self.scorer, self.trainer, directory)
+        load = _loader(self.model, self.adapter, store)
+        score(self.model, store.get(self.pool), self.scorer, self.trainer, directory, load)
 
     def load(self, directory: Path) -> Scores:
         return load_scores(directory)
+
+
+def _loader(model: Model, finetune: Finetune | None, store: Store) -> Load:
+    """Return what loads the network, with the adapter of a training if there is one."""
+    if finetune is None:
+        return model.load
+    from aliquot.finetuning.adapter import load_finetuned  # importing torch takes seconds
+
+    return partial(load_finetuned, model, store.get(finetune))
 
 
 @dataclass(frozen=True)
@@ -321,6 +348,9 @@ class Select(Stage[Selection]):
     Args:
         target: the pass over the prompts that the model will be asked, for a strategy that chooses toward them; its
             features are raw.
+        responses: what the base model makes of the responses, for an upper reference.
+        before: what earlier rounds bought: those prompts stay, and come first.
+        bought: how well these responses were predicted, for a strategy that learns from it.
     """
 
     name: ClassVar[str] = "select"
@@ -332,15 +362,23 @@ class Select(Stage[Selection]):
     trainer: TrainerSpec = field(metadata={"key": False})
     target: Score | None = field(default=None, metadata={"absent": None})
     responses: ReadResponses | None = field(default=None, metadata={"absent": None})
+    before: Annotate | None = field(default=None, metadata={"absent": None})
+    bought: ReadBought | None = field(default=None, metadata={"absent": None})
 
     def inputs(self) -> dict[str, object]:
-        """Name only the view that the strategy reads: what else the pass keeps does not matter."""
+        """Name only the view that the strategy reads: what else the pass keeps does not matter.
+
+        Of what was bought before, only which prompts that were matters.
+        """
         strategy, budget = self.strategy, None if self.strategy.nested else self.budget
         score = self.score.only(strategy) if self.score and not isinstance(strategy, UpperReference) else None
         target: dict[str, object] = {}
         if self.target and not isinstance(strategy, UpperReference):
             target = {"target": {"prompts": self.target.pool, "score": self.target.only(strategy)}}
-        return {**super().inputs(), "budget": budget, "score": score, **target}
+        before: dict[str, object] = {}
+        if self.before:
+            before = {"before": {"select": self.before.select, "budget": self.before.budget}}
+        return {**super().inputs(), "budget": budget, "score": score, **target, **before}
 
     def parts(self) -> list[SelectPart]:
         """Return the stages of the first round; none for a strategy with one round."""
@@ -355,7 +393,8 @@ class Select(Stage[Selection]):
 
     def title(self) -> str:
         reads = f" {READS_RESPONSES}" if isinstance(self.strategy, UpperReference) else ""
-        return f"select: rank {self.budget:,} prompts by {type(self.strategy).__name__}{reads}"
+        start = f"continue from {self.before.budget:,} to" if self.before else "rank"
+        return f"select: {start} {self.budget:,} prompts by {type(self.strategy).__name__}{reads}"
 
     def size(self) -> float:
         return self.budget
@@ -365,15 +404,19 @@ class Select(Stage[Selection]):
         return self.budget
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        scores, strategy = None, self.strategy
+        strategy = self.strategy
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
+        if start is None and self.before:
+            self.before.pin(store)
+            start = store.get(self.before.select).head(self.before.budget)
         if isinstance(strategy, UpperReference):
             assert self.responses is not None
             signals = store.get(self.responses)
             _save_selection(rank_with_responses(strategy, store.get(self.pool), signals, self.budget, start), directory)
             return
-        if self.score:
-            scores, strategy = self._scores(store, self.score), on_kept_view(strategy, self.score.scorer)
+        strategy, scores = self.signals(store)
+        if self.bought and isinstance(strategy, Learner):
+            strategy = strategy.after(store.get(self.bought))
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if parts := self.parts():
             from aliquot.selection.greedy.distributed import give_parts  # numba and torch: too slow to compose a config
@@ -381,13 +424,17 @@ class Select(Stage[Selection]):
             give_parts([store.get(part) for part in parts], workspace)
         _save_selection(rank(strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
 
-    def _scores(self, store: Store, score: Score) -> Scores:
-        """Return the scores of the pool and, with them, those of the target, normalized like the pool's."""
-        scores = store.get(score)
+    def signals(self, store: Store) -> tuple[Strategy, Scores | None]:
+        """Return the strategy, with its view named as in its scores, and these, with those of the target."""
+        strategy = self.strategy
+        assert isinstance(strategy, Strategy)
+        if self.score is None:
+            return strategy, None
+        strategy, scores = on_kept_view(strategy, self.score.scorer), store.get(self.score)
         if self.target is None:
-            return scores
-        alike = normalized_alike(store.get(self.target), store.directory(score), score.scorer)
-        return replace(scores, target=Target(store.get(self.target.pool), alike))
+            return strategy, scores
+        alike = normalized_alike(store.get(self.target), store.directory(self.score), self.score.scorer)
+        return strategy, replace(scores, target=Target(store.get(self.target.pool), alike))
 
     def load(self, directory: Path) -> Selection:
         return load_selection(directory).head(self.budget)
@@ -416,6 +463,9 @@ class Annotate(Stage[AnnotatedSet]):
         budget: how many prompts.
         digest: of the responses that people have returned, once all are there (`settled`): the stages that read them
             depend on their content, not on when they came or in how many files.
+        num_before: how many of the prompts earlier rounds asked for.
+        score: the base model's pass, whose features say which prompts of earlier rounds are the nearest; None unless a
+            teacher is shown these.
     """
 
     name: ClassVar[str] = "annotate"
@@ -424,14 +474,20 @@ class Annotate(Stage[AnnotatedSet]):
     annotator: Annotator
     budget: int
     digest: str | None = field(default=None, metadata={"absent": None})
+    num_before: int = field(default=0, metadata={"key": False})
+    score: Score | None = field(default=None, metadata={"absent": None})
 
     @property
     def resources(self) -> str | None:
         return self.annotator.resources
 
     def inputs(self) -> dict[str, object]:
-        """Add where an oracle reads the responses: the ranking does not depend on them."""
-        return super().inputs() | ({"source": self.source.bare()} if self.annotator.reads_source else {})
+        """Add where an oracle reads the responses, and what a teacher is shown: the ranking depends on neither."""
+        inputs = super().inputs() | ({"source": self.source.bare()} if self.annotator.reads_source else {})
+        if self.score:
+            inputs["score"] = replace(self.score, scorer=self.score.scorer.only(None))
+            inputs["before"] = self.select.before
+        return inputs
 
     @property
     def source(self) -> PoolSpec:
@@ -439,7 +495,9 @@ class Annotate(Stage[AnnotatedSet]):
         return self.select.pool.source
 
     def title(self) -> str:
-        return f"annotate: {self.budget:,} responses from {self.annotator.name}"
+        before = self.select.before
+        shown = f", shown the nearest of {before.budget:,}" if self.score and before else ""
+        return f"annotate: {self.budget:,} responses from {self.annotator.name}{shown}"
 
     def size(self) -> float:
         return self.budget
@@ -447,11 +505,29 @@ class Annotate(Stage[AnnotatedSet]):
     def checks(self) -> Sequence[Check]:
         return ((type(self.annotator).check, self.annotator, self.source),)
 
-    def settled(self, store: Store) -> Annotate:
-        """Return the stage with the digest of what people have returned; without one while prompts still wait."""
+    def settled(self, store: Store, another_follows: bool = False) -> Annotate:
+        """Return the stage with the digest of what people have returned; without one while prompts still wait.
+
+        Once the prompts of the next round are chosen, those of this one keep the responses that they were chosen with:
+        a response that is corrected later is trained on in the next round, and does not ask for other prompts.
+        """
         if not self.annotator.waits or store.record(self.select) is None:
             return self
+        if another_follows and self._pin(store).exists():
+            pinned = replace(self, digest=self._pin(store).read_text(encoding="utf-8").strip())
+            if store.record(pinned):
+                return pinned
+        if self.num_before and self.annotator.digest(*self.new_request(store)) is None:
+            return self  # it may continue without some responses, but not without any of this round
         return replace(self, digest=self.annotator.digest(*self.request(store)))
+
+    def pin(self, store: Store) -> None:
+        """Keep the digest for `settled`, now that later prompts depend on these responses."""
+        if self.digest:
+            write_atomic(self._pin(store), self.digest + "\n")
+
+    def _pin(self, store: Store) -> Path:
+        return store.directory(replace(self, digest=None)) / "pinned.txt"
 
     def waits(self) -> bool:
         """Tell whether people have to answer before this stage can be done."""
@@ -463,11 +539,24 @@ class Annotate(Stage[AnnotatedSet]):
         pool = store.get(self.select.pool)
         return [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
 
+    def new_request(self, store: Store) -> tuple[list[str], list[str]]:
+        """Return those that no earlier round asked for."""
+        ids, prompts = self.request(store)
+        return ids[self.num_before :], prompts[self.num_before :]
+
+    def open_request(self, store: Store) -> tuple[list[str], list[str]]:
+        """Return what people are asked now: the new prompts or, if all these are answered, the earlier ones too."""
+        new = self.new_request(store)
+        return self.request(store) if self.annotator.digest(*new) else new
+
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         ids, prompts = self.request(store)
-        annotated = self.annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
-        bill = self.annotator.bill(ids, prompts, store.root / LEDGER)
-        doubled = self.annotator.doubled(ids, prompts)
+        annotator = self.annotator
+        if isinstance(annotator, Teacher) and self.score:
+            annotator = replace(annotator, shown=self.shown(store))
+        annotated = annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
+        bill = annotator.bill(ids, prompts, store.root / LEDGER)
+        doubled = annotator.doubled(ids, prompts)
         if self.annotator.waits:
             read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
             if read != self.digest or bill.num_responses != len(annotated):
@@ -476,6 +565,27 @@ class Annotate(Stage[AnnotatedSet]):
         bill.write(directory / _BILL)
         write_atomic(directory / _QUALITY, Quality.of(bill.by, annotated, bill.left_out, doubled).page())
         save_annotated(annotated, directory / "annotated.jsonl")
+
+    def shown(self, store: Store) -> Shown:
+        """Return what a teacher is shown before each prompt of the later rounds, this one and those before it.
+
+        A prompt is asked as it was the first time: so no prompt has itself, or an equal one, among its examples.
+        """
+        before = self.select.before
+        if not isinstance(self.annotator, Teacher) or self.score is None or before is None:
+            return {}
+        old, known = set(before.request(store)[1]), examples_of(store.get(before))
+        ids, prompts = self.request(store)
+        new = {prompt: row_id for row_id, prompt in zip(ids, prompts, strict=True) if prompt not in old}
+        file = store.directory(self) / _EXAMPLES
+        if not file.exists():  # an interrupted stage asks the same questions when it continues
+            rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
+            row_of, features = dict(zip(ids, rows, strict=True)), store.get(self.score).features
+            asked, among = ({i: row_of[i] for i in some} for some in (new.values(), known))
+            save_examples(choose(features, asked, among, self.annotator.examples), file)
+        chosen = load_examples(file)
+        shown = {prompt: [known[i] for i in chosen[row_id]] for prompt, row_id in new.items()}
+        return {**before.shown(store), **shown}
 
     def bill(self, store: Store) -> Bill | None:
         """Return what the responses cost, once they exist; None for a store that predates bills."""
@@ -489,6 +599,69 @@ class Annotate(Stage[AnnotatedSet]):
 
     def load(self, directory: Path) -> AnnotatedSet:
         return load_annotated(directory / "annotated.jsonl")
+
+
+@dataclass(frozen=True)
+class ReadBought(Stage[Bought]):
+    """Read the responses that one round bought, before any model is trained on them.
+
+    Args:
+        model: the base model.
+        annotate: the prompts of this round and of all before.
+        adapter: trained on the responses of all rounds before this one; None in the first round.
+        earlier: the same stage of the round before; None in the first.
+        trainer: names the device.
+        tokens_per_batch: padding and responses included; in the key for 16-bit arithmetic only, as in `Score`.
+    """
+
+    name: ClassVar[str] = "bought"
+
+    model: Model
+    annotate: Annotate
+    adapter: Finetune | None
+    earlier: ReadBought | None
+    trainer: TrainerSpec = field(metadata={"key": False})
+    tokens_per_batch: int = field(metadata={"key": False})
+
+    @property
+    def resources(self) -> str:
+        return Evaluate.name
+
+    def inputs(self) -> dict[str, object]:
+        in_16_bits = self.model.dtype != "float32"
+        return super().inputs() | ({"tokens_per_batch": self.tokens_per_batch} if in_16_bits else {})
+
+    def title(self) -> str:
+        return f"bought: read the {self._num_new:,} new responses before training{self.trainer.one_of_several()}"
+
+    @property
+    def _num_new(self) -> int:
+        return self.annotate.budget - (self.earlier.annotate.budget if self.earlier else 0)
+
+    def size(self) -> float:
+        return self._num_new
+
+    def checks(self) -> Sequence[Check]:
+        return ((type(self.model).check_here, self.model),)
+
+    def check_devices(self) -> None:
+        replace(self.trainer, devices=1, num_nodes=1).check()
+
+    def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
+        earlier = store.get(self.earlier) if self.earlier else None
+        old = set(store.get(self.earlier.annotate).ids) if self.earlier else set[str]()
+        annotated, pool = store.get(self.annotate), store.get(self.annotate.select.pool)
+        selected: list[int] = store.get(self.annotate.select).head(self.annotate.budget).indices.tolist()
+        row_of = {pool.ids[row]: row for row in selected}
+        new = [i for i, row_id in enumerate(annotated.ids) if row_id not in old]
+        rows = np.array([row_of[annotated.ids[i]] for i in new], dtype=np.int64)
+        load = _loader(self.model, self.adapter, store)
+        read_bought(
+            self.model, load, annotated.only(new), rows, earlier, self.trainer, self.tokens_per_batch, directory
+        )
+
+    def load(self, directory: Path) -> Bought:
+        return load_bought(directory)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,42 @@ class ResponseSignals:
 
 
 @dataclass(frozen=True)
+class Bought:
+    """How well the responses bought so far were predicted, each by the model before it was trained on it.
+
+    This is prequential evaluation (Dawid 1984): nothing is held out. It has a loss for bought responses only, so a
+    strategy that is given this still sees no response before it is paid for.
+
+    Args:
+        rows: of the pool, in the order bought.
+        loss: mean nats per token of the response after its prompt, with the token that ends it.
+        round: 0, 1, ...; the model that read a response was trained on the responses of all earlier rounds.
+    """
+
+    rows: Int64[np.ndarray, " m"]
+    loss: Float64[np.ndarray, " m"]
+    round: Int64[np.ndarray, " m"]
+
+    def __post_init__(self) -> None:
+        assert self.rows.shape == self.loss.shape == self.round.shape, (self.rows.shape, self.loss.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def joined(cls, earlier: Bought | None, rows: Int64[np.ndarray, " m"], loss: Float64[np.ndarray, " m"]) -> Bought:
+        """Return what was bought earlier, followed by the rows of one more round."""
+        if earlier is None:
+            return cls(rows, loss, np.zeros_like(rows))
+        number = np.full_like(rows, earlier.round.max(initial=-1) + 1)
+        return cls(
+            np.concatenate([earlier.rows, rows]),
+            np.concatenate([earlier.loss, loss]),
+            np.concatenate([earlier.round, number]),
+        )
+
+
+@dataclass(frozen=True)
 class Selection:
     """Rows of the pool in the order selected: `indices[:b]` is the selection at budget b.
 
@@ -187,6 +223,10 @@ class AnnotatedSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, rows: Sequence[int]) -> AnnotatedSet:
+        """Return some of the rows."""
+        return AnnotatedSet(*([values[i] for i in rows] for values in (self.ids, self.prompts, self.responses)))
 
 
 @dataclass(frozen=True)

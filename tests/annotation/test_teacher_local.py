@@ -197,3 +197,49 @@ def test_a_batch_that_does_not_fit_into_memory_says_what_to_lower(teacher, tmp_p
     monkeypatch.setattr(Generate, "__call__", full)
     with pytest.raises(ValueError, match=r"batch_size=4 prompts do not fit into memory \(CUDA out of memory"):
         annotate(teacher, tmp_path, prompts(20))
+
+
+def with_examples(teacher, folder, asked, shown):
+    """Let a teacher answer, and return the tokens that it read for each prompt."""
+    read, call = {}, Generate.__call__
+
+    def noted(self, batch):
+        read.update({question.prompt: list(ids) for question, ids in batch})
+        return call(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Generate, "__call__", noted)
+        annotate(replace(teacher, shown=shown), folder, asked)
+    return read
+
+
+def test_examples_are_turns_of_the_chat_template_and_as_many_as_there_is_room_for(paths, tmp_path):
+    path = save_tiny_model(tmp_path / "chat", added="<s> $A")
+    (path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ '<s> ' if m.role == 'user' else ' Answer : ' }}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %} Answer :{% endif %}"
+    )
+    teacher = LocalTeacher(model=Model(str(path), template="chat", max_tokens=60), max_tokens=8, keep_cut=True)
+    tokenizer = teacher.model.load_tokenizer()
+    near, far = ("the cat ?", "the dog"), ("a </s> bird ?", "a fox " * 3)
+    asked = ["the old cat ?", "the big dog " * 13]  # the latter leaves room for one example
+    read = with_examples(teacher, tmp_path / "ledger", asked, dict.fromkeys(asked, (far, near)))
+    for prompt, examples in zip(asked, ([far, near], [near]), strict=True):
+        messages = [
+            {"role": role, "content": text.replace("</s>", "<unk>")}
+            for example in [*examples, (prompt,)]
+            for role, text in zip(("user", "assistant"), example, strict=False)
+        ]
+        wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert read[prompt] == tokenizer(wanted, add_special_tokens=False)["input_ids"]
+
+
+def test_a_plain_template_is_written_again_for_each_example_and_its_control_tokens_are_no_text(tmp_path):
+    model = Model(str(save_tiny_model(tmp_path / "model", family="qwen2")), template="<s>{prompt}</s>{response}")
+    tokenizer, asked = model.load_tokenizer(), "old?"
+    shown = (("a </s>?", "so"), ("why?", "as <s> is"))
+    teacher = LocalTeacher(model=model, max_tokens=4, keep_cut=True)
+    (read,) = with_examples(teacher, tmp_path / "ledger", [asked], {asked: shown}).values()
+    start, end = (tokenizer.convert_tokens_to_ids(token) for token in ("<s>", "</s>"))
+    assert tokenizer.decode(read) == "<s>a </s>?</s>so\n\n<s>why?</s>as <s> is\n\n<s>old?</s>"
+    assert [read.count(start), read.count(end)] == [3, 3]

@@ -53,6 +53,8 @@ class Config:
     """The fields allowed in `conf/config.yaml`. The groups are instantiated into the classes their `_target_` names."""
 
     budget: str = "45k"
+    rounds: Any = 1
+    stop_below: float | None = None
     seed: int = 0
     until: Until = Until.evaluate
     check: bool = False

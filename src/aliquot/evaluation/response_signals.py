@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
-from jaxtyping import Float64
 
 from aliquot.evaluation.held_out.measures import exact_match
 from aliquot.evaluation.held_out.source import HeldOutRows
@@ -23,8 +22,6 @@ from aliquot.types import Pool, ResponseSignals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from aliquot.evaluation.held_out.answers import HeldOutAnswers
 
 _SIGNALS = "signals.npz"
 _ROWS_AT_ONCE = 1 << 15  # lists of Python integers are large
@@ -73,7 +70,7 @@ def read_signals(
     without = answer_encoded(tokenizer, network, asked, encoded.after(empty_prompt(model, tokenizer)), alone)
     own = zip(answers.responses, responses, strict=True)
     correct = np.array([exact_match(*pair) == 1 for pair in own], dtype=bool)
-    _save(ResponseSignals(_losses(answers), _losses(without), correct), directory)
+    _save(ResponseSignals(answers.losses, without.losses, correct), directory)
     after.remove()
     alone.remove()
 
@@ -83,12 +80,6 @@ def empty_prompt(model: Model, tokenizer: PreTrainedTokenizerBase) -> Sequence[i
     (ids,) = model.encoding(tokenizer).prompts([""])
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return ids or [cast(int, begin)]
-
-
-def _losses(answers: HeldOutAnswers) -> Float64[np.ndarray, " n"]:
-    """Return the mean nats per token of the one response of each row."""
-    nats = np.concatenate(answers.log_likelihoods)
-    return -nats / np.array([lengths[0] for lengths in answers.num_tokens])
 
 
 def _save(signals: ResponseSignals, directory: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from aliquot.store.store import Stage, canonical
 Record = Mapping[str, Any]
 _HASH = re.compile("[0-9a-f]{64}")
 _NOTHING = object()  # equals no setting
+_LEARNS = "Allocation"  # the class whose `learn` is not in its key
 _SCORER = "default"  # the choice that goes without saying
 #: The parameter that only upper references have.
 USES_RESPONSE = "uses_response"
@@ -47,18 +48,51 @@ class ArmSettings:
     identity: str
 
     @classmethod
-    def of(cls, strategy: str, select: Record, score: Record | None) -> ArmSettings:
-        """Read them from the records of two stages; `score` is None if the strategy reads no signals."""
+    def of(
+        cls,
+        strategy: str,
+        select: Record,
+        score: Record | None,
+        rounds: Sequence[int] = (),
+        stop_below: float | None = None,
+    ) -> ArmSettings:
+        """Read them from the records of two stages; `score` is None if the strategy reads no signals.
+
+        Args:
+            strategy: its name.
+            select: the record of the selection, the last one of several rounds.
+            score: the record of the pass that it reads.
+            rounds: prompts after each round that is configured, if there are several.
+            stop_below: ends the rounds, or None.
+        """
         settings = flatten(select["fields"]["strategy"])
         if score is not None:
-            settings |= flatten(without(score, "model", "pool")) | version_of(score)
+            settings |= flatten(without(score, "model", "pool", "adapter")) | version_of(score)
             view = settings.pop("features", None)
             settings |= _as_read(view if isinstance(view, str) else None, score["fields"]["scorer"])
         if target := select["fields"].get("target"):
             settings["target"] = target["prompts"].get("digest") or target["prompts"]["key"]
+        if len(rounds) > 1:
+            settings["rounds"] = _shares(rounds)
+            settings |= {} if stop_below is None else {"stop_below": stop_below}
+            if settings["type"] == _LEARNS and "bought" not in select["fields"]:
+                settings["learn"] = False
         seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
         parameters = {name: value for name, value in settings.items() if name not in seeds}
         return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
+
+
+def _shares(rounds: Sequence[int]) -> int | str:
+    """Return the number of equal rounds, or the shares of the budget that uneven ones reach."""
+    budget, number = rounds[-1], len(rounds)
+    if tuple(rounds) == equal_parts(budget, number):
+        return number
+    return "[" + ",".join(f"{100 * part / budget:.10g}%" for part in rounds) + "]"
+
+
+def equal_parts(budget: int, rounds: int) -> tuple[int, ...]:
+    """Return the number of prompts after each of several equal rounds."""
+    return tuple(round(budget * number / rounds) for number in range(1, rounds + 1))
 
 
 def _as_read(view: str | None, scorer: Mapping[str, Any]) -> dict[str, object]:
@@ -78,13 +112,13 @@ def score_of(select: Record) -> str | None:
     return next((key for stage, _, key in (up.partition("/") for up in select["upstream"]) if stage == "score"), None)
 
 
-def label_of(strategy: str, select: Select) -> str:
+def label_of(strategy: str, select: Select, rounds: Sequence[int] = (), stop_below: float | None = None) -> str:
     """Return the strategy's name and the settings in which a selection differs from the plain choice of that name.
 
     It does not matter where a setting comes from: the command line, or a file of `experiments/`. Two runs have the same
     label if and only if a report counts them as the same arm, unless one selection has two names.
     """
-    ours = _parameters(strategy, select)
+    ours = _parameters(strategy, select, rounds, stop_below)
     others = {file.stem for file in choices_of("scorer").glob("*.yaml")} - {_SCORER} if select.score else set[str]()
     ways = [_changes(ours, _plain(strategy, name, select), name) for name in (_SCORER, *sorted(others))]
     return " ".join([marked(strategy, ours.get(USES_RESPONSE)), *min(ways, key=len)])
@@ -113,12 +147,16 @@ def _plain(strategy: str, scorer: str, select: Select) -> Mapping[str, object]:
     except ValueError:
         return {}
     score = select.score and replace(select.score, scorer=create(cfg, "scorer"))
-    return _parameters(strategy, replace(select, strategy=chosen, target=None, score=score))
+    return _parameters(strategy, replace(select, strategy=chosen, target=None, score=score, before=None, bought=None))
 
 
-def _parameters(strategy: str, select: Select) -> Mapping[str, object]:
+def _parameters(
+    strategy: str, select: Select, rounds: Sequence[int] = (), stop_below: float | None = None
+) -> Mapping[str, object]:
     score = _record(select.score) if select.score else None
-    return ArmSettings.of(strategy, _record(select), score).parameters
+    if select.before is None and stop_below is None:
+        rounds = ()  # what reads nothing new is the same arm in any number of rounds
+    return ArmSettings.of(strategy, _record(select), score, rounds, stop_below).parameters
 
 
 def _record(stage: Stage[Any]) -> Record:

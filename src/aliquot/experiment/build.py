@@ -8,12 +8,13 @@ Nothing here prints, or reads Hydra's state: only the configuration, the store, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
@@ -24,6 +25,17 @@ from aliquot.evaluation.judge.run import read_responses
 from aliquot.evaluation.judge.spec import BASE, Judge
 from aliquot.evaluation.run import Yardstick
 from aliquot.experiment.arm import label_of, marked
+from aliquot.experiment.rounds import (
+    Round,
+    annotate_in_round,
+    check_examples,
+    check_rounds,
+    known_rounds,
+    make_rounds,
+    name_rounds,
+    parse_rounds,
+    shows_examples,
+)
 from aliquot.finetuning.recipe import LoRA
 from aliquot.models.spec import Model
 from aliquot.models.template import CHAT
@@ -35,11 +47,22 @@ from aliquot.scoring.spec import Scorer
 from aliquot.scoring.trial import Trial
 from aliquot.selection.strategy import Strategy, check_requirements, check_target
 from aliquot.selection.upper_reference import UpperReference
-from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, ReadResponses, ReadTarget, Score, Select
+from aliquot.stages import (
+    Annotate,
+    Evaluate,
+    Finetune,
+    Overlap,
+    Prepare,
+    ReadBought,
+    ReadResponses,
+    ReadTarget,
+    Score,
+    Select,
+)
 from aliquot.store.store import Stage, Store, read_record, upstream_first
 
 #: The stages that read the model.
-READERS = (Score, ReadResponses, Finetune, Evaluate)
+READERS = (Score, ReadResponses, ReadBought, Finetune, Evaluate)
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,8 @@ class Parts:
     Args:
         strategy_name: the name of the strategy's config choice.
         budget: as typed: a share of the pool is a number only when the pool is known.
+        rounds: as configured, a number or a list.
+        stop_below: points that the next round must be projected to gain, or None.
         overrides: what the command line changed; used to suggest the next command.
     """
 
@@ -66,6 +91,8 @@ class Parts:
     seed: int
     until: Until
     store: Store
+    rounds: object = 1
+    stop_below: float | None = None
     overrides: tuple[str, ...] = ()
 
     @classmethod
@@ -82,6 +109,8 @@ class Parts:
             raise ValueError(
                 f"strategy._target_={cfg.strategy._target_} is not a strategy: it lacks requires, nested or select"
             )
+        rounds = OmegaConf.to_object(cfg.rounds) if OmegaConf.is_config(cfg.rounds) else cfg.rounds
+        check_rounds(strategy, rounds, cfg.stop_below)
         target = create(cfg, "target")
         if isinstance(strategy, Strategy):
             check_target(strategy, target.path is not None)
@@ -100,6 +129,8 @@ class Parts:
             seed=cfg.seed,
             until=cfg.until,
             store=Store(Path(cfg.store)),
+            rounds=rounds,
+            stop_below=cfg.stop_below,
             overrides=tuple(overrides),
         )
 
@@ -118,6 +149,10 @@ class Parts:
         """The trial of the model."""
         return Trial(self.model, self.scorer, self.trainer)
 
+    def base(self, prepare: Prepare) -> Evaluate:
+        """Return the stage that scores the base model."""
+        return Evaluate(self.model, None, self.benchmark, self.trainer, self.overlap(prepare), _opponent(self))
+
     def overlap(self, prepare: Prepare) -> Overlap | None:
         """Return the stage that looks for held-out rows in the pool; None where none are read."""
         asked = self.until == Until.evaluate and isinstance(self.benchmark, HeldOutSource)
@@ -129,7 +164,8 @@ class Parts:
         Their keys are not final, and each stage that reads the pool counts as not done.
         """
         target = self.read_target(self.prepare)
-        return _stages(self, self.prepare, target, budget=1, num_prompts=1, settle=False)
+        rounds = _rounds(self, self.prepare, target, (1,), num_prompts=1, settle=False)
+        return _stages(self, self.prepare, rounds, num_prompts=1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +173,8 @@ class Experiment:
     """Everything that one run does: its stages in execution order, and its names.
 
     Args:
-        stages: upstream first; the last one is the goal.
+        stages: upstream first.
+        goal: the last stage, if all planned rounds are run.
         strategy: the name of the strategy's config choice.
         pool: the name of the pool.
         num_prompts: the size of the pool.
@@ -147,9 +184,15 @@ class Experiment:
         benchmark: names of the tasks, for the plan.
         overrides: what the command line changed; used to suggest the next command.
         uses_response: whether the strategy is an upper reference.
+        until: the stage after which it stops.
+        rounds: that are certain to be run, one for most experiments.
+        planned: prompts after each round that is configured.
+        stop_below: points that the next round must be projected to gain, or None.
+        open: whether another round may follow: its projection is not known yet.
     """
 
     stages: tuple[Stage[Any], ...]
+    goal: Stage[Any]
     strategy: str
     pool: str
     num_prompts: int
@@ -159,6 +202,11 @@ class Experiment:
     benchmark: str
     overrides: tuple[str, ...] = ()
     uses_response: bool = False
+    until: Until = Until.evaluate
+    rounds: Sequence[Round] = ()
+    planned: Sequence[int] = ()
+    stop_below: float | None = None
+    open: bool = False
 
     def untried(self, store: Store) -> Trial | None:
         """Return the trial of the model if it must run first."""
@@ -171,15 +219,23 @@ class Experiment:
 
     @property
     def id(self) -> str:
-        """The identity of the run: the key of its goal and, since one ranking serves many budgets, its budget."""
-        goal = self.stages[-1]
-        return goal.key if isinstance(goal, Score) else f"{goal.key}-{self.budget}"
+        """The identity of the run: the key of its goal and, since one ranking serves many budgets, its budget.
+
+        It is the same before and after it is known how many rounds are worth it.
+        """
+        if isinstance(self.goal, Score):
+            return self.goal.key
+        return f"{self.goal.key}-{self.planned[-1]}{name_rounds(self.planned, self.stop_below)}"
 
     @functools.cached_property
     def arm(self) -> str:
         """The strategy and the settings that distinguish it from the plain choice of that name."""
-        select = next((stage for stage in self.stages if isinstance(stage, Select)), None)
-        return label_of(self.strategy, select) if select else marked(self.strategy, self.uses_response)
+        select = next((stage for stage in reversed(self.stages) if isinstance(stage, Select)), None)
+        return (
+            label_of(self.strategy, select, self.planned, self.stop_below)
+            if select
+            else marked(self.strategy, self.uses_response)
+        )
 
     @property
     def waiting(self) -> Annotate | None:
@@ -199,8 +255,10 @@ class Experiment:
     @property
     def ready(self) -> tuple[Stage[Any], ...]:
         """The stages that do not wait for people's responses."""
-        waiting = self.waiting
-        return tuple(stage for stage in self.stages if not any(up is waiting for up in upstream_first([stage])))
+        if self.waiting is None:
+            return self.stages
+        waits = (any(isinstance(up, Annotate) and up.waits() for up in upstream_first([s])) for s in self.stages)
+        return tuple(stage for stage, must_wait in zip(self.stages, waits, strict=True) if not must_wait)
 
 
 def build(parts: Parts) -> Experiment:
@@ -213,6 +271,8 @@ def build(parts: Parts) -> Experiment:
     prepare = parts.prepare.settled(parts.store)
     pool = parts.store.get(prepare)
     budget = parse_budget(parts.budget, len(pool), pool.name)
+    planned = parse_rounds(parts.rounds, budget, parts.budget, pool.name)
+    check_examples(parts.annotator, len(planned))
     if isinstance(parts.strategy, Strategy):
         check_requirements(parts.strategy, pool, parts.scorer)
     target = parts.read_target(prepare)
@@ -223,17 +283,26 @@ def build(parts: Parts) -> Experiment:
         if opponent := _opponent(parts):
             file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
             read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
+    every = _rounds(parts, prepare, target, planned, len(pool))
+    stop_below = None if parts.until == Until.score else parts.stop_below
+    rounds, may_follow = known_rounds(every, stop_below, parts.store)
     return Experiment(
-        stages=_stages(parts, prepare, target, budget, len(pool)),
+        stages=_stages(parts, prepare, rounds, len(pool), may_follow),
+        goal=_goal(parts, prepare, every[-1], len(pool)),
         strategy=parts.strategy_name,
         pool=pool.name,
         num_prompts=len(pool),
-        budget=budget,
+        budget=rounds[-1].budget,
         seed=parts.seed,
         trial=parts.trial,
         benchmark=", ".join(parts.benchmark.tasks),
         overrides=parts.overrides,
         uses_response=isinstance(parts.strategy, UpperReference),
+        until=parts.until,
+        rounds=rounds,
+        planned=planned,
+        stop_below=parts.stop_below,
+        open=may_follow,
     )
 
 
@@ -243,10 +312,15 @@ def untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial |
     return trial if to_read and store.record(trial) is None else None
 
 
-def _stages(
-    parts: Parts, prepare: Prepare, target: ReadTarget | None, budget: int, num_prompts: int, settle: bool = True
-) -> tuple[Stage[Any], ...]:
-    """Return the stages up to the goal, upstream first; `settle` reads what people have returned."""
+def _rounds(
+    parts: Parts,
+    prepare: Prepare,
+    target: ReadTarget | None,
+    budgets: Sequence[int],
+    num_prompts: int,
+    settle: bool = True,
+) -> tuple[Round, ...]:
+    """Return the rounds with these budgets; `settle` reads what people have returned."""
     model, strategy, trainer = parts.model, parts.strategy, parts.trainer
     score = Score(model, prepare, parts.scorer, trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
@@ -256,26 +330,48 @@ def _stages(
         size = len(parts.store.get(target)) if settle else 1
         of_target = Score(model, target, raw, trainer, size)
     responses = _responses(parts, prepare, num_prompts, settle) if isinstance(strategy, UpperReference) else None
-    select = Select(prepare, strategy, score if needs_scores else None, budget, trainer, of_target, responses)
-    annotate = Annotate(select, parts.annotator, budget)
-    if settle:
-        annotate = annotate.settled(parts.store)
-    finetune = Finetune(model, annotate, parts.finetune, trainer)
-    overlap, opponent = parts.overlap(prepare), _opponent(parts)
-    base = Evaluate(model, None, parts.benchmark, trainer, overlap, opponent)
-    goal: Stage[Any] = {
-        Until.score: score,
-        Until.select: select,
-        Until.annotate: annotate,
-        Until.finetune: finetune,
-        Until.evaluate: Evaluate(model, finetune, parts.benchmark, trainer, overlap, opponent or _base_to_judge(base)),
-    }[parts.until]
-    chain = list(
-        {stage.key: stage for stage in upstream_first([goal])}.values()
-    )  # all parts of a ranking share a scoring pass
+    whole = Select(prepare, strategy, score if needs_scores else None, budgets[-1], trainer, of_target, responses)
+    base = parts.base(prepare)
+
+    def rest(select: Select, budget: int, num_before: int, another_follows: bool) -> Round:
+        annotate = annotate_in_round(select, parts.annotator, budget, num_before, score)
+        if settle:
+            annotate = annotate.settled(parts.store, another_follows)
+        finetune = Finetune(model, annotate, parts.finetune, trainer)
+        return Round(annotate, finetune, replace(base, finetune=finetune, opponent=base.opponent or _to_judge(base)))
+
+    return make_rounds(whole, budgets, rest, parts.scorer.tokens_per_batch, shows_examples(parts.annotator))
+
+
+def _stages(
+    parts: Parts, prepare: Prepare, rounds: Sequence[Round], num_prompts: int, may_follow: bool = False
+) -> tuple[Stage[Any], ...]:
+    """Return the stages up to the goal, upstream first."""
+    last, base = rounds[-1], parts.base(prepare)
+    goal = _goal(parts, prepare, last, num_prompts)
+    if parts.until == Until.score:
+        return tuple(upstream_first([goal]))
+    goals = [stage for one in rounds[:-1] for stage in one.goals(parts.until)]
+    goals += [*last.goals(parts.until)[:-1], goal]
+    if may_follow and last.bought:  # it decides
+        goals.insert(-1, last.bought)
+    # The parts of a ranking share a scoring pass, and rounds of one ranking differ in depth.
+    chain = list({stage.key: stage for stage in upstream_first(goals)}.values())
     if parts.until == Until.evaluate and all(stage.key != base.key for stage in chain):
-        chain.insert(-2, base)  # before finetuning, so that an evaluation that cannot work fails early
+        first = next(place for place, stage in enumerate(chain) if isinstance(stage, Finetune))
+        chain.insert(first, base)  # before finetuning, so that an evaluation that cannot work fails early
     return tuple(chain)
+
+
+def _goal(parts: Parts, prepare: Prepare, last: Round, num_prompts: int) -> Stage[Any]:
+    """Return the stage that a run ends with, if this is its last round."""
+    return {
+        Until.score: Score(parts.model, prepare, parts.scorer, parts.trainer, num_prompts),
+        Until.select: last.select,
+        Until.annotate: last.annotate,
+        Until.finetune: last.finetune,
+        Until.evaluate: last.evaluate,
+    }[parts.until]
 
 
 def _responses(parts: Parts, prepare: Prepare, num_prompts: int, settle: bool) -> ReadResponses:
@@ -298,10 +394,11 @@ def _opponent(parts: Parts) -> str | None:
     if not isinstance(parts.benchmark, Judge) or parts.benchmark.against == BASE:
         return None
     against, store = parts.benchmark.against, parts.store
-    key = against.rpartition("-")[0]  # `Experiment.id`
-    if not (store.run_directory(against) / "results.json").exists() or not read_record(
-        store.root / Evaluate.name / key
-    ):
+    results, key = store.run_directory(against) / "results.json", ""
+    if results.exists():
+        stages = json.loads(results.read_text(encoding="utf-8"))["stages"]
+        key = next((key for name, key, _ in stages if name == "evaluate finetuned"), "")
+    if not key or not read_record(store.root / Evaluate.name / key):
         raise ValueError(
             f"evaluate.against={against}: {store.runs} has no evaluated run of that name; `python -m aliquot report "
             "--runs` lists them; or compare with the base model: evaluate.against=base"
@@ -309,6 +406,6 @@ def _opponent(parts: Parts) -> str | None:
     return key
 
 
-def _base_to_judge(base: Evaluate) -> Evaluate | None:
+def _to_judge(base: Evaluate) -> Evaluate | None:
     """Return the base model's evaluation if a judge compares others with it."""
     return base if isinstance(base.benchmark, Judge) else None

@@ -13,8 +13,9 @@ from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.wording import WEIGHED, measured
 from aliquot.experiment.arm import marked
 from aliquot.experiment.build import Experiment
+from aliquot.experiment.prospect import Prospect
 from aliquot.experiment.quote import quote
-from aliquot.experiment.record import RunRecord
+from aliquot.experiment.record import RoundRecord, RunRecord
 from aliquot.runtime.numbers import gain, with_error
 from aliquot.runtime.terminal import new_console, print_table, say
 from aliquot.store.provenance import of_other_libraries
@@ -27,9 +28,11 @@ def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
     if out.quiet:
         return  # the cost needs the pool, and the note on the model its tokenizer
     strategy = marked(experiment.strategy, experiment.uses_response)
+    rounds, budget = len(experiment.planned), experiment.planned[-1]
+    most = "up to " if experiment.stop_below is not None else ""
     say(
-        f"{strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}', "
-        f"seed {experiment.seed}",
+        f"{strategy}: {most}{budget:,} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}'"
+        f"{f', in {most}{rounds} rounds' if rounds > 1 else ''}, seed {experiment.seed}",
         out,
     )
     show_models([experiment], out)
@@ -80,6 +83,26 @@ def show_checked(trials: Iterable[str]) -> None:
     say("Checked: everything is in order. Nothing was done, except that the pool was read.")
 
 
+def show_round(number: int, one: RoundRecord) -> None:
+    """Print the scores of a round and what the next batch is projected to gain."""
+    scores = ", ".join(f"{metric.name} {_percent(metric)}" for metric in one.finetuned)
+    cost = f", cost {one.cost:,.2f}" if one.cost else ""
+    say(f"Round {number + 1}       {one.budget:,} annotations{cost}: {scores}")
+    if one.prospect:
+        say(f"              {one.prospect}")
+
+
+def show_end_of_rounds(experiment: Experiment, store: Store) -> None:
+    """Say that later rounds were not worth it, if they were not."""
+    last = experiment.rounds[-1] if experiment.rounds else None
+    if experiment.stop_below is None or last is None or last.bought is None or experiment.open:
+        return
+    ended = len(experiment.rounds)
+    if ended < len(experiment.planned) and store.record(last.bought):
+        prospect = Prospect.after(last.bought, experiment.planned[ended], store)
+        say(f"Ended after round {ended} of {len(experiment.planned)}: {prospect}; stop_below={experiment.stop_below:g}")
+
+
 def show_results(run: RunRecord, directory: Path, computed: int, command: str) -> None:
     """Print the scores, their cost, where the files are, and the suggested next command."""
     if not computed:
@@ -87,6 +110,12 @@ def show_results(run: RunRecord, directory: Path, computed: int, command: str) -
     if run.finetuned:
         new_console().print()
         new_console().print(_scores(run))
+    if not computed:
+        for number, one in enumerate(run.rounds):
+            show_round(number, one)
+    for name, found in run.stability.items():
+        kept = "" if found.correlation is None else f", rank correlation {found.correlation:.2f}"
+        say(f"Stability     {name}: {100 * found.overlap:.0f} % of the same prompts by the last model{kept}")
     seconds = ", ".join(f"{name} {seconds:.0f}" for name, _, seconds in run.stages)
     new_console().print()
     if (directory / "selected.jsonl").exists():

@@ -36,7 +36,13 @@ def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> s
         return shlex.join(["python", "-m", "aliquot", "report", *store])
     kept = _without(overrides, "sweeps")
     if run.finetuned:
-        kept = ["strategy=random", *_without(kept, "strategy")]
+        for name in ("strategy", "rounds", "stop_below"):
+            kept = _without(kept, name)
+        if run.rounds and any(o.startswith("experiments=") for o in kept):  # its file may set them
+            kept += ["rounds=1", "stop_below=null"]
+        if run.stop_below is not None:
+            kept = [*_without(kept, "budget"), f"budget={run.budget}"]
+        kept = ["strategy=random", *kept]
         return command(kept, sys.argv[0]) + "   (the reference; reuses what it can)"
     return command(_whole(kept, cfg, run), sys.argv[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aliquot.evaluation.judge.spec import Judge, JudgeModel
 from aliquot.experiment.build import Experiment
@@ -19,8 +20,11 @@ def quote(experiments: Sequence[Experiment], store: Store) -> float:
     """
     rankings: dict[tuple[str, str], dict[str, Annotate]] = {}
     for experiment in experiments:
-        for stage in experiment.stages:
-            if isinstance(stage, Annotate) and not stage.digest and store.record(stage) is None:
+        asking = [stage for stage in experiment.stages if isinstance(stage, Annotate)]
+        for stage in asking[-1:]:  # the last round asks for the prompts of all
+            if experiment.open:
+                stage = replace(stage, budget=experiment.planned[-1])
+            if not stage.digest and store.record(stage) is None:
                 known = rankings.setdefault((repr(stage.annotator), stage.select.pool.key), {})
                 if stage.select.key not in known or known[stage.select.key].budget < stage.budget:
                     known[stage.select.key] = stage

@@ -9,22 +9,62 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from aliquot.experiment.prospect import Prospect
+from aliquot.experiment.rounds import Round, next_budget
+from aliquot.experiment.stability import Stability, stability_of
 from aliquot.pools.conversation import as_text
-from aliquot.stages import Annotate, Evaluate
-from aliquot.store.store import Store, write_atomic
+from aliquot.stages import Annotate, Evaluate, Finetune, Prepare, ReadBought, Score, Select
+from aliquot.store.store import Stage, Store, upstream_first, write_atomic
 from aliquot.types import Metric, Pool, Selection
 
 if TYPE_CHECKING:
     from aliquot.experiment.build import Experiment
 
 _RESULTS = "results.json"
+_ROUND = " of round "
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """The numbers of one round, counted over all rounds up to it.
+
+    Args:
+        budget: prompts asked.
+        num_annotated: responses that are trained on; None where a bill is missing.
+        cost: of the responses.
+        finetuned: metrics of the model trained on them; empty if the run stopped before evaluation.
+        prospect: what the next batch was projected to gain; None if nothing is left to buy.
+    """
+
+    budget: int
+    num_annotated: int | None
+    cost: float
+    finetuned: Sequence[Metric]
+    prospect: Prospect | None
+
+    @classmethod
+    def of(cls, one: Round, following: int, store: Store) -> RoundRecord:
+        """Collect the numbers of a round whose stages are done; `following` is the budget after the next batch."""
+        bill = one.annotate.bill(store) if store.record(one.annotate) else None
+        metrics = store.get(one.evaluate).metrics if store.record(one.evaluate) else ()
+        read = one.bought if one.bought and store.record(one.bought) else None
+        prospect = Prospect.after(read, following, store) if read else None
+        return cls(one.budget, bill.num_responses if bill else None, bill.cost if bill else 0.0, metrics, prospect)
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> RoundRecord:
+        """Make it from its fields in JSON."""
+        values = dict(values)
+        values["finetuned"] = [Metric(**metric) for metric in values["finetuned"]]
+        values["prospect"] = Prospect(**values["prospect"]) if values["prospect"] else None
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -45,6 +85,11 @@ class RunRecord:
         arm: what reports compare: the strategy and the settings that distinguish it from the plain choice; "" in the
             records of older runs.
         uses_response: whether the strategy is an upper reference, which reads the responses of the whole pool.
+        rounds: of an experiment that has several; empty for all others.
+        planned: prompts after each round, also of those that were not worth it.
+        stop_below: points that a round had to be projected to gain, or None.
+        selection: device-seconds of all that the selection depends on; None in the records of older runs.
+        stability: signal -> how far it stayed the same from the first round's model to the last one's.
     """
 
     id: str
@@ -63,6 +108,11 @@ class RunRecord:
     annotation_cost: float = 0.0
     arm: str = ""
     uses_response: bool = False
+    rounds: Sequence[RoundRecord] = ()
+    planned: Sequence[int] = ()
+    stop_below: float | None = None
+    selection: float | None = None
+    stability: Mapping[str, Stability] = field(default_factory=dict[str, Stability])
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> RunRecord:
@@ -79,7 +129,7 @@ class RunRecord:
                 name += " finetuned" if stage.finetune else " base"
             if isinstance(stage, Annotate):
                 bill = stage.bill(store)
-            stages.append((name, stage.key, record["seconds"]))
+            stages.append((name + _of_round(stage, experiment.rounds), stage.key, record["seconds"]))
             finished = max(finished, record["finished"])
         return cls(
             id=experiment.id,
@@ -98,6 +148,11 @@ class RunRecord:
             annotation_cost=bill.cost if bill else 0.0,
             arm=experiment.arm,
             uses_response=experiment.uses_response,
+            rounds=_rounds(experiment, store),
+            planned=experiment.planned if len(experiment.planned) > 1 else (),
+            stop_below=experiment.stop_below,
+            selection=_selection_seconds(experiment, store),
+            stability=stability_of(experiment.rounds, store),
         )
 
     def mean_score(self) -> float:
@@ -106,7 +161,9 @@ class RunRecord:
         return sum(values) / len(values) if values else math.nan
 
     def selection_seconds(self) -> float:
-        """Return the time that selection took: the pass over the pool and the ranking."""
+        """Return the time that selection took: passes over the pool, rankings, and what later rounds learned from."""
+        if self.selection is not None:
+            return self.selection
         stages = ("score", "responses", "select_part", "select")
         return sum(seconds for name, _, seconds in self.stages if name in stages)
 
@@ -125,6 +182,15 @@ class RunRecord:
             values[key] = round(values.get(key, 0) + seconds, 2)
         if self.num_annotated is not None:
             values |= {"annotations": self.num_annotated, "annotation_cost": self.annotation_cost}
+        for number, one in enumerate(self.rounds, start=1):
+            values |= {f"round_{number}/{metric.name}": metric.value for metric in one.finetuned}
+            values |= {f"round_{number}/annotations": one.budget, f"round_{number}/annotation_cost": one.cost}
+            if one.prospect:
+                values[f"round_{number}/projected_points"] = one.prospect.points
+        for name, found in self.stability.items():
+            values[f"stability/{name}_overlap"] = found.overlap
+            if found.correlation is not None:
+                values[f"stability/{name}"] = found.correlation
         return values | {"selection_seconds": round(self.selection_seconds(), 2)}
 
     def write(self, directory: Path, losses: str) -> None:
@@ -138,7 +204,39 @@ class RunRecord:
         values: dict[str, Any] = json.loads((directory / _RESULTS).read_text(encoding="utf-8"))
         for when in ("base", "finetuned"):
             values[when] = [Metric(**metric) for metric in values[when]]
+        values["rounds"] = [RoundRecord.read(one) for one in values.get("rounds", ())]
+        values["stability"] = {name: Stability(**found) for name, found in values.get("stability", {}).items()}
         return cls(**values)
+
+
+def _of_round(stage: Stage[Any], rounds: Sequence[Round]) -> str:
+    """Return what distinguishes a stage of an earlier round from those of the last; "" for one of the last."""
+    if not rounds or not isinstance(stage, (Score, Select, Annotate, ReadBought, Finetune, Evaluate)):
+        return ""
+    for number, one in list(enumerate(rounds, start=1))[::-1]:
+        if stage.key in {own.key for own in one.stages}:
+            return "" if one is rounds[-1] else f"{_ROUND}{number}"
+    return ""
+
+
+def _selection_seconds(experiment: Experiment, store: Store) -> float:
+    """Return the seconds of the passes, rankings, readings and trainings that the last selection depends on."""
+    selects = [stage for stage in experiment.stages if isinstance(stage, Select)]
+    others = (Prepare, Annotate)
+    used = {s.key: s for s in upstream_first(selects[-1:] or experiment.stages[-1:]) if not isinstance(s, others)}
+    records = (store.record(stage) for stage in used.values())
+    return sum(record["seconds"] for record in records if record)
+
+
+def _rounds(experiment: Experiment, store: Store) -> list[RoundRecord]:
+    """Return the numbers of each round of an experiment that has several; a projection only where it was evaluated."""
+    planned, rounds = experiment.planned, experiment.rounds
+    if len(planned) < 2:
+        return []
+    return [
+        RoundRecord.of(one, next_budget(planned, number, experiment.num_prompts), store)
+        for number, one in enumerate(rounds)
+    ]
 
 
 def find_run(directory: Path) -> RunRecord | None:

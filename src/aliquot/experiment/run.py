@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.console import Console
 
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
@@ -19,7 +20,8 @@ from aliquot.experiment import console
 from aliquot.experiment.build import Experiment, Parts, build
 from aliquot.experiment.next_command import again, next_command, overrides_of
 from aliquot.experiment.pool import prepare_pool
-from aliquot.experiment.record import RunRecord, save_config, write_selection
+from aliquot.experiment.record import RoundRecord, RunRecord, save_config, write_selection
+from aliquot.experiment.rounds import next_budget
 from aliquot.experiment.tracker import NoTracker, Tracked, Tracker
 from aliquot.experiment.work import do
 from aliquot.runtime.logs import set_up_logging
@@ -57,15 +59,16 @@ def run(cfg: DictConfig) -> float:
         if not assists:
             console.show_checked(try_models([trial] if trial else [], store))
         return math.nan
+    experiment = _advance(parts, experiment, None if assists else out)
     if assists:
-        _assist(parts, experiment)
+        if not experiment.waiting:
+            for stage in experiment.stages:
+                store.assist(stage)
         return math.nan
     if experiment.waiting:
-        _select(experiment.waiting, experiment, store)
-        experiment = build(parts)  # people may have answered the selected prompts already
-        if experiment.waiting:
-            ask([experiment], store, again(cfg))
-            return math.nan
+        ask([experiment], store, again(cfg))
+        return math.nan
+    console.show_end_of_rounds(experiment, store)
     record = execute(experiment, store, cfg, tracker if todo else NoTracker())
     overrides = experiment.overrides if HydraConfig.initialized() else overrides_of(cfg)
     following = next_command(record, cfg, overrides)
@@ -82,15 +85,22 @@ def _check(trial: Trial | None, todo: Sequence[Stage[Any]], store: Store, only_c
             stage.check_devices()
 
 
-def _assist(parts: Parts, experiment: Experiment) -> None:
-    """Do this process's shares of the stages, as one of several; the first process does the rest alone."""
-    if experiment.waiting:
-        for stage in upstream_first([experiment.waiting.select]):
-            do(stage, parts.store)
-        experiment = build(parts)
-    if not experiment.waiting:
-        for stage in experiment.stages:
-            parts.store.assist(stage)
+def _advance(parts: Parts, experiment: Experiment, out: Console | None) -> Experiment:
+    """Do what later stages depend on, until all of them are known, or people must answer.
+
+    Which prompts a later round asks depends on what people have returned, and whether there is a later round may depend
+    on the projected gain. Without `out`, this process assists another, which prints.
+    """
+    store = parts.store
+    while True:
+        waiting = experiment.waiting
+        if waiting is None and not experiment.open:
+            return experiment
+        known = _known(experiment)
+        if waiting and all(store.record(stage) for stage in known):
+            return experiment
+        _do_known(known, experiment, store, out)
+        experiment = build(parts)  # people may have answered the selected prompts already
 
 
 def try_models(trials: Iterable[Trial], store: Store, elsewhere: bool = False) -> list[str]:
@@ -117,21 +127,43 @@ def fetch(cfgs: Iterable[DictConfig]) -> None:
     """Fetch people's responses from labeling servers, once per batch: keys depend on them."""
     seen: list[Annotator] = []
     for cfg in cfgs:
-        unread = (Until.score,) if cfg.strategy.get("uses_response") else (Until.score, Until.select)
+        early = cfg.strategy.get("uses_response") or cfg.rounds != 1  # responses are read before the last selection
+        unread = (Until.score,) if early else (Until.score, Until.select)
         annotator = create(cfg, "annotator") if cfg.until not in unread else None
         if annotator is not None and annotator not in seen:
             seen.append(annotator)
             annotator.fetch()
 
 
-def _select(waiting: Annotate, experiment: Experiment, store: Store) -> None:
-    """Select the prompts without recording a run: the run begins when people have answered."""
+def _known(experiment: Experiment) -> list[Stage[Any]]:
+    """Return what can be done now: the selection that people will answer and the rounds before it, or all stages."""
+    waiting = experiment.waiting
+    if waiting is None:
+        return list(experiment.stages)
+    done = [one for one in experiment.rounds if not one.annotate.waits()]
+    return list(upstream_first([*(stage for one in done for stage in one.goals(experiment.until)), waiting.select]))
+
+
+def _do_known(known: Sequence[Stage[Any]], experiment: Experiment, store: Store, out: Console | None) -> None:
+    """Do these stages without recording a run: it begins when people have answered, or all rounds are known."""
     numbers = {stage.key: number for number, stage in enumerate(experiment.stages, start=1)}
-    try_model(experiment, store)
-    for stage in upstream_first([waiting.select]):
+    if out:
+        try_model(experiment, store)
+    for stage in known:
         if store.record(stage) is None:
-            say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
+            if out:
+                say(f"[{numbers.get(stage.key, '-')}/{len(experiment.stages)}] {stage.title()}")
             do(stage, store)
+            if out:
+                tell_round(stage, experiment, store)
+
+
+def tell_round(stage: Stage[Any], experiment: Experiment, store: Store) -> None:
+    """After the last stage of a round, print its scores and what the next one is projected to gain."""
+    for number, one in enumerate(experiment.rounds if len(experiment.planned) > 1 else ()):
+        following = next_budget(experiment.planned, number, experiment.num_prompts)
+        if stage is one.evaluate:
+            console.show_round(number, RoundRecord.of(one, following, store))
 
 
 def try_model(experiment: Experiment, store: Store) -> None:
@@ -155,7 +187,7 @@ def ask(experiments: Iterable[Experiment], store: Store, command: str) -> None:
         if stage and store.record(stage.select):  # else selection failed
             batches.setdefault(stage.annotator, []).append(stage)
     for annotator, stages in batches.items():
-        requests = [stage.request(store) for stage in stages]
+        requests = [stage.open_request(store) for stage in stages]
         union = {row_id: prompt for ids, prompts in requests for row_id, prompt in zip(ids, prompts, strict=True)}
         for ids, prompts in ((list(union), list(union.values())), *requests):
             try:
@@ -190,7 +222,7 @@ def build_stage(
 
     The process that finishes the experiment continues the same mirrored run.
     """
-    if not (isinstance(stage, Finetune) and tracker.live):
+    if not (isinstance(stage, Finetune) and stage.annotate.budget == experiment.budget and tracker.live):
         do(stage, store)
         return
     with _mirrored(experiment, store, cfg, tracker, sweep) as tracked:
@@ -224,11 +256,14 @@ def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecor
     for number, stage in enumerate(experiment.stages, start=1):
         if store.record(stage) is None:
             say(f"[{number}/{len(experiment.stages)}] {stage.title()}")
-        if isinstance(stage, Finetune):
+        is_new = store.record(stage) is None
+        if isinstance(stage, Finetune) and stage.annotate.budget == experiment.budget:
             _finetune(stage, store, tracked.log)
             tracked.adapter(store.get(stage).path)
         else:
             do(stage, store)
+        if is_new:
+            tell_round(stage, experiment, store)
         if isinstance(stage, Select):
             file = directory / "selected.jsonl"
             tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
@@ -236,7 +271,7 @@ def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecor
             write_atomic(directory / "quality.html", page)
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)
-    record.write(directory, losses="".join(path.read_text() for path in logged))
+    record.write(directory, losses="".join(path.read_text() for path in logged[-1:]))  # of the last round
     return record
 
 

@@ -24,10 +24,10 @@ from aliquot.launch.plan import make_plan
 from aliquot.launch.shared_store import doubt
 from aliquot.launch.slurm import Cluster, submit
 from aliquot.launch.status import show_status, wait_for_end
-from aliquot.launch.sweep import Sweep
+from aliquot.launch.sweep import Sweep, stage_directory
 from aliquot.launch.worker import finish
 from aliquot.runtime import logs, terminal
-from aliquot.store.store import Store, check_all
+from aliquot.store.store import Store, check_all, read_record
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,14 @@ class Planned:
         sweep: the planned sweep.
         experiments: one per job.
         waiting: the jobs that need answers from people first: only their prompts are selected.
+        open: the jobs whose next round depends on what it is projected to gain after those that are planned.
     """
 
     store: Store
     sweep: Sweep
     experiments: Sequence[Experiment]
     waiting: Sequence[ComposedJob]
+    open: Sequence[ComposedJob]
 
 
 def prepare(jobs: Sequence[ComposedJob], elsewhere: bool = False) -> Planned | None:
@@ -93,7 +95,9 @@ def prepare(jobs: Sequence[ComposedJob], elsewhere: bool = False) -> Planned | N
         create(job.cfg, "tracker")
         save_config(job.cfg, store.run_directory(experiment.id))
     sweep.save(store)
-    return Planned(store, sweep, experiments, [job for job, e in zip(jobs, experiments, strict=True) if e.waiting])
+    both = list(zip(jobs, experiments, strict=True))
+    waiting, undecided = [job for job, e in both if e.waiting], [job for job, e in both if e.open and not e.waiting]
+    return Planned(store, sweep, experiments, waiting, undecided)
 
 
 def _experiment(job: ComposedJob) -> Experiment:
@@ -114,8 +118,9 @@ def launch_here(jobs: Sequence[ComposedJob], workers: Workers) -> list[RunRecord
             board = run_tasks(store, sweep, environments, dashboard.show)
     else:
         board = TaskBoard(())
-    if any(not _experiment(job).waiting for job in planned.waiting):
-        return launch_here(jobs, workers)  # some of the selected prompts had already been answered
+    progressed = not sweep.tasks or any(read_record(stage_directory(store, task.name)) for task in sweep.tasks)
+    if progressed and any(_continues(job, store) for job in (*planned.waiting, *planned.open)):
+        return launch_here(jobs, workers)
     for run in sweep.runs:
         finish(store, sweep, run)
     records = _records(planned)
@@ -126,6 +131,12 @@ def launch_here(jobs: Sequence[ComposedJob], workers: Workers) -> list[RunRecord
     if len(records) == len(planned.experiments):
         terminal.say(f"Next          {after_sweep(sweep.id, sweep.command, records, jobs[0].cfg)}")
     return [find_run(store.run_directory(experiment.id)) for experiment in planned.experiments]
+
+
+def _continues(job: ComposedJob, store: Store) -> bool:
+    """Tell whether there is more to do now: people had already answered, or it is known whether a round follows."""
+    experiment = _experiment(job)
+    return experiment.waiting is None or store.record(experiment.waiting.select) is None
 
 
 def launch_on_cluster(jobs: Sequence[ComposedJob], cluster: Cluster) -> None:
@@ -148,12 +159,19 @@ def launch_on_cluster(jobs: Sequence[ComposedJob], cluster: Cluster) -> None:
             f"{len(planned.waiting):,} of {len(jobs):,} experiments wait for people: these jobs choose their prompts; "
             "when they have ended, run the same command again, which asks for the responses"
         )
+    if planned.open:
+        terminal.say(
+            f"{len(planned.open):,} of {len(jobs):,} experiments may have another round (stop_below): when these jobs "
+            "have ended, run the same command again, which continues or reports"
+        )
     display.show_submitted(store, sweep, submit(store, sweep, cluster))
     if cluster.wait:
         succeeded = wait_for_end(store, sweep)
         show_status(store, sweep)
         if not succeeded:
             sys.exit(1)
+        if planned.open:
+            launch_on_cluster(jobs, cluster)
 
 
 def _records(planned: Planned) -> list[RunRecord]:

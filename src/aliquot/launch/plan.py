@@ -18,7 +18,8 @@ from aliquot.store.store import Stage, Store, canonical, upstream_first
 
 #: Every kind of stage, upstream first.
 KINDS = (
-    "pool", "target", "overlap", "score", "responses", "select_part", "select", "annotate", "finetune", "evaluate",
+    "pool", "target", "overlap", "score", "responses", "select_part", "select", "annotate", "bought", "finetune",
+    "evaluate",
 )  # fmt: skip
 #: Number of finished stages of a kind that an estimate is based on.
 _REMEMBERED = 20

@@ -83,7 +83,7 @@ def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
     if find_run(directory) or any(read_record(stage_directory(store, stage)) is None for stage in run.stages):
         return  # early, because composing takes longer and sweeps have many runs
     experiment, cfg = _compose(store, run)
-    if any(store.record(stage) is None for stage in experiment.stages):
+    if experiment.open or any(store.record(stage) is None for stage in experiment.stages):
         return
     with Lease(directory / "lease", what=f"run {run.id}"):
         if find_run(directory) is None:

@@ -48,6 +48,8 @@ class Encoding:
             model.
         special_tokens: how to treat control tokens in prompts and responses: as plain text (`text`) or as the tokens
             that they look like (`parse`).
+        each_turn: whether a plain template is written again for each response in a conversation, with a blank line
+            between, as base models are shown examples. Otherwise it is written once, around the whole conversation.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -55,6 +57,7 @@ class Encoding:
     overlong: str
     decoder_start: int | None
     special_tokens: str = "text"
+    each_turn: bool = False
 
     def prompts(self, prompts: Sequence[str]) -> list[Ids]:
         """Return the tokens up to the start of the response, special tokens included; none is cut."""
@@ -135,10 +138,17 @@ class Encoding:
         pairs = zip(prompts, responses, strict=True)
         if self.template == CHAT:
             return [self._chat(prompt, response) for prompt, response in pairs]
-        opening = self.template.removesuffix("{response}")
-        filled = [(opening.replace("{prompt}", as_text(prompt)), response) for prompt, response in pairs]
+        filled = [(self._opening(prompt), response) for prompt, response in pairs]
         # Trailing spaces count as part of the response: tokenizers join them with the word that follows.
         return [(text.rstrip(" "), text[len(text.rstrip(" ")) :] + response) for text, response in filled]
+
+    def _opening(self, prompt: str) -> str:
+        """Write a prompt with a plain template, up to its response."""
+        opening = self.template.removesuffix("{response}")
+        if not self.each_turn:
+            return opening.replace("{prompt}", as_text(prompt))
+        turns = turns_of(prompt)
+        return "".join(opening.replace("{prompt}", text) if role == "user" else f"{text}\n\n" for role, text in turns)
 
     def _chat(self, prompt: str, response: str) -> tuple[str, str]:
         """Write a conversation with the chat template, up to the token that ends the response."""

@@ -99,7 +99,7 @@ class _Reader:
     def __init__(self, root: Path, weighting: str, on_run: Callable[[], object]) -> None:
         self._root, self._weighting, self._on_run = root, weighting, on_run
         self._records: dict[str, Record] = {}
-        self._arm_settings: dict[tuple[str, str], ArmSettings] = {}
+        self._arm_settings: dict[tuple[str, str, tuple[int, ...], float | None], ArmSettings] = {}
         self._left_out: dict[str, list[str]] = {}  # reason -> ids
 
     def run(self, record: RunRecord) -> _Run | None:
@@ -109,21 +109,32 @@ class _Reader:
             finetune = self._record(**evaluate["fields"]["finetune"])
             annotate = self._record(**finetune["fields"]["annotate"])
             select = self._record(**annotate["fields"]["select"])
-            arm_settings = self._settings_of_arm(record.strategy, select)
+            budget = annotate["fields"]["budget"]
+            arm_settings = self._settings_of_arm(record, select, budget)
             seed, setting = finetune["fields"]["recipe"]["seed"], setting_of(evaluate, finetune, annotate, select)
-            return _Run(record, arm_settings, annotate["fields"]["budget"], seed, setting)
+            return _Run(record, arm_settings, budget, seed, setting)
         except KeyError as error:
             self._leave_out(record.id, f"the records of its stages have no {error}")
         except (OSError, ValueError) as error:
             self._leave_out(record.id, str(error))
         return None
 
-    def _settings_of_arm(self, strategy: str, select: Record) -> ArmSettings:
-        known = strategy, select["key"]
+    def _settings_of_arm(self, record: RunRecord, select: Record, budget: int) -> ArmSettings:
+        ends = record.stop_below is not None
+        rounds = tuple(record.planned) if ends else (*self._rounds_before(select), budget)
+        known = record.strategy, select["key"], rounds if len(rounds) > 1 else (), record.stop_below
         if known not in self._arm_settings:
             key = score_of(select)
-            self._arm_settings[known] = ArmSettings.of(strategy, select, self._record("score", key) if key else None)
+            score = self._record("score", key) if key else None
+            self._arm_settings[known] = ArmSettings.of(record.strategy, select, score, rounds, record.stop_below)
         return self._arm_settings[known]
+
+    def _rounds_before(self, select: Record) -> tuple[int, ...]:
+        """Return the prompts after each round before this selection."""
+        before = select["fields"].get("before")
+        if before is None:
+            return ()
+        return (*self._rounds_before(self._record(**before["select"])), before["budget"])
 
     def _record(self, stage: str, key: str) -> Record:
         name = f"{stage}/{key}"
@@ -200,7 +211,9 @@ class _Reader:
         labels = label_replicates([(run.seed, run.arm_settings.seeds) for run in runs])
         for label, run in zip(labels, runs, strict=True):
             by_budget[run.budget].append((label, run))
-        for budget, replicates in by_budget.items():
+        for budget, every in by_budget.items():
+            # A strategy that reads nothing new has the same last round in any number of rounds: it counts once.
+            replicates = list({_key(run.record, "evaluate finetuned"): (label, run) for label, run in every}.values())
             replicates.sort(key=lambda replicate: (replicate[1].seed, replicate[0]))
             read = [(label, run.record, self._correct(run.record, evaluations)) for label, run in replicates]
             kept = [(label, record, correct) for label, record, correct in read if correct]

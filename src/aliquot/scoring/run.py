@@ -30,17 +30,20 @@ from aliquot.scoring.spec import Scorer, check_scorer, features_name
 from aliquot.types import Pool, Scores, TokenFeatures, TokenStats
 
 if TYPE_CHECKING:
-    from aliquot.scoring.shares import Pass
+    from aliquot.scoring.shares import Load, Pass
 
 log = logging.getLogger(__name__)
 
 _TOKEN_STATS = ("entropy", "top1", "top2")
 
 
-def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path) -> None:
+def score(
+    model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path, load: Load | None = None
+) -> None:
     """Write the scores of `pool` into `directory`, for `load_scores` to read.
 
-    Rows found in existing shards are kept and not computed again.
+    Rows found in existing shards are kept and not computed again. `load` returns the network that reads, if that is
+    not the bare model: with an adapter.
 
     Raises:
         ValueError: the model does not have such a layer, a prompt and its response exceed the model's positions, or a
@@ -50,7 +53,7 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
     if _is_merged(directory):  # only the clean-up was interrupted
         shards.remove()
         return
-    work = _plan(model, pool, scorer, trainer, directory)
+    work = _plan(model, pool, scorer, trainer, directory, load)
     with ExitStack() as leases:
         work.run(trainer.place(), leases)
         assert shards.finished_rows(len(pool)).all(), "the pass ended early, and without an error"
@@ -58,12 +61,14 @@ def score(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
         shards.remove()
 
 
-def score_share(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path) -> None:
+def score_share(
+    model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path, load: Load | None = None
+) -> None:
     """Read our share of what the first process of our launch writes into `directory`; another run may finish it."""
     from aliquot.runtime.processes import wait_for_launch
 
     at = trainer.place()
-    work = _plan(model, pool, scorer, trainer, directory)
+    work = _plan(model, pool, scorer, trainer, directory, load)
     if wait_for_launch(work.marker, at.launch, lambda: _is_merged(directory)):
         with work.lease(at.rank, at.world):
             if not _is_merged(directory):
@@ -74,7 +79,7 @@ def _is_merged(directory: Path) -> bool:
     return (directory / "features.npy").exists()
 
 
-def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path) -> Pass:
+def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, directory: Path, load: Load | None) -> Pass:
     from aliquot.scoring.shares import Pass
 
     check_scorer(model, scorer)
@@ -87,7 +92,7 @@ def _plan(model: Model, pool: Pool, scorer: Scorer, trainer: TrainerSpec, direct
     if encoded.num_literal:
         log.info("%s", note_literal(encoded.num_literal, len(pool), "prompts"))
     _check_positions(model, int(encoded.lengths.max()), scorer.max_new_tokens)
-    return Pass(model, scorer, trainer, encoded, directory)
+    return Pass(model, scorer, trainer, encoded, directory, load or model.load)
 
 
 def _check_positions(model: Model, longest: int, num_new: int) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Int64
@@ -32,7 +32,13 @@ from aliquot.scoring.spec import Scorer
 from aliquot.store.lease import Lease
 from aliquot.store.store import write_atomic
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 log = logging.getLogger(__name__)
+
+#: Loads the network that reads; picklable.
+Load = Callable[[], "PreTrainedModel"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Pass:
         trainer: which devices to use.
         encoded: the tokens of the pool.
         directory: where the scores will be; finished rows are in shards below it.
+        load: returns the network of the model, bare or with an adapter.
     """
 
     model: Model
@@ -52,6 +59,7 @@ class Pass:
     trainer: TrainerSpec
     encoded: EncodedPrompts
     directory: Path
+    load: Load
 
     @property
     def shards(self) -> Shards:
@@ -116,7 +124,7 @@ class Pass:
             count: called after every batch with the number of prompts read.
             told_to_end: returns whether the user wants the pass to end.
         """
-        network, tokenizer = self.model.load(), self.model.load_tokenizer()
+        network, tokenizer = self.load(), self.model.load_tokenizer()
         if share == 0 and self.scorer.token_features:
             self._announce_token_features(state_width(network))
         side = "right" if network.config.is_encoder_decoder else "left"

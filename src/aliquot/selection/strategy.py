@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32
 from aliquot.scoring.normalization import NORMALIZATIONS, Normalization
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.greedy.checkpoint import Workspace
-from aliquot.types import Pool, Scores, Selection
+from aliquot.types import Bought, Pool, Scores, Selection
 
 #: The signals that a strategy may require from the scoring pass (for "tasks", from the pool; "target" is the user's).
 SIGNALS = ("features", "tokens", "token_features", "tasks", "target")
@@ -103,6 +103,22 @@ class Greedy(ABC):
         Extending the strategy's own selection gives the same result as selecting at once. An interrupted ranking in the
         same workspace is resumed.
         """
+
+
+@runtime_checkable
+class Learner(Strategy, Protocol):
+    """A strategy that can learn from what was bought in earlier rounds: see `aliquot.types.Bought`.
+
+    Attributes:
+        learns: whether it does. Then it reads the base model's signals in every round.
+    """
+
+    @property
+    def learns(self) -> bool: ...
+
+    def after(self, bought: Bought) -> Strategy:
+        """Return the strategy that has seen these losses; it only continues from what was bought."""
+        ...
 
 
 @runtime_checkable

@@ -118,10 +118,22 @@ class Stage(Generic[T]):
 
 
 def upstream_first(stages: Iterable[Stage[Any]]) -> Iterator[Stage[Any]]:
-    """Yield the stages, each after the stages that it depends on; a stage that several need comes several times."""
+    """Yield the stages, each once and after the stages that it depends on.
+
+    Stages of one key that differ in depth, such as rankings for two budgets, are all yielded.
+    """
+    seen: set[tuple[str, str, int]] = set()
+
+    def visit(stage: Stage[Any]) -> Iterator[Stage[Any]]:
+        known = stage.name, stage.key, stage.depth
+        if known not in seen:
+            seen.add(known)  # before its upstream, which never contains it
+            for upstream in stage.upstream():
+                yield from visit(upstream)
+            yield stage
+
     for stage in stages:
-        yield from upstream_first(stage.upstream())
-        yield stage
+        yield from visit(stage)
 
 
 def check_all(stages: Iterable[Stage[Any]]) -> None:

@@ -11,6 +11,7 @@ from test_contract import make_pool, with_features
 
 from aliquot.scoring.normalization import normalized
 from aliquot.scoring.spec import Scorer
+from aliquot.selection.cost import rank_within
 from aliquot.selection.groups import by_cluster, by_task
 from aliquot.selection.strategies.allocation import DIFFICULTIES, ORDERS, Allocation
 from aliquot.selection.strategies.facility_location import FacilityLocation
@@ -37,9 +38,11 @@ def counts(pool: Pool, selection: Selection) -> list[int]:
     return np.bincount(tasks[selection.indices], minlength=len(set(pool.tasks))).tolist()
 
 
-def optimum(weights: np.ndarray, sizes: np.ndarray, k: int, exponent: float, offset: float) -> np.ndarray:
-    """The division with the smallest expected loss, in real numbers."""
-    scale = weights / weights.max()
+def optimum(
+    weights: np.ndarray, sizes: np.ndarray, k: float, exponent: float, offset: float, costs: np.ndarray | None = None
+) -> np.ndarray:
+    """The division with the smallest expected loss, in real numbers; k is what all cost, 1 each without costs."""
+    scale, costs = weights / weights.max(), np.ones(len(sizes)) if costs is None else costs
 
     def loss(n: np.ndarray) -> float:
         return float((scale * (n + offset) ** -exponent).sum())
@@ -47,14 +50,14 @@ def optimum(weights: np.ndarray, sizes: np.ndarray, k: int, exponent: float, off
     def slope(n: np.ndarray) -> np.ndarray:
         return -exponent * scale * (n + offset) ** (-exponent - 1)
 
-    begin = k * sizes / sizes.sum()
+    begin = k * sizes / (costs @ sizes)
 
     def curvature(n: np.ndarray) -> np.ndarray:
         return np.diag(exponent * (exponent + 1) * scale * (n + offset) ** (-exponent - 2))
 
     found = minimize(
         loss, begin, jac=slope, hess=curvature, method="trust-constr", bounds=Bounds(np.zeros(len(sizes)), sizes),
-        constraints=LinearConstraint(np.ones(len(sizes)), k, k),
+        constraints=LinearConstraint(costs, k, k),
         options={"maxiter": 20_000, "gtol": 1e-12, "xtol": 1e-14},
     )  # fmt: skip
     return found.x
@@ -71,6 +74,45 @@ def test_the_budget_is_divided_as_a_convex_solver_divides_it(
     strategy = Allocation(toward=toward, exponent=exponent, offset=offset)
     found = counts(pool, rank(strategy, pool, None, k))
     np.testing.assert_allclose(found, optimum(weights, np.array(SIZES), k, exponent, offset), atol=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("exponent", "offset"), [(0.5, 1.0), (0.2, 0.5), (2.0, 3.0)])
+@pytest.mark.parametrize("limit", [40.0, 130.0, 200.0])
+def test_a_budget_in_costs_is_divided_as_a_convex_solver_divides_it(
+    exponent: float, offset: float, limit: float
+) -> None:
+    pool, of_group = pool_of(*SIZES), np.array([1.0, 5.0, 2.5, 8.0, 0.5])
+    assert pool.tasks is not None
+    costs = of_group[by_task(pool)]
+    strategy = Allocation(exponent=exponent, offset=offset)
+    found = rank_within(strategy, pool, None, costs, limit, cost_aware=True)
+    assert limit - of_group.max() < costs[found.indices].sum() <= limit
+    wanted = optimum(np.array(SIZES) / sum(SIZES), np.array(SIZES), limit, exponent, offset, of_group)
+    np.testing.assert_allclose(counts(pool, found), wanted, atol=2.0)
+    plain = rank_within(strategy, pool, None, costs, limit)
+    losses = [
+        float((np.array(SIZES) * (np.array(counts(pool, one)) + offset) ** -exponent).sum()) for one in (found, plain)
+    ]
+    assert losses[0] < losses[1]
+
+
+def test_the_mean_cost_of_a_group_decides_and_a_start_counts() -> None:
+    pool, rng = pool_of(*SIZES), np.random.default_rng(4)
+    costs = rng.uniform(0.5, 1.5, size=sum(SIZES)) * np.array([1.0, 5.0, 2.5, 8.0, 0.5])[by_task(pool)]
+    strategy = Allocation()
+    whole = rank_within(strategy, pool, None, costs, 120.0, cost_aware=True)
+    half = rank_within(strategy, pool, None, costs, 50.0, cost_aware=True)
+    assert 0 < len(half) < len(whole)
+    again = rank_within(strategy, pool, None, costs, 120.0, cost_aware=True, start=half)
+    np.testing.assert_array_equal(again.indices, whole.indices)
+
+
+def test_a_budget_that_does_not_pay_the_first_row_is_refused_with_cost_aware_too() -> None:
+    pool, costs = pool_of(9), np.ones(9)
+    costs[rank(Allocation(), pool, None, 1).indices] = 3.0
+    with pytest.raises(ValueError, match="does not pay the first prompt that Allocation chooses"):
+        rank_within(Allocation(), pool, None, costs, 2.0, cost_aware=True)
 
 
 def test_no_other_division_of_small_pools_has_a_smaller_loss_by_much() -> None:

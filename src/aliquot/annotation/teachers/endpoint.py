@@ -19,7 +19,6 @@ from aliquot.annotation.teachers.ledger import Ledger, Question, Reply, now
 from aliquot.annotation.teachers.openai_replies import KEY, model_names, read_answer, read_error, reason_of, without_key
 from aliquot.annotation.teachers.request_queue import Again, Asking, Purse
 from aliquot.annotation.teachers.teacher import Teacher
-from aliquot.pools.conversation import turns_of
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.progress import Progress
 from aliquot.runtime.signals import interruptible, terminable
@@ -169,7 +168,7 @@ class EndpointTeacher(Teacher):
 
     def _messages(self, question: Question) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, *({"role": role, "content": text} for role, text in turns_of(question.prompt))]
+        return [*system, *({"role": role, "content": text} for role, text in question.turns)]
 
     async def _request(self, client: AsyncOpenAI, question: Question) -> Reply:
         """Send one request.
@@ -198,7 +197,7 @@ class EndpointTeacher(Teacher):
             raise Again(f"the connection failed ({type(error.__cause__ or error).__name__})") from None
         else:
             answer = read_answer(raw.http_response.text)
-        tokens_in, tokens_out = answer.tokens or (self.tokens_in(question.prompt), self.tokens_out(answer.response))
+        tokens_in, tokens_out = answer.tokens or (self.tokens_asked(question), self.tokens_out(answer.response))
         return Reply(
             prompt=question.key,
             id=question.id,

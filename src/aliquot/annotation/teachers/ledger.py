@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from aliquot.pools.conversation import Turn, turns_of
 from aliquot.store.lease import Lease
 
 _SECONDS_BETWEEN_SYNCS = 1.0
@@ -31,15 +32,29 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt to send to a teacher."""
+    """A prompt to send to a teacher.
+
+    Args:
+        id: of the prompt.
+        prompt: its text.
+        examples: prompts with their responses, which are shown before it in this order.
+    """
 
     id: str
     prompt: str
+    examples: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
-        """The key of the prompt in the ledger: its text, regardless of its id in a pool."""
-        return hashlib.sha256(self.prompt.encode()).hexdigest()[:32]
+        """The key of the question in the ledger: its text and that of its examples, regardless of ids in a pool."""
+        text = json.dumps([*self.examples, self.prompt]) if self.examples else self.prompt
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The turns of the conversation that is sent: the examples, then the prompt."""
+        shown = [turn for prompt, response in self.examples for turn in (*turns_of(prompt), ("assistant", response))]
+        return [*shown, *turns_of(self.prompt)]
 
 
 @dataclass(frozen=True)

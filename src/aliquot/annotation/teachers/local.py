@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from aliquot.annotation.teachers.ledger import LENGTH, Ledger, Question, Reply, now
 from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.models.spec import Model
+from aliquot.models.template import Encoding, Ids
+from aliquot.pools.conversation import SIGN, as_prompt
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.progress import Progress
 from aliquot.runtime.signals import interruptible, terminable
@@ -99,7 +101,8 @@ class LocalTeacher(Teacher):
         """Tokenize prompts; those that the model refuses because of their length are returned with the reason.
 
         A prompt without control tokens is still read as text, as it was before this was a choice: old answers stay in
-        the ledger, and the prompt is not asked again.
+        the ledger, and the prompt is not asked again. Examples for which there is no room are left out, the least
+        similar first.
         """
         encoding, room = self.model.encoding(tokenizer), self.model.max_tokens - self.max_tokens
         known = replace(self, model=replace(self.model, special_tokens="parse")).ledger(ledger.path.parent).replies
@@ -107,9 +110,12 @@ class LocalTeacher(Teacher):
         encoded: list[_Encoded] = []
         reasons: dict[str, str] = {}
         for i, (question, ids) in enumerate(zip(questions, tokens, strict=True)):
-            if question.key in known and i not in literal:
+            if question.examples:
+                ids = _with_examples(encoding, question, room) or ids
+            elif question.key in known and i not in literal:
                 ledger.add(known[question.key])
-            elif len(ids) > room and self.model.overlong == "refuse":
+                continue
+            if len(ids) > room and self.model.overlong == "refuse":
                 reasons[question.key] = (
                     f"longer than the {room} tokens that annotator.model.max_tokens={self.model.max_tokens} leaves "
                     "next to the response; raise it, or set annotator.model.overlong=cut_start or cut_end"
@@ -117,6 +123,18 @@ class LocalTeacher(Teacher):
             else:
                 encoded.append((question, encoding.shorten(ids, room)))
         return encoded, reasons
+
+
+def _with_examples(encoding: Encoding, question: Question, room: int) -> Ids | None:
+    """Return the tokens of a question after as many of its examples as there is room for; None if for no one."""
+    in_turns = replace(encoding, each_turn=True)
+    for first in range(len(question.examples)):
+        turns = replace(question, examples=question.examples[first:]).turns
+        # A sign inside a turn would end it.
+        (ids,) = in_turns.prompts([as_prompt([(role, text.replace(SIGN, "")) for role, text in turns])])
+        if len(ids) <= room:
+            return ids
+    return None
 
 
 class Generate:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, cast
@@ -21,6 +22,7 @@ from typing import Any, ClassVar, cast
 from aliquot.annotation.annotator import Annotator
 from aliquot.annotation.bill import Bill, Price
 from aliquot.annotation.task_tables import write_table
+from aliquot.annotation.teachers.examples import Example, Shown
 from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Question, Reply
 from aliquot.annotation.teachers.reasoning import without_reasoning
 from aliquot.pools.spec import PoolSpec
@@ -36,7 +38,7 @@ _BYTES = 4
 #: Number of reasons spelled out in a message; a file has the others.
 _NUM_REASONS = 3
 #: Fields of a teacher's key that no answer depends on.
-_NOT_ASKED = ("keep_cut", "allow_partial", "keep_reasoning", "code")
+_NOT_ASKED = ("keep_cut", "allow_partial", "keep_reasoning", "code", "examples")  # a question has its examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class Teacher(Annotator):
         keep_cut: also train on responses that were cut off at `max_tokens`.
         allow_partial: continue without the prompts that got no answer.
         keep_reasoning: also train on the reasoning before a response; the ledger has it in any case.
+        examples: how many prompts that earlier rounds annotated are shown before each prompt, with their responses.
+        shown: the examples, once they are known (`Annotate.shown`).
         price_per_million: price of a million tokens.
     """
 
@@ -62,7 +66,11 @@ class Teacher(Annotator):
     keep_cut: bool = False
     allow_partial: bool = False
     keep_reasoning: bool = field(default=False, metadata={"absent": True})  # as before the field existed
+    examples: int = field(default=0, metadata={"absent": 0})
     price_per_million: Price = field(default=Price(), metadata={"key": False})
+    shown: Shown = field(
+        default_factory=dict[str, Sequence[Example]], repr=False, compare=False, metadata={"key": False}
+    )
 
     def __post_init__(self) -> None:
         if self.temperature is not None and self.temperature < 0:
@@ -71,6 +79,8 @@ class Teacher(Annotator):
             raise ValueError(
                 f"{self.setting}.max_tokens={self.max_tokens} leaves no room for a response; give 1 or more"
             )
+        if self.examples < 0:
+            raise ValueError(f"{self.setting}.examples={self.examples} is below 0; give 0 or more")
 
     reads_source: ClassVar[bool] = False
     #: Where the config names this teacher, for messages.
@@ -84,8 +94,9 @@ class Teacher(Annotator):
         raise NotImplementedError
 
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
-        """Return the price of prompts like these with responses of the maximum length."""
+        """Return the price of prompts like these, with responses and examples of the maximum length."""
         tokens_in = fmean(map(self.tokens_in, sample))
+        tokens_in += self.examples * (fmean(map(_estimated, sample)) + self.max_tokens)
         return self.price_per_million.of(round(num_prompts * tokens_in), num_prompts * self.max_tokens)
 
     def check(self, source: PoolSpec) -> None:
@@ -106,7 +117,7 @@ class Teacher(Annotator):
         Raises:
             ValueError: prompts got no answer and `allow_partial` is not set, or no response is usable.
         """
-        questions = [Question(*pair) for pair in zip(ids, prompts, strict=True)]
+        questions = [self._question(*pair) for pair in zip(ids, prompts, strict=True)]
         book, missing, failed = self.ask_all(questions, ledger)
         bill = self.bill(ids, prompts, ledger)
         log.info("%s", bill)
@@ -136,7 +147,7 @@ class Teacher(Annotator):
         """Return the usable responses in the ledger."""
         book = self.ledger(ledger)
         asked = (
-            (row_id, book.replies.get(Question(row_id, prompt).key))
+            (row_id, book.replies.get(self._question(row_id, prompt).key))
             for row_id, prompt in zip(ids, prompts, strict=True)
         )
         replies = {row_id: self.read(reply) for row_id, reply in asked if reply}
@@ -162,7 +173,7 @@ class Teacher(Annotator):
     def bill(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Bill:
         """Return the cost of the answers to these prompts, regardless of which run paid for them."""
         book = self.ledger(ledger)
-        asked = [book.replies.get(Question("", prompt).key) for prompt in prompts]
+        asked = [book.replies.get(self._question("", prompt).key) for prompt in prompts]
         flaws = Counter(self.read(reply).flaw(self.keep_cut) if reply else "unanswered" for reply in asked)
         replies = list({reply.prompt: reply for reply in asked if reply}.values())
         return Bill(
@@ -203,12 +214,19 @@ class Teacher(Annotator):
             return reply
         return replace(reply, response=without_reasoning(reply.response))
 
+    def _question(self, row_id: str, prompt: str) -> Question:
+        return Question(row_id, prompt, tuple(self.shown.get(prompt, ())))
+
+    def tokens_asked(self, question: Question) -> int:
+        """Estimate how many tokens the model reads: of the prompt and of its examples."""
+        return self.tokens_in(question.prompt) + sum(map(_estimated, chain.from_iterable(question.examples)))
+
     def _open(self, questions: Sequence[Question], book: Ledger) -> list[Question]:
         """Return the prompts that are not in the ledger, each once, in the order picked."""
         return list({q.key: q for q in questions if q.key not in book.replies}.values())
 
     def _announce_and_ask(self, waiting: Sequence[Question], total: int, book: Ledger) -> dict[str, str]:
-        tokens_in, tokens_out = sum(self.tokens_in(q.prompt) for q in waiting), self.max_tokens * len(waiting)
+        tokens_in, tokens_out = sum(map(self.tokens_asked, waiting)), self.max_tokens * len(waiting)
         cost = self.price_per_million.of(tokens_in, tokens_out)
         log.info(
             "%s: %s of %s to ask; about %s tokens in (%d bytes each), at most %s out: %s",

@@ -77,6 +77,11 @@ class HeldOutAnswers:
     num_tokens: Sequence[Sequence[int]]
     num_cut: int
 
+    @property
+    def losses(self) -> Float64[np.ndarray, " n"]:
+        """Mean nats per token of the one given response of each row."""
+        return -np.concatenate(self.log_likelihoods) / np.array([lengths[0] for lengths in self.num_tokens])
+
 
 @dataclass(frozen=True)
 class Encoded:

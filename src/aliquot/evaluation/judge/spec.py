@@ -36,6 +36,13 @@ class JudgeModel(EndpointTeacher):
     setting: ClassVar[str] = "evaluate.judge"
     activity: ClassVar[str] = "judge"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.examples:
+            raise ValueError(
+                f"{self.setting}.examples={self.examples}: a judge is asked about each pair alone; leave examples out"
+            )
+
 
 @dataclass(frozen=True)
 class Judge(HeldOutSource):

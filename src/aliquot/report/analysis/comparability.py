@@ -19,7 +19,7 @@ def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Rec
     fields = {
         "model": finetune["fields"]["model"],
         "pool": {"digest": pool.get("digest") or pool["key"]},
-        **without(annotate, "select", "budget", "digest"),
+        **without(annotate, "select", "budget", "digest", "before"),
         **without(finetune, "annotate", "model", "recipe"),
         "finetune": {name: value for name, value in finetune["fields"]["recipe"].items() if name != "seed"},
         **without(evaluate, "finetune", "model"),

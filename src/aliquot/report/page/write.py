@@ -19,6 +19,7 @@ from aliquot.report.analysis.findings import Findings
 from aliquot.report.analysis.study import Study
 from aliquot.report.analysis.verdict import Verdict, answers
 from aliquot.report.page.cells import Table
+from aliquot.report.page.rounds import round_tables
 from aliquot.report.page.tables import (
     area_table,
     cost_table,
@@ -163,6 +164,7 @@ def _sections(report: StudyReport, origin: Origin) -> list[Section]:
         section("saved", "Annotations saved", saved_table(findings)),
         section("areas", "Over all budgets", area_table(findings.curves)),
         section("ablation", "One setting at a time"),
+        section("rounds", "Round by round", *round_tables(report.study)),
         section("cost", "What choosing costs", cost_table(findings)),
         section("picks", "What was picked", *([pick_table(report.picks)] if report.picks else [])),
         Section("setting", "The setting", text=bool(report.study.setting)),

@@ -49,12 +49,15 @@ class Bounds:
         return np.ceil(most * float(ONE)).astype(np.int64)
 
 
-def promising(embedding: Embedding, weight: np.ndarray | None, candidates: np.ndarray) -> np.ndarray:
-    """Return the `UNIT` candidates that gain most on a sample of the pool, without a cover."""
+def promising(
+    embedding: Embedding, weight: np.ndarray | None, candidates: np.ndarray, divisor: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the `UNIT` candidates that gain most, per divisor if any, on a sample of the pool, without a cover."""
     sample = np.arange(0, len(embedding), -(-len(embedding) // _SAMPLE))
     weights = np.ones(len(sample)) if weight is None else weight[sample]
     blocks = np.array_split(candidates, -(-len(candidates) // UNIT))
     gains = np.concatenate([weights @ _roughly(embedding, sample, block) for block in blocks])
+    gains = gains if divisor is None else gains / divisor[candidates]
     return candidates[np.argsort(-gains, kind="stable")[:UNIT]]
 
 

@@ -180,31 +180,56 @@ def sift_down(heap: np.ndarray, size: int, position: int, bound: np.ndarray) -> 
 def pick_from_lists(
     heap: np.ndarray,
     bound: np.ndarray,
+    worth: np.ndarray,
     stamp: np.ndarray,
     lists: Lists,
     cover: Cover,
     weight: np.ndarray | None,
+    costs: np.ndarray | None,
+    divisor: np.ndarray | None,
+    left: np.ndarray,
     indices: np.ndarray,
     gains: np.ndarray,
     picked: int,
     patience: int,
 ) -> tuple[int, int]:
-    """Run lazy greedy until the best row has no list, all rows are picked, or `patience` list entries have been read.
+    """Run lazy greedy until the best row has no list, no row is left, or `patience` list entries have been read.
+
+    Args:
+        heap: the rows that may be picked.
+        bound: on the gain of each row.
+        worth: what orders the rows: `bound` itself or, of the same length, bound / divisor.
+        stamp: the number of picks at which each bound was exact.
+        lists: of the rows.
+        cover: by the picks so far.
+        weight: of the pool rows; None if all are 1.
+        costs: of the rows; None if any number can be picked. A row that costs more than what is left is `OUT`.
+        divisor: the costs if gains are compared per cost, else None.
+        left: one number: what is left to spend.
+        indices, gains: of the picks, from `picked` on.
+        picked: the number of picks.
+        patience: list entries.
 
     Returns:
         The number of picks, and the best row if it has no list, else -1.
     """
     size = len(heap)
     for position in range(size // 2 - 1, -1, -1):
-        sift_down(heap, size, position, bound)
-    while picked < len(indices) and patience > 0:
+        sift_down(heap, size, position, worth)
+    while picked < len(indices) and patience > 0 and size > 0:
         j = heap[0]
-        if bound[j] > 0 and lists.length[j] < 0:
+        if costs is not None and costs[j] > left[0]:  # what is left only falls
+            stamp[j] = OUT
+            size -= 1
+            heap[0] = heap[size]
+        elif bound[j] > 0 and lists.length[j] < 0:
             return picked, j
-        if bound[j] > 0 and stamp[j] != picked:
+        elif bound[j] > 0 and stamp[j] != picked:
             patience -= int(lists.length[j])
             _shrink(j, bound, lists, cover.quanta, weight)
             stamp[j] = picked
+            if divisor is not None:
+                worth[j] = bound[j] / divisor[j]
         else:  # exact: a bound of 0 cannot fall
             if bound[j] > 0:
                 first, end = lists.start[j], lists.start[j] + lists.length[j]
@@ -215,6 +240,8 @@ def pick_from_lists(
             picked += 1
             size -= 1
             heap[0] = heap[size]
+            if costs is not None:
+                left[0] -= costs[j]
         if size > 0:
-            sift_down(heap, size, 0, bound)
+            sift_down(heap, size, 0, worth)
     return picked, -1

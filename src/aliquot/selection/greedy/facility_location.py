@@ -37,6 +37,7 @@ from aliquot.selection.greedy.islands import islands, merged
 from aliquot.selection.greedy.passes import UNIT, HostPasses, Passes
 from aliquot.selection.greedy.workers import numpy_workers
 from aliquot.selection.kernels import Embedding
+from aliquot.selection.purse import Purse, spending
 from aliquot.types import Selection
 
 _SCRATCH = 1 << 24  # maximum list entries found by one batch
@@ -58,6 +59,7 @@ def facility_location(
     candidates: Int64[np.ndarray, " m"] | None = None,
     workspace: Workspace | None = None,
     cache_entries: int | None = None,
+    purse: Purse | None = None,
 ) -> Selection:
     """Select k rows by greedy maximization of facility location.
 
@@ -71,6 +73,9 @@ def facility_location(
         candidates: the rows that may be selected, all if None. The whole pool is covered in any case.
         workspace: the directory and device of the ranking.
         cache_entries: budget of list entries (8 bytes each), 500 n if None. It changes the time, never the result.
+        purse: what rows cost and may cost, or None. With one, k is the most rows, and fewer come back when no other
+            fits. Gains per cost are quotients in float64: a bound divided by the cost is a bound too. Islands are not
+            ranked one by one, because all spend from one purse.
 
     Returns:
         The rows in the order picked; gains are marginal gains, exact to about 1e-5, and sum to f of the whole set.
@@ -101,11 +106,11 @@ def facility_location(
         return greedy.run(passes_on(workspace.device, part, workers), checkpoint) if k > len(start) else start
 
     with numpy_workers() as workers:
-        if parts := islands(embedding):
+        if purse is None and (parts := islands(embedding)):
             return merged([rows for rows, _ in parts], rank, start, k, allowed)
-        more = () if cap is None else (cap,)
+        more = [part for part in (cap, purse) if part is not None]
         checkpoint = Checkpoint(workspace.directory, embedding, weights, candidates, start.indices, *more)
-        greedy = _Greedy(embedding, k, start, (integers, quantum), allowed, entries, cap)
+        greedy = _Greedy(embedding, k, start, (integers, quantum), allowed, entries, cap, purse)
         return greedy.run(passes_on(workspace.device, embedding, workers), checkpoint)
 
 
@@ -121,6 +126,7 @@ class _Greedy:
         candidates: np.ndarray,
         cache_entries: int,
         cap: np.ndarray | None = None,
+        purse: Purse | None = None,
     ) -> None:
         n = len(embedding)
         self.embedding, self.start = embedding, start
@@ -131,6 +137,7 @@ class _Greedy:
         self.bound = np.full(n, _UNKNOWN)
         self.stamp = np.full(n, INEXACT)  # picks made when the bound was exact
         self.stamp[np.setdiff1d(np.arange(n), candidates)] = OUT
+        self.purse, self.spending = purse, spending(purse, start.indices)
         self.cover = no_cover(embedding, cap)
         self.store = ListStore(n, cache_entries)
         self.scratch = np.empty((2, _SCRATCH), dtype=np.int32)  # rows and quanta of a batch's lists
@@ -149,7 +156,7 @@ class _Greedy:
         # Most picks come at the end: the time goes into finding each prompt's list, for most of them once.
         settled = self._num_settled()
         with Progress("facility location", len(self.bound), "prompt", done=settled) as progress:
-            while self.picked < budget:
+            while self.picked < budget and (self.picked < len(self.start) or (self.stamp != OUT).any()):
                 if self.picked < len(self.start):
                     self._cover_start(passes)
                 else:
@@ -159,8 +166,8 @@ class _Greedy:
                 progress.update(settled - before, picked=f"{self.picked:,}/{budget:,}", gain=f"{gain:.4g}")
                 if checkpoint.due():
                     checkpoint.save(self._state())
-        gains = np.concatenate([self.start.gains, self.gains[len(self.start) :] * self.quantum])
-        return Selection(self.indices, gains)
+        gains = np.concatenate([self.start.gains, self.gains[len(self.start) : self.picked] * self.quantum])
+        return Selection(self.indices[: self.picked], gains)
 
     def _advance(self, passes: Passes, checkpoint: Checkpoint) -> None:
         """Pick as long as lists suffice, then handle the best row, which has no list."""
@@ -168,11 +175,13 @@ class _Greedy:
             if self.indices[0] == self.guess:
                 self._lower_bounds(above_cover=True)
             self.guess = -1
+        if self.spending.costs is not None:
+            self.stamp[self.spending.costs > self.spending.left[0]] = OUT
         heap = np.flatnonzero(self.stamp != OUT)
         end = 1 if self.guess >= 0 and self.picked == 0 else len(self.indices)
         self.picked, row = pick_from_lists(
-            heap, self.bound, self.stamp, self.store.lists, self.cover, self.weight, self.indices[:end], self.gains,
-            self.picked, _PATIENCE,
+            heap, self.bound, self._worth(), self.stamp, self.store.lists, self.cover, self.weight, *self.spending,
+            self.indices[:end], self.gains, self.picked, _PATIENCE,
         )  # fmt: skip
         if row < 0:
             return
@@ -181,6 +190,8 @@ class _Greedy:
             self.indices[self.picked], self.gains[self.picked] = row, self.bound[row]
             self.stamp[row] = OUT
             self.picked += 1
+            if self.spending.costs is not None:
+                self.spending.left[0] -= self.spending.costs[row]
             return
         waiting = np.flatnonzero(self.store.missing() & (self.stamp != OUT) & (self.stamp != self.picked))
         if self._needs_new_bounds(waiting):
@@ -200,8 +211,9 @@ class _Greedy:
         """Tell whether bounds for all are cheaper than refreshing the rows that come before the next pick."""
         if not self.picked == self.refreshed_at > self.bounded_at or self.num_lost * _LOSS < len(self.bound):
             return False
-        exact = self.bound[self.stamp == self.picked]
-        return int(np.count_nonzero(self.bound[waiting] > exact.max(initial=0))) * _OVERDUE > len(self.bound)
+        worth = self._worth()
+        exact = worth[self.stamp == self.picked]
+        return int(np.count_nonzero(worth[waiting] > exact.max(initial=0))) * _OVERDUE > len(self.bound)
 
     def _bound_all(self, passes: Passes, checkpoint: Checkpoint) -> None:
         """Bound all gains by one pass over the upper triangle of all pairs, or by the rest of it."""
@@ -224,13 +236,13 @@ class _Greedy:
 
         The guess is the best of the candidates that gain most on a sample of the pool. It need not be right.
         """
-        self._refresh(promising(self.embedding, self.weight, waiting), passes)
-        self.guess = int(np.argmax(np.where(self.stamp == 0, self.bound, -1)))
+        self._refresh(promising(self.embedding, self.weight, waiting, self.spending.divisor), passes)
+        self.guess = int(np.argmax(np.where(self.stamp == 0, self._worth(), -1)))
 
     def _refresh(self, waiting: np.ndarray, passes: Passes) -> None:
         """Make the most promising candidates without a list exact by a product, and keep the lists it finds."""
         size = min(UNIT, len(waiting))
-        batch = np.sort(waiting[np.argpartition(-self.bound[waiting], size - 1)[:size]])
+        batch = np.sort(waiting[np.argpartition(-self._worth()[waiting], size - 1)[:size]])
         found = passes.scan(batch, self.cover, self.weight, self.scratch)
         self.bound[batch], self.stamp[batch] = found.gains, self.picked
         num_listed = len(self.store)
@@ -241,6 +253,10 @@ class _Greedy:
         if self.refreshed_at < self.picked:
             self.refreshed_at, self.num_lost = self.picked, 0
         self.num_lost += num_listed + size - len(self.store)
+
+    def _worth(self) -> np.ndarray:
+        """Return what orders the rows: the bounds themselves, or the bounds per cost."""
+        return self.bound if self.purse is None else self.purse.worth(self.bound)
 
     def _num_settled(self) -> int:
         """Return how many rows have a list, or need none."""
@@ -264,6 +280,7 @@ class _Greedy:
             getattr(self, name)[: self.picked] = saved[name][: self.picked]
         raise_all(np.arange(len(self.bound)), saved["cover"], self.cover)
         self.bound, self.stamp, self.bounds.sums = saved["bound"], saved["stamp"], saved["sums"]
+        self.spending = spending(self.purse, self.indices[: max(self.picked, len(self.start))])
         counts = (int(count) for count in saved["counts"])
         self.bounds.done, self.bounded_at, self.guess, self.refreshed_at, self.num_lost = counts
         self.store.restore(saved)

@@ -15,18 +15,20 @@ from aliquot.selection.greedy.cover import no_cover_on_graph, raise_all
 from aliquot.selection.greedy.fixed_point import ONE
 from aliquot.selection.greedy.neighbors import Neighbors
 from aliquot.selection.greedy.numba_simd import compiled
+from aliquot.selection.purse import Purse, spending
 from aliquot.types import Selection
 
 _PATIENCE = 1 << 26  # list entries read between two progress updates
 
 
-def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection:
+def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int, purse: Purse | None = None) -> Selection:
     """Select k rows by greedy maximization on the graph of neighbors.
 
     Args:
         neighbors: of every row of the pool.
         start: rows selected earlier, which stay and come first with the gains they have.
         k: rows to select, including those of `start`.
+        purse: what rows cost and may cost, or None. With one, k is the most rows.
 
     Returns:
         The rows in the order picked; gains are marginal gains in f_G.
@@ -42,12 +44,15 @@ def greedy_on_graph(neighbors: Neighbors, start: Selection, k: int) -> Selection
     bound, stamp = np.empty(n, dtype=np.int64), np.full(n, picked)
     shrink_all(np.arange(n), bound, lists, cover.quanta, None)
     stamp[start.indices] = OUT
+    spent = spending(purse, start.indices)
     with Progress("facility location", k, "pick", done=picked) as progress:
-        while picked < k:
-            before, heap = picked, np.flatnonzero(stamp != OUT)
-            picked, _ = pick_from_lists(heap, bound, stamp, lists, cover, None, indices, gains, picked, _PATIENCE)
+        while picked < k and len(heap := np.flatnonzero(stamp != OUT)):
+            before, worth = picked, bound if purse is None else purse.worth(bound)
+            picked, _ = pick_from_lists(
+                heap, bound, worth, stamp, lists, cover, None, *spent, indices, gains, picked, _PATIENCE
+            )
             progress.update(picked - before, gain=f"{gains[picked - 1] / float(ONE):.4g}")
-    return Selection(indices, np.concatenate([start.gains, gains[len(start) :] / float(ONE)]))
+    return Selection(indices[:picked], np.concatenate([start.gains, gains[len(start) : picked] / float(ONE)]))
 
 
 @compiled

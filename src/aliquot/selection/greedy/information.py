@@ -32,6 +32,7 @@ from aliquot.runtime.progress import Progress
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.greedy.ragged import Blocks, log_det, padded, rounding
 from aliquot.selection.greedy.workers import torch_workers
+from aliquot.selection.purse import Purse
 from aliquot.types import Selection
 
 _FRONT = 8192  # tokens screened together
@@ -42,7 +43,9 @@ _LONGEST = 1e8  # length of vectors; adding 1 to their squares still registers i
 _NOTHING = 1e-13  # nats; smaller gains are rounding
 
 
-def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Workspace, what: str) -> Selection:
+def information_gain(
+    blocks: Blocks, start: Selection, k: int, workspace: Workspace, what: str, purse: Purse | None = None
+) -> Selection:
     """Select k blocks, those of `start` first, by greedy maximization of f.
 
     Args:
@@ -51,6 +54,7 @@ def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Worksp
         k: blocks to select, 1..n.
         workspace: where the ranking saves its state, and the device of its products.
         what: label of the progress bar.
+        purse: what blocks cost and may cost, or None. With one, k is the most blocks.
 
     Returns:
         The rows in the order picked. The gains after `start` are marginal gains in nats; those after the first sum to
@@ -66,29 +70,37 @@ def information_gain(blocks: Blocks, start: Selection, k: int, workspace: Worksp
             "strategy.sigma, or leave that prompt out"
         )
     with torch_workers() as workers:
-        return _Greedy(blocks, start, k, workspace, workers).run(start, what)
+        return _Greedy(blocks, start, k, workspace, workers, purse).run(start, what)
 
 
 class _Greedy:
     """State of one maximization: `factor` is C, `bound` at least the gain of every open block, and -1 for all others.
 
-    Among identical blocks, only the first unpicked one is open; otherwise all would be refreshed after each pick.
+    Among identical blocks, only the first unpicked one is open; otherwise all would be refreshed after each pick. With
+    a purse all are open, because they may differ in cost, except those that cost more than is left.
     """
 
     def __init__(
-        self, blocks: Blocks, start: Selection, k: int, workspace: Workspace, workers: ThreadPoolExecutor
+        self,
+        blocks: Blocks,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        workers: ThreadPoolExecutor,
+        purse: Purse | None,
     ) -> None:
         n, r = len(blocks), blocks.vectors.shape[1]
         self.blocks, self.device, self.workers = blocks, workspace.device, workers
         self.widths = padded(blocks.lengths)
         self.factor = torch.eye(r, dtype=torch.float64, device=self.device)
         candidates = np.setdiff1d(np.arange(n), start.indices)
-        self.twin = blocks.twins(candidates)
+        self.purse = purse
+        self.twin = blocks.twins(candidates) if purse is None else np.full(n, -1)
         self.bound = np.full(n, -1.0)
         self.bound[np.setdiff1d(candidates, self.twin)] = np.inf
         self.indices, self.gains = np.empty(k, dtype=np.int64), np.empty(k)
         self.picked = 0
-        self.checkpoint = Checkpoint(workspace.directory, blocks, start.indices)
+        self.checkpoint = Checkpoint(workspace.directory, blocks, start.indices, *([] if purse is None else [purse]))
 
     def run(self, start: Selection, what: str) -> Selection:
         saved = self.checkpoint.load()
@@ -98,17 +110,34 @@ class _Greedy:
             for row in start.indices.tolist():
                 self._pick(row)
             self.gains[: len(start)] = start.gains
+        self._close_dear()
         if np.isinf(self.bound).any():
             self._first_gains(what)
         budget = len(self.indices)
         with Progress(what, budget, "pick", done=self.picked) as progress:
-            while self.picked < budget:
+            while self.picked < budget and (self.purse is None or (self.bound >= 0).any()):
                 before = self.picked
                 self._round()
+                self._close_dear()
                 progress.update(self.picked - before, gain=f"{self.gains[self.picked - 1]:.3g}")
                 if self.checkpoint.due():
                     self._save()
-        return Selection(self.indices, self.gains)
+        return Selection(self.indices[: self.picked], self.gains[: self.picked])
+
+    def _close_dear(self) -> None:
+        """Close the blocks that cost more than is left."""
+        if self.purse is not None:
+            self.bound[~self.purse.affordable(self.purse.left(self.indices[: self.picked]))] = -1
+
+    def _worth(self, gains: np.ndarray, rows: Int64[np.ndarray, " b"] | None = None) -> np.ndarray:
+        """Return what orders blocks (all if None) of such gains: the gains, or the gains per cost; -1 if closed.
+
+        Costs count relative to the largest, so a gain per cost is at least the gain; what is rounding stays that.
+        """
+        if self.purse is None or not self.purse.per_cost:
+            return gains
+        real = np.where(gains < _NOTHING, 0, gains)
+        return np.where(gains < 0, -1, self.purse.worth(real, rows) * self.purse.costs.max())
 
     def _first_gains(self, what: str) -> None:
         rows = np.flatnonzero(np.isinf(self.bound))
@@ -134,12 +163,12 @@ class _Greedy:
         n = len(self.bound)
         screened, exact = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         best = -1.0
-        while len(rivals := np.flatnonzero(~exact & (self.bound >= max(_tie(best), 0)))):
-            if screened[rivals[self.bound[rivals].argmax()]]:
+        while len(rivals := np.flatnonzero(~exact & ((worth := self._worth(self.bound)) >= max(_tie(best), 0)))):
+            if screened[rivals[worth[rivals].argmax()]]:
                 rows = self._most_promising(rivals[screened[rivals]], _LIVE)
                 self._refresh(rows)
                 exact[rows] = True
-                best = max(best, self.bound[rows].max())
+                best = max(best, self._worth(self.bound[rows], rows).max())
             else:
                 rows = self._most_promising(rivals[~screened[rivals]], _FRONT)
                 self._screen(rows)
@@ -155,9 +184,10 @@ class _Greedy:
             self._fill()
             return
         # A block below a bound now cannot be picked in this round, and is not worth updating.
-        rest = np.where(exact, -1, self.bound).max()
-        live = self._most_promising(np.flatnonzero(exact & (self.bound > rest)), _LIVE)
-        others = self.bound.copy()
+        worth = self._worth(self.bound)
+        rest = np.where(exact, -1, worth).max()
+        live = self._most_promising(np.flatnonzero(exact & (worth > rest)), _LIVE)
+        others = worth.copy()
         others[live] = -1
         self._pick_among(np.sort(live), others.max())
 
@@ -167,11 +197,12 @@ class _Greedy:
         Rows that tie with the largest bound come in row order, however many there are: one of them is picked.
         """
         size = min(len(rows), tokens // 4)  # short blocks cost more than their tokens
-        ties = self.bound[rows] >= _tie(self.bound[rows].max())
+        worth = self._worth(self.bound)
+        ties = worth[rows] >= _tie(worth[rows].max())
         top, rest = rows[ties][:size], rows[~ties]
         if (more := min(size - len(top), len(rest))) > 0:
-            rest = rest[np.argpartition(-self.bound[rest], more - 1)[:more]]
-            top = np.concatenate([top, rest[np.lexsort((rest, -self.bound[rest]))]])
+            rest = rest[np.argpartition(-worth[rest], more - 1)[:more]]
+            top = np.concatenate([top, rest[np.lexsort((rest, -worth[rest]))]])
         return top[: max(1, int(np.searchsorted(np.cumsum(self.widths[top]), tokens, side="right")))]
 
     def _screen(self, rows: Int64[np.ndarray, " b"]) -> None:
@@ -218,7 +249,8 @@ class _Greedy:
         y = self.blocks.gather(live, int(self.widths[live].max()), torch.float64, self.device) @ self.factor
         flat, gains = y.view(-1, y.shape[2]), self.bound[live]
         while True:
-            p = int(np.argmax(gains >= _tie(gains.max())))
+            worth = self._worth(gains, live)
+            p = int(np.argmax(worth >= _tie(worth.max())))
             row, twin = int(live[p]), int(self.twin[live[p]])
             q, shrunk = self._pick(row)
             if twin >= 0:
@@ -227,7 +259,9 @@ class _Greedy:
             flat.addmm_(flat @ shrunk, q.mT, alpha=-1)
             gains = np.where(gains < 0, -1, np.minimum(gains, log_det(y).cpu().numpy()))
             gains[p] = -1
-            if self.picked == len(self.indices) or _tie(gains.max()) <= rest:
+            if self.purse is not None:
+                gains[self.purse.costs[live] > self.purse.left(self.indices[: self.picked])] = -1
+            if self.picked == len(self.indices) or _tie(self._worth(gains, live).max()) <= rest:
                 break
         self.bound[live] = gains
 
@@ -244,7 +278,14 @@ class _Greedy:
         return q, shrunk
 
     def _fill(self) -> None:
-        """Append the remaining rows in order: none of them adds information."""
+        """Append the remaining rows in order, those that fit: none of them adds information."""
+        if self.purse is not None:
+            n, chosen = len(self.bound), Selection(self.indices[: self.picked], self.gains[: self.picked])
+            filled = self.purse.fill(chosen, Selection(np.arange(n), np.zeros(n)), len(self.indices))
+            self.picked = len(filled)
+            self.indices[: self.picked], self.gains[: self.picked] = filled.indices, filled.gains
+            self.bound[:] = -1
+            return
         rest = np.setdiff1d(np.arange(len(self.bound)), self.indices[: self.picked])
         self.indices[self.picked :] = rest[: len(self.indices) - self.picked]
         self.gains[self.picked :] = 0

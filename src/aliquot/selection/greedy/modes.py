@@ -17,6 +17,7 @@ from jaxtyping import Int64
 
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import Embedding
+from aliquot.selection.purse import Purse
 from aliquot.types import Selection
 
 
@@ -25,13 +26,20 @@ class Mode(ABC):
 
     Attributes:
         nested: True if a smaller k gives a prefix of the result for a larger one.
+        cost_aware: True if it can spend from a purse.
     """
 
     nested: ClassVar[bool]
+    cost_aware: ClassVar[bool] = False
 
     @abstractmethod
-    def maximize(self, embedding: Embedding, start: Selection, k: int, workspace: Workspace) -> Selection:
-        """Return k distinct rows that begin with `start`, in the order picked, with the gain of each at its turn."""
+    def maximize(
+        self, embedding: Embedding, start: Selection, k: int, workspace: Workspace, purse: Purse | None = None
+    ) -> Selection:
+        """Return k distinct rows that begin with `start`, in the order picked, with the gain of each at its turn.
+
+        With a purse, which only a `cost_aware` mode takes, k is the most rows.
+        """
 
     def objection(self, num_prompts: int, k: int) -> str | None:
         """Return why this mode does not suit such a selection, and the remedy; None if it does."""
@@ -43,11 +51,14 @@ class Exact(Mode):
     """Greedy on all pairs: every pick is the best at its turn. About n^2 d operations, memory O(n d)."""
 
     nested: ClassVar[bool] = True
+    cost_aware: ClassVar[bool] = True
 
-    def maximize(self, embedding: Embedding, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def maximize(
+        self, embedding: Embedding, start: Selection, k: int, workspace: Workspace, purse: Purse | None = None
+    ) -> Selection:
         from aliquot.selection.greedy.facility_location import facility_location
 
-        return facility_location(embedding, k, start=start, workspace=workspace)
+        return facility_location(embedding, k, start=start, workspace=workspace, purse=purse)
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class Sparse(Mode):
     """
 
     nested: ClassVar[bool] = True
+    cost_aware: ClassVar[bool] = True
 
     m: int = 64
     neighbors: str = "exact"
@@ -80,12 +92,14 @@ class Sparse(Mode):
                 "or use neighbors exact"
             )
 
-    def maximize(self, embedding: Embedding, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def maximize(
+        self, embedding: Embedding, start: Selection, k: int, workspace: Workspace, purse: Purse | None = None
+    ) -> Selection:
         from aliquot.selection.greedy.graph import greedy_on_graph
         from aliquot.selection.greedy.neighbors import nearest
 
         neighbors = nearest(embedding, self.m, self.neighbors == "approximate", workspace)
-        return greedy_on_graph(neighbors, start, k)
+        return greedy_on_graph(neighbors, start, k, purse)
 
     def objection(self, num_prompts: int, k: int) -> str | None:
         enough = min(num_prompts, max(32, math.ceil(6 * num_prompts / k)))
@@ -120,9 +134,12 @@ class Stochastic(Mode):
             raise ValueError(f"eps={self.eps} is outside (0, 1); use a small share, such as 0.01")
         _check_seed(self.seed)
 
-    def maximize(self, embedding: Embedding, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def maximize(
+        self, embedding: Embedding, start: Selection, k: int, workspace: Workspace, purse: Purse | None = None
+    ) -> Selection:
         from aliquot.selection.greedy.stochastic import stochastic_greedy
 
+        assert purse is None
         size = math.ceil(len(embedding) / k * math.log(1 / self.eps))
         return stochastic_greedy(embedding, start, k, size, self.seed, workspace)
 
@@ -164,9 +181,12 @@ class Distributed(Mode):
             "choose: the first round leaves none out, and the second is exact greedy on all; use strategy/mode=exact"
         )
 
-    def maximize(self, embedding: Embedding, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def maximize(
+        self, embedding: Embedding, start: Selection, k: int, workspace: Workspace, purse: Purse | None = None
+    ) -> Selection:
         from aliquot.selection.greedy.distributed import two_rounds
 
+        assert purse is None
         rows = [self.rows_of(part, len(embedding)) for part in range(self.parts)]
         return two_rounds(embedding, rows, start, k, workspace)
 

@@ -8,10 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import Cosine
+from aliquot.selection.purse import Purse
 from aliquot.selection.strategies.uncertainty import largest
-from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
+from aliquot.selection.strategy import OnFeatures, leave_out
 from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
 
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class AdaICL(OnFeatures, Greedy):
+class AdaICL(OnFeatures, CostAwareGreedy):
     """Greedily pick the uncertain prompt whose surroundings hold the most uncertain prompts not covered yet.
 
     AdaICL (Mavromatis et al. 2023, arXiv 2310.20046), with one estimate of uncertainty. The candidates are the
@@ -58,7 +60,15 @@ class AdaICL(OnFeatures, Greedy):
         if self.hops not in (1, 2):
             raise ValueError(f"{self.hops} hops are not possible; use 1 or 2")
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.egonets import egonets  # imports numba and torch
         from aliquot.selection.greedy.neighbors import nearest
         from aliquot.selection.greedy.set_cover import greedy_cover
@@ -74,6 +84,7 @@ class AdaICL(OnFeatures, Greedy):
             nearest(embedding, 1 + self.num_neighbors, False, workspace)
         )  # the first is the prompt itself
         depth = min(k, len(start) + int(candidates.sum() - candidates[start.indices].sum()))
-        covered = greedy_cover(egonets(voters, candidates, self.hops), candidates, start, depth)
+        covered = greedy_cover(egonets(voters, candidates, self.hops), candidates, start, depth, purse)
         log.info("%.1f %% of the candidates are covered, in turn %d", 100 * covered.share, covered.turns)
-        return leave_out(covered.selection, Selection(order, np.zeros(n)), k)
+        rest = Selection(order, np.zeros(n))
+        return purse.fill(covered.selection, rest, k) if purse else leave_out(covered.selection, rest, k)

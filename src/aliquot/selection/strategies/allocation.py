@@ -6,7 +6,8 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -14,14 +15,17 @@ from jaxtyping import Float64, Int64
 
 from aliquot.runtime.progress import Progress, silenced
 from aliquot.selection.clustering import nearest_centers
+from aliquot.selection.cost_aware import CostAware
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.groups import by_cluster, by_task, lottery, mean_confidence, mean_of_groups
+from aliquot.selection.learning_curves import LearningCurves
+from aliquot.selection.purse import Purse
 from aliquot.selection.strategies.facility_location import FacilityLocation
 from aliquot.selection.strategies.k_center import KCenter
 from aliquot.selection.strategy import Greedy, OnFeatures
 from aliquot.selection.typicality import typicality
 from aliquot.selection.uncertainty import ResponseUncertainty
-from aliquot.types import Pool, Scores, Selection, Target
+from aliquot.types import Bought, Pool, Scores, Selection, Target
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ Groups = Int64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
-class Allocation(OnFeatures, Greedy):
+class Allocation(OnFeatures, CostAware, Greedy):
     """Give each group the number of annotations that minimizes sum_c w_c a_c (n_c + offset)^(-exponent).
 
     A power law for the loss of group c after n_c annotations, as in the literature on learning curves; transfer
@@ -61,6 +65,9 @@ class Allocation(OnFeatures, Greedy):
             the group first); "facility_location" or "k_center" within the group; or "uncertainty" (highest mean entropy
             of the model's response first).
         seed: of the clusters, the random order, and of ties between groups.
+        learn: in later rounds, fit a_c and b_c to the losses of what was bought (`aliquot.selection.learning_curves`).
+            Groups and features stay those of the base model, and `difficulty` is not read. If false, later rounds
+            read the signals of the last model, if any are read.
     """
 
     nested: ClassVar[bool] = True
@@ -74,6 +81,7 @@ class Allocation(OnFeatures, Greedy):
     offset: float = 1.0
     order: str = "random"
     seed: int = 0
+    learn: bool = field(default=True, metadata={"key": False})  # `Select.bought` is in the key
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,33 +122,75 @@ class Allocation(OnFeatures, Greedy):
             needed |= {"tokens"}
         return frozenset(needed)
 
+    @property
+    def learns(self) -> bool:
+        return self.learn
+
+    def after(self, bought: Bought) -> Allocation:
+        """Return the same allocation with curves fitted to these losses."""
+        return _Informed(**{f.name: getattr(self, f.name) for f in fields(self)}, bought=bought)
+
     def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
-        group = self._groups(pool, scores, workspace)
-        quota = (self._weights(group, pool, scores) * self._difficulty(group, scores)) ** (1 / (1 + self.exponent))
+        return self._divided(pool, scores, start, k, workspace, None)
+
+    def spend(
+        self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace, purse: Purse
+    ) -> Selection:
+        """Minimize the expected loss under a budget in costs: return the longest prefix that fits.
+
+        With m_c the mean cost of group c, the loss falls per cost by b w_c a_c (n_c + offset)^(-b - 1) / m_c, b being
+        the exponent. At the optimum of sum_c m_c n_c <= limit, this is the same for all groups that are neither empty
+        nor used up, so n_c + offset is proportional to (w_c a_c / m_c)^(1 / (1 + b)). The loss is convex, and one row
+        is a small part of a budget, so there is no second rule to compare with.
+        """
+
+        def ranked(start: Selection, k: int) -> Selection:
+            return self._divided(pool, scores, start, k, workspace, purse.costs)
+
+        return purse.longest_prefix(ranked, start, k)
+
+    def _divided(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        costs: Float64[np.ndarray, " n"] | None,
+    ) -> Selection:
+        group = self.group(pool, scores, workspace.directory)
+        dearness = np.ones(group.max() + 1) if costs is None else mean_of_groups(costs, group)
+        pace = self._pace(group, self.weights(group, pool, scores) / dearness, scores)
         rng = np.random.default_rng(self.seed)
         drawn, lots = lottery(group, pool.prompts, rng), rng.permutation(len(pool))
         free = np.setdiff1d(np.arange(len(pool)), start.indices)
-        before = np.bincount(group[start.indices], minlength=len(quota))
+        num_groups = len(pace.quota)
+        before = np.bincount(group[start.indices], minlength=num_groups)
         by_group = free[np.lexsort((drawn[free], group[free]))]
-        turns = _turns(group[by_group], before, quota, self.offset)
+        turns = _turns(group[by_group], before, pace, self.offset)
         last = np.partition(turns.time, k - len(start) - 1)[k - len(start) - 1]
-        depth = np.bincount(group[by_group], turns.time <= last, minlength=len(quota)).astype(np.int64)
+        depth = np.bincount(group[by_group], turns.time <= last, minlength=num_groups).astype(np.int64)
         if self.order != "random":
             by_group = self._ordered(by_group, group, depth, start, pool, scores, workspace)
         # The order among groups whose turns are at the same time is drawn anew each time.
         order = by_group[np.lexsort((lots[by_group], turns.round, turns.time))][: k - len(start)]
-        _tell(np.bincount(group[np.concatenate([start.indices, order])], minlength=len(quota)), self)
+        _tell(np.bincount(group[np.concatenate([start.indices, order])], minlength=num_groups), self)
         gains = np.concatenate([start.gains, np.zeros(len(order))])
         return Selection(np.concatenate([start.indices, order]).astype(np.int64), gains)
 
-    def _groups(self, pool: Pool, scores: Scores | None, workspace: Workspace) -> Groups:
+    def group(self, pool: Pool, scores: Scores | None, directory: Path | None = None) -> Groups:
+        """Return the group of each prompt, 0..g-1; scores as `as_read` returns them."""
         if self.groups == "tasks":
             return by_task(pool)
         assert scores is not None
-        return by_cluster(scores.features, self.num_clusters, self.seed, workspace.directory)
+        return by_cluster(scores.features, self.num_clusters, self.seed, directory)
 
-    def _weights(self, group: Groups, pool: Pool, scores: Scores | None) -> Float64[np.ndarray, " g"]:
-        """Return w, the weight of each group."""
+    def _pace(self, group: Groups, weights: Float64[np.ndarray, " g"], scores: Scores | None) -> _Pace:
+        quota = (weights * self._difficulty(group, scores)) ** (1 / (1 + self.exponent))
+        return _Pace(quota, np.ones(len(quota)))
+
+    def weights(self, group: Groups, pool: Pool, scores: Scores | None) -> Float64[np.ndarray, " g"]:
+        """Return w, the weight of each group; they sum to 1."""
         sizes = np.bincount(group).astype(np.float64)
         total = np.zeros(len(sizes))
         for toward, share in self._mixture().items():
@@ -234,6 +284,49 @@ def _within(
 
 
 @dataclass(frozen=True)
+class _Pace:
+    """How soon each group has its turns: the one after n others is at time (n + 1/2 + offset)^power / quota."""
+
+    quota: Float64[np.ndarray, " g"]
+    power: Float64[np.ndarray, " g"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Informed(Allocation):
+    """An allocation whose groups have curves fitted to what was bought: L_c(n) = a_c (n + offset)^(-b_c).
+
+    One more annotation of a group lowers its weighted loss by about w_c a_c b_c (n_c + 1/2 + offset)^-(1 + b_c), and
+    prompts are taken in the order of these gains, which is optimal for a sum of convex losses (Fox 1966).
+    """
+
+    bought: Bought
+
+    def _divided(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        costs: Float64[np.ndarray, " n"] | None,
+    ) -> Selection:
+        if strange := len(np.setdiff1d(self.bought.rows, start.indices)):
+            raise ValueError(f"{strange} of {len(self.bought)} losses are of prompts that were not bought before")
+        return super()._divided(pool, scores, start, k, workspace, costs)
+
+    def _pace(self, group: Groups, weights: Float64[np.ndarray, " g"], scores: Scores | None) -> _Pace:
+        curves = LearningCurves.fit(self.bought, group, self.offset, self.exponent)
+        exponents = curves.exponents
+        log.info(
+            "allocation learned from %s responses: loss of a group at first %.2f (%.2f to %.2f), exponent %.2f "
+            "(%.2f to %.2f); a loss that cannot fall shows as a small exponent",
+            *(f"{len(self.bought):,}", curves.pool_scale, curves.scale.min(), curves.scale.max()),
+            *(curves.pool_mean[1], exponents.min(), exponents.max()),
+        )
+        return _Pace(weights * curves.scale * exponents, 1 + exponents)
+
+
+@dataclass(frozen=True)
 class _Turns:
     """When each row of some groups has its turn: its time and, for groups without a quota, a round after all times."""
 
@@ -241,13 +334,12 @@ class _Turns:
     round: Int64[np.ndarray, " m"]
 
 
-def _turns(
-    group: Int64[np.ndarray, " m"], before: Int64[np.ndarray, " g"], quota: Float64[np.ndarray, " g"], offset: float
-) -> _Turns:
+def _turns(group: Int64[np.ndarray, " m"], before: Int64[np.ndarray, " g"], pace: _Pace, offset: float) -> _Turns:
     """Return the turns of rows that are sorted by group; `before` rows of each group had theirs already."""
-    begins = np.searchsorted(group, np.arange(len(quota)))
+    begins = np.searchsorted(group, np.arange(len(pace.quota)))
     place = np.arange(len(group)) - begins[group] + before[group]
-    time = np.divide(place + 0.5 + offset, quota[group], out=np.full(len(group), np.inf), where=quota[group] > 0)
+    quota, waited = pace.quota[group], (place + 0.5 + offset) ** pace.power[group]
+    time = np.divide(waited, quota, out=np.full(len(group), np.inf), where=quota > 0)
     return _Turns(time, np.where(np.isinf(time), place, 0))
 
 

@@ -6,17 +6,19 @@ import logging
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.greedy.modes import Distributed, Exact, Mode
 from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
-from aliquot.selection.strategy import Greedy, OnFeatures
+from aliquot.selection.purse import Purse
+from aliquot.selection.strategy import OnFeatures
 from aliquot.types import Pool, Scores, Selection
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FacilityLocation(OnFeatures, Greedy):
+class FacilityLocation(OnFeatures, CostAwareGreedy):
     """Greedily pick the prompts that most increase f(S) = sum_i max_{s in S} w_is over the whole pool.
 
     Within 1 - 1/e of the best set of its size (Nemhauser, Wolsey, Fisher 1978). Bhatt et al. 2024 (arXiv 2401.06692)
@@ -39,14 +41,27 @@ class FacilityLocation(OnFeatures, Greedy):
         """Whether the mode's picks do not depend on k."""
         return self.mode.nested
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    @property
+    def cost_aware(self) -> bool:
+        """Whether the mode can spend from a purse."""
+        return self.mode.cost_aware
+
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.approximation import describe  # imports numba and torch
 
         assert scores is not None
         embedding = embed_for_coverage(self.kernel, scores.features)
         if objection := self.mode.objection(len(embedding), k):
             log.warning(objection)
-        selection = self.mode.maximize(embedding, start, k, workspace)
+        selection = self.mode.maximize(embedding, start, k, workspace, purse)
         if not isinstance(self.mode, Exact):
             log.info(describe(self.mode, embedding, selection, workspace.device))
         return selection

@@ -9,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from aliquot.scoring.features import root_mean_square_norm
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.greedy.checkpoint import Workspace
-from aliquot.selection.strategy import Greedy
+from aliquot.selection.purse import Purse
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class InformationGain(Greedy):
+class InformationGain(CostAwareGreedy):
     """Greedily pick what most raises f(S) = log det(sigma^2 I + sum_{i in S} X_i^T X_i), X_i prompt i's token features.
 
     FisherSFT (Deb et al. 2025, arXiv 2505.14826): a greedy design on a lower bound of the log-determinant of the last
@@ -47,7 +48,15 @@ class InformationGain(Greedy):
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens {self.max_tokens} leaves no token; use 1 or more, or null for all")
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.information import Blocks, information_gain  # imports torch
 
         assert scores is not None and scores.token_features is not None
@@ -57,7 +66,8 @@ class InformationGain(Greedy):
         scale = (
             1 / noise(self.sigma, self.unit, vectors) / (np.sqrt(kept) if self.length == "sqrt" else np.ones(len(kept)))
         )
-        return information_gain(Blocks(vectors, starts, kept, scale), start, k, workspace, "information gain")
+        blocks = Blocks(vectors, starts, kept, scale)
+        return information_gain(blocks, start, k, workspace, "information gain", purse)
 
 
 def check_sigma(sigma: float, unit: str) -> None:

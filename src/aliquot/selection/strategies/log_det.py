@@ -8,14 +8,16 @@ from typing import ClassVar
 import numpy as np
 
 from aliquot.scoring.features import gaussian_projection, project, squared_norms
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.purse import Purse
 from aliquot.selection.strategies.information_gain import check_sigma, noise
-from aliquot.selection.strategy import Greedy, OnView
+from aliquot.selection.strategy import OnView
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class LogDet(OnView, Greedy):
+class LogDet(OnView, CostAwareGreedy):
     """Greedily pick what most increases f(S) = log det(sigma^2 I + sum_{i in S} x_i x_i^T) over the features x.
 
     The most probable set of a determinantal point process with kernel x_i . x_j / sigma^2 + 1[i = j], found greedily
@@ -47,7 +49,15 @@ class LogDet(OnView, Greedy):
         if self.projection_seed < 0:
             raise ValueError(f"projection_seed {self.projection_seed} is negative; use 0 or more")
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.information import Blocks, information_gain  # imports torch
 
         assert scores is not None
@@ -60,4 +70,4 @@ class LogDet(OnView, Greedy):
         else:
             scale = np.full(len(x), 1 / noise(self.sigma, self.unit, x))
         rows = np.arange(len(x))
-        return information_gain(Blocks(x, rows, np.ones_like(rows), scale), start, k, workspace, "log det")
+        return information_gain(Blocks(x, rows, np.ones_like(rows), scale), start, k, workspace, "log det", purse)

@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from aliquot.selection.clustering import k_means
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.distances import squared_distances
 from aliquot.selection.greedy.checkpoint import Workspace
-from aliquot.selection.strategy import Greedy, OnFeatures
+from aliquot.selection.purse import Purse
+from aliquot.selection.strategy import OnFeatures
 from aliquot.selection.vectors import Features, rescaled
 from aliquot.types import Pool, Scores, Selection
 
@@ -26,7 +28,7 @@ _PASSES = 20  # of k-means, which ends when its centers rest
 
 
 @dataclass(frozen=True)
-class ProbCover(OnFeatures, Greedy):
+class ProbCover(OnFeatures, CostAwareGreedy):
     """Greedily pick the prompt whose ball of radius delta covers the most prompts that no ball covers yet.
 
     ProbCover (Yehuda et al. 2022, NeurIPS). Within 1 - 1/e of the largest coverage by as many balls. A ball holds the
@@ -68,7 +70,15 @@ class ProbCover(OnFeatures, Greedy):
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative; use 0 or more")
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.balls import balls  # imports numba
         from aliquot.selection.greedy.set_cover import greedy_cover
 
@@ -80,7 +90,7 @@ class ProbCover(OnFeatures, Greedy):
         else:
             squared_radius = math.ldexp(self.delta, power) ** 2
         sets = balls(x, squared_radius)
-        covered = greedy_cover(sets, np.ones(len(x), dtype=np.bool_), start, k)
+        covered = greedy_cover(sets, np.ones(len(x), dtype=np.bool_), start, k, purse)
         log.info(
             "balls of radius %.4g hold %.1f prompts on average; %.1f %% are covered, in turn %d",
             *(math.ldexp(math.sqrt(squared_radius), -power), len(sets.rows) / len(x)),

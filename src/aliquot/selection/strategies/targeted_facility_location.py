@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -12,9 +13,11 @@ from jaxtyping import Float32, Int32, Int64
 
 from aliquot.runtime.progress import Progress
 from aliquot.selection.clustering import number_rows
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.greedy.checkpoint import Checkpoint, Workspace
 from aliquot.selection.kernels import Cosine, Kernel, is_degenerate
-from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
+from aliquot.selection.purse import Purse
+from aliquot.selection.strategy import OnFeatures, leave_out
 from aliquot.types import Pool, Scores, Selection
 
 _ONE = 1 << 30  # similarity 1 in quanta
@@ -23,7 +26,7 @@ _LARGEST_ETA = 1e6
 
 
 @dataclass(frozen=True)
-class TargetedFacilityLocation(OnFeatures, Greedy):
+class TargetedFacilityLocation(OnFeatures, CostAwareGreedy):
     """Greedily maximize the facility location mutual information of the picks and the target prompts.
 
     PRISM (Kothawade et al. 2022, arXiv 2103.00128). With similarities w of a pool of prompts i, picks S and target T:
@@ -61,7 +64,15 @@ class TargetedFacilityLocation(OnFeatures, Greedy):
                 "flvmi, 0 counts nothing)"
             )
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.facility_location import facility_location  # imports numba
 
         assert scores is not None and scores.target is not None
@@ -69,21 +80,25 @@ class TargetedFacilityLocation(OnFeatures, Greedy):
         similar = similarities(self.kernel, scores.features, target)
         _warn_if_degenerate(float(similar.mean()) / _ONE, self.kernel)
         if self.function == "flqmi":
-            checkpoint = Checkpoint(workspace.directory, similar, self.eta, start.indices)
-            covered = greedy_flqmi(similar, self.eta, start, k, checkpoint)
-            return _then_most_similar(covered, len(start), similar.max(axis=1))
+            more = () if purse is None else (purse,)
+            checkpoint = Checkpoint(workspace.directory, similar, self.eta, start.indices, *more)
+            covered = greedy_flqmi(similar, self.eta, start, k, checkpoint, purse)
+            return _then_most_similar(covered, len(start), similar.max(axis=1), k, purse)
         embedding = self.kernel.embed(np.concatenate([scores.features, target])).take(np.arange(len(pool)))
         cap = np.minimum(np.floor(self.eta * similar.max(axis=1).astype(np.float64)), _ONE).astype(np.int32)
-        covered = facility_location(embedding, k, start=start, cap=cap, workspace=workspace)
-        return _then_most_similar(covered, len(start), similar.max(axis=1))
+        covered = facility_location(embedding, k, start=start, cap=cap, workspace=workspace, purse=purse)
+        return _then_most_similar(covered, len(start), similar.max(axis=1), k, purse)
 
 
-def _then_most_similar(covered: Selection, num_given: int, similarity: Int32[np.ndarray, " n"]) -> Selection:
-    """Replace the picks that add nothing to f by the most similar prompts that are left."""
+def _then_most_similar(
+    covered: Selection, num_given: int, similarity: Int32[np.ndarray, " n"], k: int, purse: Purse | None
+) -> Selection:
+    """Replace the picks that add nothing to f by the most similar prompts that are left, and that fit."""
     adding = np.arange(len(covered)) < num_given
     head = covered.head(int(np.count_nonzero(adding | (covered.gains > 0))))
     order = np.argsort(-similarity.astype(np.int64), kind="stable")
-    return leave_out(head, Selection(order, np.zeros(len(order))), len(covered))
+    rest = Selection(order, np.zeros(len(order)))
+    return purse.fill(head, rest, k) if purse else leave_out(head, rest, k)
 
 
 def _warn_if_degenerate(mean: float, kernel: Kernel) -> None:
@@ -113,7 +128,12 @@ def similarities(
 
 
 def greedy_flqmi(
-    similar: Int32[np.ndarray, "n q"], eta: float, start: Selection, k: int, checkpoint: Checkpoint
+    similar: Int32[np.ndarray, "n q"],
+    eta: float,
+    start: Selection,
+    k: int,
+    checkpoint: Checkpoint,
+    purse: Purse | None = None,
 ) -> Selection:
     """Maximize FLQMI by lazy greedy (Minoux 1978): gains only fall, so an old gain is an upper bound.
 
@@ -123,6 +143,7 @@ def greedy_flqmi(
         start: rows selected earlier, which stay and come first with the gains they have.
         k: rows to select, including those of `start`.
         checkpoint: where the ranking saves its picks.
+        purse: what rows cost and may cost, or None. With one, k is the most rows.
     """
     own = np.rint(eta * similar.max(axis=1).astype(np.float64)).astype(np.int64)
     saved = checkpoint.load()
@@ -131,19 +152,30 @@ def greedy_flqmi(
     cover = _cover(similar, np.array(chosen, dtype=np.int64))
     free = np.setdiff1d(np.arange(len(similar)), chosen)
     bounds = np.maximum(similar[free] - cover, 0).sum(axis=1, dtype=np.int64) + own[free]
-    heap = [(-bound, row, len(chosen)) for bound, row in zip(bounds.tolist(), free.tolist(), strict=True)]
+    costs = None if purse is None else purse.costs.tolist()
+    left = math.inf if purse is None else purse.left(np.array(chosen, dtype=np.int64))
+    divisor = costs if purse is not None and purse.per_cost else None
+
+    def entry(gain: int, row: int) -> tuple[float, int, int, int]:
+        return -float(gain) if divisor is None else -gain / divisor[row], row, len(chosen), gain
+
+    heap = [entry(bound, row) for bound, row in zip(bounds.tolist(), free.tolist(), strict=True)]
     heapq.heapify(heap)
     with Progress("targeted facility location", k, "pick", done=len(chosen)) as progress:
-        while len(chosen) < k:
-            bound, row, picked = heap[0]
+        while len(chosen) < k and heap:
+            _, row, picked, gain = heap[0]
+            if costs is not None and costs[row] > left:
+                heapq.heappop(heap)
+                continue
             if picked < len(chosen):
                 gain = int(np.maximum(similar[row] - cover, 0).sum(dtype=np.int64)) + int(own[row])
-                heapq.heapreplace(heap, (-gain, row, len(chosen)))
+                heapq.heapreplace(heap, entry(gain, row))
                 continue
             heapq.heappop(heap)
             np.maximum(cover, similar[row], out=cover)
             chosen.append(row)
-            gains.append(-bound / _ONE)
+            gains.append(gain / _ONE)
+            left -= 0 if costs is None else costs[row]
             progress.update()
             if checkpoint.due():
                 checkpoint.save({"indices": np.array(chosen), "gains": np.array(gains)})

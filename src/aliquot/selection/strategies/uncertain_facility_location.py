@@ -7,16 +7,18 @@ from typing import ClassVar
 
 import numpy as np
 
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
+from aliquot.selection.purse import Purse
 from aliquot.selection.strategies.uncertainty import largest
-from aliquot.selection.strategy import Greedy, OnFeatures, leave_out
+from aliquot.selection.strategy import OnFeatures, leave_out
 from aliquot.selection.uncertainty import ResponseUncertainty
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class UncertainFacilityLocation(OnFeatures, Greedy):
+class UncertainFacilityLocation(OnFeatures, CostAwareGreedy):
     """Greedily pick by facility location, but only among the most uncertain prompts.
 
     The candidates are the round(share n) most uncertain prompts, for any budget, so a ranking is nested. Once all of
@@ -47,7 +49,15 @@ class UncertainFacilityLocation(OnFeatures, Greedy):
         if self.cover not in ("pool", "candidates"):
             raise ValueError(f"cover '{self.cover}' is unknown; use pool or candidates")
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.facility_location import facility_location  # imports numba
 
         assert scores is not None
@@ -61,6 +71,7 @@ class UncertainFacilityLocation(OnFeatures, Greedy):
             weights[candidates] = 1
         depth = min(k, len(start) + len(np.setdiff1d(candidates, start.indices)))
         chosen = facility_location(
-            embedding, depth, start=start, weights=weights, candidates=candidates, workspace=workspace
+            embedding, depth, start=start, weights=weights, candidates=candidates, workspace=workspace, purse=purse
         )
-        return leave_out(chosen, Selection(order, np.zeros(n)), k)
+        rest = Selection(order, np.zeros(n))
+        return purse.fill(chosen, rest, k) if purse else leave_out(chosen, rest, k)

@@ -8,6 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from aliquot.selection.cost_aware import CostAware, better_rule
+from aliquot.selection.greedy.checkpoint import Workspace
+from aliquot.selection.purse import Purse
 from aliquot.selection.uncertainty import ResponseUncertainty, Score
 from aliquot.types import Pool, Scores, Selection
 
@@ -15,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Uncertainty(ResponseUncertainty):
+class Uncertainty(ResponseUncertainty, CostAware):
     """Order prompts by a score of `aliquot.selection.uncertainty`, the most uncertain first; the gain is the score."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
@@ -27,6 +30,24 @@ class Uncertainty(ResponseUncertainty):
         of_response, of_prompt = (_correlation(score, n) for n in (scores.tokens.lengths, scores.prompt_lengths))
         log.info("%s correlates %.2f with the length of the response, %.2f of the prompt", self, of_response, of_prompt)
         return largest(score, k)
+
+    def spend(
+        self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace, purse: Purse
+    ) -> Selection:
+        """Return at most k rows that fit, with the largest sum of scores.
+
+        Scores below 0, as of margins, count from that of the least uncertain prompt of the pool.
+        """
+        assert scores is not None
+        score = self.score(scores)
+        worth = score - min(0.0, float(score.min()))
+
+        def by(rule: Purse) -> Selection:
+            order = largest(rule.worth(worth), len(pool)).indices
+            return rule.fill(start, Selection(order, worth[order]), k)
+
+        chosen = better_rule(by, purse, len(start))
+        return Selection(chosen.indices, np.concatenate([start.gains, score[chosen.indices[len(start) :]]]))
 
 
 def largest(score: Score, k: int) -> Selection:

@@ -8,15 +8,17 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32
 
+from aliquot.selection.cost_aware import CostAwareGreedy
 from aliquot.selection.greedy.checkpoint import Workspace
 from aliquot.selection.kernels import RBF, Kernel, embed_for_coverage
-from aliquot.selection.strategy import Greedy, OnFeatures
+from aliquot.selection.purse import Purse
+from aliquot.selection.strategy import OnFeatures
 from aliquot.selection.uncertainty import ResponseUncertainty, Score
 from aliquot.types import Pool, Scores, Selection
 
 
 @dataclass(frozen=True)
-class WeightedFacilityLocation(OnFeatures, Greedy):
+class WeightedFacilityLocation(OnFeatures, CostAwareGreedy):
     """Greedily pick what most increases f(S) = sum_i a_i max_{s in S} w_is, with more weight on uncertain prompts i.
 
     The weight a_i is a power of the share of the pool whose uncertainty is at most that of i, in (0, 1]. It depends
@@ -42,13 +44,21 @@ class WeightedFacilityLocation(OnFeatures, Greedy):
         if not 0 <= self.power < np.inf:
             raise ValueError(f"power {self.power} is negative or not finite; use 0 or more, such as 1")
 
-    def extend(self, pool: Pool, scores: Scores | None, start: Selection, k: int, workspace: Workspace) -> Selection:
+    def extend(
+        self,
+        pool: Pool,
+        scores: Scores | None,
+        start: Selection,
+        k: int,
+        workspace: Workspace,
+        purse: Purse | None = None,
+    ) -> Selection:
         from aliquot.selection.greedy.facility_location import facility_location  # imports numba
 
         assert scores is not None
         embedding = embed_for_coverage(self.kernel, scores.features)
         weights = percentile(self.uncertainty.score(scores)) ** np.float32(self.power)
-        return facility_location(embedding, k, start=start, weights=weights, workspace=workspace)
+        return facility_location(embedding, k, start=start, weights=weights, workspace=workspace, purse=purse)
 
 
 def percentile(score: Score) -> Float32[np.ndarray, " n"]:
