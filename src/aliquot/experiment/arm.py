@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 from omegaconf import OmegaConf
 
@@ -47,14 +47,14 @@ class ArmSettings:
     identity: str
 
     @classmethod
-    def of(cls, strategy: str, select: Record, score: Record | None, rounds: Sequence[int] = ()) -> ArmSettings:
+    def of(cls, strategy: str, select: Record, score: Record | None, rounds: Sequence[float] = ()) -> ArmSettings:
         """Read them from the records of two stages; `score` is None if the strategy reads no signals.
 
         Args:
             strategy: its name.
             select: the record of the selection, the last one of several rounds.
             score: the record of the pass that it reads.
-            rounds: prompts after each round, if there are several.
+            rounds: prompts after each round, or what they may cost, if there are several.
         """
         settings = flatten(select["fields"]["strategy"])
         if score is not None:
@@ -63,6 +63,8 @@ class ArmSettings:
             settings |= _as_read(view if isinstance(view, str) else None, score["fields"]["scorer"])
         if target := select["fields"].get("target"):
             settings["target"] = target["prompts"].get("digest") or target["prompts"]["key"]
+        if select["fields"].get("terms", {}).get("cost_aware"):
+            settings["cost_aware"] = True
         if len(rounds) > 1:
             settings["rounds"] = _shares(rounds)
         seeds = {name: value for name, value in settings.items() if _is_seed(name) and isinstance(value, int)}
@@ -70,7 +72,7 @@ class ArmSettings:
         return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
 
 
-def _shares(rounds: Sequence[int]) -> int | str:
+def _shares(rounds: Sequence[float]) -> int | str:
     """Return the number of equal rounds, or the shares of the budget that uneven ones reach."""
     budget, number = rounds[-1], len(rounds)
     if tuple(rounds) == equal_parts(budget, number):
@@ -78,9 +80,14 @@ def _shares(rounds: Sequence[int]) -> int | str:
     return "[" + ",".join(f"{100 * part / budget:.3g}%" for part in rounds) + "]"
 
 
-def equal_parts(budget: int, rounds: int) -> tuple[int, ...]:
-    """Return the number of prompts after each of several equal rounds."""
-    return tuple(round(budget * number / rounds) for number in range(1, rounds + 1))
+@overload
+def equal_parts(budget: int, rounds: int) -> tuple[int, ...]: ...
+@overload
+def equal_parts(budget: float, rounds: int) -> tuple[float, ...]: ...
+def equal_parts(budget: float, rounds: int) -> tuple[float, ...]:
+    """Return the number of prompts after each of several equal rounds; of a float, the amounts of a limit."""
+    digits = None if isinstance(budget, int) else 9
+    return tuple(round(budget * number / rounds, digits) for number in range(1, rounds + 1))
 
 
 def _as_read(view: str | None, scorer: Mapping[str, Any]) -> dict[str, object]:
@@ -135,7 +142,9 @@ def _plain(strategy: str, scorer: str, select: Select) -> Mapping[str, object]:
     except ValueError:
         return {}
     score = select.score and replace(select.score, scorer=create(cfg, "scorer"))
-    return _parameters(strategy, replace(select, strategy=chosen, target=None, score=score, before=None, bought=None))
+    return _parameters(
+        strategy, replace(select, strategy=chosen, target=None, score=score, before=None, bought=None, terms=None)
+    )
 
 
 def _parameters(strategy: str, select: Select) -> Mapping[str, object]:

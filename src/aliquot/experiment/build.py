@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
-from aliquot.config.schema import Until, check_root, name_target, parse_budget, strategy_name
+from aliquot.config.schema import Limit, Until, check_root, name_target, parse_budget, parse_limit, strategy_name
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.run import read_responses
 from aliquot.evaluation.judge.spec import BASE, Judge
 from aliquot.evaluation.run import Yardstick
 from aliquot.experiment.arm import label_of, marked
+from aliquot.experiment.limits import check_limit, limits_of
 from aliquot.experiment.rounds import Round, check_rounds, known_rounds, make_rounds, name_rounds, parse_rounds
 from aliquot.finetuning.recipe import LoRA
 from aliquot.models.spec import Model
@@ -38,6 +39,7 @@ from aliquot.selection.strategy import Strategy, check_requirements, check_targe
 from aliquot.selection.upper_reference import UpperReference
 from aliquot.stages import Annotate, Evaluate, Finetune, Overlap, Prepare, ReadResponses, ReadTarget, Score, Select
 from aliquot.store.store import Stage, Store, read_record, upstream_first
+from aliquot.terms import Terms
 
 #: The stages that read the model.
 READERS = (Score, ReadResponses, Finetune, Evaluate)
@@ -53,6 +55,8 @@ class Parts:
         rounds: as configured, a number or a list.
         stop_below: points that the next round must be projected to gain, or None.
         overrides: what the command line changed; used to suggest the next command.
+        limit: the budget, if it is in money or tokens.
+        cost_aware: weigh gains against costs.
     """
 
     model: Model
@@ -72,6 +76,8 @@ class Parts:
     rounds: object = 1
     stop_below: float | None = None
     overrides: tuple[str, ...] = ()
+    limit: Limit | None = None
+    cost_aware: bool = False
 
     @classmethod
     def of(cls, cfg: DictConfig, overrides: Iterable[str] = ()) -> Parts:
@@ -90,13 +96,15 @@ class Parts:
         target = create(cfg, "target")
         if isinstance(strategy, Strategy):
             check_target(strategy, target.path is not None)
+        limit, annotator = parse_limit(cfg.budget), create(cfg, "annotator")
+        check_limit(limit, cfg.cost_aware, strategy, annotator, cfg.until)
         return cls(
             model=create(cfg, "model"),
             pool=create(cfg, "pool"),
             target=target,
             scorer=create(cfg, "scorer"),
             strategy=strategy,
-            annotator=create(cfg, "annotator"),
+            annotator=annotator,
             finetune=create(cfg, "finetune"),
             benchmark=create(cfg, "evaluate"),
             trainer=create(cfg, "trainer"),
@@ -108,6 +116,8 @@ class Parts:
             rounds=OmegaConf.to_object(cfg.rounds) if OmegaConf.is_config(cfg.rounds) else cfg.rounds,
             stop_below=cfg.stop_below,
             overrides=tuple(overrides),
+            limit=limit,
+            cost_aware=cfg.cost_aware,
         )
 
     @property
@@ -129,6 +139,10 @@ class Parts:
         """Return the stage that scores the base model."""
         return Evaluate(self.model, None, self.benchmark, self.trainer, self.overlap(prepare), _opponent(self))
 
+    def terms(self, limit: Limit) -> Terms:
+        """Return what a selection within a limit depends on."""
+        return Terms(limit, self.cost_aware, self.annotator.tariff, self.model if limit.in_tokens else None)
+
     def overlap(self, prepare: Prepare) -> Overlap | None:
         """Return the stage that looks for held-out rows in the pool; None where none are read."""
         asked = self.until == Until.evaluate and isinstance(self.benchmark, HeldOutSource)
@@ -140,7 +154,7 @@ class Parts:
         Their keys are not final, and each stage that reads the pool counts as not done.
         """
         target = self.read_target(self.prepare)
-        rounds = _rounds(self, self.prepare, target, (1,), num_prompts=1, settle=False)
+        rounds = _rounds(self, self.prepare, target, (1,), (), num_prompts=1, settle=False)
         return _stages(self, self.prepare, rounds, num_prompts=1)
 
 
@@ -153,7 +167,7 @@ class Experiment:
         strategy: the name of the strategy's config choice.
         pool: the name of the pool.
         num_prompts: the size of the pool.
-        budget: prompts to annotate.
+        budget: prompts to annotate; an estimate where `limit` is the budget.
         seed: of this run.
         trial: of the base model; it runs before any stage that reads the model.
         benchmark: names of the tasks, for the plan.
@@ -161,9 +175,10 @@ class Experiment:
         uses_response: whether the strategy is an upper reference.
         until: the stage after which it stops.
         rounds: that are certain to be run, one for most experiments.
-        planned: prompts after each round that is configured.
+        planned: the budget after each round that is configured: prompts, or the amount of a limit.
         stop_below: points that the next round must be projected to gain, or None.
         open: whether another round may follow: its projection is not known yet.
+        limit: the budget, if it is in money or tokens.
     """
 
     stages: tuple[Stage[Any], ...]
@@ -178,9 +193,10 @@ class Experiment:
     uses_response: bool = False
     until: Until = Until.evaluate
     rounds: Sequence[Round] = ()
-    planned: Sequence[int] = ()
+    planned: Sequence[float] = ()
     stop_below: float | None = None
     open: bool = False
+    limit: Limit | None = None
 
     def untried(self, store: Store) -> Trial | None:
         """Return the trial of the model if it must run first."""
@@ -197,7 +213,7 @@ class Experiment:
         goal = self.stages[-1]
         if isinstance(goal, Score):
             return goal.key
-        return f"{goal.key}-{self.budget}{name_rounds(self.planned, self.stop_below)}"
+        return f"{goal.key}-{self.limit or self.budget}{name_rounds(self.planned, self.stop_below)}"
 
     @functools.cached_property
     def arm(self) -> str:
@@ -236,8 +252,14 @@ def build(parts: Parts) -> Experiment:
     """
     prepare = parts.prepare.settled(parts.store)
     pool = parts.store.get(prepare)
-    budget = parse_budget(parts.budget, len(pool), pool.name)
-    planned = parse_rounds(parts.rounds, budget, parts.budget, pool.name)
+    limits: tuple[Limit, ...] = ()
+    if parts.limit:
+        limits = limits_of(parts.rounds, parts.limit, parts.budget)
+        budgets = tuple(parts.terms(limit).expected_rows(pool) for limit in limits)
+        planned: Sequence[float] = [limit.amount for limit in limits]
+    else:
+        budget = parse_budget(parts.budget, len(pool), pool.name)
+        planned = budgets = parse_rounds(parts.rounds, budget, parts.budget, pool.name)
     check_rounds(parts.strategy, len(planned), parts.stop_below)
     if isinstance(parts.strategy, Strategy):
         check_requirements(parts.strategy, pool, parts.scorer)
@@ -250,7 +272,7 @@ def build(parts: Parts) -> Experiment:
             file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
             read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
     rounds, may_follow = known_rounds(
-        _rounds(parts, prepare, target, planned, len(pool)), parts.stop_below, parts.store
+        _rounds(parts, prepare, target, budgets, limits, len(pool)), planned, parts.stop_below, len(pool), parts.store
     )
     return Experiment(
         stages=_stages(parts, prepare, rounds, len(pool)),
@@ -268,6 +290,7 @@ def build(parts: Parts) -> Experiment:
         planned=planned,
         stop_below=parts.stop_below,
         open=may_follow,
+        limit=parts.limit and limits[len(rounds) - 1],
     )
 
 
@@ -282,10 +305,11 @@ def _rounds(
     prepare: Prepare,
     target: ReadTarget | None,
     budgets: Sequence[int],
+    limits: Sequence[Limit],
     num_prompts: int,
     settle: bool = True,
 ) -> tuple[Round, ...]:
-    """Return the rounds with these budgets; `settle` reads what people have returned."""
+    """Return the rounds with these budgets, or these limits; `settle` reads what people have returned."""
     model, strategy, trainer = parts.model, parts.strategy, parts.trainer
     score = Score(model, prepare, parts.scorer, trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
@@ -305,7 +329,8 @@ def _rounds(
         finetune = Finetune(model, annotate, parts.finetune, trainer)
         return Round(annotate, finetune, replace(base, finetune=finetune, opponent=base.opponent or _to_judge(base)))
 
-    return make_rounds(whole, budgets, rest, parts.scorer.tokens_per_batch)
+    terms = [parts.terms(limit) for limit in limits]
+    return make_rounds(whole, budgets, terms, rest, parts.scorer.tokens_per_batch)
 
 
 def _stages(parts: Parts, prepare: Prepare, rounds: Sequence[Round], num_prompts: int) -> tuple[Stage[Any], ...]:

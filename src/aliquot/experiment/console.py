@@ -28,7 +28,7 @@ def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
         return  # the cost needs the pool, and the note on the model its tokenizer
     strategy = marked(experiment.strategy, experiment.uses_response)
     say(
-        f"{strategy}: {experiment.budget:,} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}', "
+        f"{strategy}: {_about(experiment)} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}', "
         f"seed {experiment.seed}",
         out,
     )
@@ -41,6 +41,12 @@ def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
     print_table(table, out)
     show_libraries(experiment.stages, store, out)
     show_quote(quote([experiment], store), out)
+
+
+def _about(experiment: Experiment) -> str:
+    """Return the number of prompts or, within a budget in money or tokens, an estimate and the limit."""
+    limit = experiment.limit
+    return f"at most {limit} for about {experiment.budget:,}" if limit else f"{experiment.budget:,}"
 
 
 def show_models(experiments: Iterable[Experiment], out: Console | None = None) -> None:
@@ -123,7 +129,8 @@ def _chosen(run: RunRecord) -> str:
     if run.num_annotated not in (None, run.budget):
         chosen = f"{run.num_annotated:,} of {run.budget:,} chosen of {run.num_prompts:,} prompts by {by}"
     cost = f", by {run.annotator}, cost {run.annotation_cost:,.4f}" if run.annotation_cost else ""
-    return f"Annotated     {chosen}{cost}"
+    limit = f", within {run.limit}" if run.limit else ""
+    return f"Annotated     {chosen}{cost}{limit}"
 
 
 def _scores(run: RunRecord) -> Table:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from aliquot.runtime.progress import silenced
+from aliquot.runtime.progress import unheard
 from aliquot.selection.groups import by_task
 from aliquot.selection.learning_curves import LearningCurves
 from aliquot.selection.strategies.allocation import Allocation
@@ -55,7 +52,7 @@ class Prospect:
         divided among groups like the ones of this round. None if this round bought nothing of use.
         """
         annotate, bought = read.annotate, store.get(read)
-        size, select = budget - annotate.budget, annotate.select
+        size, select = budget - annotate.num_rows(store), annotate.select
         if size <= 0 or not len(bought):
             return None
         pool, strategy = store.get(select.pool), select.strategy
@@ -87,24 +84,11 @@ def _of_allocation(
     annotate: Annotate, bought: Bought, budget: int, pool: Pool, store: Store
 ) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " g"], float, float, Int64[np.ndarray, " g"], str]:
     read, scores = annotate.select.signals(store)
-    strategy, start = cast(Allocation, read), store.get(annotate.select).head(annotate.budget)
-    with _unheard():
+    strategy, start = cast(Allocation, read), store.get(annotate.select).head(annotate.num_rows(store))
+    with unheard("aliquot.selection"):  # the round that makes this selection reports it
         order = rank(cast(Strategy, strategy.after(bought)), pool, scores, budget, start)
     scores = as_read(read, pool, scores) if scores else None
     group = strategy.group(pool, scores)
     weights = strategy.weights(group, pool, scores)
     added = np.bincount(group[order.indices[len(start) :]], minlength=len(weights))
     return group, weights, strategy.offset, strategy.exponent, added, str(strategy.toward)
-
-
-@contextlib.contextmanager
-def _unheard() -> Generator[None]:
-    """Keep quiet about a selection that is not made yet: the round that makes it reports it."""
-    logger = logging.getLogger("aliquot.selection")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with silenced():
-            yield
-    finally:
-        logger.setLevel(level)

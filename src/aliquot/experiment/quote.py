@@ -8,6 +8,7 @@ from aliquot.evaluation.judge.spec import Judge, JudgeModel
 from aliquot.experiment.build import Experiment
 from aliquot.stages import Annotate, Evaluate
 from aliquot.store.store import Store
+from aliquot.types import Pool
 
 _NUM_SAMPLED = 1000  # prompts of a pool that are read to estimate prompt lengths
 
@@ -23,6 +24,7 @@ def quote(experiments: Sequence[Experiment], store: Store) -> float:
             if (
                 isinstance(stage, Annotate)
                 and stage.budget == experiment.budget
+                and stage.limit == experiment.limit
                 and not stage.digest
                 and store.record(stage) is None
             ):
@@ -33,10 +35,17 @@ def quote(experiments: Sequence[Experiment], store: Store) -> float:
     for stages in (list(known.values()) for known in rankings.values()):
         pool = store.get(stages[0].select.pool)
         sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
-        cost += stages[0].annotator.quote(min(len(pool), sum(stage.budget for stage in stages)), sample)
+        quoted = stages[0].annotator.quote(min(len(pool), sum(_most_rows(stage, pool) for stage in stages)), sample)
+        limits = [stage.limit.amount for stage in stages if stage.limit and not stage.limit.in_tokens]
+        cost += min(quoted, sum(limits)) if len(limits) == len(stages) else quoted
     todo = {stage.key: stage for e in experiments for stage in e.stages if store.record(stage) is None}
     questions: dict[JudgeModel, list[str]] = {}
     for stage in todo.values():
         if isinstance(stage, Evaluate) and stage.opponent and isinstance(stage.benchmark, Judge):
             questions.setdefault(stage.benchmark.judge, []).extend(stage.benchmark.longest_questions())
     return cost + sum(judge.quote(2 * len(asked), asked) for judge, asked in questions.items())
+
+
+def _most_rows(stage: Annotate, pool: Pool) -> int:
+    """Return the most prompts that are asked: as many as there are, where money or tokens are the limit."""
+    return len(pool) if stage.limit else stage.budget

@@ -28,6 +28,7 @@ from aliquot.runtime.terminal import new_console, say
 from aliquot.scoring.trial import Trial
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store.store import OnMetrics, Pending, Stage, Store, check_all, upstream_first, write_atomic
+from aliquot.types import Selection
 
 #: What a mirror is told about an experiment, besides its configuration.
 _ABOUT = ("strategy", "arm", "uses_response", "budget", "pool", "num_prompts")
@@ -251,15 +252,24 @@ def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecor
             do(stage, store)
         if is_new:
             tell_round(stage, experiment, store)
-        if isinstance(stage, Select):
-            file = directory / "selected.jsonl"
-            tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
+        if isinstance(stage, Select) and not stage.terms:
+            _write_selection(stage, store.get(stage), directory, store, tracked)
+        elif isinstance(stage, Select) and stage is experiment.stages[-1]:
+            _write_selection(stage, store.get(stage).head(stage.num_fitting(store)), directory, store, tracked)
+        if isinstance(stage, Annotate) and stage.limit:
+            selection = store.get(stage.select).head(stage.num_rows(store))
+            _write_selection(stage.select, selection, directory, store, tracked)
         if isinstance(stage, Annotate) and (page := stage.quality(store)):
             write_atomic(directory / "quality.html", page)
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)
     record.write(directory, losses="".join(path.read_text() for path in logged))
     return record
+
+
+def _write_selection(stage: Select, selection: Selection, directory: Path, store: Store, tracked: Tracked) -> None:
+    file = directory / "selected.jsonl"
+    tracked.selection(write_selection(store.get(stage.pool), selection, file), file)
 
 
 def _finetune(stage: Finetune, store: Store, on_metrics: OnMetrics) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aliquot.config.schema import Limit, parse_limit
 from aliquot.evaluation.held_out.measures import task_shares
 from aliquot.evaluation.weightings import ROWS, TARGET
 from aliquot.evaluation.wording import WEIGHED
@@ -99,7 +100,7 @@ class _Reader:
     def __init__(self, root: Path, weighting: str, on_run: Callable[[], object]) -> None:
         self._root, self._weighting, self._on_run = root, weighting, on_run
         self._records: dict[str, Record] = {}
-        self._arm_settings: dict[tuple[str, str, tuple[int, ...]], ArmSettings] = {}
+        self._arm_settings: dict[tuple[str, str, tuple[float, ...]], ArmSettings] = {}
         self._left_out: dict[str, list[str]] = {}  # reason -> ids
 
     def run(self, record: RunRecord) -> _Run | None:
@@ -109,7 +110,8 @@ class _Reader:
             finetune = self._record(**evaluate["fields"]["finetune"])
             annotate = self._record(**finetune["fields"]["annotate"])
             select = self._record(**annotate["fields"]["select"])
-            budget = annotate["fields"]["budget"]
+            limit = _limit(select)
+            budget = limit.amount if limit else annotate["fields"]["budget"]
             arm_settings = self._settings_of_arm(record.strategy, select, budget)
             seed, setting = finetune["fields"]["recipe"]["seed"], setting_of(evaluate, finetune, annotate, select)
             return _Run(record, arm_settings, budget, seed, setting)
@@ -119,7 +121,7 @@ class _Reader:
             self._leave_out(record.id, str(error))
         return None
 
-    def _settings_of_arm(self, strategy: str, select: Record, budget: int) -> ArmSettings:
+    def _settings_of_arm(self, strategy: str, select: Record, budget: float) -> ArmSettings:
         rounds = (*self._rounds_before(select), budget)
         known = strategy, select["key"], rounds if len(rounds) > 1 else ()
         if known not in self._arm_settings:
@@ -128,12 +130,16 @@ class _Reader:
             self._arm_settings[known] = ArmSettings.of(strategy, select, score, rounds)
         return self._arm_settings[known]
 
-    def _rounds_before(self, select: Record) -> tuple[int, ...]:
+    def _rounds_before(self, select: Record) -> tuple[float, ...]:
         """Return the prompts after each round before this selection."""
         before = select["fields"].get("before")
         if before is None:
             return ()
-        return (*self._rounds_before(self._record(**before["select"])), before["budget"])
+        if "key" in before:  # of an Annotate with a budget in money or tokens
+            before = self._record(**before)["fields"]
+        earlier = self._record(**before["select"])
+        limit = _limit(earlier)
+        return (*self._rounds_before(earlier), limit.amount if limit else before["budget"])
 
     def _record(self, stage: str, key: str) -> Record:
         name = f"{stage}/{key}"
@@ -269,6 +275,12 @@ def _bought(cells: Sequence[Cell]) -> dict[str, str]:
         "responses of a run": f"{min(numbers):,.0f} to {max(numbers):,.0f}",
         "their price": f"{price(min(costs))} to {price(max(costs))}",
     }
+
+
+def _limit(select: Record) -> Limit | None:
+    """Return the budget in money or tokens of a selection, or None."""
+    terms = select["fields"].get("terms")
+    return parse_limit(terms["limit"]) if terms else None
 
 
 def _key(record: RunRecord, stage: str) -> str:
