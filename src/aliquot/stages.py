@@ -49,6 +49,7 @@ from aliquot.pools.cleaning import PoolReport
 from aliquot.pools.prepare import load_prepared, prepare
 from aliquot.pools.spec import PoolSpec
 from aliquot.pools.target import TargetFile, prepare_target
+from aliquot.runtime.progress import unheard
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, normalized_alike, score, score_share
 from aliquot.scoring.spec import Scorer
@@ -479,7 +480,8 @@ class Select(Stage[Selection]):
             num_fitting = len(within)
         depth = min(len(pool), max(self.reserve, math.ceil(_RESERVE * num_fitting)))
         if depth > len(within):
-            within = with_reserve(strategy, pool, scores, within, costs, depth, terms.cost_aware, workspace)
+            with unheard("aliquot.selection"):  # it repeats what the ranking has said
+                within = with_reserve(strategy, pool, scores, within, costs, depth, terms.cost_aware, workspace)
         _save_selection(within, directory, costs=costs[within.indices], num_fitting=np.array(num_fitting))
 
     def num_fitting(self, store: Store) -> int:

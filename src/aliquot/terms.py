@@ -68,11 +68,11 @@ class Terms:
             prompts = np.array([len(ids) for ids in encoded])
         return np.minimum(prompts + responses, self.model.max_tokens).astype(np.float64)
 
-    def expected_rows(self, pool: Pool) -> int:
-        """Return about how many rows the limit buys, from the mean length of the pool's prompts alone."""
+    def expected_rows(self, pool: Pool, response_tokens: int) -> int:
+        """Return about how many rows the limit buys, before any pass, if responses have so many tokens at most."""
         sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
         num_bytes = np.array([len(prompt.encode()) for prompt in sample])
-        responses = np.full(len(sample), _RESPONSE_TOKENS)
+        responses = np.full(len(sample), min(_RESPONSE_TOKENS, response_tokens))
         costs = self.tariff.expected(num_bytes, responses)
         if self.model:
             costs = np.minimum(num_bytes / BYTES_PER_TOKEN + responses, self.model.max_tokens)

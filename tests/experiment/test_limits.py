@@ -6,8 +6,12 @@ import json
 
 import pytest
 
-from aliquot.experiment.build import Parts
+from aliquot.experiment.build import Parts, build
 from aliquot.experiment.record import RunRecord
+from aliquot.finetuning.examples import encode_examples
+from aliquot.launch.plan import make_plan
+from aliquot.models.spec import Model
+from aliquot.types import AnnotatedSet
 from fake_endpoint import MODEL
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -41,3 +45,90 @@ def test_money_buys_and_trains_on_what_it_pays_for(serve, run, tmp_path):
     (file,) = tmp_path.glob("store/annotate/*/annotated.jsonl")
     assert [row["id"] for row in chosen] == [row["id"] for row in rows_of(file)]
     assert record.tokens_trained
+
+
+def test_tokens_are_filled_exactly_and_the_record_says_so(run, tmp_path):
+    """The oracle answers all, so the longest prefix of the ranking whose examples fit is known."""
+    run("strategy=longest", "budget=0.9k_tokens", "until=finetune")
+    record = record_of(tmp_path, "900_tokens")
+    ranking = rows_of(tmp_path / "store" / "runs" / record.id / "selected.jsonl")
+    (file,) = tmp_path.glob("store/annotate/*/annotated.jsonl")
+    rows = rows_of(file)
+    lengths = token_lengths(Model("pkg://aliquot.demo/model"), rows)
+    assert [row["id"] for row in rows] == [row["id"] for row in ranking]
+    assert record.tokens_trained == lengths.sum() <= 900
+    (bill,) = tmp_path.glob("store/annotate/*/bill.json")
+    why = json.loads(bill.read_text())
+    assert why["spent"] == lengths.sum()
+    assert int(why["why_left"].split()[-2]) > 900 - lengths.sum()
+
+
+def token_lengths(model, rows):
+    annotated = AnnotatedSet(*([row[name] for row in rows] for name in ("id", "prompt", "response")))
+    return encode_examples(model, model.load_tokenizer(), annotated).lengths
+
+
+@pytest.mark.slow
+def test_rounds_spend_shares_of_the_limit_and_keep_what_was_bought(serve, run, tmp_path):
+    pytest.importorskip("openai")
+    server = serve()
+    run(*PRICED, "strategy=mean_entropy", "budget=2usd", "rounds=2", "evaluate.limit=1")
+    record = record_of(tmp_path, "2usd-in2")
+    first, last = record.rounds
+    assert first.cost <= 1 < last.cost <= 2
+    assert record.budget == last.budget == server.answered.total() > first.budget
+    bought = {
+        len(rows): [row["id"] for row in rows] for rows in map(rows_of, tmp_path.glob("store/annotate/*/*ed.jsonl"))
+    }
+    assert bought[last.budget][: first.budget] == bought[first.budget]
+    run(*PRICED, "strategy=mean_entropy", "budget=2usd", "rounds=2", "evaluate.limit=1")
+    assert server.answered.total() == last.budget, "a second run buys nothing"
+
+
+def test_two_limits_share_the_pass_and_two_units_the_same_one(compose, tmp_path):
+    settings = ("strategy=facility_location", *PRICED)
+    limits = ["budget=1usd", "budget=2usd", "budget=9k_tokens"]
+    experiments = [build(parts_of(compose, tmp_path, *settings, limit)) for limit in limits]
+    plan = make_plan([stage for one in experiments for stage in one.stages], parts_of(compose, tmp_path).store)
+    assert plan.num_distinct["score"] == 1
+    assert plan.num_distinct["select"] == plan.num_distinct["annotate"] == 3
+    assert [one.id.partition("-")[2] for one in experiments] == ["1usd", "2usd", "9000_tokens"]
+
+
+def test_the_price_is_in_the_key_of_a_limit_in_money_only(compose, tmp_path):
+    def keys(*overrides):
+        return [stage.key for stage in build(parts_of(compose, tmp_path, "strategy=random", *overrides)).stages]
+
+    dearer = "annotator.price_per_million.output=2000"
+    assert keys(*PRICED, "budget=1usd") == keys(*PRICED, "budget=1usd")
+    assert keys(*PRICED, "budget=1usd") != keys(*PRICED, "budget=1usd", dearer)
+    for budget in ("budget=20", "budget=5k_tokens"):
+        assert keys(*PRICED, budget) == keys(*PRICED, budget, dearer)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["budget=5usdd"], "'usdd' is no unit of a budget; did you mean usd"),
+        (["budget=5 dollars"], "'dollars' is no unit of a budget"),
+        (["budget=0usd"], "buys nothing"),
+        (["budget=-3eur"], "buys nothing"),
+        (["budget=2.5_tokens"], "write 3_tokens"),
+        (["budget=1_0usd"], "'1_0' is no number"),
+        (["budget=5usd"], "Oracle has none .* the responses in the pool cost nothing"),
+        (["budget=5usd", *TEACHER], "fake-teacher has none .* set annotator.price_per_million.input"),
+        (["budget=5usd", "annotator=file", "annotator.folder=people"], "set annotator.price to that of one response"),
+        (["budget=5k_tokens", "annotator=file", "annotator.folder=people"], "nobody knows how long the responses"),
+        (["budget=20", "cost_aware=true"], "nothing to weigh"),
+        (["budget=5k_tokens", "cost_aware=true", "strategy=random"], "Random has no gains that add up"),
+        (["budget=5k_tokens", "strategy/mode=distributed"], "needs to know the number of prompts"),
+        (["budget=5k_tokens", "rounds=[10%,20%]"], "no division of budget=5k_tokens"),
+        (["budget=5k_tokens", "rounds=[10,100%]"], "no division of budget=5k_tokens"),
+        (["budget=5k_tokens", "rounds=[50%,50%,100%]"], "no division of budget=5k_tokens"),
+        (["budget=5k_tokens", "rounds=0"], "no division of budget=5k_tokens"),
+    ],
+)
+def test_a_budget_that_cannot_be_spent_is_told_before_anything_is_done(compose, tmp_path, overrides, says):
+    with pytest.raises(ValueError, match=says):
+        build(parts_of(compose, tmp_path, *overrides))
+    assert not list(tmp_path.glob("store/*/*/bill.json"))

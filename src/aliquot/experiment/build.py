@@ -255,7 +255,8 @@ def build(parts: Parts) -> Experiment:
     limits: tuple[Limit, ...] = ()
     if parts.limit:
         limits = limits_of(parts.rounds, parts.limit, parts.budget)
-        budgets = tuple(parts.terms(limit).expected_rows(pool) for limit in limits)
+        longest = parts.scorer.max_new_tokens
+        budgets = tuple(parts.terms(limit).expected_rows(pool, longest) for limit in limits)
         planned: Sequence[float] = [limit.amount for limit in limits]
     else:
         budget = parse_budget(parts.budget, len(pool), pool.name)

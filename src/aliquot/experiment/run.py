@@ -149,8 +149,8 @@ def _do_known(experiment: Experiment, store: Store) -> None:
 def tell_round(stage: Stage[Any], experiment: Experiment, store: Store) -> None:
     """After the last stage of a round, print its scores and what the next one is projected to gain."""
     for number, one in enumerate(experiment.rounds if len(experiment.planned) > 1 else ()):
-        following = next_budget(experiment.planned, number, experiment.num_prompts)
         if stage is one.evaluate:
+            following = next_budget(one, experiment.planned, number, experiment.num_prompts, store)
             console.show_round(number, RoundRecord.of(one, following, store))
 
 

@@ -43,7 +43,8 @@ class _Run:
 
     record: RunRecord
     arm_settings: ArmSettings
-    budget: int
+    budget: float
+    unit: str
     seed: int
     setting: Mapping[str, Any]
 
@@ -111,10 +112,11 @@ class _Reader:
             annotate = self._record(**finetune["fields"]["annotate"])
             select = self._record(**annotate["fields"]["select"])
             limit = _limit(select)
-            budget = limit.amount if limit else annotate["fields"]["budget"]
+            budget = _whole(limit.amount) if limit else annotate["fields"]["budget"]
+            unit = limit.unit if limit else ""
             arm_settings = self._settings_of_arm(record.strategy, select, budget)
             seed, setting = finetune["fields"]["recipe"]["seed"], setting_of(evaluate, finetune, annotate, select)
-            return _Run(record, arm_settings, budget, seed, setting)
+            return _Run(record, arm_settings, budget, unit, seed, setting)
         except KeyError as error:
             self._leave_out(record.id, f"the records of its stages have no {error}")
         except (OSError, ValueError) as error:
@@ -161,6 +163,9 @@ class _Reader:
         cells = [cell for key, alike in by_arm.items() for cell in self._cells(arms[key], alike, evaluations)]
         read = {name for cell in cells for name in cell.runs}
         model = self._model(first)
+        unit = runs[0].unit
+        if unit and unit not in text:
+            text = f"{text}, budgets in {unit}".removeprefix(", ")
         if self._weighting != ROWS:
             setting, text = self._weighed(evaluations, setting, text)
         named = {"pool": first.pool, "prompts": first.num_prompts, "model": model, **_bought(cells), **setting}
@@ -171,6 +176,7 @@ class _Reader:
             base=self._base(first, evaluations),
             cells=sorted(cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, cell.budget)),
             records=[run.record for run in runs if run.record.id in read],
+            unit=unit,
         )
 
     def _target_shares(self, runs: Sequence[_Run]) -> Mapping[str, float] | None:
@@ -212,7 +218,7 @@ class _Reader:
 
     def _cells(self, arm: Arm, runs: Sequence[_Run], evaluations: Evaluations) -> Iterator[Cell]:
         """Yield the cells of an arm's runs."""
-        by_budget = defaultdict[int, list[tuple[str, _Run]]](list)
+        by_budget = defaultdict[float, list[tuple[str, _Run]]](list)
         labels = label_replicates([(run.seed, run.arm_settings.seeds) for run in runs])
         for label, run in zip(labels, runs, strict=True):
             by_budget[run.budget].append((label, run))
@@ -231,7 +237,7 @@ class _Reader:
                     tuple(record.id for record in records),
                     correct,
                     seconds,
-                    Annotations.of(records),
+                    Annotations.of(records, runs[0].unit),
                 )
 
     def _correct(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct] | None:
@@ -275,6 +281,11 @@ def _bought(cells: Sequence[Cell]) -> dict[str, str]:
         "responses of a run": f"{min(numbers):,.0f} to {max(numbers):,.0f}",
         "their price": f"{price(min(costs))} to {price(max(costs))}",
     }
+
+
+def _whole(amount: float) -> float:
+    """Return a whole number as one, so that it is written without a point."""
+    return int(amount) if amount == int(amount) else amount
 
 
 def _limit(select: Record) -> Limit | None:

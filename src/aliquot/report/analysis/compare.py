@@ -44,7 +44,7 @@ class BenchmarkAnalysis:
         self.values = [cell.correct[benchmark] for cell in study.cells]
         self.resampling = Resampling(np.stack([values.mean(axis=0) for values in self.values]))
         self.drawn = [self._draw({i: 1.0}) for i in range(len(self.cells))]
-        self.by_arm: dict[str, dict[int, int]] = {}  # name -> budget -> cell
+        self.by_arm: dict[str, dict[float, int]] = {}  # name -> budget -> cell
         for i, cell in enumerate(self.cells):
             self.by_arm.setdefault(cell.arm.name, {})[cell.budget] = i
         self.random = self.by_arm[reference.name] if reference else {}
