@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from aliquot.annotation.annotator import Annotator, digest_of, load_annotated, save_annotated
 from aliquot.annotation.bill import Bill
@@ -58,7 +58,7 @@ from aliquot.selection.greedy.checkpoint import Workspace, clear
 from aliquot.selection.strategy import Learner, Partitioned, Strategy, as_read, on_kept_view, rank, view_of
 from aliquot.selection.upper_reference import READS_RESPONSES, UpperReference, rank_with_responses
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
-from aliquot.terms import BEYOND, Purchase, Terms, affordable_of_people, buy_for_money, buy_for_tokens
+from aliquot.terms import BEYOND, Purchase, Terms, pay_people
 from aliquot.types import Adapter, AnnotatedSet, Bought, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
 
 if TYPE_CHECKING:
@@ -434,7 +434,6 @@ class Select(Stage[Selection]):
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         strategy = self.strategy
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
-        known = start
         if start is None and self.before:
             self.before.pin(store)
             start = store.get(self.before.select).head(self.before.num_rows(store))
@@ -448,7 +447,7 @@ class Select(Stage[Selection]):
             strategy = strategy.after(store.get(self.bought))
         workspace = Workspace(directory / _RANKING, self.trainer.device())
         if self.terms:
-            self._rank_within(self.terms, strategy, scores, start, known, store, directory)
+            self._rank_within(self.terms, strategy, scores, start, store, directory)
             return
         if parts := self.parts():
             from aliquot.selection.greedy.distributed import give_parts  # numba and torch: too slow to compose a config
@@ -462,19 +461,19 @@ class Select(Stage[Selection]):
         strategy: Strategy,
         scores: Scores | None,
         start: Selection | None,
-        known: Selection | None,
         store: Store,
         directory: Path,
     ) -> None:
-        """Rank what is expected to fit, and then as far as the reserve goes; `known` is a ranking made before."""
+        """Rank what is expected to fit, and then as far as the reserve goes; `start` may be a shorter such ranking."""
         pool, workspace = store.get(self.pool), Workspace(directory / _RANKING, self.trainer.device())
         costs = terms.expected_costs(pool, scores)
         if self.before and not self.before.annotator.waits:  # what was bought says how far the estimates are off
             rows = store.get(self.before.select).head(self.before.num_rows(store)).indices
             bill = self.before.bill(store)
             costs *= bill.spent / costs[rows].sum() if bill and bill.spent else 1
-        num_fitting, within = self.num_fitting(store) if known else 0, known
-        if within is None:
+        if start and (directory / _SELECTION).exists():
+            within, num_fitting = start, self.num_fitting(store)
+        else:
             amount, aware = terms.limit.amount, terms.cost_aware
             within = rank_within(strategy, pool, scores, costs, amount, aware, start, workspace)
             num_fitting = len(within)
@@ -567,7 +566,7 @@ class Annotate(Stage[AnnotatedSet]):
         if self.limit is None:
             return self.budget
         if self.annotator.waits and store.record(self.select):
-            return affordable_of_people(self.annotator, *self._ranking(store), self.limit).num_rows
+            return pay_people(self.annotator, *self._ranking(store), self.limit).num_rows
         bill = self.bill(store) if store.record(self) else None
         return bill.num_asked - bill.left_out.get(BEYOND, 0) if bill else self.budget
 
@@ -629,40 +628,25 @@ class Annotate(Stage[AnnotatedSet]):
         num_prompts = len(store.get(self.select.pool))
         while True:
             ids, prompts = self._ranking(store)
-            bought = self._buy_down(self.limit, ids, prompts, store)
+            assert self.select.terms
+            expected, ledger = self.select.expected_costs(store), store.root / LEDGER
+            bought = self.select.terms.buy(self.annotator, self.source, ids, prompts, ledger, expected)
             if bought.why or len(ids) == num_prompts:
                 return replace(bought, why=bought.why or f"all {num_prompts:,} prompts of the pool are bought")
             store.ensure(replace(self.select, reserve=min(num_prompts, math.ceil(_RESERVE * len(ids)))))
 
-    def _buy_down(self, limit: Limit, ids: Sequence[str], prompts: Sequence[str], store: Store) -> Purchase:
-        annotator, ledger = self.annotator, store.root / LEDGER
-        if annotator.waits:
-            return affordable_of_people(annotator, ids, prompts, limit)
-        if not limit.in_tokens:
-            return buy_for_money(annotator, ids, prompts, ledger, limit)
-        model = self.select.terms.model if self.select.terms else None
-        assert model
-        from aliquot.finetuning.examples import encode_examples  # importing torch takes seconds
-
-        tokenizer = model.load_tokenizer()
-
-        def count(rows: AnnotatedSet) -> Int64[np.ndarray, " m"]:
-            return encode_examples(model, tokenizer, rows).lengths
-
-        expected = self.select.expected_costs(store)
-        return buy_for_tokens(annotator, self.source, ids, prompts, ledger, limit, expected, count)
-
     def _billed(self, bought: Purchase, store: Store) -> Bill:
         """Return the bill of what was bought; responses to rows that do not fit into a budget in tokens cost, too."""
         ids, prompts = self._ranking(store)
-        used, everything = (
-            self.annotator.bill(ids[:rows], prompts[:rows], store.root / LEDGER)
-            for rows in (bought.num_trained, bought.num_rows)
-        )
+
+        def billed(rows: int) -> Bill:
+            return self.annotator.bill(ids[:rows], prompts[:rows], store.root / LEDGER)
+
+        used, beyond = billed(bought.num_trained), bought.num_rows - bought.num_trained
         if self.limit is None:
             return used
-        beyond = bought.num_rows - bought.num_trained
-        spent = bought.spent if self.limit.in_tokens else everything.cost
+        everything = billed(bought.num_rows) if beyond else used
+        spent = bought.spent if self.limit.in_tokens else used.cost
         if spent > self.limit.amount * (1 + 1e-9):
             log.warning("%s was spent of a budget of %s: more was charged than can be asked for", spent, self.limit)
         left_out = {**used.left_out, **({BEYOND: beyond} if beyond else {})}
@@ -799,10 +783,10 @@ class Finetune(Stage[Adapter]):
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory, on_metrics)
 
-    def num_tokens(self, store: Store) -> int:
-        """Return the tokens of the prompts and responses of a finished training, each counted once."""
+    def num_tokens(self, store: Store) -> int | None:
+        """Return the tokens of the prompts and responses of a finished training, each counted once, if recorded."""
         record = json.loads((store.directory(self) / TRAINING_RECORD).read_text(encoding="utf-8"))
-        return record["tokens"] // self.recipe.epochs
+        return record["tokens"] // self.recipe.epochs if "tokens" in record else None
 
     def load(self, directory: Path) -> Adapter:
         return load_adapter(directory)

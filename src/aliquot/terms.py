@@ -68,6 +68,29 @@ class Terms:
             prompts = np.array([len(ids) for ids in encoded])
         return np.minimum(prompts + responses, self.model.max_tokens).astype(np.float64)
 
+    def buy(
+        self,
+        annotator: Annotator,
+        source: PoolSpec,
+        ids: Sequence[str],
+        prompts: Sequence[str],
+        ledger: Path,
+        expected: Float64[np.ndarray, " k"],
+    ) -> Purchase:
+        """Buy down a ranking as far as the limit goes; `expected` are the costs of its rows."""
+        if annotator.waits:
+            return pay_people(annotator, ids, prompts, self.limit)
+        if self.model is None:
+            return buy_for_money(annotator, ids, prompts, ledger, self.limit)
+        from aliquot.finetuning.examples import encode_examples  # importing torch takes seconds
+
+        model, tokenizer = self.model, self.model.load_tokenizer()
+
+        def count(rows: AnnotatedSet) -> Int64[np.ndarray, " m"]:
+            return encode_examples(model, tokenizer, rows).lengths
+
+        return buy_for_tokens(annotator, source, ids, prompts, ledger, self.limit, expected, count)
+
     def expected_rows(self, pool: Pool, response_tokens: int) -> int:
         """Return about how many rows the limit buys, before any pass, if responses have so many tokens at most."""
         sample = [pool.prompts[i] for i in range(0, len(pool), -(-len(pool) // _NUM_SAMPLED))]
@@ -136,7 +159,7 @@ def buy_for_money(
     return Purchase(num_rows, num_rows, float(costs[:num_rows].sum()), _next(most[num_rows:]))
 
 
-def affordable_of_people(annotator: Annotator, ids: Sequence[str], prompts: Sequence[str], limit: Limit) -> Purchase:
+def pay_people(annotator: Annotator, ids: Sequence[str], prompts: Sequence[str], limit: Limit) -> Purchase:
     """Return how far down a ranking people can be paid: what each response costs is known before.
 
     Raises:

@@ -99,7 +99,7 @@ def test_an_unreadable_answer_that_was_paid_for_twice_stays_within_the_limit(ser
 
 
 def test_an_unanswered_prompt_keeps_the_most_it_can_cost_and_may_be_answered_later(serve, tmp_path):
-    refused = set(PROMPTS[:20:4])
+    refused = set(PROMPTS[12:28:4])
 
     def refuse(prompt, attempt):
         return (400, {"error": {"message": "no", "code": "bad"}}, {}) if prompt in refused else drawn(prompt)

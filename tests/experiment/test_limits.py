@@ -11,6 +11,7 @@ from aliquot.experiment.record import RunRecord
 from aliquot.finetuning.examples import encode_examples
 from aliquot.launch.plan import make_plan
 from aliquot.models.spec import Model
+from aliquot.report.reading import read_studies
 from aliquot.types import AnnotatedSet
 from fake_endpoint import MODEL
 
@@ -44,7 +45,9 @@ def test_money_buys_and_trains_on_what_it_pays_for(serve, run, tmp_path):
     chosen = rows_of(tmp_path / "store" / "runs" / record.id / "selected.jsonl")
     (file,) = tmp_path.glob("store/annotate/*/annotated.jsonl")
     assert [row["id"] for row in chosen] == [row["id"] for row in rows_of(file)]
-    assert record.tokens_trained
+    assert record.tokens_trained == token_lengths(Model("pkg://aliquot.demo/model"), rows_of(file)).sum()
+    (stage,) = tmp_path.glob("store/select/*/stage.json")
+    assert json.loads(stage.read_text())["depth"] >= record.budget, "the ranking is continued where it is too short"
 
 
 def test_tokens_are_filled_exactly_and_the_record_says_so(run, tmp_path):
@@ -83,6 +86,10 @@ def test_rounds_spend_shares_of_the_limit_and_keep_what_was_bought(serve, run, t
     assert bought[last.budget][: first.budget] == bought[first.budget]
     run(*PRICED, "strategy=mean_entropy", "budget=2usd", "rounds=2", "evaluate.limit=1")
     assert server.answered.total() == last.budget, "a second run buys nothing"
+    (study,) = read_studies(tmp_path / "store")
+    assert (study.unit, [cell.budget for cell in study.cells]) == ("usd", [2])
+    assert study.cells[0].arm.parameters["rounds"] == 2
+    assert study.cells[0].annotations.tokens == record.tokens_trained
 
 
 def test_two_limits_share_the_pass_and_two_units_the_same_one(compose, tmp_path):
@@ -132,3 +139,20 @@ def test_a_budget_that_cannot_be_spent_is_told_before_anything_is_done(compose, 
     with pytest.raises(ValueError, match=says):
         build(parts_of(compose, tmp_path, *overrides))
     assert not list(tmp_path.glob("store/*/*/bill.json"))
+
+
+def test_people_are_asked_for_as_many_prompts_as_the_money_pays(run, tmp_path):
+    people = ("annotator=file", f"annotator.folder={tmp_path / 'batch'}", "annotator.price=0.5", "annotator.double=0.4")
+    settings = (*people, "strategy=random", "budget=10usd", "until=annotate")
+    run(*settings)
+    asked, twice = (rows_of(tmp_path / "batch" / f"to_annotate{second}.jsonl") for second in ("", "_second"))
+    assert 9 < 0.5 * (len(asked) + len(twice)) <= 10
+    for rows, place in ((asked, ""), (twice, "second")):
+        folder = tmp_path / "batch" / "returned" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"id": row["id"], "response": f"yes {row['id']}"}) for row in rows]
+        (folder / "answers.jsonl").write_text("\n".join(lines))
+    run(*settings)
+    record = record_of(tmp_path, "10usd")
+    assert record.budget == record.num_annotated == len(asked)
+    assert record.annotation_cost == 0.5 * (len(asked) + len(twice))

@@ -166,7 +166,7 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
         seconds = f"{sum(s for _, _, s in run.stages):,.0f}"
         table.add_row(
             run.arm or _arm_of_older(run),
-            f"{run.budget:,}",
+            run.limit or f"{run.budget:,}",
             str(run.seed),
             run.pool,
             *(scores.get(name, "-") for name in benchmarks),

@@ -36,7 +36,7 @@ def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> s
         return shlex.join(["python", "-m", "aliquot", "report", *store])
     kept = _without(overrides, "sweeps")
     if run.finetuned:
-        for name in ("strategy", "rounds", "stop_below"):
+        for name in ("strategy", "rounds", "stop_below", "cost_aware"):
             kept = _without(kept, name)
         kept = ["strategy=random", *kept]
         return command(kept, sys.argv[0]) + "   (the reference; reuses what it can)"

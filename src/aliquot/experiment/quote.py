@@ -47,5 +47,5 @@ def quote(experiments: Sequence[Experiment], store: Store) -> float:
 
 
 def _most_rows(stage: Annotate, pool: Pool) -> int:
-    """Return the most prompts that are asked: as many as there are, where money or tokens are the limit."""
-    return len(pool) if stage.limit else stage.budget
+    """Return how many prompts are asked at most; those that money buys may all be cheap, and the money is the limit."""
+    return len(pool) if stage.limit and not stage.limit.in_tokens else stage.budget

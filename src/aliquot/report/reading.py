@@ -114,7 +114,7 @@ class _Reader:
             limit = _limit(select)
             budget = _whole(limit.amount) if limit else annotate["fields"]["budget"]
             unit = limit.unit if limit else ""
-            arm_settings = self._settings_of_arm(record.strategy, select, budget)
+            arm_settings = self._settings_of_arm(record.strategy, select, limit.amount if limit else budget)
             seed, setting = finetune["fields"]["recipe"]["seed"], setting_of(evaluate, finetune, annotate, select)
             return _Run(record, arm_settings, budget, unit, seed, setting)
         except KeyError as error:

@@ -24,7 +24,7 @@ _FALL = 2.0
 #: The number of arms that a note names.
 _NAMED = 4
 #: Prefixes of the settings that determine which prompts are selected.
-_CHOICES = ("strategy", "budget=", "seed=", "sweeps=")
+_CHOICES = ("strategy", "budget=", "seed=", "sweeps=", "cost_aware=")
 
 
 def notes(study: Study, reference: Arm | None, findings: Sequence[Finding], curves: Sequence[Curve]) -> list[str]:

@@ -18,17 +18,18 @@ _ARM = Heading("strategy", number=False)
 def round_tables(study: Study) -> list[Table]:
     """Return a table of rounds and one of stability; without rows where no run has several rounds."""
     arms = {run: cell.arm.name for cell in study.cells for run in cell.runs}
-    runs: dict[tuple[str, int], list[RunRecord]] = defaultdict(list)
+    runs: dict[tuple[str, str, int], list[RunRecord]] = defaultdict(list)
     for record in study.records:
         if record.rounds and record.id in arms:
-            runs[arms[record.id], record.budget].append(record)
+            rows = 0 if record.limit else record.budget  # seeds buy different numbers for the same money
+            runs[arms[record.id], record.limit, rows].append(record)
     return [_rounds(runs, study.benchmarks), _stability(runs)]
 
 
-def _rounds(runs: Mapping[tuple[str, int], Sequence[RunRecord]], benchmarks: Sequence[str]) -> Table:
+def _rounds(runs: Mapping[tuple[str, str, int], Sequence[RunRecord]], benchmarks: Sequence[str]) -> Table:
     rows = [
         _round(arm, place, [record.rounds[place] for record in records], benchmarks)
-        for (arm, _), records in sorted(runs.items())
+        for (arm, *_), records in sorted(runs.items())
         for place in range(len(records[0].rounds))
     ]
     columns = [_ARM, *(Heading(title) for title in ("round", "annotations", "their price"))]
@@ -48,7 +49,7 @@ def _round(arm: str, place: int, rounds: Sequence[RoundRecord], benchmarks: Sequ
     return [
         PageCell(arm),
         count(place + 1),
-        count(rounds[0].budget),
+        count(round(fmean(one.budget for one in rounds))),
         PageCell(price(cost), cost) if cost else NONE,
         *(NONE if mean is None else PageCell(f"{100 * mean:.1f}", mean) for mean in means),
         *_projected([one.prospect for one in rounds if one.prospect]),
@@ -63,16 +64,16 @@ def _projected(prospects: Sequence[Prospect]) -> tuple[PageCell, PageCell]:
     return count(prospects[0].num_prompts), PageCell(f"{points:.1f}", points, f"({low:.1f} to {high:.1f})")
 
 
-def _stability(runs: Mapping[tuple[str, int], Sequence[RunRecord]]) -> Table:
+def _stability(runs: Mapping[tuple[str, str, int], Sequence[RunRecord]]) -> Table:
     rows = [
         [
             PageCell(arm),
-            count(budget),
+            count(round(fmean(record.budget for record in records))),
             PageCell(name),
             number(_mean(f.correlation for f in found if f.correlation is not None), ".2f"),
             number(_mean(f.overlap for f in found), ".0%"),
         ]
-        for (arm, budget), records in sorted(runs.items())
+        for (arm, *_), records in sorted(runs.items())
         for name in records[0].stability
         if (found := [record.stability[name] for record in records if name in record.stability])
     ]
