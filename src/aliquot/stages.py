@@ -618,7 +618,8 @@ class Annotate(Stage[AnnotatedSet]):
 
     def _ranking(self, store: Store) -> tuple[list[str], list[str]]:
         """Return the ids and the texts of the ranked prompts, those that may not be bought included."""
-        pool, rows = store.get(self.select.pool), store.get(self.select).indices.tolist()
+        rows: list[int] = store.get(self.select).indices.tolist()
+        pool = store.get(self.select.pool)
         return [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
 
     def _buy(self, store: Store) -> Purchase:

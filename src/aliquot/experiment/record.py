@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from aliquot.config.schema import parse_limit
 from aliquot.experiment.prospect import Prospect
 from aliquot.experiment.rounds import Round, next_budget
 from aliquot.experiment.stability import Stability, stability_of
@@ -170,7 +171,8 @@ class RunRecord:
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers as a flat dictionary, as trackers and metrics.jsonl need them."""
-        values: dict[str, Any] = {"budget": self.budget, "seed": self.seed}
+        limit = parse_limit(self.limit)  # dashboards compare runs at the same budget
+        values: dict[str, Any] = {"budget": limit.amount if limit else self.budget, "seed": self.seed}
         for when, metrics in (("base", self.base), ("finetuned", self.finetuned)):
             for metric in metrics:
                 values[f"{when}/{metric.name}"] = metric.value

@@ -256,9 +256,9 @@ class Teacher(Annotator):
 
     def _tell_prices(self, replies: Sequence[Reply]) -> None:
         """Tell once if answers were bought at another price than today's."""
-        others = [reply.price for reply in replies if reply.price not in (None, self.price_per_million)]
+        others = [reply.price for reply in replies if reply.price and reply.price != self.price_per_million]
         if others:
-            first, now = cast(Price, others[0]), self.price_per_million
+            first, now = others[0], self.price_per_million
             log.info(
                 "%s of %s were bought at another price and keep it, such as %g in and %g out per million tokens; now "
                 "it is %g and %g",

@@ -115,7 +115,7 @@ class BenchmarkAnalysis:
         arm = self.cells[next(iter(ours.values()))].arm
         return Curve(self.benchmark, arm, tuple(budgets), _estimate(area), comparison)
 
-    def _area(self, cells: Mapping[int, int], budgets: Sequence[int]) -> Drawn | None:
+    def _area(self, cells: Mapping[float, int], budgets: Sequence[float]) -> Drawn | None:
         """Draw the area under an arm's curve, if a replicate has all of the budgets."""
         if not shared_replicates([self.cells[cells[budget]] for budget in budgets]):
             return None
