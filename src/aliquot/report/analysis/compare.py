@@ -129,7 +129,7 @@ def judge_base(correct: Float32[np.ndarray, " questions"]) -> Estimate:
     return estimate(value, draws(value, drawn), least=0.0)
 
 
-def trapezoid(budgets: Sequence[int]) -> list[float]:
+def trapezoid(budgets: Sequence[float]) -> list[float]:
     """Return the weights of the trapezoidal rule over log budget; they sum to 1."""
     logs = np.log10(budgets)
     ends = np.concatenate([logs[:1], logs, logs[-1:]])
