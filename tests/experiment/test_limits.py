@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from aliquot.config.schema import Limit, parse_limit
 from aliquot.experiment.build import Parts, build
 from aliquot.experiment.record import RunRecord
 from aliquot.finetuning.examples import encode_examples
@@ -111,6 +112,21 @@ def test_the_price_is_in_the_key_of_a_limit_in_money_only(compose, tmp_path):
     assert keys(*PRICED, "budget=1usd") != keys(*PRICED, "budget=1usd", dearer)
     for budget in ("budget=20", "budget=5k_tokens"):
         assert keys(*PRICED, budget) == keys(*PRICED, budget, dearer)
+
+
+@pytest.mark.parametrize(
+    ("typed", "limit"),
+    [
+        ("200usd", Limit(200, "usd")),
+        (" 2.5 EUR ", Limit(2.5, "eur")),
+        ("500k_tokens", Limit(500_000, "tokens")),
+        ("1.5m_tokens", Limit(1_500_000, "tokens")),
+        *((rows, None) for rows in ("45k", "1234", "50%", "all", "usd", "")),
+    ],
+)
+def test_a_limit_is_read_as_it_is_written_and_a_number_of_prompts_is_none(typed, limit):
+    assert parse_limit(typed) == limit
+    assert limit is None or parse_limit(str(limit)) == limit
 
 
 @pytest.mark.parametrize(
