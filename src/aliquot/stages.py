@@ -17,7 +17,9 @@ gamma, budget and seed never reach the key of Score; the finetuning recipe never
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,12 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
+from jaxtyping import Float64
 
 from aliquot.annotation.annotator import Annotator, digest_of, load_annotated, save_annotated
 from aliquot.annotation.bill import Bill
 from aliquot.annotation.quality import Quality
 from aliquot.annotation.teachers.examples import Shown, choose, examples_of, load_examples, save_examples
 from aliquot.annotation.teachers.teacher import Teacher
+from aliquot.config.schema import Limit
 from aliquot.evaluation.benchmark import Benchmark
 from aliquot.evaluation.held_out.overlap import NOT_COMPARED, Compared, compare
 from aliquot.evaluation.held_out.run import ROWS_FILE
@@ -39,6 +43,7 @@ from aliquot.evaluation.judge.spec import Judge, Opponent
 from aliquot.evaluation.prequential import load_bought, read_bought
 from aliquot.evaluation.response_signals import load_signals, read_signals
 from aliquot.evaluation.run import Yardstick, check_evaluable, evaluate, load_result
+from aliquot.finetuning.recipe import RECORD as TRAINING_RECORD
 from aliquot.finetuning.recipe import LoRA
 from aliquot.finetuning.run import check_trainable, finetune, load_adapter, take_part
 from aliquot.models.spec import Model
@@ -46,13 +51,16 @@ from aliquot.pools.cleaning import PoolReport
 from aliquot.pools.prepare import load_prepared, prepare
 from aliquot.pools.spec import PoolSpec
 from aliquot.pools.target import TargetFile, prepare_target
+from aliquot.runtime.progress import unheard
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, normalized_alike, score, score_share
 from aliquot.scoring.spec import Scorer
+from aliquot.selection.cost import rank_within, with_reserve
 from aliquot.selection.greedy.checkpoint import Workspace, clear
 from aliquot.selection.strategy import Learner, Partitioned, Strategy, as_read, on_kept_view, rank, view_of
 from aliquot.selection.upper_reference import READS_RESPONSES, UpperReference, rank_with_responses
 from aliquot.store.store import Check, OnMetrics, Stage, Store, write_atomic
+from aliquot.terms import BEYOND, Purchase, Terms, pay_people
 from aliquot.types import Adapter, AnnotatedSet, Bought, EvalResult, Pool, ResponseSignals, Scores, Selection, Target
 
 if TYPE_CHECKING:
@@ -63,6 +71,7 @@ log = logging.getLogger(__name__)
 _SELECTION = "selection.npz"
 _RANKING = "ranking"  # the directory of an unfinished ranking
 _BILL, _QUALITY, _EXAMPLES = "bill.json", "quality.html", "examples.jsonl"
+_RESERVE = 1.5  # rows of a ranking within a budget in money or tokens, relative to those that are expected to fit
 #: The directory of a store that holds the responses of teachers.
 LEDGER = "ledger"
 
@@ -172,7 +181,7 @@ class Score(Stage[Scores]):
         tokens = f", keep vectors of {kept.max_tokens} {kept.source} tokens" if kept else ""
         prompts = f"{self.num_prompts:,} {'target ' * isinstance(self.pool, ReadTarget)}prompts"
         generated = f"generate up to {self.scorer.max_new_tokens} tokens each"
-        again = f" after {self.adapter.annotate.budget:,} annotations" if self.adapter else ""
+        again = f" after {self.adapter.annotate.about} annotations" if self.adapter else ""
         return f"score: read {prompts}{again}, {generated}{tokens}{self.trainer.several()}"
 
     def size(self) -> float:
@@ -345,12 +354,18 @@ class Select(Stage[Selection]):
     One ranking serves every smaller budget if the strategy is nested. Then the budget is not part of the key, and a
     later, larger budget continues from it in the same directory.
 
+    A budget in money or tokens has a ranking of its own. It goes beyond what is expected to fit, and further if even
+    that turns out too cheap (`reserve`).
+
     Args:
+        budget: prompts; an estimate for a budget in money or tokens, and not part of the key then.
         target: the pass over the prompts that the model will be asked, for a strategy that chooses toward them; its
             features are raw.
         responses: what the base model makes of the responses, for an upper reference.
         before: what earlier rounds bought: those prompts stay, and come first.
         bought: how well these responses were predicted, for a strategy that learns from it.
+        terms: of a budget in money or tokens, or None.
+        reserve: rows that the ranking of such a budget must have at least.
     """
 
     name: ClassVar[str] = "select"
@@ -364,21 +379,27 @@ class Select(Stage[Selection]):
     responses: ReadResponses | None = field(default=None, metadata={"absent": None})
     before: Annotate | None = field(default=None, metadata={"absent": None})
     bought: ReadBought | None = field(default=None, metadata={"absent": None})
+    terms: Terms | None = field(default=None, metadata={"absent": None})
+    reserve: int = field(default=0, metadata={"key": False})
 
     def inputs(self) -> dict[str, object]:
         """Name only the view that the strategy reads: what else the pass keeps does not matter.
 
-        Of what was bought before, only which prompts that were matters.
+        Of what was bought before, only which prompts that were matters. How many a budget in money or tokens bought
+        depends on the responses.
         """
-        strategy, budget = self.strategy, None if self.strategy.nested else self.budget
+        strategy, budget = self.strategy, None if self.strategy.nested or self.terms else self.budget
         score = self.score.only(strategy) if self.score and not isinstance(strategy, UpperReference) else None
         target: dict[str, object] = {}
         if self.target and not isinstance(strategy, UpperReference):
             target = {"target": {"prompts": self.target.pool, "score": self.target.only(strategy)}}
         before: dict[str, object] = {}
-        if self.before:
+        if self.before and not self.terms:
             before = {"before": {"select": self.before.select, "budget": self.before.budget}}
-        return {**super().inputs(), "budget": budget, "score": score, **target, **before}
+        elif self.before and self.before.annotator.waits:  # prices of people are known before they answer
+            before = {"before": {"select": self.before.select, "budget": str(self.before.limit)}}
+        terms = {"terms": self.terms.as_key()} if self.terms else {}
+        return {**super().inputs(), "budget": budget, "score": score, **target, **before, **terms}
 
     def parts(self) -> list[SelectPart]:
         """Return the stages of the first round; none for a strategy with one round."""
@@ -393,22 +414,28 @@ class Select(Stage[Selection]):
 
     def title(self) -> str:
         reads = f" {READS_RESPONSES}" if isinstance(self.strategy, UpperReference) else ""
-        start = f"continue from {self.before.budget:,} to" if self.before else "rank"
-        return f"select: {start} {self.budget:,} prompts by {type(self.strategy).__name__}{reads}"
+        start = f"continue from {self.before.about} to" if self.before else "rank"
+        within = f" within {self.terms.limit}" if self.terms else ""
+        return f"select: {start} {self.about} prompts{within} by {type(self.strategy).__name__}{reads}"
+
+    @property
+    def about(self) -> str:
+        """The number of prompts for titles."""
+        return f"{'about ' if self.terms else ''}{self.budget:,}"
 
     def size(self) -> float:
         return self.budget
 
     @property
     def depth(self) -> int:
-        return self.budget
+        return self.reserve if self.terms else self.budget
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         strategy = self.strategy
         start = load_selection(directory) if (directory / _SELECTION).exists() else None  # a shallower ranking
         if start is None and self.before:
             self.before.pin(store)
-            start = store.get(self.before.select).head(self.before.budget)
+            start = store.get(self.before.select).head(self.before.num_rows(store))
         if isinstance(strategy, UpperReference):
             assert self.responses is not None
             signals = store.get(self.responses)
@@ -418,11 +445,52 @@ class Select(Stage[Selection]):
         if self.bought and isinstance(strategy, Learner):
             strategy = strategy.after(store.get(self.bought))
         workspace = Workspace(directory / _RANKING, self.trainer.device())
+        if self.terms:
+            self._rank_within(self.terms, strategy, scores, start, store, directory)
+            return
         if parts := self.parts():
             from aliquot.selection.greedy.distributed import give_parts  # numba and torch: too slow to compose a config
 
             give_parts([store.get(part) for part in parts], workspace)
         _save_selection(rank(strategy, store.get(self.pool), scores, self.budget, start, workspace), directory)
+
+    def _rank_within(
+        self,
+        terms: Terms,
+        strategy: Strategy,
+        scores: Scores | None,
+        start: Selection | None,
+        store: Store,
+        directory: Path,
+    ) -> None:
+        """Rank what is expected to fit, and then as far as the reserve goes; `start` may be a shorter such ranking."""
+        pool, workspace = store.get(self.pool), Workspace(directory / _RANKING, self.trainer.device())
+        costs = terms.expected_costs(pool, scores)
+        if self.before and not self.before.annotator.waits:  # what was bought says how far the estimates are off
+            rows = store.get(self.before.select).head(self.before.num_rows(store)).indices
+            bill = self.before.bill(store)
+            costs *= bill.spent / costs[rows].sum() if bill and bill.spent else 1
+        if start and (directory / _SELECTION).exists():
+            within, num_fitting = start, self.num_fitting(store)
+        else:
+            amount, aware = terms.limit.amount, terms.cost_aware
+            within = rank_within(strategy, pool, scores, costs, amount, aware, start, workspace)
+            num_fitting = len(within)
+        depth = min(len(pool), max(self.reserve, math.ceil(_RESERVE * num_fitting)))
+        if depth > len(within):
+            with unheard("aliquot.selection"):  # it repeats what the ranking has said
+                within = with_reserve(strategy, pool, scores, within, costs, depth, terms.cost_aware, workspace)
+        _save_selection(within, directory, costs=costs[within.indices], num_fitting=np.array(num_fitting))
+
+    def num_fitting(self, store: Store) -> int:
+        """Return how many rows of a ranking within a budget in money or tokens are expected to fit."""
+        with np.load(store.directory(self) / _SELECTION, allow_pickle=False) as arrays:
+            return int(arrays["num_fitting"])
+
+    def expected_costs(self, store: Store) -> Float64[np.ndarray, " k"]:
+        """Return the expected cost of each row of such a ranking, in its order."""
+        with np.load(store.directory(self) / _SELECTION, allow_pickle=False) as arrays:
+            return arrays["costs"]
 
     def signals(self, store: Store) -> tuple[Strategy, Scores | None]:
         """Return the strategy, with its view named as in its scores, and these, with those of the target."""
@@ -437,12 +505,13 @@ class Select(Stage[Selection]):
         return strategy, replace(scores, target=Target(store.get(self.target.pool), alike))
 
     def load(self, directory: Path) -> Selection:
-        return load_selection(directory).head(self.budget)
+        ranking = load_selection(directory)
+        return ranking if self.terms else ranking.head(self.budget)
 
 
-def _save_selection(selection: Selection, directory: Path) -> None:
+def _save_selection(selection: Selection, directory: Path, **more: np.ndarray) -> None:
     temporary = directory / ".selection.npz"
-    np.savez(temporary, indices=selection.indices, gains=selection.gains)
+    np.savez(temporary, indices=selection.indices, gains=selection.gains, **more)  # pyright: ignore[reportArgumentType]
     temporary.replace(directory / _SELECTION)
     clear(directory / _RANKING)
 
@@ -455,12 +524,12 @@ def load_selection(directory: Path) -> Selection:
 
 @dataclass(frozen=True)
 class Annotate(Stage[AnnotatedSet]):
-    """Buy the responses to the first `budget` prompts of a ranking.
+    """Buy the responses to the first `budget` prompts of a ranking, or as far down as money or tokens go.
 
     Args:
-        select: the ranking.
+        select: the ranking; its terms are those of a budget in money or tokens.
         annotator: the source of the responses.
-        budget: how many prompts.
+        budget: how many prompts; an estimate for a budget in money or tokens, and not part of the key then.
         digest: of the responses that people have returned, once all are there (`settled`): the stages that read them
             depend on their content, not on when they came or in how many files.
         num_before: how many of the prompts earlier rounds asked for.
@@ -487,7 +556,26 @@ class Annotate(Stage[AnnotatedSet]):
         if self.score:
             inputs["score"] = replace(self.score, scorer=self.score.scorer.only(None))
             inputs["before"] = self.select.before
-        return inputs
+        return inputs | ({"budget": None} if self.limit else {})
+
+    @property
+    def limit(self) -> Limit | None:
+        """The budget, if it is in money or tokens."""
+        return self.select.terms.limit if self.select.terms else None
+
+    @property
+    def about(self) -> str:
+        """The number of prompts for titles."""
+        return f"{'about ' if self.limit else ''}{self.budget:,}"
+
+    def num_rows(self, store: Store) -> int:
+        """Return the number of prompts; an estimate for a budget in money or tokens that is not spent yet."""
+        if self.limit is None:
+            return self.budget
+        if self.annotator.waits and store.record(self.select):
+            return pay_people(self.annotator, *self._ranking(store), self.limit).num_rows
+        bill = self.bill(store) if store.record(self) else None
+        return bill.num_asked - bill.left_out.get(BEYOND, 0) if bill else self.budget
 
     @property
     def source(self) -> PoolSpec:
@@ -495,9 +583,9 @@ class Annotate(Stage[AnnotatedSet]):
         return self.select.pool.source
 
     def title(self) -> str:
-        before = self.select.before
+        before, most = self.select.before, f", for {self.limit} at most" if self.limit else ""
         shown = f", shown the nearest of {before.budget:,}" if self.score and before else ""
-        return f"annotate: {self.budget:,} responses from {self.annotator.name}{shown}"
+        return f"annotate: {self.about} responses from {self.annotator.name}{most}{shown}"
 
     def size(self) -> float:
         return self.budget
@@ -535,27 +623,69 @@ class Annotate(Stage[AnnotatedSet]):
 
     def request(self, store: Store) -> tuple[list[str], list[str]]:
         """Return the ids and the texts of the prompts, in the order selected."""
-        rows: list[int] = store.get(self.select).head(self.budget).indices.tolist()
+        ids, prompts = self._ranking(store)
+        return ids[: self.num_rows(store)], prompts[: self.num_rows(store)]
+
+    def _ranking(self, store: Store) -> tuple[list[str], list[str]]:
+        """Return the ids and the texts of the ranked prompts, those that may not be bought included."""
+        rows: list[int] = store.get(self.select).indices.tolist()
         pool = store.get(self.select.pool)
         return [pool.ids[i] for i in rows], [pool.prompts[i] for i in rows]
 
     def new_request(self, store: Store) -> tuple[list[str], list[str]]:
         """Return those that no earlier round asked for."""
         ids, prompts = self.request(store)
-        return ids[self.num_before :], prompts[self.num_before :]
+        before = self.select.before.num_rows(store) if self.limit and self.select.before else self.num_before
+        return ids[before:], prompts[before:]
 
     def open_request(self, store: Store) -> tuple[list[str], list[str]]:
         """Return what people are asked now: the new prompts or, if all these are answered, the earlier ones too."""
         new = self.new_request(store)
         return self.request(store) if self.annotator.digest(*new) else new
 
+    def _buy(self, store: Store) -> Purchase:
+        """Buy as far as the budget goes, down a deeper ranking if this one turns out too short for it."""
+        if self.limit is None:
+            return Purchase(self.budget, self.budget, 0.0, "")
+        num_prompts = len(store.get(self.select.pool))
+        while True:
+            ids, prompts = self._ranking(store)
+            assert self.select.terms
+            expected, ledger = self.select.expected_costs(store), store.root / LEDGER
+            bought = self.select.terms.buy(self.annotator, self.source, ids, prompts, ledger, expected)
+            if bought.why or len(ids) == num_prompts:
+                return replace(bought, why=bought.why or f"all {num_prompts:,} prompts of the pool are bought")
+            store.ensure(replace(self.select, reserve=min(num_prompts, math.ceil(_RESERVE * len(ids)))))
+
+    def _billed(self, annotator: Annotator, bought: Purchase, store: Store) -> Bill:
+        """Return the bill of what was bought; responses to rows that do not fit into a budget in tokens cost, too."""
+        ids, prompts = self._ranking(store)
+
+        def billed(rows: int) -> Bill:
+            return annotator.bill(ids[:rows], prompts[:rows], store.root / LEDGER)
+
+        used, beyond = billed(bought.num_trained), bought.num_rows - bought.num_trained
+        if self.limit is None:
+            return used
+        everything = billed(bought.num_rows) if beyond else used
+        spent = bought.spent if self.limit.in_tokens else used.cost
+        if spent > self.limit.amount * (1 + 1e-9):
+            log.warning("%s was spent of a budget of %s: more was charged than can be asked for", spent, self.limit)
+        left_out = {**used.left_out, **({BEYOND: beyond} if beyond else {})}
+        bill = replace(everything, num_responses=used.num_responses, left_out=left_out)
+        left = max(self.limit.amount - spent, 0)
+        log.info("budget=%s: %.10g used and %.10g left: %s", self.limit, round(spent, 9), round(left, 9), bought.why)
+        return replace(bill, limit=str(self.limit), spent=spent, why_left=bought.why)
+
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
-        ids, prompts = self.request(store)
+        bought = self._buy(store)
+        ids, prompts = self._ranking(store)  # it may be deeper now
+        ids, prompts = ids[: bought.num_trained], prompts[: bought.num_trained]
         annotator = self.annotator
         if isinstance(annotator, Teacher) and self.score:
             annotator = replace(annotator, shown=self.shown(store))
         annotated = annotator.annotate(self.source, ids, prompts, store.root / LEDGER)
-        bill = annotator.bill(ids, prompts, store.root / LEDGER)
+        bill = self._billed(annotator, bought, store)
         doubled = annotator.doubled(ids, prompts)
         if self.annotator.waits:
             read = digest_of(zip(annotated.ids, annotated.responses, strict=True))
@@ -632,7 +762,9 @@ class ReadBought(Stage[Bought]):
         return super().inputs() | ({"tokens_per_batch": self.tokens_per_batch} if in_16_bits else {})
 
     def title(self) -> str:
-        return f"bought: read the {self._num_new:,} new responses before training{self.trainer.one_of_several()}"
+        about = "about " if self.annotate.limit else ""
+        new = f"{about}{self._num_new:,} new responses"
+        return f"bought: read the {new} before training{self.trainer.one_of_several()}"
 
     @property
     def _num_new(self) -> int:
@@ -651,7 +783,8 @@ class ReadBought(Stage[Bought]):
         earlier = store.get(self.earlier) if self.earlier else None
         old = set(store.get(self.earlier.annotate).ids) if self.earlier else set[str]()
         annotated, pool = store.get(self.annotate), store.get(self.annotate.select.pool)
-        selected: list[int] = store.get(self.annotate.select).head(self.annotate.budget).indices.tolist()
+        num_rows = self.annotate.num_rows(store)
+        selected: list[int] = store.get(self.annotate.select).head(num_rows).indices.tolist()
         row_of = {pool.ids[row]: row for row in selected}
         new = [i for i, row_id in enumerate(annotated.ids) if row_id not in old]
         rows = np.array([row_of[annotated.ids[i]] for i in new], dtype=np.int64)
@@ -676,7 +809,7 @@ class Finetune(Stage[Adapter]):
     trainer: TrainerSpec = field(metadata={"key": False})
 
     def title(self) -> str:
-        rows = f"{self.recipe.epochs} x {self.annotate.budget:,} rows"
+        rows = f"{self.recipe.epochs} x {self.annotate.about} rows"
         return f"finetune: LoRA rank {self.recipe.rank}, {rows}{self.trainer.several()}"
 
     def size(self) -> float:
@@ -695,6 +828,11 @@ class Finetune(Stage[Adapter]):
 
     def build(self, store: Store, directory: Path, on_metrics: OnMetrics) -> None:
         finetune(self.model, store.get(self.annotate), self.recipe, self.trainer, directory, on_metrics)
+
+    def num_tokens(self, store: Store) -> int | None:
+        """Return the tokens of the prompts and responses of a finished training, each counted once, if recorded."""
+        record = json.loads((store.directory(self) / TRAINING_RECORD).read_text(encoding="utf-8"))
+        return record["tokens"] // self.recipe.epochs if "tokens" in record else None
 
     def load(self, directory: Path) -> Adapter:
         return load_adapter(directory)

@@ -9,11 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from aliquot.annotation.bill import Price
 from aliquot.annotation.teachers.ledger import Question
 from aliquot.annotation.teachers.local import Generate, LocalTeacher
+from aliquot.config.schema import Limit
 from aliquot.models.spec import Model
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.trainer import TrainerSpec
+from aliquot.terms import buy_for_money
 from tiny_model import WORDS, save_tiny_model
 
 SOURCE = PoolSpec(name="any")
@@ -53,6 +56,19 @@ def test_responses_are_those_of_transformers_one_prompt_at_a_time(teacher, tmp_p
             expected[f"id{i}"] = text
     assert {row_id: text.strip() for row_id, text in responses.items()} == expected
     assert len(set(expected.values())) > 2
+
+
+@pytest.mark.slow
+def test_the_tokens_of_prompts_are_known_before_so_that_money_is_spent_to_the_last_response(teacher, tmp_path):
+    asked, priced = prompts(20), replace(teacher, price_per_million=Price(100, 1000))
+    ids = [f"id{i}" for i in range(20)]
+    bought = buy_for_money(priced, ids, asked, tmp_path, Limit(0.1, "usd"))
+    assert 0 < bought.num_rows < 20
+    replies = [priced.ledger(tmp_path).replies[Question("", prompt).key] for prompt in asked[: bought.num_rows]]
+    assert bought.spent == pytest.approx(sum(priced.cost([reply]) for reply in replies))
+    most = priced.most(ids, asked)
+    assert most[: bought.num_rows] == pytest.approx([Price(100, 1000).of(r.input_tokens, 12) for r in replies])
+    assert bought.spent <= 0.1 < bought.spent + most[bought.num_rows]
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ GOOD = [{"id": f"r{i}", "prompt": f"Say {i}.", "response": str(i)} for i in rang
             "strategy=best: no such choice; the choices are adaicl, allocation, coverage, facility_location",
         ),
         (["strategy.gama=1"], "strategy.gama: strategy has no such field; its fields are kernel"),
-        (["strategi=random"], "has no such field; did you mean strategy?; its fields are budget, rounds"),
+        (["strategi=random"], "has no such field; did you mean strategy?; its fields are budget, cost_aware"),
         (["experiment=smoke"], "did you mean experiments?"),
         (
             ["+experiment=smoke"],

@@ -42,7 +42,7 @@ def test_each_round_is_a_row_with_means_over_seeds():
     assert second[1:3] == ["2", "20"]
     assert second[4] == "40.0"
     assert "-" in second  # nothing is left to buy
-    assert texts(stable) == [["mean_entropy", "20", "mean_entropy", "0.30", "50%"]]
+    assert texts(stable) == [["mean_entropy", "1,000", "mean_entropy", "0.30", "50%"]]
 
 
 def test_a_study_without_rounds_has_no_such_rows():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from aliquot.annotation.bill import Bill
+from aliquot.annotation.bill import Bill, Tariff
 from aliquot.annotation.returned_rows import ReturnedRow
 from aliquot.pools.spec import PoolSpec
 from aliquot.types import AnnotatedSet
@@ -26,6 +26,8 @@ class Annotator(Protocol):
     reads_source: ClassVar[bool] = True
     #: Whether it answers in its own time, so that a run may have to wait: its responses are known by their digest.
     waits: ClassVar[bool] = False
+    #: Whether all its responses exist already, so that asking for more than is used wastes nothing.
+    at_once: ClassVar[bool] = False
     #: The launcher resources for a job in which it answers, by name; None if answering takes no time.
     resources: ClassVar[str | None] = None
 
@@ -37,6 +39,26 @@ class Annotator(Protocol):
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
         """Return an upper estimate of the cost of responses to prompts like a sample of the pool."""
         ...
+
+    @property
+    def tariff(self) -> Tariff:
+        """What it charges, as far as that is known before it answers."""
+        return Tariff()
+
+    def most(self, ids: Sequence[str], prompts: Sequence[str]) -> Sequence[float]:
+        """Return the most that the response to each prompt can cost."""
+        return [0.0] * len(ids)
+
+    def paid(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> Sequence[float | None]:
+        """Return what the response to each prompt has cost; None for one that does not exist. It buys nothing."""
+        return [None] * len(ids)
+
+    def buy(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> None:
+        """Get the responses that are missing, for `paid` and `answered` to read.
+
+        Raises:
+            ValueError: prompts got no answer, and the annotator may not leave them out.
+        """
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError for any failure that can be detected before prompts are selected."""
@@ -82,6 +104,8 @@ class Annotator(Protocol):
 @dataclass(frozen=True)
 class Oracle(Annotator):
     """Reveals the responses that the pool's own source already holds: for research, where they exist."""
+
+    at_once: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

@@ -37,7 +37,8 @@ A run reads its pool and passes through five stages: score -> select -> annotate
 under what it depends on and never repeated: another strategy reuses the scoring pass, another gamma only ranks again.
 
 Settings (NAME=VALUE)
-  budget     prompts to annotate: 45k, 1234, 50% or all
+  budget     prompts to annotate: 45k, 1234, 50% or all; or what they may cost: 200usd, 500k_tokens
+  cost_aware true: with such a cost, choose by gain per cost
   seed       for random draws in selection and finetuning
   until      stop after: score, select, annotate, finetune, evaluate
   check      true: validate, print the plan, do nothing

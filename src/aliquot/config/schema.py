@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import enum
+import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,9 @@ _INSTEAD = {
     "evaluate": "to stop before it is needed: until=finetune",
     "tracker": "to run without a mirror: tracker=none",
 }
+#: The unit of a budget in tokens, and those of one in money.
+TOKENS = "tokens"
+CURRENCIES = ("usd", "eur", "gbp", "chf", "jpy", "cny", "inr", "krw", "brl", "cad", "aud")
 #: The error for a setting that has another name now.
 WORKERS = "hydra.launcher.jobs is now hydra.launcher.workers, the number of workers of hydra/launcher=local"
 
@@ -53,6 +57,7 @@ class Config:
     """The fields allowed in `conf/config.yaml`. The groups are instantiated into the classes their `_target_` names."""
 
     budget: str = "45k"
+    cost_aware: bool = False
     rounds: Any = 1
     stop_below: float | None = None
     seed: int = 0
@@ -168,6 +173,64 @@ def as_typed(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
+@dataclass(frozen=True)
+class Limit:
+    """A budget in money or in tokens.
+
+    Args:
+        amount: positive.
+        unit: "tokens", or a currency of `CURRENCIES`. The currency is a label: prices are in the same one.
+    """
+
+    amount: float
+    unit: str
+
+    def __str__(self) -> str:
+        """Write it as `parse_limit` reads it."""
+        return f"{_plain(self.amount)}{'_' if self.in_tokens else ''}{self.unit}"
+
+    @property
+    def in_tokens(self) -> bool:
+        return self.unit == TOKENS
+
+    def of(self, share: float) -> Limit:
+        """Return a share of it."""
+        return replace(self, amount=round(self.amount * share, 9))
+
+
+def parse_limit(text: str) -> Limit | None:
+    """Turn `200usd`, `2.5eur` or `500k_tokens` into a limit; None for a budget in prompts.
+
+    Raises:
+        ValueError: it begins like such a limit and is none.
+    """
+    found = re.fullmatch(r"\s*(\S*?)([km]?)[ _]?([a-z]{2,})\s*", text.lower())
+    if found is None or not found[1] or not re.search(r"\d", found[1]):
+        return None
+    number, thousands, unit = found.groups()
+    known = (*CURRENCIES, TOKENS)
+    if unit not in known:
+        meant = did_you_mean(unit, known)
+        raise ValueError(
+            f"budget={text}: '{unit}' is no unit of a budget{meant}; write a number of prompts (45k, 1234, 50% or "
+            f"all), tokens (500k_tokens), or money in {', '.join(CURRENCIES)} (200usd)"
+        )
+    try:
+        amount = _finite(number) * {"": 1, "k": 1e3, "m": 1e6}[thousands]
+    except ValueError:
+        raise ValueError(f"budget={text}: '{number}' is no number; write 200usd, 2.5eur or 500k_tokens") from None
+    if amount <= 0:
+        raise ValueError(f"budget={text} buys nothing; give more than 0, such as 200usd, 2.5eur or 500k_tokens")
+    if unit == TOKENS and amount != int(amount):
+        raise ValueError(f"budget={text} is not a whole number of tokens; write {math.ceil(amount)}_tokens")
+    return Limit(amount, unit)
+
+
+def _plain(amount: float) -> str:
+    """Write a number without an exponent and without zeros at its end."""
+    return f"{amount:.9f}".rstrip("0").rstrip(".")
+
+
 def parse_budget(text: str, num_prompts: int, pool: str) -> int:
     """Turn `45k`, `1234`, `50%` or `all` into a number of prompts.
 
@@ -177,7 +240,10 @@ def parse_budget(text: str, num_prompts: int, pool: str) -> int:
     try:
         budget = _budget_number(text.strip().lower(), num_prompts)
     except ValueError:
-        raise ValueError(f"budget={text} is not a number of prompts; write 45k, 1234, 50% or all") from None
+        raise ValueError(
+            f"budget={text} is not a number of prompts; write 45k, 1234, 50% or all, or a budget in money or tokens "
+            "(200usd, 500k_tokens)"
+        ) from None
     if budget < 1:
         raise ValueError(f"budget={text} selects {budget} prompts; give 1 or more, such as 45k, 50% or all")
     if budget > num_prompts:

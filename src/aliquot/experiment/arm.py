@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 from omegaconf import OmegaConf
 
@@ -53,7 +53,7 @@ class ArmSettings:
         strategy: str,
         select: Record,
         score: Record | None,
-        rounds: Sequence[int] = (),
+        rounds: Sequence[float] = (),
         stop_below: float | None = None,
     ) -> ArmSettings:
         """Read them from the records of two stages; `score` is None if the strategy reads no signals.
@@ -62,7 +62,7 @@ class ArmSettings:
             strategy: its name.
             select: the record of the selection, the last one of several rounds.
             score: the record of the pass that it reads.
-            rounds: prompts after each round that is configured, if there are several.
+            rounds: prompts after each round that is configured, or what they may cost, if there are several.
             stop_below: ends the rounds, or None.
         """
         settings = flatten(select["fields"]["strategy"])
@@ -72,6 +72,8 @@ class ArmSettings:
             settings |= _as_read(view if isinstance(view, str) else None, score["fields"]["scorer"])
         if target := select["fields"].get("target"):
             settings["target"] = target["prompts"].get("digest") or target["prompts"]["key"]
+        if select["fields"].get("terms", {}).get("cost_aware"):
+            settings["cost_aware"] = True
         if len(rounds) > 1:
             settings["rounds"] = _shares(rounds)
             settings |= {} if stop_below is None else {"stop_below": stop_below}
@@ -82,7 +84,7 @@ class ArmSettings:
         return cls(strategy, parameters, seeds, json.dumps(parameters, sort_keys=True))
 
 
-def _shares(rounds: Sequence[int]) -> int | str:
+def _shares(rounds: Sequence[float]) -> int | str:
     """Return the number of equal rounds, or the shares of the budget that uneven ones reach."""
     budget, number = rounds[-1], len(rounds)
     if tuple(rounds) == equal_parts(budget, number):
@@ -90,9 +92,14 @@ def _shares(rounds: Sequence[int]) -> int | str:
     return "[" + ",".join(f"{100 * part / budget:.10g}%" for part in rounds) + "]"
 
 
-def equal_parts(budget: int, rounds: int) -> tuple[int, ...]:
-    """Return the number of prompts after each of several equal rounds."""
-    return tuple(round(budget * number / rounds) for number in range(1, rounds + 1))
+@overload
+def equal_parts(budget: int, rounds: int) -> tuple[int, ...]: ...
+@overload
+def equal_parts(budget: float, rounds: int) -> tuple[float, ...]: ...
+def equal_parts(budget: float, rounds: int) -> tuple[float, ...]:
+    """Return the number of prompts after each of several equal rounds; of a float, the amounts of a limit."""
+    digits = None if isinstance(budget, int) else 9
+    return tuple(round(budget * number / rounds, digits) for number in range(1, rounds + 1))
 
 
 def _as_read(view: str | None, scorer: Mapping[str, Any]) -> dict[str, object]:
@@ -112,7 +119,7 @@ def score_of(select: Record) -> str | None:
     return next((key for stage, _, key in (up.partition("/") for up in select["upstream"]) if stage == "score"), None)
 
 
-def label_of(strategy: str, select: Select, rounds: Sequence[int] = (), stop_below: float | None = None) -> str:
+def label_of(strategy: str, select: Select, rounds: Sequence[float] = (), stop_below: float | None = None) -> str:
     """Return the strategy's name and the settings in which a selection differs from the plain choice of that name.
 
     It does not matter where a setting comes from: the command line, or a file of `experiments/`. Two runs have the same
@@ -147,11 +154,13 @@ def _plain(strategy: str, scorer: str, select: Select) -> Mapping[str, object]:
     except ValueError:
         return {}
     score = select.score and replace(select.score, scorer=create(cfg, "scorer"))
-    return _parameters(strategy, replace(select, strategy=chosen, target=None, score=score, before=None, bought=None))
+    return _parameters(
+        strategy, replace(select, strategy=chosen, target=None, score=score, before=None, bought=None, terms=None)
+    )
 
 
 def _parameters(
-    strategy: str, select: Select, rounds: Sequence[int] = (), stop_below: float | None = None
+    strategy: str, select: Select, rounds: Sequence[float] = (), stop_below: float | None = None
 ) -> Mapping[str, object]:
     score = _record(select.score) if select.score else None
     if select.before is None and stop_below is None:

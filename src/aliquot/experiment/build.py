@@ -18,13 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from aliquot.annotation.annotator import Annotator
 from aliquot.config.create import create
-from aliquot.config.schema import Until, check_root, name_target, parse_budget, strategy_name
+from aliquot.config.schema import Limit, Until, check_root, name_target, parse_budget, parse_limit, strategy_name
 from aliquot.evaluation.held_out.run import ROWS_FILE
 from aliquot.evaluation.held_out.source import HeldOutSource
 from aliquot.evaluation.judge.run import read_responses
 from aliquot.evaluation.judge.spec import BASE, Judge
 from aliquot.evaluation.run import Yardstick
 from aliquot.experiment.arm import label_of, marked
+from aliquot.experiment.limits import check_limit, limits_of
 from aliquot.experiment.rounds import (
     Round,
     annotate_in_round,
@@ -60,6 +61,7 @@ from aliquot.stages import (
     Select,
 )
 from aliquot.store.store import Stage, Store, read_record, upstream_first
+from aliquot.terms import Terms
 
 #: The stages that read the model.
 READERS = (Score, ReadResponses, ReadBought, Finetune, Evaluate)
@@ -75,6 +77,8 @@ class Parts:
         rounds: as configured, a number or a list.
         stop_below: points that the next round must be projected to gain, or None.
         overrides: what the command line changed; used to suggest the next command.
+        limit: the budget, if it is in money or tokens.
+        cost_aware: weigh gains against costs.
     """
 
     model: Model
@@ -94,6 +98,8 @@ class Parts:
     rounds: object = 1
     stop_below: float | None = None
     overrides: tuple[str, ...] = ()
+    limit: Limit | None = None
+    cost_aware: bool = False
 
     @classmethod
     def of(cls, cfg: DictConfig, overrides: Iterable[str] = ()) -> Parts:
@@ -114,13 +120,15 @@ class Parts:
         target = create(cfg, "target")
         if isinstance(strategy, Strategy):
             check_target(strategy, target.path is not None)
+        limit, annotator = parse_limit(cfg.budget), create(cfg, "annotator")
+        check_limit(limit, cfg.cost_aware, strategy, annotator, cfg.until)
         return cls(
             model=create(cfg, "model"),
             pool=create(cfg, "pool"),
             target=target,
             scorer=create(cfg, "scorer"),
             strategy=strategy,
-            annotator=create(cfg, "annotator"),
+            annotator=annotator,
             finetune=create(cfg, "finetune"),
             benchmark=create(cfg, "evaluate"),
             trainer=create(cfg, "trainer"),
@@ -132,6 +140,8 @@ class Parts:
             rounds=rounds,
             stop_below=cfg.stop_below,
             overrides=tuple(overrides),
+            limit=limit,
+            cost_aware=cfg.cost_aware,
         )
 
     @property
@@ -153,6 +163,10 @@ class Parts:
         """Return the stage that scores the base model."""
         return Evaluate(self.model, None, self.benchmark, self.trainer, self.overlap(prepare), _opponent(self))
 
+    def terms(self, limit: Limit) -> Terms:
+        """Return what a selection within a limit depends on."""
+        return Terms(limit, self.cost_aware, self.annotator.tariff, self.model if limit.in_tokens else None)
+
     def overlap(self, prepare: Prepare) -> Overlap | None:
         """Return the stage that looks for held-out rows in the pool; None where none are read."""
         asked = self.until == Until.evaluate and isinstance(self.benchmark, HeldOutSource)
@@ -164,7 +178,7 @@ class Parts:
         Their keys are not final, and each stage that reads the pool counts as not done.
         """
         target = self.read_target(self.prepare)
-        rounds = _rounds(self, self.prepare, target, (1,), num_prompts=1, settle=False)
+        rounds = _rounds(self, self.prepare, target, (1,), (), num_prompts=1, settle=False)
         return _stages(self, self.prepare, rounds, num_prompts=1)
 
 
@@ -178,7 +192,7 @@ class Experiment:
         strategy: the name of the strategy's config choice.
         pool: the name of the pool.
         num_prompts: the size of the pool.
-        budget: prompts to annotate.
+        budget: prompts to annotate; an estimate where `limit` is the budget.
         seed: of this run.
         trial: of the base model; it runs before any stage that reads the model.
         benchmark: names of the tasks, for the plan.
@@ -186,9 +200,10 @@ class Experiment:
         uses_response: whether the strategy is an upper reference.
         until: the stage after which it stops.
         rounds: that are certain to be run, one for most experiments.
-        planned: prompts after each round that is configured.
+        planned: the budget after each round that is configured: prompts, or the amount of a limit.
         stop_below: points that the next round must be projected to gain, or None.
         open: whether another round may follow: its projection is not known yet.
+        limit: the budget of the rounds that are certain to be run, if it is in money or tokens.
     """
 
     stages: tuple[Stage[Any], ...]
@@ -204,9 +219,10 @@ class Experiment:
     uses_response: bool = False
     until: Until = Until.evaluate
     rounds: Sequence[Round] = ()
-    planned: Sequence[int] = ()
+    planned: Sequence[float] = ()
     stop_below: float | None = None
     open: bool = False
+    limit: Limit | None = None
 
     def untried(self, store: Store) -> Trial | None:
         """Return the trial of the model if it must run first."""
@@ -225,7 +241,13 @@ class Experiment:
         """
         if isinstance(self.goal, Score):
             return self.goal.key
-        return f"{self.goal.key}-{self.planned[-1]}{name_rounds(self.planned, self.stop_below)}"
+        budget = self.whole_limit or self.planned[-1]
+        return f"{self.goal.key}-{budget}{name_rounds(self.planned, self.stop_below)}"
+
+    @property
+    def whole_limit(self) -> Limit | None:
+        """The limit of all planned rounds together."""
+        return self.limit and self.limit.of(self.planned[-1] / self.limit.amount)
 
     @functools.cached_property
     def arm(self) -> str:
@@ -270,8 +292,15 @@ def build(parts: Parts) -> Experiment:
     """
     prepare = parts.prepare.settled(parts.store)
     pool = parts.store.get(prepare)
-    budget = parse_budget(parts.budget, len(pool), pool.name)
-    planned = parse_rounds(parts.rounds, budget, parts.budget, pool.name)
+    limits: tuple[Limit, ...] = ()
+    if parts.limit:
+        limits = limits_of(parts.rounds, parts.limit, parts.budget)
+        longest = parts.scorer.max_new_tokens
+        budgets = tuple(parts.terms(limit).expected_rows(pool, longest) for limit in limits)
+        planned: Sequence[float] = [limit.amount for limit in limits]
+    else:
+        budget = parse_budget(parts.budget, len(pool), pool.name)
+        planned = budgets = parse_rounds(parts.rounds, budget, parts.budget, pool.name)
     check_examples(parts.annotator, len(planned))
     if isinstance(parts.strategy, Strategy):
         check_requirements(parts.strategy, pool, parts.scorer)
@@ -283,9 +312,9 @@ def build(parts: Parts) -> Experiment:
         if opponent := _opponent(parts):
             file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
             read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
-    every = _rounds(parts, prepare, target, planned, len(pool))
+    every = _rounds(parts, prepare, target, budgets, limits, len(pool))
     stop_below = None if parts.until == Until.score else parts.stop_below
-    rounds, may_follow = known_rounds(every, stop_below, parts.store)
+    rounds, may_follow = known_rounds(every, planned, stop_below, len(pool), parts.store)
     return Experiment(
         stages=_stages(parts, prepare, rounds, len(pool), may_follow),
         goal=_goal(parts, prepare, every[-1], len(pool)),
@@ -303,6 +332,7 @@ def build(parts: Parts) -> Experiment:
         planned=planned,
         stop_below=parts.stop_below,
         open=may_follow,
+        limit=parts.limit and limits[len(rounds) - 1],
     )
 
 
@@ -317,10 +347,11 @@ def _rounds(
     prepare: Prepare,
     target: ReadTarget | None,
     budgets: Sequence[int],
+    limits: Sequence[Limit],
     num_prompts: int,
     settle: bool = True,
 ) -> tuple[Round, ...]:
-    """Return the rounds with these budgets; `settle` reads what people have returned."""
+    """Return the rounds with these budgets, or these limits; `settle` reads what people have returned."""
     model, strategy, trainer = parts.model, parts.strategy, parts.trainer
     score = Score(model, prepare, parts.scorer, trainer, num_prompts)
     needs_scores = bool(strategy.requires - {"tasks"})
@@ -340,7 +371,8 @@ def _rounds(
         finetune = Finetune(model, annotate, parts.finetune, trainer)
         return Round(annotate, finetune, replace(base, finetune=finetune, opponent=base.opponent or _to_judge(base)))
 
-    return make_rounds(whole, budgets, rest, parts.scorer.tokens_per_batch, shows_examples(parts.annotator))
+    terms = [parts.terms(limit) for limit in limits]
+    return make_rounds(whole, budgets, terms, rest, parts.scorer.tokens_per_batch, shows_examples(parts.annotator))
 
 
 def _stages(

@@ -16,6 +16,7 @@ from aliquot.experiment.build import Experiment
 from aliquot.experiment.prospect import Prospect
 from aliquot.experiment.quote import quote
 from aliquot.experiment.record import RoundRecord, RunRecord
+from aliquot.experiment.rounds import next_budget
 from aliquot.runtime.numbers import gain, with_error
 from aliquot.runtime.terminal import new_console, print_table, say
 from aliquot.store.provenance import of_other_libraries
@@ -28,10 +29,10 @@ def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
     if out.quiet:
         return  # the cost needs the pool, and the note on the model its tokenizer
     strategy = marked(experiment.strategy, experiment.uses_response)
-    rounds, budget = len(experiment.planned), experiment.planned[-1]
+    rounds = len(experiment.planned)
     most = "up to " if experiment.stop_below is not None else ""
     say(
-        f"{strategy}: {most}{budget:,} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}'"
+        f"{strategy}: {most}{_about(experiment)} of the {experiment.num_prompts:,} prompts of pool '{experiment.pool}'"
         f"{f', in {most}{rounds} rounds' if rounds > 1 else ''}, seed {experiment.seed}",
         out,
     )
@@ -44,6 +45,12 @@ def show_plan(experiment: Experiment, store: Store, out: Console) -> None:
     print_table(table, out)
     show_libraries(experiment.stages, store, out)
     show_quote(quote([experiment], store), out)
+
+
+def _about(experiment: Experiment) -> str:
+    """Return the number of prompts or, within a budget in money or tokens, an estimate and the limit."""
+    limit = experiment.whole_limit
+    return f"at most {limit} for about {experiment.budget:,}" if limit else f"{int(experiment.planned[-1]):,}"
 
 
 def show_models(experiments: Iterable[Experiment], out: Console | None = None) -> None:
@@ -99,7 +106,8 @@ def show_end_of_rounds(experiment: Experiment, store: Store) -> None:
         return
     ended = len(experiment.rounds)
     if ended < len(experiment.planned) and store.record(last.bought):
-        prospect = Prospect.after(last.bought, experiment.planned[ended], store)
+        following = next_budget(last, experiment.planned, ended - 1, experiment.num_prompts, store)
+        prospect = Prospect.after(last.bought, following, store)
         say(f"Ended after round {ended} of {len(experiment.planned)}: {prospect}; stop_below={experiment.stop_below:g}")
 
 
@@ -138,7 +146,8 @@ def _chosen(run: RunRecord) -> str:
     if run.num_annotated not in (None, run.budget):
         chosen = f"{run.num_annotated:,} of {run.budget:,} chosen of {run.num_prompts:,} prompts by {by}"
     cost = f", by {run.annotator}, cost {run.annotation_cost:,.4f}" if run.annotation_cost else ""
-    return f"Annotated     {chosen}{cost}"
+    limit = f", within {run.limit}" if run.limit else ""
+    return f"Annotated     {chosen}{cost}{limit}"
 
 
 def _scores(run: RunRecord) -> Table:
@@ -174,7 +183,7 @@ def show_runs(runs: Sequence[RunRecord]) -> None:
         seconds = f"{sum(s for _, _, s in run.stages):,.0f}"
         table.add_row(
             run.arm or _arm_of_older(run),
-            f"{run.budget:,}",
+            run.limit or f"{run.budget:,}",
             str(run.seed),
             run.pool,
             *(scores.get(name, "-") for name in benchmarks),

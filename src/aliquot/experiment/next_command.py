@@ -36,7 +36,7 @@ def next_command(run: RunRecord, cfg: DictConfig, overrides: Sequence[str]) -> s
         return shlex.join(["python", "-m", "aliquot", "report", *store])
     kept = _without(overrides, "sweeps")
     if run.finetuned:
-        for name in ("strategy", "rounds", "stop_below"):
+        for name in ("strategy", "rounds", "stop_below", "cost_aware"):
             kept = _without(kept, name)
         if run.rounds and any(o.startswith("experiments=") for o in kept):  # its file may set them
             kept += ["rounds=1", "stop_below=null"]

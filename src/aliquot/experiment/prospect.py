@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from aliquot.runtime.progress import silenced
+from aliquot.runtime.progress import unheard
 from aliquot.selection.groups import by_task
 from aliquot.selection.learning_curves import LearningCurves
 from aliquot.selection.strategies.allocation import Allocation
@@ -66,14 +63,15 @@ class Prospect:
     @classmethod
     def _after(cls, read: ReadBought, budget: int, store: Store) -> Prospect | None:
         annotate, bought = read.annotate, store.get(read)
-        size = budget - annotate.budget
+        asked = annotate.num_rows(store)
+        size = budget - asked
         if size <= 0 or not len(bought):
             return None
         strategy = annotate.select.strategy
         learns = isinstance(strategy, Allocation) and strategy.learns
         batch = (_of_allocation if learns else _like_the_last)(annotate, bought, budget, store)
         curves = LearningCurves.fit(bought, batch.group, batch.offset, batch.exponent)
-        drawn, added = curves.draws(_DRAWS), batch.added * (len(bought) / annotate.budget)
+        drawn, added = curves.draws(_DRAWS), batch.added * (len(bought) / asked)
         now, then = (curves.losses(curves.trained + more, drawn) for more in (0 * added, added))
         gain = 100 * (np.exp(-then) - np.exp(-now)) @ batch.weights
         luck = np.exp(np.random.default_rng(0).normal(0, BETWEEN_TRAININGS, (2, _DRAWS, 1)))
@@ -107,8 +105,8 @@ def _of_allocation(annotate: Annotate, bought: Bought, budget: int, store: Store
     """Return the batch that an allocation would choose; the order within groups does not matter."""
     read, scores = annotate.select.signals(store)
     strategy, pool = replace(cast(Allocation, read), order="random"), store.get(annotate.select.pool)
-    start = store.get(annotate.select).head(annotate.budget)
-    with _unheard():
+    start = store.get(annotate.select).head(annotate.num_rows(store))
+    with unheard("aliquot.selection"):  # the round that makes this selection reports it
         order = rank(cast(Strategy, strategy.after(bought)), pool, scores, budget, start)
     scores = as_read(read, pool, scores) if scores else None
     group = strategy.group(pool, scores)
@@ -122,26 +120,13 @@ def _like_the_last(annotate: Annotate, bought: Bought, budget: int, store: Store
     pool = store.get(annotate.select.pool)
     group = by_task(pool) if pool.tasks else np.zeros(len(pool), dtype=np.int64)
     sizes = np.bincount(group).astype(np.float64)
-    asked = store.get(annotate.select).head(annotate.budget).indices
+    asked = store.get(annotate.select).head(annotate.num_rows(store)).indices
     room = sizes - np.bincount(group[asked], minlength=len(sizes))
     newest = np.bincount(group[bought.rows[bought.round == bought.round.max()]], minlength=len(sizes))
-    added, left = np.zeros(len(sizes)), float(budget - annotate.budget)
+    added, left = np.zeros(len(sizes)), float(budget - len(asked))
     while left > 0.5 and (room - added > 0).any():
         open_groups = room - added > 0
         share = newest * open_groups if (newest * open_groups).any() else open_groups.astype(np.float64)
         more = np.minimum(left * share / share.sum(), room - added)
         added, left = added + more, left - float(more.sum())
     return _Batch(group, sizes / len(pool), added)
-
-
-@contextlib.contextmanager
-def _unheard() -> Generator[None]:
-    """Keep quiet about a selection that is not made yet: the round that makes it reports it."""
-    logger = logging.getLogger("aliquot.selection")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with silenced():
-            yield
-    finally:
-        logger.setLevel(level)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from aliquot.config.schema import parse_limit
 from aliquot.experiment.prospect import Prospect
 from aliquot.experiment.rounds import Round, next_budget
 from aliquot.experiment.stability import Stability, stability_of
@@ -56,7 +57,8 @@ class RoundRecord:
         metrics = store.get(one.evaluate).metrics if store.record(one.evaluate) else ()
         read = one.bought if one.bought and store.record(one.bought) else None
         prospect = Prospect.after(read, following, store) if read else None
-        return cls(one.budget, bill.num_responses if bill else None, bill.cost if bill else 0.0, metrics, prospect)
+        num_responses, cost = (bill.num_responses, bill.cost) if bill else (None, 0.0)
+        return cls(one.annotate.num_rows(store), num_responses, cost, metrics, prospect)
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> RoundRecord:
@@ -74,7 +76,7 @@ class RunRecord:
     Args:
         id: the name of its directory.
         strategy: the name of the strategy's config choice.
-        budget: prompts annotated, of the pool's `num_prompts`.
+        budget: prompts asked, of the pool's `num_prompts`.
         base: metrics of the model before finetuning; empty if the run stopped before evaluation.
         finetuned: metrics after finetuning.
         stages: (name, key, seconds), upstream first; the seconds are from the run that built the stage.
@@ -90,6 +92,9 @@ class RunRecord:
         stop_below: points that a round had to be projected to gain, or None.
         selection: device-seconds of all that the selection depends on; None in the records of older runs.
         stability: signal -> how far it stayed the same from the first round's model to the last one's.
+        limit: the budget, if it is in money or tokens, or "".
+        tokens_trained: of the prompts and responses that the model was finetuned on, each counted once; None if the run
+            stopped earlier, or its record is older than this field.
     """
 
     id: str
@@ -109,17 +114,19 @@ class RunRecord:
     arm: str = ""
     uses_response: bool = False
     rounds: Sequence[RoundRecord] = ()
-    planned: Sequence[int] = ()
+    planned: Sequence[float] = ()
     stop_below: float | None = None
     selection: float | None = None
     stability: Mapping[str, Stability] = field(default_factory=dict[str, Stability])
+    limit: str = ""
+    tokens_trained: int | None = None
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> RunRecord:
         """Collect the numbers of a finished experiment from its stages."""
         metrics: dict[bool, Sequence[Metric]] = {False: (), True: ()}
         stages: list[tuple[str, str, float]] = []
-        finished, bill = "", None
+        finished, bill, tokens_trained, budget = "", None, None, experiment.budget
         for stage in experiment.stages:
             record = store.record(stage)
             assert record is not None, f"{stage.name} {stage.key} is not done"
@@ -128,7 +135,11 @@ class RunRecord:
                 metrics[stage.finetune is not None] = store.get(stage).metrics
                 name += " finetuned" if stage.finetune else " base"
             if isinstance(stage, Annotate):
-                bill = stage.bill(store)
+                bill, budget = stage.bill(store), stage.num_rows(store)
+            if isinstance(stage, Select) and stage.terms:
+                budget = stage.num_fitting(store)
+            if isinstance(stage, Finetune):
+                tokens_trained = stage.num_tokens(store)
             stages.append((name + _of_round(stage, experiment.rounds), stage.key, record["seconds"]))
             finished = max(finished, record["finished"])
         return cls(
@@ -136,7 +147,7 @@ class RunRecord:
             strategy=experiment.strategy,
             pool=experiment.pool,
             num_prompts=experiment.num_prompts,
-            budget=experiment.budget,
+            budget=budget,
             seed=experiment.seed,
             overrides=experiment.overrides,
             base=metrics[False],
@@ -153,6 +164,8 @@ class RunRecord:
             stop_below=experiment.stop_below,
             selection=_selection_seconds(experiment, store),
             stability=stability_of(experiment.rounds, store),
+            limit=str(experiment.limit or ""),
+            tokens_trained=tokens_trained,
         )
 
     def mean_score(self) -> float:
@@ -169,7 +182,8 @@ class RunRecord:
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers as a flat dictionary, as trackers and metrics.jsonl need them."""
-        values: dict[str, Any] = {"budget": self.budget, "seed": self.seed}
+        limit = parse_limit(self.limit)  # dashboards compare runs at the same budget
+        values: dict[str, Any] = {"budget": limit.amount if limit else self.budget, "seed": self.seed}
         for when, metrics in (("base", self.base), ("finetuned", self.finetuned)):
             for metric in metrics:
                 values[f"{when}/{metric.name}"] = metric.value
@@ -182,6 +196,8 @@ class RunRecord:
             values[key] = round(values.get(key, 0) + seconds, 2)
         if self.num_annotated is not None:
             values |= {"annotations": self.num_annotated, "annotation_cost": self.annotation_cost}
+        if self.tokens_trained is not None:
+            values["tokens_trained"] = self.tokens_trained
         for number, one in enumerate(self.rounds, start=1):
             values |= {f"round_{number}/{metric.name}": metric.value for metric in one.finetuned}
             values |= {f"round_{number}/annotations": one.budget, f"round_{number}/annotation_cost": one.cost}
@@ -234,7 +250,7 @@ def _rounds(experiment: Experiment, store: Store) -> list[RoundRecord]:
     if len(planned) < 2:
         return []
     return [
-        RoundRecord.of(one, next_budget(planned, number, experiment.num_prompts), store)
+        RoundRecord.of(one, next_budget(one, planned, number, experiment.num_prompts, store), store)
         for number, one in enumerate(rounds)
     ]
 

@@ -26,8 +26,9 @@ from aliquot.selection.strategy import Learner, Partitioned, Strategy
 from aliquot.selection.upper_reference import UpperReference
 from aliquot.stages import Annotate, Evaluate, Finetune, ReadBought, Score, Select
 from aliquot.store.store import Stage, Store
+from aliquot.terms import Terms
 
-_MOST = 100  # rounds; each finetunes the model
+MOST_ROUNDS = 100  # rounds; each finetunes the model
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Round:
 
     @property
     def budget(self) -> int:
+        """Prompts, or an estimate of them for a budget in money or tokens."""
         return self.annotate.budget
 
     @property
@@ -83,10 +85,10 @@ def parse_rounds(rounds: object, budget: int, typed: str, pool: str) -> tuple[in
         ValueError: a round would buy nothing, or the last round does not end at the budget.
     """
     if isinstance(rounds, int):
-        if not 1 <= rounds <= min(budget, _MOST):
+        if not 1 <= rounds <= min(budget, MOST_ROUNDS):
             raise ValueError(
                 f"rounds={rounds} cannot divide a budget of {budget:,} prompts (budget={typed}): every round buys at "
-                f"least one, and each finetunes the model; use 1 to {min(budget, _MOST)}"
+                f"least one, and each finetunes the model; use 1 to {min(budget, MOST_ROUNDS)}"
             )
         return equal_parts(budget, rounds)
     given = cast(Sequence[object], rounds)
@@ -96,8 +98,8 @@ def parse_rounds(rounds: object, budget: int, typed: str, pool: str) -> tuple[in
         raise ValueError(f"{shown}: they are counted from the start, so each must exceed the one before; correct them")
     if numbers[-1] != budget:
         raise ValueError(f"{shown}, and the budget is {budget:,}: the last round must end at it; write 100% for it")
-    if len(numbers) > _MOST:
-        raise ValueError(f"{shown}: more than {_MOST} rounds; use fewer")
+    if len(numbers) > MOST_ROUNDS:
+        raise ValueError(f"{shown}: more than {MOST_ROUNDS} rounds; use fewer")
     return tuple(numbers)
 
 
@@ -181,6 +183,7 @@ def annotate_in_round(select: Select, annotator: Annotator, budget: int, num_bef
 def make_rounds(
     whole: Select,
     budgets: Sequence[int],
+    terms: Sequence[Terms],
     rest: Callable[[Select, int, int, bool], Round],
     tokens_per_batch: int,
     examples: bool = False,
@@ -190,16 +193,18 @@ def make_rounds(
     Args:
         whole: the selection of all prompts in a single round.
         budgets: prompts after each round.
+        terms: of each round, if the budget is in money or tokens; else empty.
         rest: returns the stages after a selection; it is told the budget, that of the round before (0 in the first),
             and whether another round follows.
         tokens_per_batch: for reading what was bought.
         examples: whether the annotator is shown what earlier rounds annotated.
     """
     rounds: list[Round] = []
-    for budget in budgets:
+    for number, budget in enumerate(budgets):
         last = rounds[-1] if rounds else None
         select = _continued(last, budget, examples) if last else replace(whole, budget=budget)
-        one = rest(select, budget, last.budget if last else 0, budget < budgets[-1])
+        select = replace(select, terms=terms[number]) if terms else select
+        one = rest(select, budget, last.budget if last else 0, number + 1 < len(budgets))
         if len(budgets) > 1:
             model, trainer = one.finetune.model, one.finetune.trainer
             trained, earlier = (last.finetune, last.bought) if last else (None, None)
@@ -213,31 +218,36 @@ def _continued(last: Round, budget: int, examples: bool) -> Select:
     select, strategy = last.select, last.select.strategy
     if isinstance(strategy, Learner) and strategy.learns:
         return replace(select, budget=budget, before=last.annotate, bought=last.bought)
-    if select.score is None and strategy.nested and not examples:
+    if select.score is None and strategy.nested and not examples and select.terms is None:
         return replace(select, budget=budget)  # it reads nothing that a round changes
     score, target = (part and replace(part, adapter=last.finetune) for part in (select.score, select.target))
     return replace(select, budget=budget, before=last.annotate, score=score, target=target)
 
 
-def known_rounds(rounds: Sequence[Round], stop_below: float | None, store: Store) -> tuple[Sequence[Round], bool]:
+def known_rounds(
+    rounds: Sequence[Round], planned: Sequence[float], stop_below: float | None, num_prompts: int, store: Store
+) -> tuple[Sequence[Round], bool]:
     """Return the rounds that are certain to be run, and whether later ones may follow.
 
     Args:
         rounds: all that are configured.
+        planned: their budgets, in prompts or as amounts of a limit.
         stop_below: the points that the next round must be projected to gain; None runs all.
+        num_prompts: in the pool.
         store: where earlier rounds are.
     """
     for number, one in enumerate(rounds[:-1] if stop_below is not None else (), start=1):
         assert one.bought is not None and stop_below is not None
         if store.record(one.bought) is None:
             return rounds[:number], True
-        prospect = Prospect.after(one.bought, rounds[number].budget, store)
+        following = next_budget(one, planned, number - 1, num_prompts, store)
+        prospect = Prospect.after(one.bought, following, store)
         if prospect and prospect.points < stop_below:
             return rounds[:number], False
     return rounds, False
 
 
-def name_rounds(planned: Sequence[int], stop_below: float | None) -> str:
+def name_rounds(planned: Sequence[float], stop_below: float | None) -> str:
     """Return what the id of a run says about its rounds; "" for a single one."""
     if len(planned) == 1:
         return ""
@@ -250,9 +260,13 @@ def name_rounds(planned: Sequence[int], stop_below: float | None) -> str:
     return text + stopped
 
 
-def next_budget(planned: Sequence[int], number: int, num_prompts: int) -> int:
-    """Return the budget after the round that follows round `number` (0, 1, ...); after the last one, of its size."""
+def next_budget(one: Round, planned: Sequence[float], number: int, num_prompts: int, store: Store) -> int:
+    """Return the prompts after the round that follows round `number` (0, 1, ...); after the last one, of its size.
+
+    With a budget in money or tokens, the next prompts are expected to cost as much as those that were bought.
+    """
     if number + 1 < len(planned):
-        return planned[number + 1]
-    size = planned[number] - (planned[number - 1] if number else 0)
-    return min(planned[number] + size, num_prompts)
+        following = planned[number + 1]
+    else:
+        following = 2 * planned[number] - (planned[number - 1] if number else 0)
+    return min(round(one.annotate.num_rows(store) * following / planned[number]), num_prompts)

@@ -29,6 +29,7 @@ from aliquot.runtime.terminal import new_console, say
 from aliquot.scoring.trial import Trial
 from aliquot.stages import LEDGER, Annotate, Finetune, Select
 from aliquot.store.store import OnMetrics, Pending, Stage, Store, check_all, upstream_first, write_atomic
+from aliquot.types import Selection
 
 #: What a mirror is told about an experiment, besides its configuration.
 _ABOUT = ("strategy", "arm", "uses_response", "budget", "pool", "num_prompts")
@@ -161,8 +162,8 @@ def _do_known(known: Sequence[Stage[Any]], experiment: Experiment, store: Store,
 def tell_round(stage: Stage[Any], experiment: Experiment, store: Store) -> None:
     """After the last stage of a round, print its scores and what the next one is projected to gain."""
     for number, one in enumerate(experiment.rounds if len(experiment.planned) > 1 else ()):
-        following = next_budget(experiment.planned, number, experiment.num_prompts)
         if stage is one.evaluate:
+            following = next_budget(one, experiment.planned, number, experiment.num_prompts, store)
             console.show_round(number, RoundRecord.of(one, following, store))
 
 
@@ -264,15 +265,24 @@ def _execute(experiment: Experiment, store: Store, tracked: Tracked) -> RunRecor
             do(stage, store)
         if is_new:
             tell_round(stage, experiment, store)
-        if isinstance(stage, Select):
-            file = directory / "selected.jsonl"
-            tracked.selection(write_selection(store.get(stage.pool), store.get(stage), file), file)
+        if isinstance(stage, Select) and not stage.terms:
+            _write_selection(stage, store.get(stage), directory, store, tracked)
+        elif isinstance(stage, Select) and stage is experiment.stages[-1]:
+            _write_selection(stage, store.get(stage).head(stage.num_fitting(store)), directory, store, tracked)
+        if isinstance(stage, Annotate) and stage.limit:
+            selection = store.get(stage.select).head(stage.num_rows(store))
+            _write_selection(stage.select, selection, directory, store, tracked)
         if isinstance(stage, Annotate) and (page := stage.quality(store)):
             write_atomic(directory / "quality.html", page)
     logged = [store.directory(stage) / "metrics.jsonl" for stage in experiment.stages if isinstance(stage, Finetune)]
     record = RunRecord.of(experiment, store)
     record.write(directory, losses="".join(path.read_text() for path in logged[-1:]))  # of the last round
     return record
+
+
+def _write_selection(stage: Select, selection: Selection, directory: Path, store: Store, tracked: Tracked) -> None:
+    file = directory / "selected.jsonl"
+    tracked.selection(write_selection(store.get(stage.pool), selection, file), file)
 
 
 def _finetune(stage: Finetune, store: Store, on_metrics: OnMetrics) -> None:

@@ -48,9 +48,8 @@ def stability_of(rounds: Sequence[Round], store: Store) -> Mapping[str, Stabilit
     before, after = store.get(first), store.get(last)
     if before.tokens is None or after.tokens is None:
         return {}
-    return {
-        name: _compare(signal.score(before), signal.score(after), rounds[-1].budget) for name, signal in SIGNALS.items()
-    }
+    budget = rounds[-1].annotate.num_rows(store)
+    return {name: _compare(signal.score(before), signal.score(after), budget) for name, signal in SIGNALS.items()}
 
 
 def _compare(before: Score, after: Score, budget: int) -> Stability:

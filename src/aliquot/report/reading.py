@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aliquot.config.schema import Limit, parse_limit
 from aliquot.evaluation.held_out.measures import task_shares
 from aliquot.evaluation.weightings import ROWS, TARGET
 from aliquot.evaluation.wording import WEIGHED
@@ -42,7 +43,8 @@ class _Run:
 
     record: RunRecord
     arm_settings: ArmSettings
-    budget: int
+    budget: float
+    unit: str
     seed: int
     setting: Mapping[str, Any]
 
@@ -99,7 +101,7 @@ class _Reader:
     def __init__(self, root: Path, weighting: str, on_run: Callable[[], object]) -> None:
         self._root, self._weighting, self._on_run = root, weighting, on_run
         self._records: dict[str, Record] = {}
-        self._arm_settings: dict[tuple[str, str, tuple[int, ...], float | None], ArmSettings] = {}
+        self._arm_settings: dict[tuple[str, str, tuple[float, ...], float | None], ArmSettings] = {}
         self._left_out: dict[str, list[str]] = {}  # reason -> ids
 
     def run(self, record: RunRecord) -> _Run | None:
@@ -109,17 +111,19 @@ class _Reader:
             finetune = self._record(**evaluate["fields"]["finetune"])
             annotate = self._record(**finetune["fields"]["annotate"])
             select = self._record(**annotate["fields"]["select"])
-            budget = annotate["fields"]["budget"]
-            arm_settings = self._settings_of_arm(record, select, budget)
+            limit = _limit(select)
+            budget = _whole(limit.amount) if limit else annotate["fields"]["budget"]
+            unit = limit.unit if limit else ""
+            arm_settings = self._settings_of_arm(record, select, limit.amount if limit else budget)
             seed, setting = finetune["fields"]["recipe"]["seed"], setting_of(evaluate, finetune, annotate, select)
-            return _Run(record, arm_settings, budget, seed, setting)
+            return _Run(record, arm_settings, budget, unit, seed, setting)
         except KeyError as error:
             self._leave_out(record.id, f"the records of its stages have no {error}")
         except (OSError, ValueError) as error:
             self._leave_out(record.id, str(error))
         return None
 
-    def _settings_of_arm(self, record: RunRecord, select: Record, budget: int) -> ArmSettings:
+    def _settings_of_arm(self, record: RunRecord, select: Record, budget: float) -> ArmSettings:
         ends = record.stop_below is not None
         rounds = tuple(record.planned) if ends else (*self._rounds_before(select), budget)
         known = record.strategy, select["key"], rounds if len(rounds) > 1 else (), record.stop_below
@@ -129,12 +133,16 @@ class _Reader:
             self._arm_settings[known] = ArmSettings.of(record.strategy, select, score, rounds, record.stop_below)
         return self._arm_settings[known]
 
-    def _rounds_before(self, select: Record) -> tuple[int, ...]:
+    def _rounds_before(self, select: Record) -> tuple[float, ...]:
         """Return the prompts after each round before this selection."""
         before = select["fields"].get("before")
         if before is None:
             return ()
-        return (*self._rounds_before(self._record(**before["select"])), before["budget"])
+        if "key" in before:  # of an Annotate with a budget in money or tokens
+            before = self._record(**before)["fields"]
+        earlier = self._record(**before["select"])
+        limit = _limit(earlier)
+        return (*self._rounds_before(earlier), limit.amount if limit else before["budget"])
 
     def _record(self, stage: str, key: str) -> Record:
         name = f"{stage}/{key}"
@@ -156,6 +164,9 @@ class _Reader:
         cells = [cell for key, alike in by_arm.items() for cell in self._cells(arms[key], alike, evaluations)]
         read = {name for cell in cells for name in cell.runs}
         model = self._model(first)
+        unit = runs[0].unit
+        if unit and unit not in text:
+            text = f"{text}, budgets in {unit}".removeprefix(", ")
         if self._weighting != ROWS:
             setting, text = self._weighed(evaluations, setting, text)
         named = {"pool": first.pool, "prompts": first.num_prompts, "model": model, **_bought(cells), **setting}
@@ -166,6 +177,7 @@ class _Reader:
             base=self._base(first, evaluations),
             cells=sorted(cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, cell.budget)),
             records=[run.record for run in runs if run.record.id in read],
+            unit=unit,
         )
 
     def _target_shares(self, runs: Sequence[_Run]) -> Mapping[str, float] | None:
@@ -207,7 +219,7 @@ class _Reader:
 
     def _cells(self, arm: Arm, runs: Sequence[_Run], evaluations: Evaluations) -> Iterator[Cell]:
         """Yield the cells of an arm's runs."""
-        by_budget = defaultdict[int, list[tuple[str, _Run]]](list)
+        by_budget = defaultdict[float, list[tuple[str, _Run]]](list)
         labels = label_replicates([(run.seed, run.arm_settings.seeds) for run in runs])
         for label, run in zip(labels, runs, strict=True):
             by_budget[run.budget].append((label, run))
@@ -228,7 +240,7 @@ class _Reader:
                     tuple(record.id for record in records),
                     correct,
                     seconds,
-                    Annotations.of(records),
+                    Annotations.of(records, runs[0].unit),
                 )
 
     def _correct(self, record: RunRecord, evaluations: Evaluations) -> Mapping[str, Correct] | None:
@@ -272,6 +284,17 @@ def _bought(cells: Sequence[Cell]) -> dict[str, str]:
         "responses of a run": f"{min(numbers):,.0f} to {max(numbers):,.0f}",
         "their price": f"{price(min(costs))} to {price(max(costs))}",
     }
+
+
+def _whole(amount: float) -> float:
+    """Return a whole number as one, so that it is written without a point."""
+    return int(amount) if amount == int(amount) else amount
+
+
+def _limit(select: Record) -> Limit | None:
+    """Return the budget in money or tokens of a selection, or None."""
+    terms = select["fields"].get("terms")
+    return parse_limit(terms["limit"]) if terms else None
 
 
 def _key(record: RunRecord, stage: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -28,6 +29,19 @@ def silenced() -> Generator[None]:
         yield
     finally:
         _silent.reset(token)
+
+
+@contextmanager
+def unheard(name: str) -> Generator[None]:
+    """Keep quiet inside the block: loops, and what the logger of this name says that is no warning."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with silenced():
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def rank_within(
     check_asked(pool, len(pool), start)
     _check_costs(pool, costs)
     _check_limit(pool, costs, limit, start)
-    aware, purse = _aware(strategy) if cost_aware else None, Purse(costs, limit)
+    aware, purse = as_cost_aware(strategy) if cost_aware else None, Purse(costs, limit)
     if (fitting := purse.fitting(start.indices)) < len(start):
         return start.head(fitting)
     if (most := purse.most(start)) == len(start):
@@ -109,7 +109,7 @@ def with_reserve(
     workspace = workspace or Workspace()
     check_asked(pool, depth, within)
     _check_costs(pool, costs)
-    aware = _aware(strategy) if cost_aware else None
+    aware = as_cost_aware(strategy) if cost_aware else None
     if aware is None or np.ptp(costs) == 0 or depth <= len(within):
         return rank(strategy, pool, scores, depth, within, workspace)
     return aware.spend(pool, as_read(strategy, pool, scores), within, depth, workspace, Purse(costs))
@@ -135,17 +135,22 @@ def _largest(purse: Purse, ranked: Callable[[Selection, int], Selection], start:
     return chosen
 
 
-def _aware(strategy: Strategy) -> CostAware:
+def as_cost_aware(strategy: Strategy) -> CostAware:
+    """Return a strategy that can weigh gains against costs, as one.
+
+    Raises:
+        ValueError: it cannot.
+    """
     if isinstance(strategy, CostAware) and strategy.cost_aware:
         return strategy
     if isinstance(strategy, CostAware):
         raise ValueError(
-            f"cost_aware=True needs exact gains, and {strategy!r} draws samples or parts; use strategy/mode=exact or "
+            f"cost_aware=true needs exact gains, and {strategy!r} draws samples or parts; use strategy/mode=exact or "
             "strategy/mode=sparse"
         )
     raise ValueError(
-        f"cost_aware=True weighs gains against costs, and {type(strategy).__name__} has no gains that add up to a "
-        f"value; use cost_aware=False, or one of {', '.join(COST_AWARE)}"
+        f"cost_aware=true weighs gains against costs, and {type(strategy).__name__} has no gains that add up to a "
+        f"value; use cost_aware=false, or one of {', '.join(COST_AWARE)}"
     )
 
 

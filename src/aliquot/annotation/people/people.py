@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from aliquot.annotation.annotator import Annotator, digest_of
-from aliquot.annotation.bill import Bill
+from aliquot.annotation.bill import Bill, Tariff
 from aliquot.annotation.people.batch import (
     ADJUDICATE,
     REQUESTS,
@@ -95,6 +95,14 @@ class People(Annotator):
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
         """Return the price of the responses, including second ones."""
         return self.price * (1 + self.double) * num_prompts
+
+    @property
+    def tariff(self) -> Tariff:
+        return Tariff(per_response=self.price * (1 + self.double))
+
+    def most(self, ids: Sequence[str], prompts: Sequence[str]) -> list[float]:
+        """Return the price of one response to each prompt, or of two."""
+        return [self.price * (1 + self.is_doubled(row_id)) for row_id in ids]
 
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError if the directory is a file, or if a file that aliquot wrote there is damaged."""

@@ -10,14 +10,15 @@ import math
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
+from aliquot.annotation.bill import Tariff
 from aliquot.annotation.teachers.ledger import Ledger, Question, Reply, now
 from aliquot.annotation.teachers.openai_replies import KEY, model_names, read_answer, read_error, reason_of, without_key
-from aliquot.annotation.teachers.request_queue import Again, Asking, Purse
+from aliquot.annotation.teachers.request_queue import UNREADABLE_TIMES, Again, Asking, Purse
 from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.progress import Progress
@@ -86,6 +87,14 @@ class EndpointTeacher(Teacher):
     def quote(self, num_prompts: int, sample: Sequence[str]) -> float:
         """Return the price of prompts like these with the longest possible responses, capped at `max_cost`."""
         return min(super().quote(num_prompts, sample), math.inf if self.max_cost is None else self.max_cost)
+
+    @property
+    def tariff(self) -> Tariff:
+        return replace(super().tariff, bytes_around=len((self.system or "").encode()))
+
+    def most(self, ids: Sequence[str], prompts: Sequence[str]) -> list[float]:
+        """Return the most that each answer can cost, with a second request in case the first answer is unreadable."""
+        return [self._most(Question("", prompt)) * min(self.attempts, UNREADABLE_TIMES) for prompt in prompts]
 
     def check(self, source: PoolSpec) -> None:
         self.check_reachable()
@@ -197,7 +206,8 @@ class EndpointTeacher(Teacher):
             raise Again(f"the connection failed ({type(error.__cause__ or error).__name__})") from None
         else:
             answer = read_answer(raw.http_response.text)
-        tokens_in, tokens_out = answer.tokens or (self.tokens_asked(question), self.tokens_out(answer.response))
+        estimated_out = min(self.tokens_out(answer.response), self.max_tokens)
+        tokens_in, tokens_out = answer.tokens or (self.tokens_asked(question), estimated_out)
         return Reply(
             prompt=question.key,
             id=question.id,
@@ -208,6 +218,7 @@ class EndpointTeacher(Teacher):
             counted=answer.tokens is not None,
             model=answer.model or self.model,
             time=now(),
+            price=self.price,
         )
 
 

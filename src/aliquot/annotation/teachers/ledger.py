@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from aliquot.annotation.bill import Price
 from aliquot.pools.conversation import Turn, turns_of
 from aliquot.store.lease import Lease
 
@@ -71,6 +72,7 @@ class Reply:
         counted: False if the server reported no token counts, so that they are estimates.
         model: the name that the server reports.
         time: when it arrived, UTC.
+        price: of its tokens when it was bought; None if none was set, or the answer is older than this field.
     """
 
     prompt: str
@@ -82,6 +84,7 @@ class Reply:
     counted: bool
     model: str
     time: str
+    price: Price | None = None
 
     def flaw(self, keep_cut: bool) -> str | None:
         """Say in a word why it is not trained on, or None if it is."""
@@ -161,8 +164,10 @@ def _read(path: Path) -> Iterator[tuple[str, Reply]]:
     """
     for number, line in enumerate(_complete(path).splitlines(), start=1):
         try:
-            reply = Reply(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            values = json.loads(line)
+            price = values.pop("price", None)
+            reply = Reply(**values, price=Price(**price) if price else None)
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path}, line {number}: no reply of a teacher ({error}); restore the line, or delete it to ask again"
             ) from error

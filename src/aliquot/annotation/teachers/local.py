@@ -63,6 +63,12 @@ class LocalTeacher(Teacher):
     def name(self) -> str:
         return self.model.path.rstrip("/").rpartition("/")[2]
 
+    def most(self, ids: Sequence[str], prompts: Sequence[str]) -> list[float]:
+        """Return the price of each prompt's tokens, which this machine can count, and of the longest response."""
+        tokens, _ = self.model.encoding(self.model.load_tokenizer()).read(prompts)
+        room = self.model.max_tokens - self.max_tokens
+        return [self.price_per_million.of(min(len(read), room), self.max_tokens) for read in tokens]
+
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError if the model cannot be found or loaded here."""
         self.model.check()
@@ -197,6 +203,7 @@ class Generate:
             counted=True,
             model=self._teacher.name,
             time=now(),
+            price=self._teacher.price,
         )
 
 

@@ -22,8 +22,8 @@ BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 60.0
 #: If a server asks to wait longer than this, the run gives up.
 LONGEST_WAIT_SECONDS = 600.0
-#: An unreadable answer is requested again only once, because it may have been paid for.
-_UNREADABLE_TIMES = 2
+#: How often a prompt is asked while its answers are unreadable; each may have been paid for.
+UNREADABLE_TIMES = 2
 #: After this many consecutive prompts without an answer, the server is assumed to be down.
 _LOST_IN_A_ROW = 8
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -221,7 +221,7 @@ class Asking:
     def _is_last(self, question: Question) -> bool:
         """Count one more unreadable answer, and tell whether no other may be requested."""
         self._unreadable[question.key] += 1
-        return self._unreadable[question.key] >= min(_UNREADABLE_TIMES, self._attempts)
+        return self._unreadable[question.key] >= min(UNREADABLE_TIMES, self._attempts)
 
     def _keep(self, reply: Reply) -> float:
         """Write a reply, including the tokens of an unreadable one before it; return the cost of the reply alone."""

@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any, ClassVar, cast
 
 from aliquot.annotation.annotator import Annotator
-from aliquot.annotation.bill import Bill, Price
+from aliquot.annotation.bill import BYTES_PER_TOKEN, Bill, Price, Tariff
 from aliquot.annotation.task_tables import write_table
 from aliquot.annotation.teachers.examples import Example, Shown
 from aliquot.annotation.teachers.ledger import UNREADABLE, Ledger, Question, Reply
@@ -33,8 +33,6 @@ from aliquot.types import AnnotatedSet
 
 log = logging.getLogger(__name__)
 
-#: Rough bytes per token, if nobody has counted: scripts with about one token per character have more bytes each.
-_BYTES = 4
 #: Number of reasons spelled out in a message; a file has the others.
 _NUM_REASONS = 3
 #: Fields of a teacher's key that no answer depends on.
@@ -57,7 +55,7 @@ class Teacher(Annotator):
         keep_reasoning: also train on the reasoning before a response; the ledger has it in any case.
         examples: how many prompts that earlier rounds annotated are shown before each prompt, with their responses.
         shown: the examples, once they are known (`Annotate.shown`).
-        price_per_million: price of a million tokens.
+        price_per_million: price of a million tokens. Every answer keeps the price at which it was bought.
     """
 
     temperature: float | None = 0.0
@@ -99,6 +97,31 @@ class Teacher(Annotator):
         tokens_in += self.examples * (fmean(map(_estimated, sample)) + self.max_tokens)
         return self.price_per_million.of(round(num_prompts * tokens_in), num_prompts * self.max_tokens)
 
+    @property
+    def tariff(self) -> Tariff:
+        return Tariff(per_million=self.price_per_million, max_tokens=self.max_tokens)
+
+    @property
+    def price(self) -> Price | None:
+        """The price that new answers keep, or None if none is set."""
+        return self.price_per_million if self.price_per_million != Price() else None
+
+    def most(self, ids: Sequence[str], prompts: Sequence[str]) -> list[float]:
+        raise NotImplementedError
+
+    def paid(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> list[float | None]:
+        """Return what each answer has cost; a prompt that stands there twice was asked once."""
+        replies, costs, seen = self.ledger(ledger).replies, list[float | None](), set[str]()
+        for key in (self._question("", prompt).key for prompt in prompts):
+            costs.append((0.0 if key in seen else self.cost([replies[key]])) if key in replies else None)
+            seen.add(key)
+        return costs
+
+    def buy(self, ids: Sequence[str], prompts: Sequence[str], ledger: Path) -> None:
+        questions = [self._question(*pair) for pair in zip(ids, prompts, strict=True)]
+        _, missing, failed = self.ask_all(questions, ledger)
+        self._check_answered(missing, len(questions), failed)
+
     def check(self, source: PoolSpec) -> None:
         """Raise ValueError if the teacher cannot be queried; this check sends no prompt from the pool."""
         raise NotImplementedError
@@ -126,9 +149,8 @@ class Teacher(Annotator):
                 "%s cut at annotator.max_tokens: raise it, or set annotator.keep_cut=true to train on them too",
                 counted(cut, "was", "were"),
             )
-        if missing and not self.allow_partial:
-            ways_out = f"{self.setting}.allow_partial=true continues without them"
-            raise ValueError(f"{self.what_failed(missing, len(questions), failed)}, {ways_out}")
+        self._check_answered(missing, len(questions), failed)
+        self._tell_prices([book.replies[q.key] for q in questions if q.key in book.replies])
         replies = {q.key: self.read(book.replies[q.key]) for q in questions if q.key in book.replies}
         if stripped := sum(reply.response != book.replies[key].response for key, reply in replies.items()):
             log.info(
@@ -187,8 +209,10 @@ class Teacher(Annotator):
         )
 
     def cost(self, replies: Sequence[Reply]) -> float:
-        """Return the cost of replies at the current price."""
-        return sum(self.price_per_million.of(reply.input_tokens, reply.output_tokens) for reply in replies)
+        """Return the cost of replies, each at the price at which it was bought; at the current one if none is known."""
+        return sum(
+            (reply.price or self.price_per_million).of(reply.input_tokens, reply.output_tokens) for reply in replies
+        )
 
     def ledger(self, folder: Path) -> Ledger:
         """Open the ledger of this teacher: one for everything that an answer depends on.
@@ -230,11 +254,41 @@ class Teacher(Annotator):
         cost = self.price_per_million.of(tokens_in, tokens_out)
         log.info(
             "%s: %s of %s to ask; about %s tokens in (%d bytes each), at most %s out: %s",
-            *(self.name, f"{len(waiting):,}", counted(total, "prompt"), f"{tokens_in:,}", _BYTES, f"{tokens_out:,}"),
+            *(
+                self.name,
+                f"{len(waiting):,}",
+                counted(total, "prompt"),
+                f"{tokens_in:,}",
+                BYTES_PER_TOKEN,
+                f"{tokens_out:,}",
+            ),
             f"at most about {cost:,.2f}" if cost else "no price is set",
         )
         with closing(Progress(self.activity, total, "response", done=total - len(waiting))) as progress:
             return self.ask(waiting, book, progress)
+
+    def _check_answered(self, missing: Mapping[str, str], num_asked: int, failed: Path) -> None:
+        if missing and not self.allow_partial:
+            ways_out = f"{self.setting}.allow_partial=true continues without them"
+            raise ValueError(f"{self.what_failed(missing, num_asked, failed)}, {ways_out}")
+
+    def _tell_prices(self, replies: Sequence[Reply]) -> None:
+        """Tell once if answers were bought at another price than today's."""
+        others = [reply.price for reply in replies if reply.price and reply.price != self.price_per_million]
+        if others:
+            first, now = others[0], self.price_per_million
+            log.info(
+                "%s of %s were bought at another price and keep it, such as %g in and %g out per million tokens; now "
+                "it is %g and %g",
+                *(
+                    f"{len(others):,}",
+                    counted(len(replies), "answer"),
+                    first.input,
+                    first.output,
+                    now.input,
+                    now.output,
+                ),
+            )
 
     def what_failed(self, missing: Mapping[str, str], num_asked: int, failed: Path) -> str:
         """Say how many prompts got no reply, and why."""
@@ -248,4 +302,4 @@ class Teacher(Annotator):
 
 
 def _estimated(text: str) -> int:
-    return -(-len(text.encode()) // _BYTES)
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)

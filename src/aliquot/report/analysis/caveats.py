@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from aliquot.config.schema import Limit
 from aliquot.report.analysis.findings import MIN_SEEDS, REFERENCE, Curve, Finding
 from aliquot.report.analysis.numbers import points
 from aliquot.report.analysis.statistics import Estimate, mean, summarize
@@ -23,12 +24,13 @@ _FALL = 2.0
 #: The number of arms that a note names.
 _NAMED = 4
 #: Prefixes of the settings that determine which prompts are selected.
-_CHOICES = ("strategy", "budget=", "seed=", "sweeps=")
+_CHOICES = ("strategy", "budget=", "seed=", "sweeps=", "cost_aware=")
 
 
 def notes(study: Study, reference: Arm | None, findings: Sequence[Finding], curves: Sequence[Curve]) -> list[str]:
     """Return the limitations of the findings of a study."""
     return [
+        *_on_unit(study),
         *_on_random(study, reference),
         *_on_falls(study, reference),
         *_on_seeds(study.cells),
@@ -36,6 +38,15 @@ def notes(study: Study, reference: Arm | None, findings: Sequence[Finding], curv
         *_on_equals(findings),
         *_on_responses(study.cells),
         *_on_ends(study),
+    ]
+
+
+def _on_unit(study: Study) -> list[str]:
+    if not study.unit:
+        return []
+    return [
+        f"Budgets are in {study.unit}: so is every number of annotations or prompts at which strategies are compared "
+        "here. How many responses and tokens that was stands with their cost."
     ]
 
 
@@ -125,10 +136,14 @@ def _on_curves(cells: Sequence[Cell], curves: Sequence[Curve]) -> list[str]:
 
 def _on_responses(cells: Sequence[Cell]) -> list[str]:
     """Warn if arms differ in more than selection: some were trained on fewer responses than their budget."""
-    lacking = [cell for cell in cells if cell.annotations.number is not None and cell.annotations.number < cell.budget]
-    if not lacking:
+    asked = [(cell, cell.annotations.asked if cell.annotations.unit else cell.budget) for cell in cells]
+    numbers = [
+        f"{cell.arm.name} has {cell.annotations.number:,.0f} of {number:,.0f}"
+        for cell, number in asked
+        if cell.annotations.number is not None and number is not None and cell.annotations.number < number
+    ]
+    if not numbers:
         return []
-    numbers = [f"{cell.arm.name} has {cell.annotations.number:,.0f} of {cell.budget:,}" for cell in lacking]
     return [
         f"Prompts without a response make cells unequal: {_few(numbers)}. Have the rest annotated before comparing."
     ]
@@ -161,10 +176,10 @@ def _few(texts: Sequence[str]) -> str:
     return "; ".join([*texts[:_NAMED], *more])
 
 
-def _remedy(study: Study, budgets: Iterable[int]) -> str:
+def _remedy(study: Study, budgets: Iterable[float]) -> str:
     """Return the command that runs random at these budgets, with the settings shared by all runs."""
     seeds = {replicate.split("/")[0] for cell in study.cells for replicate in cell.replicates}
-    values = ",".join(map(str, sorted(budgets)))
+    values = ",".join(str(Limit(budget, study.unit)) if study.unit else str(budget) for budget in sorted(budgets))
     shared = [
         shlex.quote(override)
         for override in (study.records[0].overrides if study.records else ())

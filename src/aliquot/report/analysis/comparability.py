@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from aliquot.config.schema import parse_limit
 from aliquot.experiment.arm import USES_RESPONSE, ArmSettings, Record, marked, shown, version_of, without
 from aliquot.report.analysis.study import Arm
 
@@ -14,6 +15,7 @@ def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Rec
     """Return the settings that must be equal in two runs for them to be compared.
 
     These are all that their stages depend on, except the strategy, the scorer, the budget and the finetuning seed.
+    Budgets in prompts, in tokens, and in money at different prices are not compared with one another.
     """
     pool = select["fields"]["pool"]
     fields = {
@@ -24,6 +26,10 @@ def setting_of(evaluate: Record, finetune: Record, annotate: Record, select: Rec
         "finetune": {name: value for name, value in finetune["fields"]["recipe"].items() if name != "seed"},
         **without(evaluate, "finetune", "model"),
     }
+    if terms := select["fields"].get("terms"):
+        limit = parse_limit(terms["limit"])
+        assert limit is not None
+        fields |= {"budget_in": limit.unit, **{name: terms[name] for name in ("tariff",) if name in terms}}
     for stage in (select, annotate, finetune, evaluate):
         fields |= version_of(stage)
     return fields

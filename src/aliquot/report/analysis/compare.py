@@ -44,7 +44,7 @@ class BenchmarkAnalysis:
         self.values = [cell.correct[benchmark] for cell in study.cells]
         self.resampling = Resampling(np.stack([values.mean(axis=0) for values in self.values]))
         self.drawn = [self._draw({i: 1.0}) for i in range(len(self.cells))]
-        self.by_arm: dict[str, dict[int, int]] = {}  # name -> budget -> cell
+        self.by_arm: dict[str, dict[float, int]] = {}  # name -> budget -> cell
         for i, cell in enumerate(self.cells):
             self.by_arm.setdefault(cell.arm.name, {})[cell.budget] = i
         self.random = self.by_arm[reference.name] if reference else {}
@@ -115,7 +115,7 @@ class BenchmarkAnalysis:
         arm = self.cells[next(iter(ours.values()))].arm
         return Curve(self.benchmark, arm, tuple(budgets), _estimate(area), comparison)
 
-    def _area(self, cells: Mapping[int, int], budgets: Sequence[int]) -> Drawn | None:
+    def _area(self, cells: Mapping[float, int], budgets: Sequence[float]) -> Drawn | None:
         """Draw the area under an arm's curve, if a replicate has all of the budgets."""
         if not shared_replicates([self.cells[cells[budget]] for budget in budgets]):
             return None
@@ -129,7 +129,7 @@ def judge_base(correct: Float32[np.ndarray, " questions"]) -> Estimate:
     return estimate(value, draws(value, drawn), least=0.0)
 
 
-def trapezoid(budgets: Sequence[int]) -> list[float]:
+def trapezoid(budgets: Sequence[float]) -> list[float]:
     """Return the weights of the trapezoidal rule over log budget; they sum to 1."""
     logs = np.log10(budgets)
     ends = np.concatenate([logs[:1], logs, logs[-1:]])

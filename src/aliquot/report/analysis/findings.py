@@ -80,7 +80,7 @@ class Finding:
     Args:
         benchmark: its name.
         arm: how prompts were selected.
-        budget: how many prompts.
+        budget: how many prompts, or what they may cost.
         num_replicates: number of seeds.
         num_questions: of the benchmark.
         score: mean over seeds and questions; without an interval if there is one seed.
@@ -93,7 +93,7 @@ class Finding:
 
     benchmark: str
     arm: Arm
-    budget: int
+    budget: float
     num_replicates: int
     num_questions: int
     score: Estimate
@@ -118,7 +118,7 @@ class Curve:
 
     benchmark: str
     arm: Arm
-    budgets: tuple[int, ...]
+    budgets: tuple[float, ...]
     area: Estimate
     comparison: Comparison | None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from jaxtyping import Float32
@@ -38,20 +39,34 @@ class Annotations:
         number: responses per run, the mean over its replicates; None if older runs do not record it.
         by: the annotator, or "".
         cost: of a run's responses, the mean over replicates; runs that share prompts share their cost.
+        asked: prompts per run, the mean over replicates.
+        tokens: that a run is trained on, each counted once, the mean over replicates; None if one does not record it.
+        unit: of the budget if it is in money or tokens, else "".
     """
 
     number: float | None = None
     by: str = ""
     cost: float | None = None
+    asked: float | None = None
+    tokens: float | None = None
+    unit: str = ""
 
     @classmethod
-    def of(cls, records: Sequence[RunRecord]) -> Annotations:
-        """Summarize the bills of replicates."""
+    def of(cls, records: Sequence[RunRecord], unit: str = "") -> Annotations:
+        """Summarize the bills of replicates, whose budget is in this unit."""
         bills = [(r.num_annotated, r.annotation_cost) for r in records if r.num_annotated is not None]
         if not bills:
             return NOT_TOLD
         by = ", ".join(sorted({record.annotator for record in records if record.annotator}))
-        return cls(sum(number for number, _ in bills) / len(bills), by, sum(cost for _, cost in bills) / len(bills))
+        tokens = [record.tokens_trained for record in records if record.tokens_trained is not None]
+        return cls(
+            number=fmean(number for number, _ in bills),
+            by=by,
+            cost=fmean(cost for _, cost in bills),
+            asked=fmean(record.budget for record in records),
+            tokens=fmean(tokens) if len(tokens) == len(records) else None,
+            unit=unit,
+        )
 
 
 NOT_TOLD = Annotations()
@@ -63,7 +78,7 @@ class Cell:
 
     Args:
         arm: how the prompts were selected.
-        budget: how many of them.
+        budget: how many of them, or what they may cost.
         replicates: labels of the runs: their seed ("0"), and that of the strategy if it is different ("0/7").
         runs: ids, in the order of `replicates`.
         correct: benchmark -> correctness of every question, one row per replicate, 1 right and 0 wrong (a value in
@@ -73,7 +88,7 @@ class Cell:
     """
 
     arm: Arm
-    budget: int
+    budget: float
     replicates: tuple[str, ...]
     runs: tuple[str, ...]
     correct: Mapping[str, Float32[np.ndarray, "replicates questions"]]
@@ -97,6 +112,7 @@ class Study:
         base: benchmark -> correctness of every question before finetuning.
         cells: sorted by strategy, arm name and budget.
         records: of all runs, oldest first.
+        unit: of the budgets if they are in money or tokens, else "".
     """
 
     name: str
@@ -105,3 +121,4 @@ class Study:
     base: Mapping[str, Float32[np.ndarray, " questions"]]
     cells: Sequence[Cell]
     records: Sequence[RunRecord]
+    unit: str = ""

@@ -71,7 +71,7 @@ def make_board(sweep: Sweep, study: Study, findings: Findings, place: WandbProje
     ablations = find_ablations(arms)
     settings = {each.setting: each for each in ablations}
     sections = [
-        panels.accuracy(study.benchmarks),
+        panels.accuracy(study.benchmarks, study.unit or "annotations"),
         *(panels.ablation(study.benchmarks, each, title=f"By {name}") for name, each in settings.items()),
         *_always(study.benchmarks),
     ]
@@ -102,9 +102,10 @@ def _always(benchmarks: Sequence[str]) -> list[panels.PanelSection]:
 def _blocks(study: Study, findings: Findings, ablations: Sequence[Ablation], runs: Sequence[str]) -> list[Any]:
     """Return the report: the answer, the tables, and the panels by section, each over the runs that it is about."""
     benchmarks, everything = study.benchmarks, _among(runs)
-    shown = [(panels.accuracy(benchmarks), [everything])]
+    unit = study.unit or "annotations"
+    shown = [(panels.accuracy(benchmarks, unit), [everything])]
     for budget in sorted({cell.budget for cell in study.cells}):
-        shown.append((panels.at_one_budget(benchmarks, budget), [everything, expr.Summary("budget") == budget]))
+        shown.append((panels.at_one_budget(benchmarks, budget, unit), [everything, expr.Summary("budget") == budget]))
     for each in ablations:
         its_runs = [run for cell in study.cells if cell.arm in each.arms for run in cell.runs]
         shown.append((panels.ablation(benchmarks, each, f"{each.name}, by {each.setting}"), [_among(its_runs)]))

@@ -37,24 +37,22 @@ class PanelSection:
     panels: Sequence[PanelTypes]
 
 
-def accuracy(benchmarks: Sequence[str]) -> PanelSection:
+def accuracy(benchmarks: Sequence[str], unit: str) -> PanelSection:
     """Return accuracy against the budget: the mean of each arm with its standard error, and each run."""
     panels: list[PanelTypes] = []
     for name in benchmarks:
         score = f"finetuned/{name}"
-        means = _lines(
-            f"{name}: {measured(name)}, mean of each arm", "budget", score, log_x=True, title_x="annotations"
-        )
+        means = _lines(f"{name}: {measured(name)}, mean of each arm", "budget", score, log_x=True, title_x=unit)
         means.groupby, means.groupby_aggfunc, means.groupby_rangefunc = Config(ARM), "mean", "stderr"
         panels += [means, _dots(f"{name}: {measured(name)} of each run", SummaryMetric("budget"), score, log_x=True)]
     return PanelSection(f"{measured(*benchmarks).capitalize()} by budget", panels)
 
 
-def at_one_budget(benchmarks: Sequence[str], budget: int) -> PanelSection:
-    """Return accuracy and gain of each arm, to be shown for the runs of this budget."""
+def at_one_budget(benchmarks: Sequence[str], budget: float, unit: str) -> PanelSection:
+    """Return accuracy and gain of each arm, to be shown for the runs of this budget, which is in this unit."""
     titles = {"finetuned": measured(*benchmarks), "gain": "gain over the base model"}
     panels = [_bars(f"{name}: {titles[kind]}", f"{kind}/{name}", ARM) for name in benchmarks for kind in titles]
-    return PanelSection(f"{budget:,} annotations", panels)
+    return PanelSection(f"{budget:,} {unit}", panels)
 
 
 def ablation(benchmarks: Sequence[str], ablation: Ablation, title: str) -> PanelSection:

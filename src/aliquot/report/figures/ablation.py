@@ -154,7 +154,7 @@ def _say_similarity(mean: float) -> str:
 def _say(
     ablation: Ablation,
     found: Sequence[Finding],
-    budget: int,
+    budget: float,
     value_of: Mapping[str, float],
     similarity: Mapping[str, float],
 ) -> str:

@@ -137,14 +137,14 @@ def _draw_base(axes: Axes, all_series: list[Series], base: Estimate) -> None:
         axes.plot([], [], linestyle="none", label=f"before finetuning, below: {percent(base)} %")
 
 
-def _mark_budgets(axes: Axes, budgets: Sequence[int], gap: float) -> None:
+def _mark_budgets(axes: Axes, budgets: Sequence[float], gap: float) -> None:
     axes.set_xscale("log")
     shown = apart(budgets, gap, logarithmic=True)
-    axes.set_xticks(shown, [count(int(budget)) for budget in shown])
+    axes.set_xticks(shown, [count(int(b)) if b == int(b) else f"{b:g}" for b in shown])
     axes.minorticks_off()
 
 
-def _say(benchmark: str, all_series: list[Series], budget: int, base: Estimate) -> str:
+def _say(benchmark: str, all_series: list[Series], budget: float, base: Estimate) -> str:
     """Describe the three best arms at the largest budget, and random."""
     found = sorted((f for series in all_series for f in series if f.budget == budget), key=lambda f: -f.score.value)
     shown = found[:3] + [f for f in found[3:] if f.arm.strategy == REFERENCE]

@@ -288,7 +288,7 @@ def apart(values: Sequence[float], gap: float, logarithmic: bool) -> list[float]
     return [values[i] for i in kept] + ([values[-1]] if len(values) > 1 else [])
 
 
-def thinned(values: Sequence[int], most: int) -> list[int]:
+def thinned(values: Sequence[float], most: int) -> list[float]:
     """Return at most `most` values, including the first and the last."""
     if len(values) <= most:
         return list(values)

@@ -210,7 +210,7 @@ def row_height(labels: Sequence[str]) -> float:
     return 0.06 + 0.17 * max(wrapped(label).count("\n") + 1 for label in labels)
 
 
-def _panels(findings: Findings, benchmark: str, shown: Callable[[Finding], bool]) -> dict[int, list[Finding]]:
+def _panels(findings: Findings, benchmark: str, shown: Callable[[Finding], bool]) -> dict[float, list[Finding]]:
     """Return budget -> content, for a few budgets between the smallest and the largest; arms in one order."""
     found = [f for f in findings.findings if f.benchmark == benchmark and shown(f)]
     gains: dict[str, list[float]] = {}
@@ -259,7 +259,7 @@ def _cost_title(f: Finding) -> str:
     return f"{f.arm.name}: scoring and ranking took {seconds(f.selection_seconds)} device-seconds"
 
 
-def _say_differences(panels: dict[int, list[Finding]]) -> str:
+def _say_differences(panels: dict[float, list[Finding]]) -> str:
     """Count the reliably better and worse arms, and name the largest of each."""
     compared = [(f, f.comparison) for series in panels.values() for f in series if f.comparison]
     found = [(f, c) for f, c in compared if not c.why_untested]
@@ -276,7 +276,7 @@ def _say_differences(panels: dict[int, list[Finding]]) -> str:
     return f"{'. '.join(said)}."
 
 
-def _say_saved(panels: dict[int, list[Finding]]) -> str:
+def _say_saved(panels: dict[float, list[Finding]]) -> str:
     """Describe the arm that saves most with each budget."""
     texts: list[str] = []
     for budget, series in panels.items():
@@ -288,7 +288,7 @@ def _say_saved(panels: dict[int, list[Finding]]) -> str:
     return f"Most saved {'; '.join(texts)}." if texts else "No interval is known."
 
 
-def _left_out(findings: Findings, benchmark: str, panels: dict[int, list[Finding]]) -> str:
+def _left_out(findings: Findings, benchmark: str, panels: dict[float, list[Finding]]) -> str:
     """Name the budgets that were left out."""
     budgets = {f.budget for f in findings.findings if f.benchmark == benchmark and f.comparison}
     more = len(budgets) - len(panels)

@@ -70,7 +70,7 @@ class Table:
     note: str = ""
 
 
-def count(number: int) -> PageCell:
+def count(number: float) -> PageCell:
     """Write a count."""
     return PageCell(f"{number:,}", number)
 

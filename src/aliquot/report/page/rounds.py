@@ -12,25 +12,27 @@ from aliquot.report.analysis.numbers import price
 from aliquot.report.analysis.study import Study
 from aliquot.report.page.cells import NONE, Heading, PageCell, Table, count, number
 
-#: (arm, prompts after each round) -> runs
-_Runs = Mapping[tuple[str, tuple[int, ...]], Sequence[RunRecord]]
+#: (arm, limit, prompts after each round, or the number of rounds) -> runs
+_Runs = Mapping[tuple[str, str, tuple[int, ...]], Sequence[RunRecord]]
 _ARM = Heading("strategy", number=False)
 
 
 def round_tables(study: Study) -> list[Table]:
     """Return a table of rounds and one of stability; without rows where no run has several rounds."""
     arms = {run: cell.arm.name for cell in study.cells for run in cell.runs}
-    runs: dict[tuple[str, tuple[int, ...]], list[RunRecord]] = defaultdict(list)
+    runs: dict[tuple[str, str, tuple[int, ...]], list[RunRecord]] = defaultdict(list)
     for record in study.records:
         if record.rounds and record.id in arms:
-            runs[arms[record.id], tuple(one.budget for one in record.rounds)].append(record)
+            # seeds buy different numbers for the same money
+            reached = (len(record.rounds),) if record.limit else tuple(one.budget for one in record.rounds)
+            runs[arms[record.id], record.limit, reached].append(record)
     return [_rounds(runs, study.benchmarks), _stability(runs)]
 
 
 def _rounds(runs: _Runs, benchmarks: Sequence[str]) -> Table:
     rows = [
         _round(arm, place, [record.rounds[place] for record in records], benchmarks)
-        for (arm, _), records in sorted(runs.items())
+        for (arm, *_), records in sorted(runs.items())
         for place in range(len(records[0].rounds))
     ]
     columns = [_ARM, *(Heading(title) for title in ("round", "annotations", "their price"))]
@@ -50,7 +52,7 @@ def _round(arm: str, place: int, rounds: Sequence[RoundRecord], benchmarks: Sequ
     return [
         PageCell(arm),
         count(place + 1),
-        count(rounds[0].budget),
+        count(round(fmean(one.budget for one in rounds))),
         PageCell(price(cost), cost) if cost else NONE,
         *(NONE if mean is None else PageCell(f"{100 * mean:.1f}", mean) for mean in means),
         *_projected([one.prospect for one in rounds if one.prospect]),
@@ -69,12 +71,12 @@ def _stability(runs: _Runs) -> Table:
     rows = [
         [
             PageCell(arm),
-            count(budgets[-1]),
+            count(round(fmean(record.budget for record in records))),
             PageCell(name),
             number(_mean(f.correlation for f in found if f.correlation is not None), ".2f"),
             number(_mean(f.overlap for f in found), ".0%"),
         ]
-        for (arm, budgets), records in sorted(runs.items())
+        for (arm, *_), records in sorted(runs.items())
         for name in records[0].stability
         if (found := [record.stability[name] for record in records if name in record.stability])
     ]

@@ -103,7 +103,7 @@ def area_table(curves: Sequence[Curve]) -> Table:
 
 def cost_table(findings: Findings) -> Table:
     """Return one row per arm and budget: the cost of selection, and the gain on each benchmark."""
-    cells: dict[tuple[str, int], dict[str, Finding]] = {}
+    cells: dict[tuple[str, float], dict[str, Finding]] = {}
     for f in findings.findings:
         cells.setdefault((f.arm.name, f.budget), {})[f.benchmark] = f
     rows = [
@@ -117,16 +117,22 @@ def cost_table(findings: Findings) -> Table:
         for (arm, budget), found in cells.items()
     ]
     gains = [Heading(f"{name} against random, points") for name in findings.base]
-    bought = (Heading("responses of a run"), Heading("from", number=False), Heading("their price"))
+    bought = (
+        Heading("responses of a run"),
+        Heading("tokens trained on"),
+        Heading("from", number=False),
+        Heading("their price"),
+    )
     columns = (_STRATEGY, _BUDGET, Heading("choosing, device-seconds"), *bought, *gains)
     return _without_empty("Cost of selection and annotation, and the gain", columns, rows)
 
 
-def _bought(f: Finding) -> tuple[PageCell, PageCell, PageCell]:
+def _bought(f: Finding) -> tuple[PageCell, ...]:
     """Write the cost of annotation."""
     bought = f.annotations
     cost = NONE if bought.cost is None else PageCell(price(bought.cost), bought.cost)
-    return number(bought.number, ",.0f"), PageCell(bought.by) if bought.by else NONE, cost
+    responses, tokens = (number(value, ",.0f") for value in (bought.number, bought.tokens))
+    return responses, tokens, PageCell(bought.by) if bought.by else NONE, cost
 
 
 def pick_table(picks: Picks) -> Table:

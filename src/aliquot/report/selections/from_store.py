@@ -93,6 +93,7 @@ def look_at_picks(root: Path, study: Study) -> Picks | None:
 
 def _rankings(root: Path, study: Study) -> list[_Ranking]:
     """Return a ranking for each cell whose ranking still exists, those of the deepest cells of an arm first."""
+    asked = {record.id: record.budget for record in study.records}
     keys = {record.id: {name: key for name, key, _ in record.stages} for record in study.records}
     found: list[_Ranking] = []
     for cell in sorted(study.cells, key=lambda cell: (cell.arm.strategy, cell.arm.name, -cell.budget)):
@@ -106,7 +107,7 @@ def _rankings(root: Path, study: Study) -> list[_Ranking]:
                     folder=folder,
                     score=score_of(record),
                     features=(fields["strategy"].get("features"), fields["strategy"].get("normalize", "raw")),
-                    depth=record["depth"],
+                    depth=asked[cell.runs[0]] if fields.get("terms") else record["depth"],
                     nested=fields["budget"] is None,
                     kernel=fields["strategy"].get("kernel"),
                 )

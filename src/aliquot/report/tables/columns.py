@@ -208,9 +208,15 @@ def _of_saved(name: str, kind: Kind) -> Value[Finding]:
     return Value(f"saved_{name}", kind, lambda finding: getattr(finding.saved, name, None))
 
 
+def _prompts(finding: Finding) -> int:
+    """Return the prompts of a run; with a budget in money or tokens, their mean over seeds."""
+    bought = finding.annotations
+    return round(bought.asked or 0) if bought.unit else int(finding.budget)
+
+
 #: One row per benchmark, arm and budget.
 RESULTS: Sequence[Column[Finding]] = (
-    Column("budget", lambda f: f"{f.budget:,}", [Value("budget", int, lambda f: f.budget)]),
+    Column("budget", lambda f: f"{f.budget:,}", [Value("budget", int, lambda f: _prompts(f))]),
     *_where(),
     Column("score", lambda f: _percent(f.score), _estimate("score", lambda f: f.score)),
     *_compared(),
@@ -240,6 +246,9 @@ RESULTS: Sequence[Column[Finding]] = (
             Value("num_annotated", float, lambda f: f.annotations.number),
             Value("annotator", str, lambda f: f.annotations.by or None),
             Value("annotation_cost", float, lambda f: f.annotations.cost),
+            Value("tokens_trained", float, lambda f: f.annotations.tokens),
+            Value("limit", float, lambda f: f.budget if f.annotations.unit else None),
+            Value("limit_unit", str, lambda f: f.annotations.unit or None),
         ],
     ),
 )

@@ -173,7 +173,7 @@ def runs_csv(runs: Iterable[RunRecord]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ("id", "strategy", "pool", "num_prompts", "budget", "seed")
-    bill = ("num_annotated", "annotator", "annotation_cost", "uses_response")
+    bill = ("num_annotated", "annotator", "annotation_cost", "uses_response", "limit", "tokens_trained")
     writer.writerow(
         [*head, "benchmark", "base", "finetuned", "stderr", "num_questions", "overrides", "finished", *bill]
     )
