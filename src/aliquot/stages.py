@@ -764,7 +764,7 @@ class ReadBought(Stage[Bought]):
     def title(self) -> str:
         about = "about " if self.annotate.limit else ""
         new = f"{about}{self._num_new:,} new responses"
-        return f"bought: read the {new} before training{self.trainer.one_of_several()}"
+        return f"bought: read {new} before training{self.trainer.one_of_several()}"
 
     @property
     def _num_new(self) -> int:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from aliquot.config.command_line import read_arguments
 from aliquot.config.quoting import typed
-from aliquot.config.schema import GROUPS, ROOT
+from aliquot.config.schema import GROUPS, ROOT, Config
 from command_line import Command, run_command
 
 
@@ -43,6 +44,8 @@ def test_help_answers_fast_imports_nothing_heavy_and_names_every_choice():
     out = done.stdout
     assert (done.returncode, done.stderr) == (0, "")
     assert cpu < 1.0
+    for setting in (field.name for field in fields(Config) if field.name not in GROUPS):
+        assert f"\n  {setting} " in out
     for group in GROUPS:
         for file in (ROOT / "conf" / group).glob("*.yaml"):
             assert file.stem in out

@@ -255,6 +255,18 @@ def test_an_experiment_under_torchrun_does_everything_once(tmp_path):
 
 
 @pytest.mark.slow
+def test_rounds_under_torchrun_score_with_the_adapter_that_both_processes_trained(tmp_path):
+    wanted = ["experiments=smoke", "pool.limit=60", "budget=20", "strategy=mean_entropy", "rounds=2", "until=finetune"]
+    wanted += ["trainer.accelerator=cpu", "trainer.devices=2", "tracker=none", f"store={tmp_path}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "run.py"]
+    answer = subprocess.run([*torchrun, *wanted], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert answer.returncode == 0, answer.stderr
+    done = [len(list(tmp_path.glob(f"{stage}/*/stage.json"))) for stage in ("score", "select", "finetune")]
+    assert done == [2, 2, 2]
+    assert len(list(tmp_path.glob("runs/*/results.json"))) == 1
+
+
+@pytest.mark.slow
 def test_experts_that_read_tokens_of_all_rows_are_trained_with_dropout_on_several_devices(tmp_path, forked):
     folder = save_tiny_model(tmp_path / "experts", family="switch_transformers")
     model = Model(str(folder), template="{prompt} Answer : {response}", attention="eager")

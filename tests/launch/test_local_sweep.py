@@ -123,6 +123,15 @@ def test_a_sweep_equals_its_experiments_one_by_one_and_a_failure_is_tried_again(
 
 
 @pytest.mark.slow
+def test_a_sweep_that_ends_with_the_responses_of_an_oracle_has_them(sweep, tmp_path):
+    process = sweep("strategy=random,longest", "budget=20", "until=annotate")
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert len(list((tmp_path / "store" / "annotate").glob("*/annotated.jsonl"))) == 2
+    assert len(list((tmp_path / "store" / "runs").glob("*/results.json"))) == 2
+
+
+@pytest.mark.slow
 def test_ctrl_c_lets_the_workers_save_and_the_same_command_goes_on(sweep, tmp_path):
     store, long = (
         tmp_path / "store",

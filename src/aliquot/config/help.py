@@ -39,6 +39,8 @@ under what it depends on and never repeated: another strategy reuses the scoring
 Settings (NAME=VALUE)
   budget     prompts to annotate: 45k, 1234, 50% or all; or what they may cost: 200usd, 500k_tokens
   cost_aware true: with such a cost, choose by gain per cost
+  rounds     4: spend it in four parts, each chosen with what the parts before taught; or [10%,50%,100%]
+  stop_below end the rounds when the next is projected to gain fewer points of likelihood, such as 0.5
   seed       for random draws in selection and finetuning
   until      stop after: score, select, annotate, finetune, evaluate
   check      true: validate, print the plan, do nothing

@@ -28,6 +28,7 @@ from aliquot.launch.plan import task_name
 from aliquot.launch.shared_store import REMEDY
 from aliquot.launch.sweep import PlannedRun, Sweep, log_file, stage_directory, sweep_directory
 from aliquot.runtime import terminal
+from aliquot.stages import Annotate
 from aliquot.store.lease import Lease
 from aliquot.store.provenance import environment
 from aliquot.store.store import Store, check_all, read_record
@@ -78,12 +79,18 @@ def assigned(store: Store, sweep: str) -> Sweep:
 
 
 def finish(store: Store, sweep: Sweep, run: PlannedRun) -> None:
-    """Write a run's files for people, and mirror it, unless that is done or a stage is missing."""
+    """Write a run's files for people, and mirror it, unless that is done or a stage is missing.
+
+    A last stage that takes no time, such as the responses of an oracle, is no task of its own, and is built here.
+    """
     directory = store.run_directory(run.id)
-    if find_run(directory) or any(read_record(stage_directory(store, stage)) is None for stage in run.stages):
+    *before, last = run.stages
+    needed = before if last.startswith(f"{Annotate.name}-") else run.stages
+    if find_run(directory) or any(read_record(stage_directory(store, stage)) is None for stage in needed):
         return  # early, because composing takes longer and sweeps have many runs
     experiment, cfg = _compose(store, run)
-    if experiment.open or any(store.record(stage) is None for stage in experiment.stages):
+    missing = [stage for stage in experiment.stages if store.record(stage) is None]
+    if experiment.open or experiment.waiting or any(stage.resources for stage in missing):
         return
     with Lease(directory / "lease", what=f"run {run.id}"):
         if find_run(directory) is None:

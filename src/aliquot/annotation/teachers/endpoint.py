@@ -18,7 +18,7 @@ from urllib.parse import quote
 from aliquot.annotation.bill import Tariff
 from aliquot.annotation.teachers.ledger import Ledger, Question, Reply, now
 from aliquot.annotation.teachers.openai_replies import KEY, model_names, read_answer, read_error, reason_of, without_key
-from aliquot.annotation.teachers.request_queue import UNREADABLE_TIMES, Again, Asking, Purse
+from aliquot.annotation.teachers.request_queue import UNREADABLE_TIMES, Again, Asking, CostLimit
 from aliquot.annotation.teachers.teacher import Teacher
 from aliquot.pools.spec import PoolSpec
 from aliquot.runtime.progress import Progress
@@ -156,7 +156,7 @@ class EndpointTeacher(Teacher):
                 ask=lambda question: self._request(client, question),
                 most=self._most,
                 cost=lambda reply: self.cost([reply]),
-                purse=Purse(self.max_cost, self.cost(list(ledger.replies.values()))),
+                purse=CostLimit(self.max_cost, self.cost(list(ledger.replies.values()))),
                 ledger=ledger,
                 progress=progress,
                 concurrency=self.concurrency,

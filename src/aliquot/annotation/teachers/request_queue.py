@@ -59,7 +59,7 @@ class Refused(Exception):
         self.for_prompt = for_prompt
 
 
-class Purse:
+class CostLimit:
     """Tracks money spent and the maximum cost of pending requests, which together never exceed the limit."""
 
     def __init__(self, limit: float | None, spent: float) -> None:
@@ -115,7 +115,7 @@ class Asking:
         ask: Callable[[Question], Awaitable[Reply]],
         most: Callable[[Question], float],
         cost: Callable[[Reply], float],
-        purse: Purse,
+        purse: CostLimit,
         ledger: Ledger,
         progress: Progress,
         concurrency: int,
