@@ -54,6 +54,7 @@ from aliquot.pools.target import TargetFile, prepare_target
 from aliquot.runtime.progress import unheard
 from aliquot.runtime.trainer import TrainerSpec
 from aliquot.scoring.run import load_scores, normalized_alike, score, score_share
+from aliquot.scoring.shards import save_arrays
 from aliquot.scoring.spec import Scorer
 from aliquot.selection.cost import rank_within, with_reserve
 from aliquot.selection.greedy.checkpoint import Workspace, clear
@@ -510,9 +511,7 @@ class Select(Stage[Selection]):
 
 
 def _save_selection(selection: Selection, directory: Path, **more: np.ndarray) -> None:
-    temporary = directory / ".selection.npz"
-    np.savez(temporary, indices=selection.indices, gains=selection.gains, **more)  # pyright: ignore[reportArgumentType]
-    temporary.replace(directory / _SELECTION)
+    save_arrays(directory / _SELECTION, {**vars(selection), **more})
     clear(directory / _RANKING)
 
 

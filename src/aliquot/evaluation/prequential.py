@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from aliquot.evaluation.held_out.source import HeldOutRows
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.shards import Shards
+from aliquot.scoring.shards import Shards, save_arrays
 from aliquot.types import AnnotatedSet, Bought
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ def read_bought(
         answers = answer(model, network, _OfBought(tokens_per_batch), asked, shards)
         losses = answers.losses
     bought = Bought.joined(earlier, rows, losses)
-    temporary = directory / f".{_BOUGHT}"
-    np.savez(temporary, rows=bought.rows, loss=bought.loss, round=bought.round)
-    temporary.replace(directory / _BOUGHT)
+    save_arrays(directory / _BOUGHT, vars(bought))
     shards.remove()
 
 

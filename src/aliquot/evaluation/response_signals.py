@@ -17,7 +17,7 @@ from aliquot.evaluation.held_out.measures import exact_match
 from aliquot.evaluation.held_out.source import HeldOutRows
 from aliquot.models.spec import Model
 from aliquot.runtime.trainer import TrainerSpec
-from aliquot.scoring.shards import Shards
+from aliquot.scoring.shards import Shards, save_arrays
 from aliquot.types import Pool, ResponseSignals
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_signals(
     without = answer_encoded(tokenizer, network, asked, encoded.after(empty_prompt(model, tokenizer)), alone)
     own = zip(answers.responses, responses, strict=True)
     correct = np.array([exact_match(*pair) == 1 for pair in own], dtype=bool)
-    _save(ResponseSignals(answers.losses, without.losses, correct), directory)
+    save_arrays(directory / _SIGNALS, vars(ResponseSignals(answers.losses, without.losses, correct)))
     after.remove()
     alone.remove()
 
@@ -80,12 +80,6 @@ def empty_prompt(model: Model, tokenizer: PreTrainedTokenizerBase) -> Sequence[i
     (ids,) = model.encoding(tokenizer).prompts([""])
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return ids or [cast(int, begin)]
-
-
-def _save(signals: ResponseSignals, directory: Path) -> None:
-    temporary = directory / f".{_SIGNALS}"
-    np.savez(temporary, loss=signals.loss, loss_alone=signals.loss_alone, correct=signals.correct)
-    temporary.replace(directory / _SIGNALS)
 
 
 def load_signals(directory: Path) -> ResponseSignals:

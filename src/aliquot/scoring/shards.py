@@ -37,11 +37,7 @@ class Shards:
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Save one shard; `arrays` holds its `rows`, and all other arrays are in the order of `rows`."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"{arrays['rows'].min():08}.npz"
-        temporary = path.with_suffix(".partial")
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        temporary.replace(path)
+        save_arrays(self.directory / f"{arrays['rows'].min():08}.npz", arrays)
 
     def finished_rows(self, num_rows: int) -> Bool[np.ndarray, " n"]:
         """Return which of `num_rows` rows are in some shard."""
@@ -53,6 +49,14 @@ class Shards:
     def remove(self) -> None:
         """Delete all shards."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file under a temporary name and rename it, so that no reader ever sees half of it."""
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    temporary.replace(path)
 
 
 class ShardBuffer:
