@@ -178,8 +178,9 @@ class Parts:
         Their keys are not final, and each stage that reads the pool counts as not done.
         """
         target = self.read_target(self.prepare)
-        rounds = _rounds(self, self.prepare, target, (1,), (), num_prompts=1, settle=False)
-        return _stages(self, self.prepare, rounds, num_prompts=1)
+        base = self.base(self.prepare)
+        rounds = _rounds(self, self.prepare, base, target, (1,), (), num_prompts=1, settle=False)
+        return _stages(self, self.prepare, base, rounds, num_prompts=1)
 
 
 @dataclass(frozen=True)
@@ -306,17 +307,18 @@ def build(parts: Parts) -> Experiment:
         check_requirements(parts.strategy, pool, parts.scorer)
     target = parts.read_target(prepare)
     target = target and cast(ReadTarget, target.settled(parts.store))
-    if overlap := parts.overlap(prepare):
+    base = parts.base(prepare)
+    if overlap := base.overlap:
         compared = parts.store.get(overlap)
         compared.check(overlap.held_out)
-        if opponent := _opponent(parts):
-            file = parts.store.root / Evaluate.name / opponent / ROWS_FILE
+        if isinstance(base.opponent, str):
+            file = parts.store.root / Evaluate.name / base.opponent / ROWS_FILE
             read_responses(file, compared.rows(overlap.held_out))  # before anything is paid for
-    every = _rounds(parts, prepare, target, budgets, limits, len(pool))
+    every = _rounds(parts, prepare, base, target, budgets, limits, len(pool))
     stop_below = None if parts.until == Until.score else parts.stop_below
     rounds, may_follow = known_rounds(every, planned, stop_below, len(pool), parts.store)
     return Experiment(
-        stages=_stages(parts, prepare, rounds, len(pool), may_follow),
+        stages=_stages(parts, prepare, base, rounds, len(pool), may_follow),
         goal=_goal(parts, prepare, every[-1], len(pool)),
         strategy=parts.strategy_name,
         pool=pool.name,
@@ -345,6 +347,7 @@ def untried(trial: Trial, stages: Iterable[Stage[Any]], store: Store) -> Trial |
 def _rounds(
     parts: Parts,
     prepare: Prepare,
+    base: Evaluate,
     target: ReadTarget | None,
     budgets: Sequence[int],
     limits: Sequence[Limit],
@@ -362,7 +365,6 @@ def _rounds(
         of_target = Score(model, target, raw, trainer, size)
     responses = _responses(parts, prepare, num_prompts, settle) if isinstance(strategy, UpperReference) else None
     whole = Select(prepare, strategy, score if needs_scores else None, budgets[-1], trainer, of_target, responses)
-    base = parts.base(prepare)
 
     def rest(select: Select, budget: int, num_before: int, another_follows: bool) -> Round:
         annotate = annotate_in_round(select, parts.annotator, budget, num_before, score)
@@ -376,10 +378,15 @@ def _rounds(
 
 
 def _stages(
-    parts: Parts, prepare: Prepare, rounds: Sequence[Round], num_prompts: int, may_follow: bool = False
+    parts: Parts,
+    prepare: Prepare,
+    base: Evaluate,
+    rounds: Sequence[Round],
+    num_prompts: int,
+    may_follow: bool = False,
 ) -> tuple[Stage[Any], ...]:
     """Return the stages up to the goal, upstream first."""
-    last, base = rounds[-1], parts.base(prepare)
+    last = rounds[-1]
     goal = _goal(parts, prepare, last, num_prompts)
     if parts.until == Until.score:
         return tuple(upstream_first([goal]))
